@@ -1,0 +1,78 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tessera/model.h"
+#include "tessera/status.h"
+
+namespace tessera {
+
+// How the next token is drawn. temperature 0 is greedy; top_k 0 and top_p 1 switch their filters off. Filters apply
+// in the order temperature, top_k, top_p.
+struct Sampling {
+  float temperature = 0;
+  int32_t top_k = 0;
+  float top_p = 1;
+  uint64_t seed = 0;
+};
+
+struct Request {
+  std::vector<int32_t> prompt_ids;
+  int32_t max_new_tokens = 128;
+  Sampling sampling;
+  std::vector<int32_t> stop_ids;  // the model's own end tokens are added by submit unless ignore_end is set
+  bool ignore_end = false;
+};
+
+enum class FinishReason { kNone, kEndToken, kLength, kCancelled };
+
+// One token of one request.
+struct Event {
+  int64_t request = 0;
+  int32_t token = 0;
+  std::string text;  // what became certain with this token; empty inside a character or without a tokenizer
+  FinishReason finished = FinishReason::kNone;  // the last event of a request says why it ended
+};
+
+// Advances any number of requests together, a token each a step. Requests may be submitted and cancelled between
+// steps. The model must outlive the engine and is used by it alone while a step runs.
+class Engine {
+ public:
+  struct Options {
+    // Memory for keys and values; 0 means what the machine has free, less a reserve.
+    int64_t cache_bytes = 0;
+  };
+  static Result<std::unique_ptr<Engine>> create(std::shared_ptr<Model> model, const Options& options);
+  ~Engine();
+
+  // Checks prompt and length against the model's context and the cache up front; gives the request's number.
+  Result<int64_t> submit(Request request);
+  // Runs the prompts of new requests and one token of every other; gives a token for each.
+  Result<std::vector<Event>> step();
+  void cancel(int64_t request);
+  bool idle() const;  // nothing left to step
+  int64_t cache_bytes_in_use() const;
+
+ private:
+  struct State;
+  explicit Engine(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+struct Generation {
+  std::vector<int32_t> ids;
+  std::string text;
+  FinishReason finished = FinishReason::kNone;
+  double prompt_seconds = 0;  // until the first token
+  double total_seconds = 0;
+};
+
+// Submits one request and steps until it ends. on_token sees every event as it comes and may return false to stop.
+Result<Generation> generate(std::shared_ptr<Model> model, Request request,
+                            const std::function<bool(const Event&)>& on_token = {});
+
+}  // namespace tessera

@@ -1,0 +1,64 @@
+#include "base/isa.h"
+
+#include <array>
+#include <cstdlib>
+
+namespace tessera {
+namespace {
+
+constexpr std::array<std::string_view, 6> kNames = {"ref",         "avx2",        "avx512",
+                                                    "avx512_vnni", "avx512_bf16", "cuda"};
+
+Isa cap_from_environment() {
+  const char* wanted = std::getenv("TESSERA_ISA");
+  if (wanted != nullptr) {
+    for (size_t i = 0; i < kNames.size(); ++i) {
+      if (kNames[i] == wanted) return static_cast<Isa>(i);
+    }
+  }
+  return Isa::kCuda;
+}
+
+Isa& cap() {
+  static Isa value = cap_from_environment();
+  return value;
+}
+
+}  // namespace
+
+std::string_view name(Isa isa) { return kNames[static_cast<size_t>(isa)]; }
+
+bool hardware_has(Isa isa) {
+  switch (isa) {
+    case Isa::kAny:
+      return true;
+#if defined(__x86_64__)
+    case Isa::kAvx2:
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    case Isa::kAvx512:
+      return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    case Isa::kAvx512Vnni:
+      return hardware_has(Isa::kAvx512) && __builtin_cpu_supports("avx512vnni");
+    case Isa::kAvx512Bf16:
+      return hardware_has(Isa::kAvx512) && __builtin_cpu_supports("avx512bf16");
+#endif
+    default:
+      return false;
+  }
+}
+
+bool available(Isa isa) { return isa <= cap() && hardware_has(isa); }
+
+void set_isa_cap(Isa value) { cap() = value; }
+Isa isa_cap() { return cap(); }
+
+std::vector<Isa> available_isas() {
+  std::vector<Isa> isas;
+  for (size_t i = 0; i < kNames.size(); ++i) {
+    if (available(static_cast<Isa>(i))) isas.push_back(static_cast<Isa>(i));
+  }
+  return isas;
+}
+
+}  // namespace tessera

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+#include "base/status.h"
+
+namespace tessera {
+
+// A file mapped read-only. Regular files only.
+class MappedFile {
+ public:
+  static Result<MappedFile> open(const std::string& path);
+  MappedFile() = default;
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile& operator=(MappedFile&& other) noexcept;
+  ~MappedFile();
+
+  const char* data() const { return data_; }
+  size_t size_bytes() const { return size_bytes_; }
+  // Gives the pages that lie wholly in [data, data + bytes) back; a later read fetches them again.
+  void release(const void* data, size_t bytes) const;
+
+ private:
+  const char* data_ = nullptr;
+  size_t size_bytes_ = 0;
+};
+
+// A small text file whole; larger than limit_bytes is an error.
+Result<std::string> read_text_file(const std::string& path, size_t limit_bytes);
+
+// Writes to a temporary beside path, then renames: path is either whole or as it was.
+Status write_file_atomically(const std::string& path, const std::string& content);
+
+}  // namespace tessera

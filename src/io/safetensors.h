@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "base/dtype.h"
+#include "base/status.h"
+#include "io/mapped_file.h"
+
+namespace tessera {
+
+// A tensor in a mapped file, row-major, whose memory belongs to the file.
+struct TensorView {
+  const void* data = nullptr;
+  DType dtype = DType::kF32;
+  std::vector<int64_t> shape;
+  size_t size_bytes = 0;
+};
+
+// A safetensors file: an 8-byte little-endian header length, a JSON header, the tensors' bytes. Everything the header
+// says is checked against the file before anything is read: lengths, offsets (in order, without gaps or overlaps,
+// covering the data), dtype x shape = bytes without overflow, names that occur once.
+class Safetensors {
+ public:
+  static Result<Safetensors> open(const std::string& path);
+
+  const std::map<std::string, TensorView>& tensors() const { return tensors_; }
+  const std::map<std::string, std::string>& metadata() const { return metadata_; }
+  size_t size_bytes() const { return file_.size_bytes(); }
+  void release(const TensorView& tensor) const { file_.release(tensor.data, tensor.size_bytes); }
+
+ private:
+  MappedFile file_;
+  std::map<std::string, TensorView> tensors_;
+  std::map<std::string, std::string> metadata_;
+};
+
+// Tensors to write; data belongs to the caller.
+struct TensorToWrite {
+  std::string name;
+  DType dtype = DType::kF32;
+  std::vector<int64_t> shape;
+  const void* data = nullptr;
+};
+
+// Writes a safetensors file through a temporary and a rename.
+Status write_safetensors(const std::string& path, const std::vector<TensorToWrite>& tensors,
+                         const std::map<std::string, std::string>& metadata = {});
+
+}  // namespace tessera
