@@ -26,7 +26,7 @@ enum class WeightType { kAuto, kF32, kBF16 };
 struct LoadOptions {
   int threads = 0;                        // < 1: every CPU this process may use
   WeightType weights = WeightType::kAuto;
-  std::string plan_file;                  // a plan to force, as `tessera inspect --json` prints it; empty: choose
+  std::string plan_file;                  // a plan to force, as Model::plan_json gives it; empty: choose
 };
 
 struct ModelInfo {
@@ -50,6 +50,7 @@ struct ModelInfo {
   int64_t cache_bytes_per_token = 0;
   std::string weight_type;    // "f32" or "bf16"
   std::vector<std::string> labels;  // of classification heads
+  int threads = 0;            // of the team that runs it
   bool has_tokenizer = false;
   bool is_decoder = false;
   bool is_sentence_encoder = false;  // a sentence-transformers directory: embed() pools and normalises as it says
@@ -102,9 +103,9 @@ class Model {
   Result<std::vector<float>> embed(const std::vector<TokenSequence>& batch, int64_t* truncated = nullptr);
   int32_t embedding_size() const;
 
-  // The plan in force as JSON, with the reason of every choice; and the kernel rows of this machine.
+  // The plan in force as JSON, with the reason of every choice. Written to a file it can be forced by
+  // LoadOptions::plan_file.
   std::string plan_json() const;
-  std::string kernels_json() const;
 
  private:
   friend class Engine;
@@ -112,5 +113,9 @@ class Model {
   explicit Model(std::unique_ptr<State> state);
   std::unique_ptr<State> state_;
 };
+
+// The kernel rows of this build on this machine: [{"family": ..., "row": ..., "state": ...}], families in the order of
+// the table and rows best first; state is "first choice", "available" or the reason why not.
+std::string kernels_json();
 
 }  // namespace tessera
