@@ -1,5 +1,7 @@
+#include "kernels/activation/activation.h"
 #include "kernels/family.h"
 #include "kernels/norm/norm.h"
+#include "kernels/rotary/rotary.h"
 
 namespace tessera {
 
@@ -8,6 +10,8 @@ std::vector<KernelState> all_kernel_states() {
   std::vector<KernelState> all;
   for (const std::vector<KernelState>& states : {
            norm::kernels.states(),
+           activation::kernels.states(),
+           rotary::kernels.states(),
        }) {
     all.insert(all.end(), states.begin(), states.end());
   }
