@@ -12,27 +12,33 @@
 
 namespace tessera {
 
-// A Hugging Face directory: config.json and model.safetensors, or model.safetensors.index.json with its shards.
-// Shards are plain file names inside the directory.
+// A Hugging Face directory: config.json and model.safetensors, or model.safetensors.index.json with
+// its shards. Shards are plain file names inside the directory; links may lead out of it only to
+// the blobs of the hub's cache. Cheap to copy; views live as long as a copy does.
 class Checkpoint {
  public:
   static Result<Checkpoint> open(const std::string& directory);
 
   const std::string& directory() const { return directory_; }
   const Config& config() const { return config_; }
-  const Config& generation_config() const { return generation_config_; }  // empty when there is none
+  const Config& generation_config() const {
+    return generation_config_;
+  }  // empty when there is none
   int64_t tensor_count() const { return static_cast<int64_t>(tensors_.size()); }
   std::vector<std::string> names() const;
   size_t size_bytes() const;  // of the tensor files
 
   bool has(std::string_view name) const;
-  // The tensor, of exactly this shape (-1 stands for any extent) and a floating-point dtype; the error names both
-  // shapes, or for a missing tensor the directory and the nearest name there is.
+  // The tensor, of exactly this shape (-1 stands for any extent) and a floating-point dtype; the
+  // error names both shapes, or for a missing tensor the directory and the nearest name there is.
   Result<TensorView> tensor(std::string_view name, const std::vector<int64_t>& shape) const;
   // Gives a tensor's pages back once its values have been copied.
   void release(const TensorView& tensor) const;
 
  private:
+  Status add_file(const std::string& path);
+  Status add_shards(const std::string& index_path);
+
   std::string directory_;
   Config config_;
   Config generation_config_;

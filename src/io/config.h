@@ -16,17 +16,20 @@ namespace tessera {
 // A key that is absent or null gives the fallback, or an error where there is none. Cheap to copy.
 class Config {
  public:
-  // source is used in messages. Depth and size are limited; duplicate keys, trailing text and NaN are errors.
+  // source is used in messages. Depth and size are limited; duplicate keys, trailing text and NaN
+  // are errors.
   static Result<Config> parse(std::string_view json, std::string source);
   static Result<Config> read(const std::string& path);
   Config();  // an empty object
 
-  const std::string& source() const;  // "config.json", or "config.json: rope_parameters" for a child
+  const std::string& source()
+      const;  // "config.json", or "config.json: rope_parameters" for a child
   bool has(std::string_view key) const;  // present and not null
   std::vector<std::string> keys() const;
 
   Result<int64_t> integer(std::string_view key, int64_t least, int64_t most) const;
-  Result<int64_t> integer_or(std::string_view key, int64_t fallback, int64_t least, int64_t most) const;
+  Result<int64_t> integer_or(std::string_view key, int64_t fallback, int64_t least,
+                             int64_t most) const;
   Result<double> number_or(std::string_view key, double fallback) const;  // finite
   Result<std::string> string(std::string_view key) const;
   Result<std::string> string_or(std::string_view key, std::string_view fallback) const;

@@ -7,7 +7,8 @@
 
 namespace tessera {
 
-// A file mapped read-only. Regular files only.
+// A file mapped read-only. Regular files only. Whoever cuts the file short while it is mapped takes
+// the pages away: reading them then ends the process.
 class MappedFile {
  public:
   static Result<MappedFile> open(const std::string& path);
@@ -19,6 +20,7 @@ class MappedFile {
   const char* data() const { return data_; }
   size_t size_bytes() const { return size_bytes_; }
   // Gives the pages that lie wholly in [data, data + bytes) back; a later read fetches them again.
+  // Memory that is not this file's is left alone.
   void release(const void* data, size_t bytes) const;
 
  private:

@@ -1,0 +1,281 @@
+#include "io/checkpoint.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <new>
+#include <numeric>
+#include <utility>
+
+#include "io/json.h"
+#include "io/mapped_file.h"
+
+namespace tessera {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kSingleFile = "model.safetensors";
+constexpr const char* kIndexFile = "model.safetensors.index.json";
+constexpr size_t kIndexLimitBytes = size_t{64} << 20;
+
+bool is_there(const fs::path& path) {
+  std::error_code ignored;
+  return fs::exists(path, ignored);
+}
+
+Status check_directory(const std::string& directory) {
+  std::error_code error;
+  const fs::file_status status = fs::status(directory, error);
+  const std::string expected =
+      fmt::format("{}: expected a directory with config.json and {}", directory, kSingleFile);
+  if (status.type() == fs::file_type::not_found) return not_found(expected + ", found nothing");
+  if (fs::is_directory(status)) return {};
+  if (status.type() == fs::file_type::none) {
+    return io_error(fmt::format("{}: cannot open: {}", directory, error.message()));
+  }
+  return invalid_input(expected + ", found a file");
+}
+
+// Says what there is in a directory without safetensors, if it is another form of weights.
+std::string other_weights(const std::string& directory) {
+  std::vector<std::string> names;
+  std::error_code error;
+  fs::directory_iterator entry(directory, error);
+  for (const fs::directory_iterator end; !error && entry != end; entry.increment(error)) {
+    const fs::path file = entry->path().filename();
+    const std::string extension = file.extension();
+    if (extension == ".bin" || extension == ".gguf" || extension == ".pt" || extension == ".pth" ||
+        extension == ".h5" || extension == ".msgpack" || extension == ".onnx" ||
+        extension == ".ckpt") {
+      names.push_back(file);
+    }
+  }
+  return names.empty() ? "" : *std::min_element(names.begin(), names.end());
+}
+
+Status no_weights(const std::string& directory) {
+  const std::string found = other_weights(directory);
+  if (found.empty()) {
+    return not_found(
+        fmt::format("{}: expected {} or {}, found neither", directory, kSingleFile, kIndexFile));
+  }
+  return unsupported(
+      fmt::format("{}: expected {}, found {}: convert it to safetensors first (in Python: "
+                  "model.save_pretrained(directory, safe_serialization=True))",
+                  directory, kSingleFile, quote(found)));
+}
+
+bool is_plain_name(const std::string& name) {
+  return !name.empty() && name != "." && name != ".." && name.size() <= 255 &&
+         name.find_first_of(std::string_view("/\0", 2)) == std::string::npos;
+}
+
+// An index is data from elsewhere, so what it names must lie in the directory, links resolved; or,
+// in a snapshot of the hub's cache (.../snapshots/<revision>), among the blobs that snapshots link
+// to.
+Result<std::string> resolve_shard(const std::string& directory, const std::string& name) {
+  const std::string what =
+      fmt::format("{}: {}", (fs::path(directory) / kIndexFile).string(), "weight_map");
+  if (!is_plain_name(name)) {
+    return invalid_input(fmt::format("{}: expected plain file names inside the directory, found {}",
+                                     what, quote(name)));
+  }
+  std::error_code error;
+  const fs::path home = fs::canonical(directory, error);
+  const fs::path target = error ? fs::path() : fs::canonical(home / name, error);
+  if (error) {
+    return not_found(fmt::format("{}: expected the shard {}, found no such file ({})", directory,
+                                 quote(name), error.message()));
+  }
+  const fs::path parent = target.parent_path();
+  const bool in_hub_cache = home.parent_path().filename() == "snapshots" &&
+                            parent == home.parent_path().parent_path() / "blobs";
+  if (parent == home || in_hub_cache) return target.string();
+  return invalid_input(
+      fmt::format("{}: expected the shard {} inside the directory, found a link to {}", what,
+                  quote(name), quote(target.string())));
+}
+
+using WeightMap = std::map<std::string, std::string>;  // tensor -> shard
+
+Result<WeightMap> read_index(const std::string& path) {
+  TESSERA_ASSIGN_OR_RETURN(const std::string text, read_text_file(path, kIndexLimitBytes));
+  TESSERA_ASSIGN_OR_RETURN(const Json root, parse_json(text, path));
+  const Json* map = root.find("weight_map");
+  const auto* members = map == nullptr ? nullptr : map->as<Json::Object>();
+  if (members == nullptr) {
+    return invalid_input(fmt::format("{}: weight_map: expected an object of file names, found {}",
+                                     path, map == nullptr ? "nothing" : shortened(*map)));
+  }
+  WeightMap shards;
+  for (const Json::Member& member : *members) {
+    const auto* shard = member.value.as<std::string>();
+    if (shard == nullptr) {
+      return invalid_input(fmt::format("{}: weight_map: {}: expected a file name, found {}", path,
+                                       quote(member.key), shortened(member.value)));
+    }
+    shards.emplace(member.key, *shard);
+  }
+  return shards;
+}
+
+// Levenshtein's distance, or limit where it is not less. Time: at most |a| * |b|.
+size_t edit_distance(std::string_view a, std::string_view b, size_t limit) {
+  const size_t gap = a.size() > b.size() ? a.size() - b.size() : b.size() - a.size();
+  if (gap >= limit) return limit;
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 0; i < a.size(); ++i) {
+    size_t diagonal = std::exchange(row[0], i + 1);
+    size_t least = row[0];
+    for (size_t j = 0; j < b.size(); ++j) {
+      const size_t replaced = diagonal + (a[i] == b[j] ? 0 : 1);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({replaced, row[j] + 1, diagonal + 1});
+      least = std::min(least, row[j + 1]);
+    }
+    if (least >= limit) return limit;
+  }
+  return std::min(row[b.size()], limit);
+}
+
+std::string nearest(std::string_view wanted,
+                    const std::map<std::string, size_t, std::less<>>& tensors) {
+  // About a quarter of a second; enough for a few ten thousand names of usual length.
+  size_t budget_cells = 100'000'000;
+  size_t least = std::max(wanted.size(), size_t{3});
+  std::string best;
+  for (const auto& [name, file] : tensors) {
+    const size_t cells = wanted.size() * name.size() + 1;
+    if (cells > budget_cells) break;
+    budget_cells -= cells;
+    const size_t distance = edit_distance(wanted, name, least);
+    if (distance < least) {
+      least = distance;
+      best = name;
+    }
+  }
+  return best;
+}
+
+bool fits(const std::vector<int64_t>& shape, const std::vector<int64_t>& wanted) {
+  return std::equal(
+      shape.begin(), shape.end(), wanted.begin(), wanted.end(),
+      [](int64_t found, int64_t expected) { return expected == -1 || found == expected; });
+}
+
+std::string shape_text(const std::vector<int64_t>& shape) {
+  std::vector<std::string> extents;
+  for (const int64_t extent : shape)
+    extents.push_back(extent == -1 ? "any" : fmt::format("{}", extent));
+  return fmt::format("[{}]", fmt::join(extents, ", "));
+}
+
+}  // namespace
+
+Status Checkpoint::add_file(const std::string& path) {
+  TESSERA_ASSIGN_OR_RETURN(Safetensors opened, Safetensors::open(path));
+  files_.push_back(std::make_shared<Safetensors>(std::move(opened)));
+  for (const auto& [name, view] : files_.back()->tensors()) {
+    if (tensors_.emplace(name, files_.size() - 1).second) continue;
+    return invalid_input(
+        fmt::format("{}: tensor {}: expected it in one shard, found it in two, the second {}",
+                    directory_, quote(name), quote(path)));
+  }
+  return {};
+}
+
+Status Checkpoint::add_shards(const std::string& index_path) {
+  TESSERA_ASSIGN_OR_RETURN(const WeightMap weight_map, read_index(index_path));
+  std::map<std::string, size_t> opened;  // shard -> index of its file
+  for (const auto& [tensor, shard] : weight_map) {
+    if (!opened.emplace(shard, 0).second) continue;
+    TESSERA_RETURN_IF_ERROR(resolve_shard(directory_, shard).status());
+  }
+  for (auto& [shard, file] : opened) {
+    TESSERA_ASSIGN_OR_RETURN(const std::string path, resolve_shard(directory_, shard));
+    file = files_.size();
+    TESSERA_RETURN_IF_ERROR(add_file(path));
+  }
+  for (const auto& [tensor, shard] : weight_map) {
+    if (files_[opened[shard]]->tensors().contains(tensor)) continue;
+    return invalid_input(
+        fmt::format("{}: weight_map: expected tensor {} in {}, found none of that name there",
+                    index_path, quote(tensor), quote(shard)));
+  }
+  return {};
+}
+
+Result<Checkpoint> Checkpoint::open(const std::string& directory) try {
+  TESSERA_RETURN_IF_ERROR(check_directory(directory));
+  const fs::path home(directory);
+  const bool single = is_there(home / kSingleFile);
+  if (!single && !is_there(home / kIndexFile)) return no_weights(directory);
+  if (!is_there(home / "config.json")) {
+    return not_found(
+        fmt::format("{}: expected config.json beside the weights, found none", directory));
+  }
+  Checkpoint checkpoint;
+  checkpoint.directory_ = directory;
+  TESSERA_ASSIGN_OR_RETURN(checkpoint.config_, Config::read(home / "config.json"));
+  if (is_there(home / "generation_config.json")) {
+    TESSERA_ASSIGN_OR_RETURN(checkpoint.generation_config_,
+                             Config::read(home / "generation_config.json"));
+  }
+  if (single) {
+    TESSERA_RETURN_IF_ERROR(checkpoint.add_file(home / kSingleFile));
+  } else {
+    TESSERA_RETURN_IF_ERROR(checkpoint.add_shards(home / kIndexFile));
+  }
+  return checkpoint;
+} catch (const std::bad_alloc&) {
+  return out_of_memory(fmt::format("{}: not enough memory to open it", directory));
+} catch (const std::exception& error) {
+  return io_error(fmt::format("{}: cannot open: {}", directory, error.what()));
+}
+
+std::vector<std::string> Checkpoint::names() const {
+  std::vector<std::string> names;
+  for (const auto& [name, file] : tensors_) names.push_back(name);
+  return names;
+}
+
+size_t Checkpoint::size_bytes() const {
+  size_t total = 0;
+  for (const auto& file : files_) total += file->size_bytes();
+  return total;
+}
+
+bool Checkpoint::has(std::string_view name) const { return tensors_.find(name) != tensors_.end(); }
+
+Result<TensorView> Checkpoint::tensor(std::string_view name,
+                                      const std::vector<int64_t>& shape) const {
+  const std::string what = fmt::format("{}: tensor {}", directory_, quote(name));
+  const auto place = tensors_.find(name);
+  if (place == tensors_.end()) {
+    const std::string near = nearest(name, tensors_);
+    const std::string hint =
+        near.empty() ? "no such name" : "no such name; the nearest is " + quote(near);
+    return not_found(
+        fmt::format("{}: expected it with shape {}, found {}", what, shape_text(shape), hint));
+  }
+  const TensorView& view = files_[place->second]->tensors().find(place->first)->second;
+  if (!fits(view.shape, shape)) {
+    return invalid_input(fmt::format("{}: expected shape {}, found {}", what, shape_text(shape),
+                                     shape_text(view.shape)));
+  }
+  if (view.dtype != DType::kF32 && view.dtype != DType::kF16 && view.dtype != DType::kBF16) {
+    return unsupported(
+        fmt::format("{}: expected F32, F16 or BF16, found {}", what, tessera::name(view.dtype)));
+  }
+  return view;
+}
+
+void Checkpoint::release(const TensorView& tensor) const {
+  for (const auto& file : files_) file->release(tensor);  // each knows what is its own
+}
+
+}  // namespace tessera

@@ -1,0 +1,236 @@
+#include "io/safetensors.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <new>
+#include <tuple>
+#include <utility>
+
+#include "io/json.h"
+#include "io/safetensors_limits.h"
+
+namespace tessera {
+namespace {
+
+constexpr size_t kLengthBytes = 8;
+
+struct Entry {
+  std::string name;
+  TensorView view;
+  int64_t begin = 0;
+  int64_t end = 0;
+};
+
+class Parser {
+ public:
+  Parser(std::string_view file, const std::string& source) : file_(file), source_(source) {}
+
+  Result<SafetensorsContents> parse() {
+    TESSERA_ASSIGN_OR_RETURN(const std::string_view header, find_header());
+    TESSERA_ASSIGN_OR_RETURN(const Json root, parse_json(header, source_ + ": header"));
+    const auto* members = root.as<Json::Object>();
+    if (members == nullptr) return wrong("header", "a JSON object", shortened(root));
+    data_ = file_.substr(kLengthBytes + header.size());
+    SafetensorsContents contents;
+    std::vector<Entry> entries;
+    for (const Json::Member& member : *members) {
+      if (member.key == kMetadataName) {
+        TESSERA_RETURN_IF_ERROR(read_metadata(member.value, contents.metadata));
+        continue;
+      }
+      entries.emplace_back();
+      TESSERA_RETURN_IF_ERROR(read_entry(member, entries.back()));
+    }
+    TESSERA_RETURN_IF_ERROR(check_offsets(entries));
+    for (Entry& entry : entries) {
+      entry.view.data = data_.data() + entry.begin;
+      contents.tensors.emplace(std::move(entry.name), std::move(entry.view));
+    }
+    return contents;
+  }
+
+ private:
+  Status wrong(const std::string& what, const std::string& expected,
+               const std::string& found) const {
+    return invalid_input(
+        fmt::format("{}: {}: expected {}, found {}", source_, what, expected, found));
+  }
+
+  Result<std::string_view> find_header() const {
+    if (file_.size() < kLengthBytes) {
+      return wrong("file", "a header length of 8 bytes", fmt::format("{} bytes", file_.size()));
+    }
+    if (file_.starts_with("version https://git-lfs")) {
+      return wrong("file", "safetensors",
+                   "a Git LFS pointer in its place (git lfs pull fetches the file)");
+    }
+    uint64_t length = 0;
+    for (size_t i = 0; i < kLengthBytes; ++i) {
+      length |= uint64_t{static_cast<unsigned char>(file_[i])} << (8 * i);
+    }
+    const size_t rest = file_.size() - kLengthBytes;
+    const size_t most = std::min(rest, kMaxHeaderBytes);
+    if (length < 2 || length > most) {
+      const char* why = rest <= kMaxHeaderBytes ? "what the file holds" : "the limit";
+      return wrong("header length", fmt::format("2 to {} bytes ({})", most, why),
+                   fmt::format("{}", length));
+    }
+    const std::string_view header = file_.substr(kLengthBytes, length);
+    if (header[0] != '{') return wrong("header", "a JSON object", quote(header.substr(0, 16)));
+    return header;
+  }
+
+  Status read_metadata(const Json& value, std::map<std::string, std::string>& metadata) const {
+    const auto* members = value.as<Json::Object>();
+    if (members == nullptr) return wrong("__metadata__", "an object of strings", shortened(value));
+    for (const Json::Member& member : *members) {
+      const auto* text = member.value.as<std::string>();
+      if (text == nullptr) {
+        return wrong("__metadata__: " + quote(member.key), "a string", shortened(member.value));
+      }
+      metadata.emplace(member.key, *text);
+    }
+    return {};
+  }
+
+  Status read_entry(const Json::Member& member, Entry& entry) const {
+    const std::string what = "tensor " + quote(member.key);
+    if (member.key.size() > kMaxTensorNameBytes) {
+      return wrong(what, fmt::format("a name of at most {} bytes", kMaxTensorNameBytes),
+                   fmt::format("{}", member.key.size()));
+    }
+    if (member.key.find('\0') != std::string::npos) {
+      return wrong(what, "a name without NUL", "one with it");
+    }
+    if (member.value.as<Json::Object>() == nullptr) {
+      return wrong(what, "an object with dtype, shape and data_offsets", shortened(member.value));
+    }
+    entry.name = member.key;
+    TESSERA_RETURN_IF_ERROR(read_dtype(member.value, what + ": dtype", entry));
+    TESSERA_RETURN_IF_ERROR(read_shape(member.value, what + ": shape", entry));
+    return read_offsets(member.value, what, entry);
+  }
+
+  static std::string found(const Json* value) {
+    return value == nullptr ? "nothing" : shortened(*value);
+  }
+
+  Status read_dtype(const Json& tensor, const std::string& what, Entry& entry) const {
+    const Json* value = tensor.find("dtype");
+    const auto* dtype_name = value == nullptr ? nullptr : value->as<std::string>();
+    if (dtype_name == nullptr) return wrong(what, "the name of a dtype", found(value));
+    const std::optional<DType> dtype = parse_dtype(*dtype_name);
+    if (!dtype) {
+      return unsupported(fmt::format(
+          "{}: {}: expected F64, F32, F16, BF16, I64, I32, I16, I8, U8 or BOOL, found {}", source_,
+          what, shortened(*value)));
+    }
+    entry.view.dtype = *dtype;
+    return {};
+  }
+
+  Status read_shape(const Json& tensor, const std::string& what, Entry& entry) const {
+    const Json* value = tensor.find("shape");
+    const auto* extents = value == nullptr ? nullptr : value->as<Json::Array>();
+    if (extents == nullptr) return wrong(what, "a list of integers", found(value));
+    if (extents->size() > kMaxDimensions) {
+      return wrong(what, fmt::format("at most {} dimensions", kMaxDimensions),
+                   fmt::format("{}", extents->size()));
+    }
+    for (const Json& item : *extents) {
+      const auto* extent = item.as<int64_t>();
+      if (extent == nullptr || *extent < 0) {
+        return wrong(what, "integers from 0 to 9223372036854775807", shortened(item));
+      }
+      entry.view.shape.push_back(*extent);
+    }
+    return {};
+  }
+
+  Status read_offsets(const Json& tensor, const std::string& what, Entry& entry) const {
+    const std::string offsets_of = what + ": data_offsets";
+    const Json* value = tensor.find("data_offsets");
+    const auto* pair = value == nullptr ? nullptr : value->as<Json::Array>();
+    if (pair == nullptr || pair->size() != 2) {
+      return wrong(offsets_of, "a list of two integers", found(value));
+    }
+    for (const Json& item : *pair) {
+      const auto* offset = item.as<int64_t>();
+      if (offset == nullptr || *offset < 0 || static_cast<uint64_t>(*offset) > data_.size()) {
+        return wrong(
+            offsets_of,
+            fmt::format("integers from 0 to {}, the bytes of data in the file", data_.size()),
+            shortened(item));
+      }
+    }
+    entry.begin = *(*pair)[0].as<int64_t>();
+    entry.end = *(*pair)[1].as<int64_t>();
+    if (entry.end < entry.begin) {
+      return wrong(offsets_of, "a begin that is not after the end", shortened(*value));
+    }
+    const int64_t size = entry.end - entry.begin;
+    const std::optional<int64_t> needed = tensor_bytes(entry.view.dtype, entry.view.shape);
+    const std::string shape =
+        fmt::format("{} [{}]", name(entry.view.dtype), fmt::join(entry.view.shape, ", "));
+    if (!needed) return wrong(what, "bytes that 63 bits can count", shape);
+    if (*needed != size) {
+      return wrong(offsets_of, fmt::format("{} bytes for {}", *needed, shape),
+                   fmt::format("{}", size));
+    }
+    entry.view.size_bytes = static_cast<size_t>(size);
+    return {};
+  }
+
+  // Puts the entries into the order of the data, where each must begin at the end of the one
+  // before. Empty tensors share their offset with what follows them.
+  Status check_offsets(std::vector<Entry>& entries) const {
+    std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) {
+      return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name);
+    });
+    int64_t end = 0;
+    const std::string* before = nullptr;
+    for (const Entry& entry : entries) {
+      if (entry.begin != end) {
+        const std::string expected =
+            before == nullptr ? "0 as the first begin"
+                              : fmt::format("a begin at {}, where {} ends", end, quote(*before));
+        return wrong(
+            "tensor " + quote(entry.name) + ": data_offsets", expected,
+            fmt::format("{} ({})", entry.begin, entry.begin < end ? "an overlap" : "a gap"));
+      }
+      end = entry.end;
+      before = &entry.name;
+    }
+    if (static_cast<uint64_t>(end) != data_.size()) {
+      return wrong("data", fmt::format("{} bytes, as the tensors say", end),
+                   fmt::format("{}", data_.size()));
+    }
+    return {};
+  }
+
+  std::string_view file_;
+  const std::string& source_;
+  std::string_view data_;
+};
+
+}  // namespace
+
+Result<SafetensorsContents> parse_safetensors(std::string_view file, const std::string& source) {
+  try {
+    return Parser(file, source).parse();
+  } catch (const std::bad_alloc&) {
+    return out_of_memory(fmt::format("{}: not enough memory for its list of tensors", source));
+  }
+}
+
+Result<Safetensors> Safetensors::open(const std::string& path) {
+  Safetensors opened;
+  TESSERA_ASSIGN_OR_RETURN(opened.file_, MappedFile::open(path));
+  const std::string_view bytes(opened.file_.data(), opened.file_.size_bytes());
+  TESSERA_ASSIGN_OR_RETURN(opened.contents_, parse_safetensors(bytes, path));
+  return opened;
+}
+
+}  // namespace tessera
