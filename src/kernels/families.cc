@@ -1,7 +1,10 @@
 #include "kernels/activation/activation.h"
+#include "kernels/attention_product/attention_product.h"
+#include "kernels/attention_softmax/attention_softmax.h"
 #include "kernels/family.h"
 #include "kernels/norm/norm.h"
 #include "kernels/rotary/rotary.h"
+#include "kernels/transpose/transpose.h"
 
 namespace tessera {
 
@@ -12,6 +15,9 @@ std::vector<KernelState> all_kernel_states() {
            norm::kernels.states(),
            activation::kernels.states(),
            rotary::kernels.states(),
+           attention_product::kernels.states(),
+           attention_softmax::kernels.states(),
+           transpose::kernels.states(),
        }) {
     all.insert(all.end(), states.begin(), states.end());
   }

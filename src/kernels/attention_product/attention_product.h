@@ -1,0 +1,39 @@
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/family.h"
+
+namespace tessera::attention_product {
+
+// What the products are added to: nothing, c, or c[r, :] * factor[r].
+enum class Start : int32_t { kZero, kAdd, kScale };
+
+// The two small products of attention: a block of query rows with a page of transposed keys, and
+// their probabilities with a page of values.
+//   c[r,j] = start + sum_k a[r,k] b[k,j]     0 <= k < depth, 0 <= j < cols
+// a: [rows, depth], b: [depth, cols], c: [rows, cols], row-major, rows *_stride apart,
+// caller-owned, c apart from both. factor: [rows], read for kScale only. The unit of Exec is a row;
+// the value of a row does not depend on the rows computed with it. Sums in f32 or wider, one fused
+// multiply-add after another from k = 0. Max error against ref: (depth + 2) eps (|start| + sum_k |a
+// b|) per element.
+struct Args {
+  const float* a = nullptr;
+  int64_t a_stride = 0;
+  int64_t depth = 0;
+  const float* b = nullptr;
+  int64_t b_stride = 0;
+  int64_t cols = 0;
+  Start start = Start::kZero;
+  const float* factor = nullptr;
+  float* c = nullptr;
+  int64_t c_stride = 0;
+};
+
+#define TESSERA_KERNEL(row, isa) void row(const Args& args, Exec exec) noexcept;
+#include "kernels/attention_product/table.inc"
+#undef TESSERA_KERNEL
+
+extern const KernelFamily<Args> kernels;
+
+}  // namespace tessera::attention_product
