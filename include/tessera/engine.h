@@ -49,7 +49,9 @@ class Engine {
   static Result<std::unique_ptr<Engine>> create(std::shared_ptr<Model> model, const Options& options);
   ~Engine();
 
-  // Checks prompt and length against the model's context and the cache up front; gives the request's number.
+  // Checks prompt and length against the model's context and the cache up front; gives the request's number. The last
+  // token is not run, so that prompt + max_new_tokens - 1 positions must fit. kOutOfMemory: not while the requests
+  // before it hold the cache; anything else: never.
   Result<int64_t> submit(Request request);
   // Runs the prompts of new requests and one token of every other; gives a token for each.
   Result<std::vector<Event>> step();
