@@ -1,0 +1,280 @@
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <nlohmann/json.hpp>
+#include <random>
+
+#include "cli/table.h"
+#include "cli/terminal.h"
+#include "cli/verbs.h"
+#include "tessera/engine.h"
+
+namespace tessera::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using Clock = std::chrono::steady_clock;
+
+constexpr Synopsis kSynopsis = {
+    "bench", "MODEL",
+    "Measures on random ids of a fixed seed, after warm-up. Encoders: the time of a batch of texts "
+    "of\n"
+    "one length. Decoders: tokens/s of reading prompts and of generating behind them.",
+    "  tessera bench models/all-MiniLM-L6-v2 --batch 1,8 --length 128,256\n"
+    "  tessera bench models/tales --prompt-tokens 256 --new-tokens 64 --repeat 10\n"
+    "  tessera bench models/tales --threads 1 --json\n"};
+
+constexpr int64_t kMaxBatch = 4096;
+constexpr int64_t kMaxLength = 1 << 24;
+constexpr int kWarmUps = 2;
+constexpr int64_t kEncoderRepeats = 10;
+constexpr int64_t kDecoderRepeats = 5;
+
+struct Options {
+  ModelOptions model;
+  std::vector<int64_t> batches = {1, 8};
+  std::vector<int64_t> lengths;
+  std::optional<int64_t> prompt_tokens, new_tokens, repeat;
+  bool json = false;
+};
+
+// What was timed so often: `tokens` of them in each of `seconds`.
+struct Measurement {
+  const char* what;  // "encode", "prefill", "decode"
+  int64_t batch = 0;
+  int64_t length = 0;
+  int64_t tokens = 0;
+  std::vector<double> seconds;
+};
+
+// Interpolated between the neighbours; samples are sorted and not empty.
+double quantile(const std::vector<double>& samples, double at) {
+  const double place = at * static_cast<double>(samples.size() - 1);
+  const size_t below = static_cast<size_t>(place);
+  const size_t above = std::min(below + 1, samples.size() - 1);
+  return samples[below] + (place - static_cast<double>(below)) * (samples[above] - samples[below]);
+}
+
+std::vector<int32_t> random_ids(int64_t length, int32_t vocabulary, std::mt19937& random) {
+  std::vector<int32_t> ids(static_cast<size_t>(length));
+  for (int32_t& id : ids) id = static_cast<int32_t>(random() % static_cast<uint32_t>(vocabulary));
+  return ids;
+}
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+class Bench {
+ public:
+  Bench(std::shared_ptr<Model> model, const Options& options)
+      : model_(std::move(model)), options_(options) {}
+
+  Status run() {
+    if (Status status = check_lengths(); !status.ok()) return status;
+    const int64_t shapes = static_cast<int64_t>(options_.batches.size() * lengths_.size());
+    Progress progress("measuring", shapes);
+    for (const int64_t batch : options_.batches) {
+      for (const int64_t length : lengths_) {
+        Status status = info().is_decoder ? decode(batch, length) : encode(batch, length);
+        if (!status.ok()) return status;
+        progress.update(++done_);
+      }
+    }
+    return {};
+  }
+
+  std::string table() const {
+    std::vector<std::vector<std::string>> rows;
+    for (const Measurement& measurement : measurements_) {
+      const Json json = to_json(measurement);
+      const auto number = [&](const char* key, int digits) {
+        return fmt::format("{:.{}f}", json[key].get<double>(), digits);
+      };
+      rows.push_back({measurement.what, std::to_string(measurement.batch),
+                      std::to_string(measurement.length), number("median_ms", 3),
+                      number("p10_ms", 3), number("p90_ms", 3), number("tokens_per_second", 1),
+                      number("gflops", 1)});
+    }
+    constexpr Align kRight = Align::kRight;
+    return fmt::format("{}: {}, {} threads\n", info().directory, info().weight_type,
+                       info().threads) +
+           format_table({{"", Align::kLeft},
+                         {"batch", kRight},
+                         {"length", kRight},
+                         {"median ms", kRight},
+                         {"p10", kRight},
+                         {"p90", kRight},
+                         {"tokens/s", kRight},
+                         {"GFLOP/s", kRight}},
+                        rows);
+  }
+
+  std::string json() const {
+    Json json;
+    json["model"] = info().directory;
+    json["weight_type"] = info().weight_type;
+    json["threads"] = info().threads;
+    json["peak_memory_bytes"] = peak_memory_bytes();
+    json["results"] = Json::array();
+    for (const Measurement& measurement : measurements_)
+      json["results"].push_back(to_json(measurement));
+    return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  }
+
+ private:
+  const ModelInfo& info() const { return model_->info(); }
+
+  // GFLOP/s count the linear maps, as flops_per_token does.
+  Json to_json(const Measurement& measurement) const {
+    std::vector<double> sorted = measurement.seconds;
+    std::sort(sorted.begin(), sorted.end());
+    const double median = quantile(sorted, 0.5);
+    const double rate = static_cast<double>(measurement.tokens) / median;
+    Json json;
+    json["what"] = measurement.what;
+    json["batch"] = measurement.batch;
+    json["length"] = measurement.length;
+    json["samples"] = sorted.size();
+    json["median_ms"] = median * 1e3;
+    json["p10_ms"] = quantile(sorted, 0.1) * 1e3;
+    json["p90_ms"] = quantile(sorted, 0.9) * 1e3;
+    json["tokens_per_second"] = rate;
+    json["gflops"] = rate * static_cast<double>(info().flops_per_token) * 1e-9;
+    return json;
+  }
+
+  // Lengths that were asked for must fit; those that nobody asked for are made to.
+  Status check_lengths() {
+    const int64_t limit = info().max_positions;
+    if (info().is_decoder) {
+      new_tokens_ = options_.new_tokens.value_or(std::clamp<int64_t>(limit / 2, 1, 64));
+      lengths_ = {
+          options_.prompt_tokens.value_or(std::clamp<int64_t>(limit - new_tokens_, 1, 512))};
+      // The last token is not run.
+      if (lengths_[0] + new_tokens_ - 1 > limit) {
+        return invalid_input(
+            fmt::format("expected --prompt-tokens and --new-tokens within the model's context of "
+                        "{} tokens, found {} + {}",
+                        limit, lengths_[0], new_tokens_));
+      }
+      return {};
+    }
+    lengths_ = options_.lengths;
+    if (lengths_.empty()) lengths_ = {std::min<int64_t>(128, limit), std::min<int64_t>(384, limit)};
+    if (lengths_[0] == lengths_.back()) lengths_.resize(1);
+    for (const int64_t length : lengths_) {
+      if (length > limit) {
+        return invalid_input(fmt::format(
+            "expected --length of at most the model's {} tokens, found {}", limit, length));
+      }
+    }
+    return {};
+  }
+
+  Status encode(int64_t batch, int64_t length) {
+    std::mt19937 random(1);
+    std::vector<TokenSequence> sequences(static_cast<size_t>(batch));
+    for (TokenSequence& sequence : sequences)
+      sequence.ids = random_ids(length, info().vocabulary_size, random);
+    Measurement measurement{"encode", batch, length, batch * length, {}};
+    const int64_t repeats = options_.repeat.value_or(kEncoderRepeats);
+    for (int64_t i = -kWarmUps; i < repeats; ++i) {
+      const Clock::time_point start = Clock::now();
+      const Result<ForwardResult> result = model_->forward(sequences);
+      const double seconds = seconds_since(start);
+      if (!result.ok()) return result.status();
+      if (i >= 0) measurement.seconds.push_back(seconds);
+    }
+    measurements_.push_back(std::move(measurement));
+    return {};
+  }
+
+  // The first step of an engine runs the prompts, every other one a token each.
+  Status decode(int64_t batch, int64_t length) {
+    Result<std::unique_ptr<Engine>> engine = Engine::create(model_, {});
+    if (!engine.ok()) return engine.status();
+    Measurement prefill{"prefill", batch, length, batch * length, {}};
+    Measurement decoding{"decode", batch, length, batch, {}};
+    const int64_t repeats = options_.repeat.value_or(kDecoderRepeats);
+    for (int64_t i = -1; i < repeats; ++i) {
+      std::mt19937 random(1);
+      for (int64_t b = 0; b < batch; ++b) {
+        Request request;
+        request.prompt_ids = random_ids(length, info().vocabulary_size, random);
+        request.max_new_tokens = static_cast<int32_t>(new_tokens_);
+        request.ignore_end = true;
+        const Result<int64_t> number = (*engine)->submit(std::move(request));
+        if (!number.ok()) return number.status();
+      }
+      for (int64_t step = 0; !(*engine)->idle(); ++step) {
+        const Clock::time_point start = Clock::now();
+        const Result<std::vector<Event>> events = (*engine)->step();
+        const double seconds = seconds_since(start);
+        if (!events.ok()) return events.status();
+        if (i >= 0) (step == 0 ? prefill : decoding).seconds.push_back(seconds);
+      }
+    }
+    measurements_.push_back(std::move(prefill));
+    if (!decoding.seconds.empty()) measurements_.push_back(std::move(decoding));
+    return {};
+  }
+
+  std::shared_ptr<Model> model_;
+  const Options& options_;
+  std::vector<int64_t> lengths_;
+  int64_t new_tokens_ = 0;
+  int64_t done_ = 0;
+  std::vector<Measurement> measurements_;
+};
+
+Status check_kind(const Options& options, const ModelInfo& info) {
+  if (info.is_decoder && !options.lengths.empty()) {
+    return invalid_input(fmt::format(
+        "--length is for encoders and {} is a decoder: use --prompt-tokens", info.directory));
+  }
+  if (!info.is_decoder && (options.prompt_tokens || options.new_tokens)) {
+    return invalid_input(fmt::format(
+        "--prompt-tokens and --new-tokens are for decoders and {} is an encoder: use --length",
+        info.directory));
+  }
+  return {};
+}
+
+Status bench(const Options& options) {
+  Result<std::shared_ptr<Model>> model = load_model(options.model);
+  if (!model.ok()) return model.status();
+  if (Status status = check_kind(options, (*model)->info()); !status.ok()) return status;
+  Bench bench(*model, options);
+  if (Status status = bench.run(); !status.ok()) return status;
+  Output out;
+  if (Status status = out.write(options.json ? bench.json() : bench.table()); !status.ok())
+    return status;
+  return out.flush();
+}
+
+}  // namespace
+
+int bench_verb(const Arguments& arguments) {
+  Options options;
+  const auto app = make_parser(kSynopsis);
+  add_integers(*app, {"--batch", 1, kMaxBatch, "Texts at a time (default: 1,8)"}, &options.batches);
+  add_integers(*app,
+               {"--length", 1, kMaxLength, "Encoders: tokens of each text (default: 128,384)"},
+               &options.lengths);
+  add_integer(*app,
+              {"--prompt-tokens", 1, kMaxLength, "Decoders: tokens of each prompt (default: 512)"},
+              &options.prompt_tokens);
+  add_integer(*app, {"--new-tokens", 1, kMaxLength, "Decoders: tokens to generate (default: 64)"},
+              &options.new_tokens);
+  add_integer(*app, {"--repeat", 1, 1000000, "Measure N times (default: 10, decoders 5)"},
+              &options.repeat);
+  app->add_flag("--json", options.json, "Print JSON instead of a table");
+  add_model_options(*app, &options.model);
+  if (const auto code = parse(*app, arguments)) return *code;
+  return finish(bench(options));
+}
+
+}  // namespace tessera::cli

@@ -1,0 +1,46 @@
+#include <CLI/CLI.hpp>
+
+#include "cli/verbs.h"
+#include "tessera/evaluate.h"
+
+namespace tessera::cli {
+namespace {
+
+constexpr Synopsis kSynopsis = {
+    "dump", "MODEL --cases FILE -o FILE",
+    "Writes logits and hidden states of given inputs as safetensors, to be compared with another\n"
+    "engine's.",
+    "  tessera dump models/tales --cases golden.json -o out.safetensors\n"};
+
+struct Options {
+  ModelOptions model;
+  std::string cases;
+  std::string output;
+};
+
+Status dump(const Options& options) {
+  Result<std::shared_ptr<Model>> model = load_model(options.model);
+  if (!model.ok()) return model.status();
+  return dump_cases(**model, options.cases, options.output);
+}
+
+}  // namespace
+
+int dump_verb(const Arguments& arguments) {
+  Options options;
+  const auto app = make_parser(kSynopsis);
+  add_model_options(*app, &options.model);
+  app->add_option(
+         "--cases", options.cases,
+         "JSON: {\"cases\": [{\"name\", \"input_ids\": [[...]], ...}]}, with attention_mask, "
+         "token_type_ids and new_tokens where wanted")
+      ->option_text("FILE")
+      ->required();
+  app->add_option("-o,--output", options.output, "The safetensors file to write")
+      ->option_text("FILE")
+      ->required();
+  if (const auto code = parse(*app, arguments)) return *code;
+  return finish(dump(options));
+}
+
+}  // namespace tessera::cli

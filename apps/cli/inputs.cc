@@ -1,0 +1,102 @@
+#include "cli/inputs.h"
+
+#include <fmt/format.h>
+
+#include <cerrno>
+#include <charconv>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+
+namespace tessera::cli {
+namespace {
+
+struct CloseFile {
+  void operator()(std::FILE* file) const {
+    if (file != stdin) std::fclose(file);
+  }
+};
+
+std::string_view trimmed(std::string_view text) {
+  constexpr std::string_view kSpace = " \t\r";
+  const size_t first = text.find_first_not_of(kSpace);
+  if (first == std::string_view::npos) return {};
+  return text.substr(first, text.find_last_not_of(kSpace) - first + 1);
+}
+
+}  // namespace
+
+Result<std::string> read_text(const std::string& path) {
+  const std::string name = path == "-" ? "standard input" : path;
+  std::unique_ptr<std::FILE, CloseFile> file(path == "-" ? stdin : std::fopen(path.c_str(), "rb"));
+  if (file == nullptr)
+    return io_error(fmt::format("cannot open {}: {}", name, std::strerror(errno)));
+  std::string text;
+  char buffer[1 << 16];
+  while (const size_t count = std::fread(buffer, 1, sizeof buffer, file.get())) {
+    text.append(buffer, count);
+  }
+  if (std::ferror(file.get()) != 0) {
+    return io_error(fmt::format("cannot read {}: {}", name, std::strerror(errno)));
+  }
+  return text;
+}
+
+std::vector<std::string> split_lines(std::string_view text) {
+  std::vector<std::string> lines;
+  while (!text.empty()) {
+    const size_t end = text.find('\n');
+    std::string_view line = text.substr(0, end);
+    if (line.ends_with('\r')) line.remove_suffix(1);
+    lines.emplace_back(line);
+    text = end == std::string_view::npos ? std::string_view() : text.substr(end + 1);
+  }
+  return lines;
+}
+
+Result<std::vector<int32_t>> parse_ids(std::string_view text) {
+  std::string_view rest = trimmed(text);
+  if (rest.starts_with('[') && rest.ends_with(']')) rest = rest.substr(1, rest.size() - 2);
+  std::vector<int32_t> ids;
+  for (bool last = false; !last;) {
+    const size_t comma = rest.find(',');
+    last = comma == std::string_view::npos;
+    const std::string_view item = trimmed(rest.substr(0, comma));
+    int32_t id = -1;
+    const auto [end, error] = std::from_chars(item.data(), item.data() + item.size(), id);
+    if (error != std::errc() || end != item.data() + item.size() || id < 0) {
+      return invalid_input(fmt::format(
+          "expected token ids as integers from 0 to 2147483647 between commas, found \"{}\"",
+          item));
+    }
+    ids.push_back(id);
+    if (!last) rest = rest.substr(comma + 1);
+  }
+  return ids;
+}
+
+Result<std::vector<std::vector<int32_t>>> read_id_lines(const std::string& path) {
+  Result<std::string> text = read_text(path);
+  if (!text.ok()) return text.status();
+  const std::vector<std::string> lines = split_lines(*text);
+  std::vector<std::vector<int32_t>> all;
+  for (size_t i = 0; i < lines.size(); ++i) {
+    if (trimmed(lines[i]).empty()) continue;
+    Result<std::vector<int32_t>> ids = parse_ids(lines[i]);
+    if (!ids.ok()) {
+      return invalid_input(fmt::format("{}, line {}: {}", path == "-" ? "standard input" : path,
+                                       i + 1, ids.status().message()));
+    }
+    all.push_back(std::move(ids).value());
+  }
+  if (all.empty()) {
+    return invalid_input(fmt::format("expected lines of token ids in {}, found none", path));
+  }
+  return all;
+}
+
+std::string join_ids(const std::vector<int32_t>& ids) {
+  return fmt::format("{}", fmt::join(ids, ","));
+}
+
+}  // namespace tessera::cli

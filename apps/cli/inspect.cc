@@ -1,0 +1,241 @@
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include "cli/table.h"
+#include "cli/terminal.h"
+#include "cli/verbs.h"
+
+namespace tessera::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using Rows = std::vector<std::vector<std::string>>;
+
+constexpr Synopsis kSynopsis = {
+    "inspect", "[MODEL]",
+    "Says what a model is and how it will be executed: architecture, sizes, the plan with the "
+    "reason\n"
+    "of every choice, and with --kernels what this machine can run, which needs no model.",
+    "  tessera inspect models/tales\n"
+    "  tessera inspect models/tales --json\n"
+    "  tessera inspect models/tales --save-plan plan.json\n"
+    "  tessera inspect --kernels\n"};
+
+struct Options {
+  ModelOptions model;
+  std::optional<std::string> save_plan;
+  bool kernels = false;
+  bool json = false;
+};
+
+const char* name(Head head) {
+  switch (head) {
+    case Head::kNone:
+      return "none";
+    case Head::kCausalLm:
+      return "causal_lm";
+    case Head::kMaskedLm:
+      return "masked_lm";
+    case Head::kSequenceClassification:
+      return "sequence_classification";
+    case Head::kTokenClassification:
+      return "token_classification";
+    case Head::kQuestionAnswering:
+      return "question_answering";
+  }
+  return "unknown";
+}
+
+Json to_json(const ModelInfo& info) {
+  Json json;
+  json["directory"] = info.directory;
+  json["family"] = info.family;
+  json["architecture"] = info.architecture;
+  json["head"] = name(info.head);
+  json["layers"] = info.layers;
+  json["hidden_size"] = info.hidden_size;
+  json["query_heads"] = info.query_heads;
+  json["kv_heads"] = info.kv_heads;
+  json["head_size"] = info.head_size;
+  json["ffn_size"] = info.ffn_size;
+  json["vocabulary_size"] = info.vocabulary_size;
+  json["type_vocabulary_size"] = info.type_vocabulary_size;
+  json["max_positions"] = info.max_positions;
+  json["parameters"] = info.parameters;
+  json["checkpoint_bytes"] = info.checkpoint_bytes;
+  json["prepared_bytes"] = info.prepared_bytes;
+  json["cache_bytes_per_token"] = info.cache_bytes_per_token;
+  json["flops_per_token"] = info.flops_per_token;
+  json["weight_type"] = info.weight_type;
+  json["threads"] = info.threads;
+  json["labels"] = info.labels;
+  json["has_tokenizer"] = info.has_tokenizer;
+  json["is_decoder"] = info.is_decoder;
+  json["is_sentence_encoder"] = info.is_sentence_encoder;
+  return json;
+}
+
+std::string joined(const std::vector<std::string>& texts) {
+  constexpr size_t kShown = 8;
+  std::string text;
+  for (size_t i = 0; i < texts.size() && i < kShown; ++i) text += (i > 0 ? ", " : "") + texts[i];
+  if (texts.size() > kShown) text += fmt::format(", ... ({} in all)", texts.size());
+  return text;
+}
+
+std::string describe(const ModelInfo& info) {
+  const char* kind = info.is_decoder ? "decoder" : "encoder";
+  Rows rows = {
+      {"model", info.directory},
+      {"architecture", fmt::format("{} ({} {}{})", info.architecture, info.family, kind,
+                                   info.is_sentence_encoder ? " for sentences" : "")},
+      {"head", name(info.head)},
+      {"layers",
+       fmt::format("{} of width {}, FFN {}", info.layers, info.hidden_size, info.ffn_size)},
+      {"attention", fmt::format("{} query heads, {} key/value heads of size {}", info.query_heads,
+                                info.kv_heads, info.head_size)},
+      {"vocabulary",
+       fmt::format("{}{}", info.vocabulary_size, info.has_tokenizer ? "" : " (no tokenizer)")},
+      {"context", fmt::format("{} tokens", info.max_positions)},
+      {"parameters", human_count(info.parameters)},
+      {"on disk", human_bytes(info.checkpoint_bytes)},
+      {"in memory", fmt::format("{} as {}", human_bytes(info.prepared_bytes), info.weight_type)},
+      {"per token", fmt::format("{}FLOP", human_count(info.flops_per_token))},
+  };
+  if (info.is_decoder)
+    rows.back()[1] += fmt::format(", {} of cache", human_bytes(info.cache_bytes_per_token));
+  if (!info.labels.empty()) rows.push_back({"labels", joined(info.labels)});
+  return format_table({{}, {}}, rows);
+}
+
+std::string text_of(const Json& value) {
+  return value.is_string() ? value.get<std::string>() : value.dump();
+}
+
+// One choice of the plan as "choice" and "why"; of an object all members make up the choice.
+std::vector<std::string> choice_of(const Json& value) {
+  if (!value.is_object()) return {text_of(value), ""};
+  std::string choice;
+  std::string why;
+  for (const auto& [key, member] : value.items()) {
+    if (key == "why") {
+      why = text_of(member);
+    } else if (key == "up_to_keys") {
+      choice += fmt::format("{}up to {} keys", choice.empty() ? "" : ", ", text_of(member));
+    } else {
+      choice += (choice.empty() ? "" : ", ") + text_of(member);
+    }
+  }
+  return {choice, why};
+}
+
+std::string layers_of(const Json& layer) {
+  const Json first = layer.value("first", Json());
+  const Json last = layer.value("last", first);
+  return first == last ? first.dump() : fmt::format("{}-{}", first.dump(), last.dump());
+}
+
+std::string describe_plan(const Json& plan) {
+  const std::string weights_why = plan.value("weights_why", "");
+  Rows rows;
+  const auto add = [&](const std::string& where, const std::string& part, const Json& value) {
+    std::vector<std::string> choice = choice_of(value);
+    if (choice[1].empty() && part == "weights") choice[1] = weights_why;
+    // What stands in the row above is not said again.
+    const bool same = !rows.empty() && rows.back()[0] == where && rows.back()[1] == part;
+    rows.push_back({where, part, choice[0], choice[1]});
+    if (same) rows.back()[1].clear();
+  };
+  for (const Json& layer : plan.value("layers", Json::array())) {
+    const std::string where = "layers " + layers_of(layer);
+    for (const auto& [part, value] : layer.items()) {
+      if (part == "first" || part == "last") continue;
+      if (!value.is_array()) add(where, part, value);
+      if (value.is_array()) {
+        for (const Json& entry : value) add(where, part, entry);
+      }
+    }
+  }
+  for (const auto& [key, value] : plan.items()) {
+    if (key == "layers" || key == "version" || key == "weights_why" || key == "threads") continue;
+    add("model", key == "head_weights" ? "head weights" : key, value);
+  }
+  return format_table({{"where"}, {"part"}, {"choice"}, {"why"}}, rows);
+}
+
+std::string describe_kernels(const Json& kernels) {
+  Rows rows;
+  std::string family;
+  for (const Json& kernel : kernels) {
+    const std::string next = kernel.value("family", "");
+    rows.push_back(
+        {next == family ? "" : next, kernel.value("row", ""), kernel.value("state", "")});
+    family = next;
+  }
+  return format_table({{"kernel"}, {"row"}, {"state"}}, rows);
+}
+
+// Our own library's JSON, and yet no reason to fall over.
+Result<Json> parsed(const std::string& text, const char* what) {
+  Json json = Json::parse(text, nullptr, false);
+  if (json.is_discarded())
+    return io_error(fmt::format("expected the {} as JSON, found {}", what, text));
+  return json;
+}
+
+Status save(const std::string& path, const Json& plan) {
+  Output out;
+  if (Status status = out.open(path); !status.ok()) return status;
+  if (Status status = out.write(plan.dump(2) + "\n"); !status.ok()) return status;
+  return out.close();
+}
+
+Status inspect(const Options& options) {
+  Json json;
+  std::string text;
+  if (!options.model.directory.empty()) {
+    Result<std::shared_ptr<Model>> model = load_model(options.model);
+    if (!model.ok()) return model.status();
+    Result<Json> plan = parsed((*model)->plan_json(), "plan");
+    if (!plan.ok()) return plan.status();
+    if (options.save_plan) {
+      if (Status status = save(*options.save_plan, *plan); !status.ok()) return status;
+    }
+    const ModelInfo& info = (*model)->info();
+    json["model"] = to_json(info);
+    json["plan"] = *plan;
+    text = describe(info) + fmt::format("\nPlan for {} threads\n", info.threads) +
+           describe_plan(*plan);
+  }
+  Result<Json> kernels = parsed(kernels_json(), "kernels");
+  if (!kernels.ok()) return kernels.status();
+  json["kernels"] = *kernels;
+  if (options.kernels) text += (text.empty() ? "" : "\n") + describe_kernels(*kernels);
+  if (options.json) text = json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  Output out;
+  if (Status status = out.write(text); !status.ok()) return status;
+  return out.flush();
+}
+
+}  // namespace
+
+int inspect_verb(const Arguments& arguments) {
+  Options options;
+  const auto app = make_parser(kSynopsis);
+  app->add_flag("--kernels", options.kernels, "List every kernel and why it would run or not");
+  app->add_flag("--json", options.json, "Print {\"model\", \"plan\", \"kernels\"}");
+  add_text(*app, {"--save-plan", "FILE", "Write the plan to FILE, for --plan"}, &options.save_plan);
+  add_model_options(*app, &options.model);
+  app->get_option("MODEL")->required(false);
+  app->parse_complete_callback([&] {
+    const bool has_model = app->get_option("MODEL")->count() > 0;
+    if (!has_model && !options.kernels) usage_error("expected MODEL or --kernels");
+    if (!has_model && options.save_plan) usage_error("--save-plan: expected MODEL as well");
+  });
+  if (const auto code = parse(*app, arguments)) return *code;
+  return finish(inspect(options));
+}
+
+}  // namespace tessera::cli

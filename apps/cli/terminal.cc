@@ -1,0 +1,116 @@
+#include "cli/terminal.h"
+
+#include <fmt/format.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+
+namespace tessera::cli {
+namespace {
+
+volatile std::sig_atomic_t interrupts = 0;
+
+void note_interrupt(int) {
+  interrupts = interrupts + 1;
+  if (interrupts > 1) _exit(130);
+}
+
+std::string scaled(double value, const char* const (&units)[5]) {
+  int unit = 0;
+  while (value >= 999.5 && unit < 4) {
+    value /= 1000;
+    ++unit;
+  }
+  if (unit == 0) return fmt::format("{:.0f}{}", value, units[unit]);
+  return fmt::format("{:.{}f}{}", value, value < 9.995 ? 2 : value < 99.95 ? 1 : 0, units[unit]);
+}
+
+}  // namespace
+
+bool is_terminal(std::FILE* file) { return isatty(fileno(file)) == 1; }
+
+Output::~Output() {
+  if (file_ != nullptr && file_ != stdout) std::fclose(file_);
+}
+
+Status Output::open(const std::string& path) {
+  path_ = path;
+  file_ = std::fopen(path.c_str(), "wb");
+  return file_ != nullptr ? Status() : failure();
+}
+
+Status Output::write(std::string_view text) {
+  if (std::fwrite(text.data(), 1, text.size(), file_) != text.size()) return failure();
+  return {};
+}
+
+Status Output::flush() { return std::fflush(file_) == 0 ? Status() : failure(); }
+
+Status Output::close() {
+  std::FILE* const file = file_;
+  file_ = nullptr;
+  return std::fclose(file) == 0 ? Status() : failure();
+}
+
+Status Output::failure() const {
+  return io_error(fmt::format("cannot write {}: {}", path_.empty() ? "standard output" : path_,
+                              std::strerror(errno)));
+}
+
+Interrupt::Interrupt() {
+  interrupts = 0;
+  std::signal(SIGINT, note_interrupt);
+}
+
+Interrupt::~Interrupt() { std::signal(SIGINT, SIG_DFL); }
+
+bool Interrupt::requested() const { return interrupts > 0; }
+
+Progress::Progress(std::string label, int64_t total)
+    : label_(std::move(label)), total_(total), shown_(is_terminal(stderr)) {
+  if (shown_) draw(0, {});
+}
+
+Progress::~Progress() {
+  if (shown_) fmt::print(stderr, "\r\033[K");
+}
+
+void Progress::update(int64_t done, std::string_view note) {
+  if (!shown_) return;
+  // Redrawing more often than the eye sees costs time on slow terminals.
+  constexpr std::chrono::milliseconds kInterval(50);
+  if (done < total_ && std::chrono::steady_clock::now() - last_draw_ < kInterval) return;
+  draw(done, note);
+}
+
+void Progress::draw(int64_t done, std::string_view note) {
+  last_draw_ = std::chrono::steady_clock::now();
+  if (total_ <= 0) {
+    fmt::print(stderr, "\r\033[K{}{}", label_, note);
+  } else {
+    constexpr int kWidth = 24;
+    const int filled = static_cast<int>(done * kWidth / total_);
+    fmt::print(stderr, "\r\033[K{} [{:#<{}}{:.<{}}] {}/{}{}", label_, "", filled, "",
+               kWidth - filled, done, total_, note);
+  }
+  std::fflush(stderr);
+}
+
+int64_t peak_memory_bytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<int64_t>(usage.ru_maxrss) * 1024;  // Linux counts in KiB
+}
+
+std::string human_bytes(int64_t bytes) {
+  return scaled(static_cast<double>(bytes), {" bytes", " KB", " MB", " GB", " TB"});
+}
+
+std::string human_count(int64_t count) {
+  return scaled(static_cast<double>(count), {"", " K", " M", " B", " T"});
+}
+
+}  // namespace tessera::cli

@@ -1,0 +1,76 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <string>
+#include <string_view>
+
+#include "tessera/status.h"
+
+namespace tessera::cli {
+
+bool is_terminal(std::FILE* file);
+
+// A stream that tells when something could not be written. Not copyable; `file` is not owned unless
+// opened here.
+class Output {
+ public:
+  Output() = default;  // standard output
+  ~Output();
+  Output(const Output&) = delete;
+  Output& operator=(const Output&) = delete;
+
+  Status open(const std::string& path);  // truncates; kIo when it cannot be opened
+  Status write(std::string_view text);
+  Status flush();
+  Status close();  // the last chance to hear of an error
+
+ private:
+  Status failure() const;
+
+  std::FILE* file_ = stdout;
+  std::string path_;
+};
+
+// While it lives, the first SIGINT is only noted and a second one ends the process with 130. One at
+// a time.
+class Interrupt {
+ public:
+  Interrupt();
+  ~Interrupt();
+  Interrupt(const Interrupt&) = delete;
+  Interrupt& operator=(const Interrupt&) = delete;
+
+  bool requested() const;
+};
+
+// A line on standard error that is redrawn in place: only on a terminal, and gone when destroyed.
+class Progress {
+ public:
+  // total 0: no bar, only the label.
+  Progress(std::string label, int64_t total);
+  ~Progress();
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+
+  void update(int64_t done, std::string_view note = {});
+
+ private:
+  void draw(int64_t done, std::string_view note);
+
+  std::string label_;
+  int64_t total_;
+  bool shown_;
+  std::chrono::steady_clock::time_point last_draw_;
+};
+
+// The largest resident set of this process so far.
+int64_t peak_memory_bytes();
+
+// "1.3 GB", "512 KB": powers of 1000.
+std::string human_bytes(int64_t bytes);
+// "22.7 M", "1.10 B".
+std::string human_count(int64_t count);
+
+}  // namespace tessera::cli
