@@ -15,8 +15,8 @@ struct Case {
 };
 
 void check_against_ref(const Case& size, uint32_t seed) {
-  SCOPED_TRACE(testing::seed_trace(seed) + ", " + std::to_string(size.rows) + " x " +
-               std::to_string(size.depth) + " x " + std::to_string(size.cols));
+  SCOPED_TRACE(::testing::Message() << "seed " << seed << ", " << size.rows << " x " << size.depth
+                                    << " x " << size.cols);
   const int64_t a_stride = size.depth + 3, b_stride = size.cols + 1, c_stride = size.cols + 5;
   const std::vector<float> a = testing::random_values(size.rows * a_stride, seed);
   const std::vector<float> b = testing::random_values(size.depth * b_stride + 1, seed + 1);

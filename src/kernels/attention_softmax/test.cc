@@ -71,7 +71,7 @@ void expect_near_ref(const Args& args, const State& raw, const State& expected,
 }
 
 void check_against_ref(const Case& c, uint32_t seed) {
-  SCOPED_TRACE(testing::seed_trace(seed) + ", keys " + std::to_string(c.keys));
+  SCOPED_TRACE(::testing::Message() << "seed " << seed << ", keys " << c.keys);
   const int64_t stride = padded(c.keys) + 64;
   const int32_t first_key = 100;
   State raw{testing::random_values(kRowsTested * stride, seed, c.spread),

@@ -1,0 +1,282 @@
+#include "attention/blocks.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace tessera::attention {
+namespace {
+
+constexpr int32_t kMaxHeadSize = 256;
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+int64_t aligned(int64_t size_bytes) { return (size_bytes + 63) / 64 * 64; }
+
+// Hands out pieces of a workspace, or only counts them where there is none.
+class Carver {
+ public:
+  explicit Carver(void* memory) : memory_(static_cast<std::byte*>(memory)) {}
+
+  template <typename T>
+  T* take(int64_t count) {
+    T* piece = memory_ != nullptr ? reinterpret_cast<T*>(memory_ + used_bytes_) : nullptr;
+    used_bytes_ += aligned(count * static_cast<int64_t>(sizeof(T)));
+    return piece;
+  }
+  int64_t used_bytes() const { return used_bytes_; }
+
+ private:
+  std::byte* memory_;
+  int64_t used_bytes_ = 0;
+};
+
+}  // namespace
+
+Status check_shape(std::string_view method, const AttentionShape& shape) {
+  const PageShape& pages = shape.pages;
+  for (int32_t size : {pages.d_k, pages.d_v}) {
+    if (size < 1 || size > kMaxHeadSize) {
+      return Status(StatusCode::kUnsupported,
+                    fmt::format("attention {}: expected head sizes from 1 to {}, found {}", method,
+                                kMaxHeadSize, size));
+    }
+  }
+  if (pages.kv_heads < 1 || shape.query_heads < 1 || shape.query_heads % pages.kv_heads != 0) {
+    return Status(
+        StatusCode::kUnsupported,
+        fmt::format("attention {}: expected query heads in a multiple of the {} KV heads, found {}",
+                    method, pages.kv_heads, shape.query_heads));
+  }
+  if (shape.window < 0) {
+    return Status(StatusCode::kUnsupported,
+                  fmt::format("attention {}: expected a window of 0 (none) or more, found {}",
+                              method, shape.window));
+  }
+  return Status();
+}
+
+double average_flops(const AttentionShape& shape, int32_t queries, int32_t keys) {
+  double seen = keys;
+  // The last of the queries sees every key, the first queries - 1 fewer.
+  if (shape.mask == Mask::kCausal) seen = std::max(0.5 * keys, keys - 0.5 * (queries - 1));
+  if (shape.mask == Mask::kCausal && shape.window > 0) seen = std::min<double>(seen, shape.window);
+  return 2.0 * seen * (shape.pages.d_k + shape.pages.d_v) * shape.query_heads;
+}
+
+Visibility::Visibility(const AttentionShape& shape, const AttentionSequence& sequence)
+    : shape_(&shape),
+      sequence_(&sequence),
+      positions_(sequence.keys->positions.data()),
+      keys_(sequence.keys->tokens()),
+      contiguous_(keys_ > 0 && int64_t{positions_[keys_ - 1]} - positions_[0] == keys_ - 1) {}
+
+int32_t Visibility::keys_before(int64_t position) const {
+  if (contiguous_)
+    return static_cast<int32_t>(std::clamp<int64_t>(position - positions_[0], 0, keys_));
+  const auto before = [](int32_t key, int64_t limit) { return key < limit; };
+  return static_cast<int32_t>(std::lower_bound(positions_, positions_ + keys_, position, before) -
+                              positions_);
+}
+
+KeyRange Visibility::operator()(int32_t query) const {
+  KeyRange range{0, keys_};
+  if (shape_->mask == Mask::kNone && shape_->window == 0) return range;
+  const int64_t position = sequence_->query_positions[query];
+  if (shape_->mask == Mask::kCausal) range.end = keys_before(position + 1);
+  if (shape_->window > 0)
+    range.begin = std::min(range.end, keys_before(position - shape_->window + 1));
+  return range;
+}
+
+Block Dealer::first(const AttentionSequence& sequence, int32_t kv_head) const {
+  return next({.sequence = &sequence, .kv_head = kv_head, .first_row = 0, .rows = 0});
+}
+
+Block Dealer::next(const Block& block) const {
+  const int32_t rows =
+      block.sequence->queries * (args_->shape.query_heads / args_->shape.pages.kv_heads);
+  Block next = block;
+  next.first_row = block.first_row + block.rows;
+  next.rows = std::min(max_rows_, rows - next.first_row);
+  return next;
+}
+
+int64_t Dealer::block_cost(const Block& block, const Visibility& visibility) const {
+  const int32_t group = args_->shape.query_heads / args_->shape.pages.kv_heads;
+  const KeyRange first = visibility(block.first_row / group);
+  const KeyRange last = visibility((block.first_row + block.rows - 1) / group);
+  // A page's worth of work more for the loading and storing of the block.
+  return int64_t{block.rows} * (std::max(0, last.end - first.begin) + kPageTokens);
+}
+
+int64_t Dealer::total_cost() const {
+  int64_t total = 0;
+  for (const AttentionSequence& sequence : args_->sequences) {
+    const Visibility visibility(args_->shape, sequence);
+    for (Block block = first(sequence, 0); block.rows > 0; block = next(block)) {
+      total += block_cost(block, visibility);
+    }
+  }
+  return std::max<int64_t>(total * args_->shape.pages.kv_heads, 1);
+}
+
+Kernels::Kernels()
+    : product(attention_product::kernels.select({}).run),
+      softmax(attention_softmax::kernels.select({}).run) {}
+
+BlockRun::BlockRun(const AttentionArgs& args, const Kernels& kernels, int32_t max_rows,
+                   int32_t score_keys, void* workspace)
+    : args_(&args),
+      kernels_(&kernels),
+      group_(args.shape.query_heads / args.shape.pages.kv_heads),
+      score_stride_(score_keys) {
+  Carver carver(workspace);
+  query_ = carver.take<float>(int64_t{max_rows} * args.shape.pages.d_k);
+  scores_ = carver.take<float>(max_rows * score_stride_);
+  output_ = carver.take<float>(int64_t{max_rows} * args.shape.pages.d_v);
+  maximum_ = carver.take<float>(max_rows);
+  sum_ = carver.take<float>(max_rows);
+  rescale_ = carver.take<float>(max_rows);
+  begin_ = carver.take<int32_t>(max_rows);
+  end_ = carver.take<int32_t>(max_rows);
+  bias_ = carver.take<const float*>(max_rows);
+}
+
+int64_t BlockRun::workspace_bytes(const AttentionShape& shape, int32_t max_rows, int64_t scores) {
+  constexpr int64_t kPieces = 9;
+  const int64_t row_words = int64_t{shape.pages.d_k} + shape.pages.d_v + 5;
+  const int64_t word = sizeof(float), pointer = sizeof(float*);
+  return aligned(max_rows * (row_words * word + pointer) + scores * word) + kPieces * 64;
+}
+
+const float* BlockRun::bias_row(int32_t query, int32_t head) const {
+  const AttentionSequence& sequence = *block_.sequence;
+  return sequence.score_bias + (int64_t{head} * sequence.queries + query) * sequence.keys->tokens();
+}
+
+void BlockRun::start(const Block& block) {
+  block_ = block;
+  const AttentionShape& shape = args_->shape;
+  const AttentionSequence& sequence = *block.sequence;
+  const Visibility visibility(shape, sequence);
+  const int32_t d_k = shape.pages.d_k;
+  // Scores in units of ln 2 make every exponential a power of two.
+  const float scale = shape.scale * attention_softmax::kLog2E;
+  KeyRange range;
+  for (int32_t r = 0; r < block.rows; ++r) {
+    const int32_t query = (block.first_row + r) / group_, member = (block.first_row + r) % group_;
+    const int32_t head = block.kv_head * group_ + member;
+    if (r == 0 || member == 0) range = visibility(query);
+    begin_[r] = range.begin;
+    end_[r] = range.end;
+    if (sequence.score_bias != nullptr) bias_[r] = bias_row(query, head);
+    const float* from =
+        args_->query + (sequence.first_row + query) * args_->query_stride + int64_t{head} * d_k;
+    float* to = query_ + int64_t{r} * d_k;
+    for (int32_t d = 0; d < d_k; ++d) to[d] = from[d] * scale;
+  }
+  std::fill_n(maximum_, block.rows, -kInfinity);
+  std::fill_n(sum_, block.rows, 0.0f);
+  std::fill_n(output_, int64_t{block.rows} * shape.pages.d_v, 0.0f);
+  first_page_ = begin_[0] / kPageTokens;
+  last_page_ = std::max(first_page_, pages_for(end_[block.rows - 1]));
+}
+
+BlockRun::Part BlockRun::visible_part(int32_t page) const {
+  const int32_t key = page * kPageTokens;
+  Part part{.row_begin = 0, .row_end = block_.rows, .key_begin = 0, .key_end = 0};
+  while (part.row_begin < part.row_end && end_[part.row_begin] <= key) ++part.row_begin;
+  while (part.row_end > part.row_begin && begin_[part.row_end - 1] >= key + kPageTokens)
+    --part.row_end;
+  if (part.row_begin == part.row_end) return part;
+  part.key_begin = std::max(begin_[part.row_begin] - key, 0);
+  part.key_end = std::min(end_[part.row_end - 1] - key, kPageTokens);
+  return part;
+}
+
+void BlockRun::scores(int32_t page_begin, int32_t page_end) {
+  constexpr int32_t kWidth = 16;  // whole vectors, as the softmax reads them
+  const PageShape& shape = args_->shape.pages;
+  for (int32_t page = page_begin; page < page_end; ++page) {
+    const Part part = visible_part(page);
+    const int32_t begin = part.key_begin / kWidth * kWidth;
+    const int32_t end = (part.key_end + kWidth - 1) / kWidth * kWidth;
+    if (begin >= end) continue;
+    kernels_->product(
+        {.a = query_,
+         .a_stride = shape.d_k,
+         .depth = shape.d_k,
+         .b = block_.sequence->keys->pages[page] + shape.keys_at(block_.kv_head) + begin,
+         .b_stride = kPageTokens,
+         .cols = end - begin,
+         .start = attention_product::Start::kZero,
+         .c = scores_ + (page - page_begin) * kPageTokens + begin,
+         .c_stride = score_stride_},
+        {part.row_begin, part.row_end});
+  }
+}
+
+void BlockRun::softmax(int32_t page_begin, int32_t page_end) {
+  kernels_->softmax({.scores = scores_,
+                     .scores_stride = score_stride_,
+                     .begin = begin_,
+                     .end = end_,
+                     .first_key = page_begin * kPageTokens,
+                     .keys = (page_end - page_begin) * kPageTokens,
+                     .bias = block_.sequence->score_bias != nullptr ? bias_ : nullptr,
+                     .maximum = maximum_,
+                     .sum = sum_,
+                     .rescale = rescale_},
+                    {0, block_.rows});
+}
+
+void BlockRun::values(int32_t page_begin, int32_t page_end) {
+  const PageShape& shape = args_->shape.pages;
+  for (int32_t page = page_begin; page < page_end; ++page) {
+    const Part part = visible_part(page);
+    if (part.key_begin >= part.key_end) continue;
+    // A row with outputs from earlier pages sees the first of these pages too, if it sees any.
+    const bool rescales = page == page_begin && page != first_page_;
+    kernels_->product(
+        {.a = scores_ + (page - page_begin) * kPageTokens + part.key_begin,
+         .a_stride = score_stride_,
+         .depth = part.key_end - part.key_begin,
+         .b = block_.sequence->keys->pages[page] + shape.values_at(block_.kv_head) +
+              int64_t{part.key_begin} * shape.d_v,
+         .b_stride = shape.d_v,
+         .cols = shape.d_v,
+         .start = rescales ? attention_product::Start::kScale : attention_product::Start::kAdd,
+         .factor = rescale_,
+         .c = output_,
+         .c_stride = shape.d_v},
+        {part.row_begin, part.row_end});
+  }
+}
+
+void BlockRun::finish() {
+  const AttentionShape& shape = args_->shape;
+  const int32_t d_v = shape.pages.d_v;
+  for (int32_t r = 0; r < block_.rows; ++r) {
+    const int32_t query = (block_.first_row + r) / group_;
+    const int32_t head = block_.kv_head * group_ + (block_.first_row + r) % group_;
+    const int64_t row = block_.sequence->first_row + query;
+    const float* from = output_ + int64_t{r} * d_v;
+    float* to = args_->output + row * args_->output_stride + int64_t{head} * d_v;
+    if (sum_[r] == 0) {
+      std::fill_n(to, d_v, 0.0f);
+    } else {
+      const float factor = 1 / sum_[r];
+      for (int32_t d = 0; d < d_v; ++d) to[d] = from[d] * factor;
+    }
+    if (args_->log_sum_exp != nullptr) {
+      const double logarithm =
+          (static_cast<double>(maximum_[r]) + std::log2(sum_[r])) * attention_softmax::kLn2;
+      args_->log_sum_exp[row * shape.query_heads + head] =
+          sum_[r] == 0 ? -kInfinity : static_cast<float>(logarithm);
+    }
+  }
+}
+
+}  // namespace tessera::attention

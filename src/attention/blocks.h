@@ -1,0 +1,144 @@
+#pragma once
+
+#include <cstdint>
+
+#include "attention/method.h"
+#include "kernels/attention_product/attention_product.h"
+#include "kernels/attention_softmax/attention_softmax.h"
+
+// What the blocked methods share. A block is a run of consecutive rows of one KV head of one
+// sequence, where row
+//   r = query * group + head within the group
+// so that one pass over the keys and values serves all query heads of the group.
+namespace tessera::attention {
+
+// Refuses shapes outside the contract of method.h.
+Status check_shape(std::string_view method, const AttentionShape& shape);
+
+// Floating-point operations of one query row, all heads, on average over the last `queries` of
+// `keys` positions.
+double average_flops(const AttentionShape& shape, int32_t queries, int32_t keys);
+
+struct KeyRange {
+  int32_t begin = 0;
+  int32_t end = 0;
+};
+
+// The keys that a query sees. Both ends ascend with the query. Positions of a sequence are
+// distinct.
+class Visibility {
+ public:
+  Visibility(const AttentionShape& shape, const AttentionSequence& sequence);
+  KeyRange operator()(int32_t query) const;
+
+ private:
+  int32_t keys_before(int64_t position) const;
+
+  const AttentionShape* shape_;
+  const AttentionSequence* sequence_;
+  const int32_t* positions_;
+  int32_t keys_;
+  bool contiguous_;
+};
+
+struct Block {
+  const AttentionSequence* sequence = nullptr;
+  int32_t kv_head = 0;
+  int32_t first_row = 0;
+  int32_t rows = 0;
+};
+
+// Calls visit(block) for the blocks of this member: every sequence and KV head is cut into blocks
+// of at most max_rows rows, and each member gets a consecutive run of about the same cost.
+class Dealer {
+ public:
+  Dealer(const AttentionArgs& args, int32_t max_rows) : args_(&args), max_rows_(max_rows) {}
+
+  template <typename Visit>
+  void deal(const Team::Member& member, Visit visit) const {
+    const int64_t total = total_cost();
+    int64_t passed = 0;
+    for (const AttentionSequence& sequence : args_->sequences) {
+      const Visibility visibility(args_->shape, sequence);
+      for (int32_t head = 0; head < args_->shape.pages.kv_heads; ++head) {
+        for (Block block = first(sequence, head); block.rows > 0; block = next(block)) {
+          const int64_t cost = block_cost(block, visibility);
+          // The middle of a block decides whose it is, so that shares differ by one block at most.
+          const int64_t owner = (2 * passed + cost) * member.size() / (2 * total);
+          if (owner == member.rank()) visit(block);
+          passed += cost;
+        }
+      }
+    }
+  }
+
+ private:
+  Block first(const AttentionSequence& sequence, int32_t kv_head) const;
+  Block next(const Block& block) const;
+  int64_t block_cost(const Block& block, const Visibility& visibility) const;
+  int64_t total_cost() const;
+
+  const AttentionArgs* args_;
+  int32_t max_rows_;
+};
+
+// The kernels of one run, chosen once.
+struct Kernels {
+  Kernels();
+  void (*product)(const attention_product::Args&, Exec) noexcept;
+  void (*softmax)(const attention_softmax::Args&, Exec) noexcept;
+};
+
+// The computation of one block: start, then for each run of pages scores, softmax, values, then
+// finish.
+class BlockRun {
+ public:
+  // score_keys: the most keys of a run of pages, a multiple of kPageTokens. workspace:
+  // workspace_bytes for at least max_rows and max_rows * score_keys.
+  BlockRun(const AttentionArgs& args, const Kernels& kernels, int32_t max_rows, int32_t score_keys,
+           void* workspace);
+  static int64_t workspace_bytes(const AttentionShape& shape, int32_t max_rows, int64_t scores);
+
+  // Loads the scaled queries and finds the pages they see: [first_page, last_page).
+  void start(const Block& block);
+  int32_t first_page() const { return first_page_; }
+  int32_t last_page() const { return last_page_; }
+
+  void scores(int32_t page_begin, int32_t page_end);
+  // Turns the scores of these pages into probabilities relative to the running maximum.
+  void softmax(int32_t page_begin, int32_t page_end);
+  // Adds their values to the outputs.
+  void values(int32_t page_begin, int32_t page_end);
+
+  // Writes outputs and log-sum-exp of the block's rows.
+  void finish();
+
+ private:
+  // The part of a page that the block's rows see: rows [row_begin, row_end), keys [key_begin,
+  // key_end) of the page.
+  struct Part {
+    int32_t row_begin, row_end, key_begin, key_end;
+  };
+  Part visible_part(int32_t page) const;
+  const float* bias_row(int32_t query, int32_t head) const;
+
+  const AttentionArgs* args_;
+  const Kernels* kernels_;
+  int32_t group_;
+  int64_t score_stride_;
+  Block block_;
+  int32_t first_page_ = 0;
+  int32_t last_page_ = 0;
+
+  float* query_ = nullptr;    // [rows, d_k], scaled
+  float* scores_ = nullptr;   // [rows, score_keys]
+  float* output_ = nullptr;   // [rows, d_v], not yet divided by the sums
+  float* maximum_ = nullptr;  // [rows], as of attention_softmax
+  float* sum_ = nullptr;
+  float* rescale_ = nullptr;
+  int32_t* begin_ = nullptr;  // [rows], the keys that a row sees
+  int32_t* end_ = nullptr;
+  const float** bias_ = nullptr;
+};
+
+}  // namespace tessera::attention

@@ -1,0 +1,141 @@
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "attention/blocks.h"
+#include "attention/methods.h"
+
+namespace tessera::attention {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+// One query head of one sequence.
+struct Head {
+  const AttentionArgs& args;
+  const AttentionSequence& sequence;
+  int32_t head;
+  int32_t kv_head;
+  double* scores;  // [queries, keys]
+
+  const float* query(int32_t q) const {
+    return args.query + (sequence.first_row + q) * args.query_stride +
+           int64_t{head} * args.shape.pages.d_k;
+  }
+  float* output(int32_t q) const {
+    return args.output + (sequence.first_row + q) * args.output_stride +
+           int64_t{head} * args.shape.pages.d_v;
+  }
+  const float* page(int32_t key) const { return sequence.keys->pages[key / kPageTokens]; }
+  double* row(int32_t q) const { return scores + int64_t{q} * sequence.keys->tokens(); }
+};
+
+bool sees(const AttentionShape& shape, int64_t query_position, int64_t key_position) {
+  if (shape.mask == Mask::kCausal && key_position > query_position) return false;
+  return shape.window == 0 || query_position - key_position < shape.window;
+}
+
+void write_scores(const Head& h, int32_t q) {
+  const PageShape& pages = h.args.shape.pages;
+  const int32_t keys = h.sequence.keys->tokens();
+  const float* query = h.query(q);
+  for (int32_t j = 0; j < keys; ++j) {
+    h.row(q)[j] = -kInfinity;
+    const int32_t position =
+        h.sequence.query_positions != nullptr ? h.sequence.query_positions[q] : 0;
+    if (!sees(h.args.shape, position, h.sequence.keys->positions[j])) continue;
+    const float* key = h.page(j) + pages.keys_at(h.kv_head) + j % kPageTokens;
+    double sum = 0;
+    for (int32_t d = 0; d < pages.d_k; ++d)
+      sum += static_cast<double>(query[d]) * key[d * kPageTokens];
+    sum *= h.args.shape.scale;
+    if (h.sequence.score_bias != nullptr) {
+      sum += h.sequence.score_bias[(int64_t{h.head} * h.sequence.queries + q) * keys + j];
+    }
+    h.row(q)[j] = sum;
+  }
+}
+
+// Returns the log-sum-exp of the row and leaves probabilities in it.
+double softmax(double* row, int32_t keys) {
+  double maximum = -kInfinity, sum = 0;
+  for (int32_t j = 0; j < keys; ++j)
+    maximum = std::isnan(row[j]) ? row[j] : std::max(maximum, row[j]);
+  for (int32_t j = 0; j < keys; ++j) {
+    row[j] = maximum == -kInfinity ? 0 : std::exp(row[j] - maximum);
+    sum += row[j];
+  }
+  if (sum == 0) return -kInfinity;
+  for (int32_t j = 0; j < keys; ++j) row[j] /= sum;
+  return maximum + std::log(sum);
+}
+
+void write_output(const Head& h, int32_t q) {
+  const PageShape& pages = h.args.shape.pages;
+  for (int32_t d = 0; d < pages.d_v; ++d) {
+    double sum = 0;
+    for (int32_t j = 0; j < h.sequence.keys->tokens(); ++j) {
+      const double p = h.row(q)[j];
+      // What is masked has no say, be it infinite.
+      if (p == 0) continue;
+      sum += p * h.page(j)[pages.values_at(h.kv_head) + int64_t{j % kPageTokens} * pages.d_v + d];
+    }
+    h.output(q)[d] = static_cast<float>(sum);
+  }
+}
+
+void run_head(const Head& h) {
+  const int32_t queries = h.sequence.queries, keys = h.sequence.keys->tokens();
+  for (int32_t q = 0; q < queries; ++q) write_scores(h, q);
+  for (int32_t q = 0; q < queries; ++q) {
+    const double log_sum_exp = softmax(h.row(q), keys);
+    if (h.args.log_sum_exp != nullptr) {
+      const int64_t row = h.sequence.first_row + q;
+      h.args.log_sum_exp[row * h.args.shape.query_heads + h.head] = static_cast<float>(log_sum_exp);
+    }
+  }
+  for (int32_t q = 0; q < queries; ++q) write_output(h, q);
+}
+
+class Unfused final : public AttentionMethod {
+ public:
+  std::string_view name() const override { return "unfused"; }
+  std::string_view summary() const override {
+    return "scores of a head written whole, plain softmax in double precision; the oracle of the "
+           "others";
+  }
+  Status check(const AttentionShape& shape) const override { return check_shape(name(), shape); }
+
+  AttentionCost cost(const AttentionShape& shape, int32_t max_queries,
+                     int32_t max_keys) const override {
+    const int64_t row_bytes = int64_t{max_keys} * int64_t{sizeof(double)};
+    constexpr double kPasses =
+        5;  // written; read for the maximum; read and written for the exponentials; read
+    return {.workspace_bytes = std::max<int64_t>(max_queries * row_bytes, 64),
+            .flops = average_flops(shape, max_queries, max_keys),
+            .score_bytes = kPasses * static_cast<double>(row_bytes) * shape.query_heads};
+  }
+
+  void run(const AttentionArgs& args, const Team::Member& member, void* workspace) const override {
+    const AttentionShape& shape = args.shape;
+    const int64_t heads = static_cast<int64_t>(args.sequences.size()) * shape.query_heads;
+    const Range mine = member.slice(heads);
+    for (int64_t i = mine.begin; i < mine.end; ++i) {
+      const auto head = static_cast<int32_t>(i % shape.query_heads);
+      run_head({.args = args,
+                .sequence = args.sequences[static_cast<size_t>(i / shape.query_heads)],
+                .head = head,
+                .kv_head = head / (shape.query_heads / shape.pages.kv_heads),
+                .scores = static_cast<double*>(workspace)});
+    }
+  }
+};
+
+}  // namespace
+
+const AttentionMethod& unfused() {
+  static const Unfused method;
+  return method;
+}
+
+}  // namespace tessera::attention
