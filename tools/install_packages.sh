@@ -56,6 +56,6 @@ echo "Installing Debian packages: ${missing[*]}"
 # A stale list may still do, so only the installation decides.
 apt update || echo "apt-get update failed; trying with the package lists that are here." >&2
 if ! apt install --no-install-recommends "${missing[@]}"; then
-  tail -n 20 "$log" >&2
+  tail -n 4 "$log" >&2
   fail "apt-get could not install: ${missing[*]}. Is there a network, and does /etc/apt name Debian 12 or newer?"
 fi
