@@ -2,6 +2,7 @@
 #include "kernels/attention_product/attention_product.h"
 #include "kernels/attention_softmax/attention_softmax.h"
 #include "kernels/family.h"
+#include "kernels/matmul/matmul.h"
 #include "kernels/norm/norm.h"
 #include "kernels/rotary/rotary.h"
 #include "kernels/transpose/transpose.h"
@@ -12,6 +13,7 @@ namespace tessera {
 std::vector<KernelState> all_kernel_states() {
   std::vector<KernelState> all;
   for (const std::vector<KernelState>& states : {
+           matmul::kernels.states(),
            norm::kernels.states(),
            activation::kernels.states(),
            rotary::kernels.states(),

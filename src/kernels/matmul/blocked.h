@@ -1,0 +1,126 @@
+#pragma once
+
+#include <stdint.h>
+
+#include "formats/panels.h"
+#include "kernels/matmul/matmul.h"
+
+// The loops around a register tile of up to 6 rows x 64 outputs, for the vector rows. Included by
+// files compiled for different instruction sets, so everything has internal linkage.
+namespace tessera::matmul {
+namespace {
+
+constexpr int64_t kBlockRows = 6;
+// Inputs of a panel that are multiplied with all rows of a group before the next: 128 x 64 floats
+// are 32 KB, two thirds of the L1 cache that the narrowest of our AVX-512 machines has.
+constexpr int64_t kChunk = 128;
+// Rows whose partial sums are kept between chunks: 24 KB of stack.
+constexpr int64_t kGroupRows = 96;
+
+// One register tile: tile[r][n] (+)= sum_k x[r][k] w[k][n] over `inputs` inputs; tile rows are 64
+// floats.
+struct Block {
+  const float* x;
+  int64_t x_stride;
+  const void* weights;
+  int64_t inputs;
+  float* tile;
+  bool accumulate;
+};
+
+// Where a finished tile goes.
+struct Target {
+  int64_t row;
+  int64_t rows;
+  int64_t output;   // of the tile's first column
+  int64_t outputs;  // valid columns, at most 64
+};
+
+// As panel_elements, which these files must not share with others.
+template <bool kWide>
+inline int64_t panel_bytes(int64_t inputs) {
+  constexpr int64_t kMultiple = kWide ? 16 : 32;
+  return (inputs + kMultiple - 1) / kMultiple * kMultiple * kPanelOutputs * (kWide ? 4 : 2);
+}
+
+// The rows of the next block when `left` are left: whole blocks, and the last two of like height,
+// because a flat block reads as much of the panel as a high one.
+inline int64_t block_rows(int64_t left) {
+  if (left <= kBlockRows) return left;
+  return left >= 2 * kBlockRows ? kBlockRows : (left + 1) / 2;
+}
+
+template <typename Vectors, bool kWide>
+inline void multiply(int64_t rows, const Block& block) {
+  switch (rows) {
+    case 1:
+      return Vectors::template multiply<1, kWide>(block);
+    case 2:
+      return Vectors::template multiply<2, kWide>(block);
+    case 3:
+      return Vectors::template multiply<3, kWide>(block);
+    case 4:
+      return Vectors::template multiply<4, kWide>(block);
+    case 5:
+      return Vectors::template multiply<5, kWide>(block);
+    default:
+      return Vectors::template multiply<6, kWide>(block);
+  }
+}
+
+// One group of rows times one panel. kWide: the panel holds f32, not bf16.
+template <typename Vectors, bool kWide>
+void group_times_panel(const Args& args, int64_t row, int64_t rows, int64_t panel) {
+  alignas(64) float tiles[kGroupRows * kPanelOutputs];
+  alignas(64) float widened[kWide ? 1 : kChunk * kPanelOutputs];
+  constexpr int64_t element_bytes = kWide ? 4 : 2;
+  const char* weights =
+      static_cast<const char*>(args.panels) + panel * panel_bytes<kWide>(args.inputs);
+  const int64_t output = panel * kPanelOutputs;
+  const int64_t outputs =
+      args.outputs - output < kPanelOutputs ? args.outputs - output : kPanelOutputs;
+  const int64_t chunk = rows == 1 ? args.inputs : kChunk;
+  int64_t k = 0;
+  do {
+    const int64_t inputs = args.inputs - k < chunk ? args.inputs - k : chunk;
+    const void* part = weights + k * kPanelOutputs * element_bytes;
+    // Widening pays from the third block on, which then needs no unpacking of its own.
+    const bool widen = !kWide && rows > 2 * kBlockRows;
+    if (widen) Vectors::widen(part, (inputs + 1) / 2, widened);
+    for (int64_t r = 0; r < rows;) {
+      const int64_t count = block_rows(rows - r);
+      float* tile = tiles + r * kPanelOutputs;
+      const Block block{args.x + (row + r) * args.x_stride + k,
+                        args.x_stride,
+                        widen ? widened : part,
+                        inputs,
+                        tile,
+                        k > 0};
+      if (widen) {
+        multiply<Vectors, true>(count, block);
+      } else {
+        multiply<Vectors, kWide>(count, block);
+      }
+      if (k + inputs >= args.inputs) Vectors::finish(args, tile, {row + r, count, output, outputs});
+      r += count;
+    }
+    k += inputs;
+  } while (k < args.inputs);
+}
+
+template <typename Vectors>
+void product(const Args& args, Exec exec) {
+  for (int64_t row = 0; row < args.rows; row += kGroupRows) {
+    const int64_t rows = args.rows - row < kGroupRows ? args.rows - row : kGroupRows;
+    for (int64_t panel = exec.begin; panel < exec.end; ++panel) {
+      if (args.weight_type == DType::kF32) {
+        group_times_panel<Vectors, true>(args, row, rows, panel);
+      } else {
+        group_times_panel<Vectors, false>(args, row, rows, panel);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace tessera::matmul

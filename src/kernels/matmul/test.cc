@@ -1,0 +1,288 @@
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <tuple>
+
+#include "base/device.h"
+#include "formats/panels.h"
+#include "kernels/matmul/matmul.h"
+#include "kernels/testing.h"
+
+namespace tessera::matmul {
+namespace {
+
+constexpr float kEpsilon = std::numeric_limits<float>::epsilon();
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+constexpr int64_t kRowCounts[] = {0, 1, 2, 5, 6, 7, 12, 13, 31, 64, 65};
+constexpr int64_t kInputCounts[] = {1, 15, 16, 17, 31, 33, 64, 100, 257};
+constexpr int64_t kOutputCounts[] = {1, 16, 63, 64, 65, 128, 200};
+
+// A product with everything its arguments point at. x ends exactly after the last input of the last
+// row, so that a sanitizer sees a read beyond it.
+struct Problem {
+  Problem(int64_t rows, int64_t inputs, int64_t outputs, DType weight_type, uint32_t seed)
+      : weights(testing::random_values(outputs * inputs, seed)),
+        bias(testing::random_values(outputs, seed + 1)),
+        y_stride(outputs + 3),
+        residual(testing::random_values(rows * y_stride, seed + 2)) {
+    const int64_t x_stride = inputs + 5;
+    const int64_t used = rows == 0 ? 0 : (rows - 1) * x_stride + inputs;
+    x = testing::random_values(used, seed + 3);
+    const int64_t panels = panel_count(outputs);
+    packed =
+        host_device().allocate(static_cast<size_t>(panels * panel_elements(weight_type, inputs)) *
+                               size_bytes(weight_type));
+    const DenseStack stack = {{weights.data(), DType::kF32, outputs, inputs}};
+    pack(stack, weight_type, packed.data(), {0, panels});
+    args = {.x = x.data(),
+            .x_stride = x_stride,
+            .rows = rows,
+            .inputs = inputs,
+            .panels = packed.data(),
+            .weight_type = weight_type,
+            .outputs = outputs,
+            .bias = bias.data(),
+            .residual = residual.data(),
+            .residual_stride = y_stride,
+            .y_stride = y_stride};
+  }
+
+  // (inputs / 8 + 8) eps sum |x w|, and the activation's own bound with its slope of at most 1.13.
+  float bound(int64_t m, int64_t n) const {
+    double sum = std::abs(bias[n]);
+    for (int64_t k = 0; k < args.inputs; ++k) {
+      sum += std::abs(double{x[m * args.x_stride + k]} * weights[n * args.inputs + k]);
+    }
+    const double product = 1.13 * (static_cast<double>(args.inputs) / 8 + 8);
+    return static_cast<float>((product + 8 + 2) * kEpsilon * (sum + 8));
+  }
+
+  std::vector<float> weights, bias;
+  int64_t y_stride;
+  std::vector<float> residual, x;
+  Buffer packed;
+  Args args;
+};
+
+std::vector<float> run_whole(const Problem& problem, const KernelRow<Args>& row, Args args) {
+  std::vector<float> y(problem.residual.size(), kNaN);
+  args.y = y.data();
+  row.run(args, {0, panel_count(args.outputs)});
+  return y;
+}
+
+void check_rows(const Problem& problem, const Args& args) {
+  const KernelRow<Args>& reference = kernels.rows().back();
+  const std::vector<float> expected = run_whole(problem, reference, args);
+  testing::for_each_fast_row(kernels, args, [&](const KernelRow<Args>& row) {
+    const std::vector<float> found = run_whole(problem, row, args);
+    for (int64_t i = 0; i < static_cast<int64_t>(found.size()); ++i) {
+      const int64_t m = i / problem.y_stride, n = i % problem.y_stride;
+      if (n >= args.outputs) {
+        ASSERT_TRUE(std::isnan(found[i])) << "wrote outside, row " << m << " output " << n;
+      } else {
+        ASSERT_NEAR(expected[i], found[i], problem.bound(m, n)) << "row " << m << " output " << n;
+      }
+    }
+  });
+}
+
+std::string shape_trace(const Args& args, uint32_t seed) {
+  return std::to_string(args.rows) + " x " + std::to_string(args.inputs) + " -> " +
+         std::to_string(args.outputs) + ", " + std::string(name(args.weight_type)) +
+         ", activation " + std::to_string(static_cast<int>(args.activation)) + ", " +
+         testing::seed_trace(seed);
+}
+
+TEST(Matmul, EveryRowAgreesWithRefAtEverySize) {
+  uint32_t seed = 1;
+  for (const DType type : {DType::kF32, DType::kBF16}) {
+    for (const int64_t rows : kRowCounts) {
+      for (const int64_t inputs : kInputCounts) {
+        for (const int64_t outputs : kOutputCounts) {
+          const Problem problem(rows, inputs, outputs, type, ++seed);
+          Args args = problem.args;
+          // The combinations of the epilogue take turns; the next test has all of them at one size.
+          if (seed % 2 != 0) args.bias = nullptr;
+          if (seed % 3 != 0) args.residual = nullptr;
+          args.activation = static_cast<Activation>(seed % 6);
+          SCOPED_TRACE(shape_trace(args, seed));
+          ASSERT_NO_FATAL_FAILURE(check_rows(problem, args));
+        }
+      }
+    }
+  }
+}
+
+TEST(Matmul, EveryEpilogue) {
+  uint32_t seed = 1000;
+  for (const DType type : {DType::kF32, DType::kBF16}) {
+    for (int choice = 0; choice < 24; ++choice) {
+      const Problem problem(13, 100, 200, type, ++seed);
+      Args args = problem.args;
+      if (choice % 2 != 0) args.bias = nullptr;
+      if (choice / 2 % 2 != 0) args.residual = nullptr;
+      args.activation = static_cast<Activation>(choice / 4);
+      SCOPED_TRACE(shape_trace(args, seed));
+      ASSERT_NO_FATAL_FAILURE(check_rows(problem, args));
+    }
+  }
+}
+
+TEST(Matmul, ManyRowsAndInputs) {
+  uint32_t seed = 2000;
+  for (const DType type : {DType::kF32, DType::kBF16}) {
+    for (const auto& [rows, inputs, outputs] :
+         {std::tuple{97, 1030, 70}, {200, 300, 65}, {3, 3072, 130}, {1, 2049, 130}}) {
+      const Problem problem(rows, inputs, outputs, type, ++seed);
+      SCOPED_TRACE(shape_trace(problem.args, seed));
+      ASSERT_NO_FATAL_FAILURE(check_rows(problem, problem.args));
+    }
+  }
+}
+
+TEST(Matmul, ResidualMayBeTheOutput) {
+  for (const DType type : {DType::kF32, DType::kBF16}) {
+    for (const int64_t rows : {1, 7, 65}) {
+      const Problem problem(rows, 257, 200, type, 7);
+      for (const KernelRow<Args>& row : kernels.rows()) {
+        if (!hardware_has(row.isa) || row.refuse(problem.args) != nullptr) continue;
+        SCOPED_TRACE(row.name);
+        const std::vector<float> apart = run_whole(problem, row, problem.args);
+        std::vector<float> within = problem.residual;
+        Args args = problem.args;
+        args.y = within.data();
+        args.residual = within.data();
+        row.run(args, {0, panel_count(args.outputs)});
+        for (int64_t i = 0; i < rows * problem.y_stride; ++i) {
+          const bool inside = i % problem.y_stride < args.outputs;
+          ASSERT_FLOAT_EQ(inside ? apart[i] : problem.residual[i], within[i]) << i;
+        }
+      }
+    }
+  }
+}
+
+TEST(Matmul, PartsGiveTheSameBitsAsTheWhole) {
+  for (const DType type : {DType::kF32, DType::kBF16}) {
+    for (const int64_t rows : {1, 2, 7, 65, 130}) {
+      const Problem problem(rows, 257, 200, type, 11);
+      for (const KernelRow<Args>& row : kernels.rows()) {
+        if (!hardware_has(row.isa) || row.refuse(problem.args) != nullptr) continue;
+        // oneDNN blocks the inputs by the size of the part, and so rounds differently.
+        if (std::string(row.name) == "onednn") continue;
+        SCOPED_TRACE(row.name);
+        const std::vector<float> whole = run_whole(problem, row, problem.args);
+        std::vector<float> parts(whole.size(), kNaN);
+        Args args = problem.args;
+        args.y = parts.data();
+        row.run(args, {3, 4});
+        row.run(args, {0, 1});
+        row.run(args, {1, 3});
+        row.run(args, {2, 2});
+        EXPECT_EQ(0, std::memcmp(whole.data(), parts.data(), whole.size() * sizeof(float)));
+      }
+    }
+  }
+}
+
+// The panel as formats/panels.h states it, element by element.
+float packed_value(const Buffer& packed, DType type, int64_t inputs, int64_t k, int64_t n) {
+  const int64_t start = n / kPanelOutputs * panel_elements(type, inputs);
+  if (type == DType::kF32) {
+    return packed.as<float>()[start + k * kPanelOutputs + n % kPanelOutputs];
+  }
+  return bf16_to_f32(
+      packed.as<uint16_t>()[start + k / 2 * kPanelOutputs * 2 + n % kPanelOutputs * 2 + k % 2]);
+}
+
+// The bytes of a matrix in `type`, one byte after an aligned address.
+std::vector<char> unaligned_source(const std::vector<float>& values, DType type) {
+  std::vector<char> bytes(1);
+  for (const float value : values) {
+    char one[4];
+    if (type == DType::kF32) {
+      std::memcpy(one, &value, 4);
+    } else {
+      const uint16_t bits = type == DType::kF16 ? f32_to_f16(value) : f32_to_bf16(value);
+      std::memcpy(one, &bits, 2);
+    }
+    bytes.insert(bytes.end(), one, one + size_bytes(type));
+  }
+  return bytes;
+}
+
+void check_pack(DType source_type, DType type, int64_t inputs) {
+  SCOPED_TRACE(std::string(name(source_type)) + " to " + std::string(name(type)) + ", inputs " +
+               std::to_string(inputs));
+  const int64_t outputs[] = {70, 3, 64, 1, 40};
+  DenseStack stack;
+  std::vector<std::vector<char>> sources;
+  std::vector<std::vector<float>> values;
+  for (int i = 0; i < 5; ++i) {
+    values.push_back(testing::random_values(outputs[i] * inputs, 100 + i));
+    sources.push_back(unaligned_source(values.back(), source_type));
+    const bool by_input = i % 2 != 0;
+    stack.push_back({sources.back().data() + 1, source_type, by_input ? inputs : outputs[i],
+                     by_input ? outputs[i] : inputs,
+                     by_input ? MatrixOrder::kInputRows : MatrixOrder::kOutputRows});
+  }
+  const int64_t total = 178, panels = panel_count(total);
+  const size_t bytes =
+      static_cast<size_t>(panels * panel_elements(type, inputs)) * size_bytes(type);
+  const Buffer packed = host_device().allocate(bytes);
+  std::memset(packed.data(), 0xff, bytes);
+  pack(stack, type, packed.data(), {1, panels});
+  pack(stack, type, packed.data(), {0, 1});
+  int64_t part = 0, first = 0;
+  for (int64_t n = 0; n < panels * kPanelOutputs; ++n) {
+    while (part < 5 && n - first >= outputs[part]) first += outputs[part++];
+    for (int64_t k = 0; k < panel_inputs(type, inputs); ++k) {
+      float expected = 0;
+      if (part < 5 && k < inputs) {
+        const bool by_input = part % 2 != 0;
+        expected =
+            values[part][by_input ? k * outputs[part] + n - first : (n - first) * inputs + k];
+        if (source_type == DType::kF16) expected = f16_to_f32(f32_to_f16(expected));
+        if (source_type == DType::kBF16) expected = bf16_to_f32(f32_to_bf16(expected));
+        if (type == DType::kBF16) expected = bf16_to_f32(f32_to_bf16(expected));
+      }
+      ASSERT_EQ(expected, packed_value(packed, type, inputs, k, n)) << "k " << k << " n " << n;
+    }
+  }
+}
+
+TEST(MatmulPack, StacksOfBothOrders) {
+  for (const DType source : {DType::kF32, DType::kF16, DType::kBF16}) {
+    for (const DType type : {DType::kF32, DType::kBF16}) {
+      for (const int64_t inputs : {1, 2, 15, 16, 33, 64, 65, 130}) check_pack(source, type, inputs);
+    }
+  }
+}
+
+TEST(MatmulPack, ConvertsEveryHalfExactly) {
+  std::vector<uint16_t> every(65536);
+  for (size_t i = 0; i < every.size(); ++i) every[i] = static_cast<uint16_t>(i);
+  for (const DType source : {DType::kF16, DType::kBF16}) {
+    const DenseStack stack = {{every.data(), source, 1024, 64}};
+    const Buffer wide = host_device().allocate(65536 * 4),
+                 narrow = host_device().allocate(65536 * 2);
+    pack(stack, DType::kF32, wide.data(), {0, 16});
+    pack(stack, DType::kBF16, narrow.data(), {0, 16});
+    for (int64_t i = 0; i < 65536; ++i) {
+      const float expected = source == DType::kF16 ? f16_to_f32(every[i]) : bf16_to_f32(every[i]);
+      const float found = packed_value(wide, DType::kF32, 64, i % 64, i / 64);
+      const float rounded = packed_value(narrow, DType::kBF16, 64, i % 64, i / 64);
+      if (std::isnan(expected)) {
+        ASSERT_TRUE(std::isnan(found) && std::isnan(rounded)) << i;
+      } else {
+        ASSERT_EQ(expected, found) << i;
+        ASSERT_EQ(std::signbit(expected), std::signbit(found)) << i;
+        ASSERT_EQ(bf16_to_f32(f32_to_bf16(expected)), rounded) << i;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace tessera::matmul
