@@ -17,13 +17,14 @@ class HostDevice final : public Device {
  public:
   Buffer allocate(size_t size_bytes) override {
     if (size_bytes == 0) size_bytes = kAlignment;
+    // Rounded before the choice: release, which sees the rounded size, must choose alike.
+    if (size_bytes < kLargeBytes) size_bytes = (size_bytes + kAlignment - 1) / kAlignment * kAlignment;
     if (size_bytes >= kLargeBytes) {
       void* data = mmap(nullptr, size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
       if (data == MAP_FAILED) return {};
       madvise(data, size_bytes, MADV_HUGEPAGE);
       return {this, data, size_bytes};
     }
-    size_bytes = (size_bytes + kAlignment - 1) / kAlignment * kAlignment;
     void* data = std::aligned_alloc(kAlignment, size_bytes);
     if (data == nullptr) return {};
     return {this, data, size_bytes};

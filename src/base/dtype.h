@@ -16,12 +16,12 @@ std::string_view name(DType dtype);
 std::optional<DType> parse_dtype(std::string_view safetensors_name);
 
 float f16_to_f32(uint16_t bits);
-uint16_t f32_to_f16(float value);  // round to nearest even; overflow gives infinity
+uint16_t f32_to_f16(float value);  // round to nearest even; overflow gives infinity, NaN stays NaN
 
 inline float bf16_to_f32(uint16_t bits) { return std::bit_cast<float>(uint32_t{bits} << 16); }
 uint16_t f32_to_bf16(float value);  // round to nearest even; NaN stays NaN
 
-// Converts n values of f64, f32, f16 or bf16 to f32.
+// Converts n values of f64, f32, f16 or bf16, aligned to anything, to f32.
 void convert_to_f32(const void* source, DType dtype, int64_t n, float* target);
 
 }  // namespace tessera

@@ -1,18 +1,15 @@
 #include "base/team.h"
 
 #include <omp.h>
-#include <sched.h>
 
 #include <algorithm>
-#include <cstdio>
-#include <fstream>
-#include <string>
+#include <exception>
 
 namespace tessera {
 namespace {
 
-// How often a waiting member looks before it sleeps: about 20 us, several times what a barrier of a busy team
-// takes and a small part of what a sleep and a wake-up cost.
+// How often a waiting member looks before it sleeps: about 20 us, several times what a barrier of a
+// busy team takes and a small part of what a sleep and a wake-up cost.
 constexpr int kSpins = 1000;
 
 inline void relax() {
@@ -29,24 +26,6 @@ void wait_while_equal(const std::atomic<uint32_t>& value, uint32_t old) {
   value.wait(old, std::memory_order_acquire);
 }
 
-// CPUs that the cgroup's quota pays for; a large number where there is no quota.
-int quota_cpus() {
-  constexpr int kNoLimit = 1 << 20;
-  std::ifstream v2("/sys/fs/cgroup/cpu.max");
-  std::string quota;
-  double period = 0;
-  if (v2 >> quota >> period && quota != "max" && period > 0) {
-    return std::max(1, static_cast<int>(std::stod(quota) / period + 0.999));
-  }
-  std::ifstream v1_quota("/sys/fs/cgroup/cpu/cpu.cfs_quota_us");
-  std::ifstream v1_period("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
-  double quota_us = 0;
-  if (v1_quota >> quota_us && v1_period >> period && quota_us > 0 && period > 0) {
-    return std::max(1, static_cast<int>(quota_us / period + 0.999));
-  }
-  return kNoLimit;
-}
-
 }  // namespace
 
 Range slice(int64_t total, int64_t grain, int rank, int parts) {
@@ -56,15 +35,15 @@ Range slice(int64_t total, int64_t grain, int rank, int parts) {
   return {std::min(begin, total), std::min(end, total)};
 }
 
-int usable_cpus() {
-  cpu_set_t set;
-  int cpus = static_cast<int>(std::thread::hardware_concurrency());
-  if (sched_getaffinity(0, sizeof(set), &set) == 0) cpus = CPU_COUNT(&set);
-  return std::max(1, std::min(cpus, quota_cpus()));
-}
-
 Team::Team(int threads) : size_(threads < 1 ? usable_cpus() : threads) {
-  for (int rank = 1; rank < size_; ++rank) threads_.emplace_back(&Team::worker, this, rank);
+  // Members look at size_ only after the first run has begun, so a team that cannot be whole can
+  // still be smaller.
+  try {
+    threads_.reserve(static_cast<size_t>(size_) - 1);
+    for (int rank = 1; rank < size_; ++rank) threads_.emplace_back(&Team::worker, this, rank);
+  } catch (const std::exception&) {
+    size_ = 1 + static_cast<int>(threads_.size());
+  }
 }
 
 Team::~Team() {

@@ -43,14 +43,14 @@ class Team {
     int rank_;
   };
 
-  // threads < 1 means usable_cpus().
+  // threads < 1 means usable_cpus(). Fewer where the system refuses more threads; size() tells.
   explicit Team(int threads = 0);
   ~Team();
   Team(const Team&) = delete;
   Team& operator=(const Team&) = delete;
 
   int size() const { return size_; }
-  // Runs work on every member and returns when all are done. One caller at a time; not reentrant.
+  // Runs work on every member and returns when all are done. One caller at a time; not reentrant; work must not throw.
   void run(const std::function<void(Member&)>& work);
   // Deals [0, total) over the members.
   void parallel_for(int64_t total, int64_t grain, const std::function<void(Range)>& work);
