@@ -21,7 +21,7 @@ struct Options {
 Status dump(const Options& options) {
   Result<std::shared_ptr<Model>> model = load_model(options.model);
   if (!model.ok()) return model.status();
-  return dump_cases(**model, options.cases, options.output);
+  return dump_cases(*model, options.cases, options.output);
 }
 
 }  // namespace

@@ -25,6 +25,7 @@ constexpr Synopsis kSynopsis = {
 
 struct Options {
   ModelOptions model;
+  bool has_model = false;
   std::optional<std::string> save_plan;
   bool kernels = false;
   bool json = false;
@@ -195,7 +196,7 @@ Status save(const std::string& path, const Json& plan) {
 Status inspect(const Options& options) {
   Json json;
   std::string text;
-  if (!options.model.directory.empty()) {
+  if (options.has_model) {
     Result<std::shared_ptr<Model>> model = load_model(options.model);
     if (!model.ok()) return model.status();
     Result<Json> plan = parsed((*model)->plan_json(), "plan");
@@ -230,9 +231,9 @@ int inspect_verb(const Arguments& arguments) {
   add_model_options(*app, &options.model);
   app->get_option("MODEL")->required(false);
   app->parse_complete_callback([&] {
-    const bool has_model = app->get_option("MODEL")->count() > 0;
-    if (!has_model && !options.kernels) usage_error("expected MODEL or --kernels");
-    if (!has_model && options.save_plan) usage_error("--save-plan: expected MODEL as well");
+    options.has_model = app->get_option("MODEL")->count() > 0;
+    if (!options.has_model && !options.kernels) usage_error("expected MODEL or --kernels");
+    if (!options.has_model && options.save_plan) usage_error("--save-plan: expected MODEL as well");
   });
   if (const auto code = parse(*app, arguments)) return *code;
   return finish(inspect(options));

@@ -21,7 +21,9 @@ class HelpFormatter : public CLI::Formatter {
  public:
   explicit HelpFormatter(std::string usage) : usage_(std::move(usage)) { column_width(28); }
   std::string make_usage(const CLI::App*, std::string) const override { return usage_; }
-  std::string make_positionals(const CLI::App*) const override { return {}; }
+  std::string make_positionals(const CLI::App*) const override {
+    return "\nMODEL is a directory with config.json and *.safetensors, as Hugging Face has them.\n";
+  }
 
  private:
   std::string usage_;

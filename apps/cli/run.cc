@@ -72,8 +72,7 @@ void declare(CLI::App& app, Options* options) {
               &options->top_k);
   add_number(app, {"--top-p", 0, 1, "Draw from the likeliest that make up X (default: 0.95)"},
              &options->top_p);
-  auto* greedy = app.add_flag("--greedy", options->greedy, "Always the likeliest, temperature 0");
-  greedy->excludes("--temperature");
+  app.add_flag("--greedy", options->greedy, "Always the likeliest, temperature 0");
   app.add_flag("--ignore-end", options->ignore_end, "Go on behind the model's end token");
   app.add_flag("--echo", options->echo, "Print the prompt before its continuation");
   app.add_flag("--json", options->json, "Print one JSON object instead of the text");
@@ -83,6 +82,9 @@ void declare(CLI::App& app, Options* options) {
 void check(const Options& options) {
   if (options.ids.size() > 1)
     usage_error("--ids: expected one list, found several (see --ids-file)");
+  if (options.greedy && options.temperature.value_or(0) > 0) {
+    usage_error("expected --greedy or --temperature, found both");
+  }
   if (options.top_p && *options.top_p == 0) usage_error("--top-p: expected more than 0, found 0");
 }
 
