@@ -107,9 +107,10 @@ class Model {
   // LoadOptions::plan_file.
   std::string plan_json() const;
 
+  struct State;  // internal
+  State& state() { return *state_; }
+
  private:
-  friend class Engine;
-  struct State;
   explicit Model(std::unique_ptr<State> state);
   std::unique_ptr<State> state_;
 };

@@ -1,0 +1,99 @@
+#include "model/architecture.h"
+
+#include <fmt/format.h>
+
+#include "model/families/families.h"
+
+namespace tessera {
+namespace {
+
+constexpr Family kFamilies[] = {
+#define TESSERA_FAMILY(model_type, read) {model_type, read},
+#include "model/families/table.inc"
+#undef TESSERA_FAMILY
+};
+
+struct ClassEnding {
+  std::string_view ending;
+  Head head;
+};
+constexpr ClassEnding kClassEndings[] = {
+    {"ForCausalLM", Head::kCausalLm},
+    {"LMHeadModel", Head::kCausalLm},
+    {"ForMaskedLM", Head::kMaskedLm},
+    {"ForPreTraining", Head::kMaskedLm},
+    {"ForSequenceClassification", Head::kSequenceClassification},
+    {"ForTokenClassification", Head::kTokenClassification},
+    {"ForQuestionAnswering", Head::kQuestionAnswering},
+    {"Model", Head::kNone},
+};
+
+Result<const Family*> find_family(const Config& config) {
+  TESSERA_ASSIGN_OR_RETURN(const std::string model_type, config.string("model_type"));
+  std::string known;
+  for (const Family& family : kFamilies) {
+    if (family.model_type == model_type) return &family;
+    known += fmt::format("{}{}", known.empty() ? "" : ", ", family.model_type);
+  }
+  return unsupported(
+      fmt::format("{}: model_type: expected one of {}, found \"{}\"", config.source(), known, model_type));
+}
+
+Status read_head(const Config& config, Architecture& architecture) {
+  TESSERA_ASSIGN_OR_RETURN(const std::vector<std::string> classes, config.strings("architectures"));
+  if (classes.empty()) return {};
+  architecture.class_name = classes.front();
+  for (const ClassEnding& row : kClassEndings) {
+    if (architecture.class_name.ends_with(row.ending)) {
+      architecture.head = row.head;
+      return {};
+    }
+  }
+  return unsupported(fmt::format(
+      "{}: architectures: expected a class that ends in Model, LMHeadModel, ForCausalLM, ForMaskedLM, "
+      "ForSequenceClassification, ForTokenClassification or ForQuestionAnswering, found \"{}\"",
+      config.source(), architecture.class_name));
+}
+
+Status read_labels(const Config& config, Architecture& architecture) {
+  TESSERA_ASSIGN_OR_RETURN(architecture.label_names, config.strings_by_index("id2label"));
+  TESSERA_ASSIGN_OR_RETURN(const int64_t labels, config.integer_or("num_labels", 2, 1, kMostUnits));
+  architecture.labels = architecture.label_names.empty() ? static_cast<int32_t>(labels)
+                                                         : static_cast<int32_t>(architecture.label_names.size());
+  return {};
+}
+
+Status read_end_ids(const Checkpoint& checkpoint, Architecture& architecture) {
+  const Config& generation = checkpoint.generation_config();
+  const Config& config = generation.has("eos_token_id") ? generation : checkpoint.config();
+  TESSERA_ASSIGN_OR_RETURN(const std::vector<int64_t> ids, config.integers("eos_token_id"));
+  for (int64_t id : ids) {
+    // Some configurations keep an id that the vocabulary lacks; it can never be generated.
+    if (id >= 0 && id < architecture.vocabulary_size) architecture.end_ids.push_back(static_cast<int32_t>(id));
+  }
+  return {};
+}
+
+}  // namespace
+
+AttentionShape Architecture::attention_shape(int32_t layer) const {
+  return {.query_heads = query_heads,
+          .pages = {.kv_heads = kv_heads, .d_k = head_size, .d_v = head_size},
+          .scale = score_scale,
+          .mask = mask,
+          .window = windows.empty() ? 0 : windows[static_cast<size_t>(layer)]};
+}
+
+Result<Architecture> read_architecture(const Checkpoint& checkpoint) {
+  const Config& config = checkpoint.config();
+  Architecture architecture;
+  TESSERA_ASSIGN_OR_RETURN(const Family* family, find_family(config));
+  architecture.family = family->model_type;
+  TESSERA_RETURN_IF_ERROR(read_head(config, architecture));
+  TESSERA_RETURN_IF_ERROR(read_labels(config, architecture));
+  TESSERA_RETURN_IF_ERROR(family->read(config, architecture));
+  TESSERA_RETURN_IF_ERROR(read_end_ids(checkpoint, architecture));
+  return architecture;
+}
+
+}  // namespace tessera

@@ -1,0 +1,128 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "attention/method.h"
+#include "base/status.h"
+#include "formats/dense.h"
+#include "io/checkpoint.h"
+#include "kernels/activation/activation.h"
+#include "kernels/norm/norm.h"
+#include "tessera/model.h"
+
+namespace tessera {
+
+// Where a block normalises: kPre  x + f(norm(x)),  kPost  norm(x + f(x)).
+enum class NormPlacement { kPre, kPost };
+enum class Ffn { kPlain, kGated };  // f(W_in x)  or  f(W_gate x) * (W_up x)
+enum class PositionKind { kLearned, kRotary };
+enum class QkNorm { kNone, kPerHead };
+
+// Which row of a sequence a head reads.
+enum class HeadReads { kEveryToken, kFirstToken, kLastToken };
+
+// Names of a linear map's tensors. Several weights are stacked by outputs; "{}" stands for the layer. No names: the
+// map is absent, or for a head's output, tied to the token embedding.
+struct LinearNames {
+  std::vector<std::string> weights;
+  std::vector<std::string> biases;
+  MatrixOrder order = MatrixOrder::kOutputRows;
+};
+struct NormNames {
+  std::string weight;
+  std::string bias;
+};
+
+struct LayerNames {
+  LinearNames qkv;
+  LinearNames attention_output;
+  LinearNames ffn_in;  // gate then up for a gated FFN
+  LinearNames ffn_out;
+  NormNames attention_norm;
+  NormNames ffn_norm;
+  NormNames query_norm;
+  NormNames key_norm;
+};
+
+// What follows the last layer: y = output(norm(activation(transform(x)))), each part optional but output.
+struct HeadNames {
+  HeadReads reads = HeadReads::kEveryToken;
+  LinearNames transform;
+  Activation activation = Activation::kNone;
+  NormNames norm;
+  LinearNames output;
+  std::string output_bias;  // of a tied output
+};
+
+struct TensorNames {
+  // Base models of a family leave this out: "bert.embeddings..." and "embeddings...". Names of heads never have it,
+  // nor do names that start with '/'.
+  std::string prefix;
+  std::string token_embedding;
+  std::string position_embedding;
+  std::string type_embedding;
+  NormNames embedding_norm;
+  NormNames final_norm;
+  LayerNames layer;
+  HeadNames head;
+};
+
+// One transformer as data: everything that execution needs to know but the weights.
+struct Architecture {
+  std::string family;
+  std::string class_name;
+  Head head = Head::kNone;
+  int32_t layers = 0;
+  int32_t hidden_size = 0;
+  int32_t query_heads = 0;
+  int32_t kv_heads = 0;
+  int32_t head_size = 0;
+  int32_t ffn_size = 0;
+  int32_t vocabulary_size = 0;
+  int32_t type_vocabulary_size = 0;
+  int32_t max_positions = 0;
+  int32_t labels = 0;
+
+  NormPlacement norm_placement = NormPlacement::kPre;
+  norm::Kind norm_kind = norm::Kind::kRms;
+  float norm_eps = 1e-5f;
+  QkNorm qk_norm = QkNorm::kNone;
+  Ffn ffn = Ffn::kGated;
+  Activation activation = Activation::kSilu;
+
+  PositionKind positions = PositionKind::kRotary;
+  // Learned: row of position 0. With a padding id >= 0 ids equal to it stand at row padding_id and do not advance
+  // the count (RoBERTa).
+  int32_t position_offset = 0;
+  int32_t position_padding_id = -1;
+  // Rotary: angle of pair j at position p is p * inverse_frequencies[j], in f32 as transformers has it.
+  std::vector<float> inverse_frequencies;
+
+  Mask mask = Mask::kCausal;
+  float score_scale = 1;
+  std::vector<int32_t> windows;  // per layer, 0 = unlimited
+  std::vector<int32_t> end_ids;
+  std::vector<std::string> label_names;
+
+  TensorNames names;
+
+  bool is_decoder() const { return mask == Mask::kCausal; }
+  int32_t query_width() const { return query_heads * head_size; }
+  int32_t kv_width() const { return kv_heads * head_size; }
+  int32_t qkv_width() const { return query_width() + 2 * kv_width(); }
+  AttentionShape attention_shape(int32_t layer) const;
+};
+
+// Reads config.json (and generation_config.json) into an Architecture; the family is chosen by model_type.
+Result<Architecture> read_architecture(const Checkpoint& checkpoint);
+
+// One model_type. `read` fills what the family defines; read_architecture has set class_name, head and labels.
+struct Family {
+  std::string_view model_type;
+  Status (*read)(const Config& config, Architecture& architecture);
+};
+
+}  // namespace tessera

@@ -1,0 +1,446 @@
+#include "model/forward.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "kernels/rotary/rotary.h"
+
+namespace tessera {
+
+// Floats of each piece of scratch memory, but for the attention workspace in bytes.
+struct Executor::Sizes {
+  int64_t hidden = 0;
+  int64_t qkv = 0;
+  int64_t context = 0;
+  int64_t ffn = 0;
+  int64_t head_hidden = 0;
+  int64_t logits = 0;
+  int64_t workspace_bytes = 0;  // per member
+};
+
+struct Executor::Pass {
+  const ForwardInput* input = nullptr;
+  ForwardOutput* output = nullptr;
+  int64_t rows = 0;
+  std::vector<int32_t> head_rows;
+  std::vector<int32_t> position_rows;  // rows of the table of learned positions
+
+  float* x = nullptr;           // [rows, hidden]
+  float* normed = nullptr;      // [rows, hidden], pre-norm only
+  float* qkv = nullptr;         // [rows, qkv_width]
+  float* context = nullptr;     // [rows, query_width]
+  float* ffn = nullptr;         // [rows, ffn] or [rows, 2 ffn]
+  float* head_in = nullptr;     // [head rows, hidden]
+  float* head_mid = nullptr;    // [head rows, hidden]
+  float* logits = nullptr;      // [head rows, width]
+  char* workspace = nullptr;    // per member
+  int64_t workspace_bytes = 0;
+
+  std::vector<PageTable> transient;       // [sequence]
+  std::vector<PageTable*> tables;         // [layer][sequence]
+  std::vector<AttentionSequence> sequences;      // [layer][sequence]
+  std::vector<const AttentionMethod*> methods;   // [layer]
+  std::vector<int32_t> first_rows;
+};
+
+namespace {
+
+constexpr size_t at(int64_t index) { return static_cast<size_t>(index); }
+
+}  // namespace
+
+Executor::Executor(const Architecture& architecture, const Weights& weights, const Plan& plan, Team& team)
+    : architecture_(architecture), weights_(weights), plan_(plan), team_(team) {}
+
+Executor::Sizes Executor::sizes(int64_t rows, int32_t max_length, int32_t max_keys, int64_t head_rows) const {
+  const Architecture& a = architecture_;
+  Sizes sizes;
+  sizes.hidden = rows * a.hidden_size;
+  sizes.qkv = rows * a.qkv_width();
+  sizes.context = rows * a.query_width();
+  sizes.ffn = rows * a.ffn_size * (a.ffn == Ffn::kGated ? 2 : 1);
+  if (weights_.head.output != nullptr) {
+    sizes.head_hidden = head_rows * a.hidden_size;
+    sizes.logits = head_rows * weights_.head.output->info().outputs;
+  }
+  for (int32_t layer = 0; layer < a.layers; ++layer) {
+    const AttentionCost cost =
+        plan_.attention(layer, max_keys).cost(a.attention_shape(layer), max_length, max_keys);
+    sizes.workspace_bytes = std::max(sizes.workspace_bytes, cost.workspace_bytes);
+  }
+  sizes.workspace_bytes = static_cast<int64_t>(Arena::rounded(at(sizes.workspace_bytes)));
+  return sizes;
+}
+
+int64_t Executor::scratch_bytes(int64_t rows, int32_t max_length, int32_t max_keys, int64_t head_rows) const {
+  const Sizes s = sizes(rows, max_length, max_keys, head_rows);
+  int64_t total = s.workspace_bytes * team_.size();
+  for (int64_t floats : {s.hidden, s.hidden, s.qkv, s.context, s.ffn, s.head_hidden, s.head_hidden, s.logits}) {
+    total += static_cast<int64_t>(Arena::rounded(at(floats) * sizeof(float)));
+  }
+  return total;
+}
+
+Status Executor::extend_rotary_tables(int32_t positions) {
+  if (positions <= rotary_positions_) return {};
+  const std::vector<float>& frequencies = architecture_.inverse_frequencies;
+  positions = std::min(std::max(positions, 2 * rotary_positions_), std::max(positions, architecture_.max_positions));
+  try {
+    cosines_.resize(at(positions) * frequencies.size());
+    sines_.resize(cosines_.size());
+  } catch (const std::bad_alloc&) {
+    return out_of_memory("cannot get memory for the rotary tables of " + std::to_string(positions) + " positions");
+  }
+  for (int32_t p = rotary_positions_; p < positions; ++p) {
+    for (size_t j = 0; j < frequencies.size(); ++j) {
+      // transformers rounds the angle to f32 before it takes the cosine.
+      const float angle = static_cast<float>(p) * frequencies[j];
+      cosines_[at(p) * frequencies.size() + j] = static_cast<float>(std::cos(static_cast<double>(angle)));
+      sines_[at(p) * frequencies.size() + j] = static_cast<float>(std::sin(static_cast<double>(angle)));
+    }
+  }
+  rotary_positions_ = positions;
+  return {};
+}
+
+void Executor::make_transient_tables(Pass& pass) {
+  const TokenLayout& layout = *pass.input->layout;
+  const int64_t page_floats = architecture_.attention_shape(0).pages.page_floats();
+  pass.transient.resize(at(layout.sequences()));
+  for (int64_t s = 0; s < layout.sequences(); ++s) {
+    PageTable& table = pass.transient[at(s)];
+    table.positions.reserve(at(layout.length(s)));
+    for (int32_t page = 0; page < pages_for(layout.length(s)); ++page) {
+      table.pages.push_back(arena_.take<float>(page_floats));
+    }
+  }
+  for (int32_t layer = 0; layer < architecture_.layers; ++layer) {
+    for (PageTable& table : pass.transient) pass.tables.push_back(&table);
+  }
+}
+
+void Executor::prepare_attention(Pass& pass) {
+  const TokenLayout& layout = *pass.input->layout;
+  const int64_t sequences = layout.sequences();
+  pass.first_rows.assign(layout.offsets.begin(), layout.offsets.end());
+  for (int32_t layer = 0; layer < architecture_.layers; ++layer) {
+    int32_t max_keys = 0;
+    for (int64_t s = 0; s < sequences; ++s) {
+      const PageTable* table = pass.tables[at(layer * sequences + s)];
+      max_keys = std::max(max_keys, table->tokens() + layout.length(s));
+      pass.sequences.push_back({.first_row = layout.offsets[at(s)],
+                                .queries = layout.length(s),
+                                .query_positions = layout.positions.data() + layout.offsets[at(s)],
+                                .keys = table});
+    }
+    pass.methods.push_back(&plan_.attention(layer, max_keys));
+  }
+}
+
+// transformers gives padding ids the padding row and does not count them, in whatever place they stand.
+void Executor::find_position_rows(Pass& pass) const {
+  const TokenLayout& layout = *pass.input->layout;
+  const int32_t padding = architecture_.position_padding_id;
+  pass.position_rows.reserve(at(pass.rows));
+  for (int64_t s = 0; s < layout.sequences(); ++s) {
+    int32_t skipped = 0;
+    for (int32_t r = layout.offsets[at(s)]; r < layout.offsets[at(s) + 1]; ++r) {
+      const bool is_padding = padding >= 0 && pass.input->ids[at(r)] == padding;
+      skipped += is_padding ? 1 : 0;
+      pass.position_rows.push_back(
+          is_padding ? padding : layout.positions[at(r)] - skipped + architecture_.position_offset);
+    }
+  }
+}
+
+Status Executor::prepare(const ForwardInput& input, ForwardOutput& output, Pass& pass) {
+  const Architecture& a = architecture_;
+  const TokenLayout& layout = *input.layout;
+  pass.input = &input;
+  pass.output = &output;
+  pass.rows = layout.rows();
+  int32_t max_length = 0, max_keys = 0, max_position = 0;
+  for (int64_t s = 0; s < layout.sequences(); ++s) {
+    max_length = std::max(max_length, layout.length(s));
+    int32_t before = 0;
+    for (size_t i = at(s); i < input.tables.size(); i += at(layout.sequences())) {
+      before = std::max(before, input.tables[i]->tokens());
+    }
+    max_keys = std::max(max_keys, before + layout.length(s));
+    if (input.head_rows == HeadRows::kLastOfEach) pass.head_rows.push_back(layout.offsets[at(s) + 1] - 1);
+    if (input.head_rows == HeadRows::kFirstOfEach) pass.head_rows.push_back(layout.offsets[at(s)]);
+  }
+  for (int32_t position : layout.positions) max_position = std::max(max_position, position);
+  if (a.positions == PositionKind::kRotary) TESSERA_RETURN_IF_ERROR(extend_rotary_tables(max_position + 1));
+  const int64_t head_rows = input.head_rows == HeadRows::kAll ? pass.rows : static_cast<int64_t>(pass.head_rows.size());
+
+  int64_t transient_pages = 0;
+  if (input.tables.empty()) {
+    for (int64_t s = 0; s < layout.sequences(); ++s) transient_pages += pages_for(layout.length(s));
+  }
+  const int64_t page_bytes =
+      static_cast<int64_t>(Arena::rounded(at(a.attention_shape(0).pages.page_floats()) * sizeof(float)));
+  TESSERA_RETURN_IF_ERROR(arena_.reset(
+      at(scratch_bytes(pass.rows, max_length, max_keys, head_rows) + transient_pages * page_bytes)));
+  const Sizes sizes = this->sizes(pass.rows, max_length, max_keys, head_rows);
+  pass.x = arena_.take<float>(sizes.hidden);
+  pass.normed = arena_.take<float>(sizes.hidden);
+  pass.qkv = arena_.take<float>(sizes.qkv);
+  pass.context = arena_.take<float>(sizes.context);
+  pass.ffn = arena_.take<float>(sizes.ffn);
+  pass.head_in = arena_.take<float>(sizes.head_hidden);
+  pass.head_mid = arena_.take<float>(sizes.head_hidden);
+  pass.logits = arena_.take<float>(sizes.logits);
+  pass.workspace_bytes = sizes.workspace_bytes;
+  pass.workspace = arena_.take<char>(sizes.workspace_bytes * team_.size());
+
+  if (input.tables.empty()) {
+    make_transient_tables(pass);
+  } else {
+    pass.tables.assign(input.tables.begin(), input.tables.end());
+  }
+  prepare_attention(pass);
+  if (!weights_.positions.empty()) find_position_rows(pass);
+  if (output.last_hidden != nullptr) output.last_hidden->resize(at(sizes.hidden));
+  if (output.all_hidden != nullptr) {
+    output.all_hidden->assign(at(a.layers) + 1, std::vector<float>(at(sizes.hidden)));
+  }
+  output.width = sizes.logits > 0 ? static_cast<int32_t>(sizes.logits / head_rows) : 0;
+  return {};
+}
+
+Status Executor::run(const ForwardInput& input, ForwardOutput& output) {
+  Pass pass;
+  TESSERA_RETURN_IF_ERROR(prepare(input, output, pass));
+  const Architecture& a = architecture_;
+  team_.run([&](Team::Member& member) {
+    embed(pass, member);
+    member.barrier();
+    keep_hidden(pass, 0, member);
+    for (int32_t layer = 0; layer < a.layers; ++layer) {
+      attention_block(pass, layer, member);
+      ffn_block(pass, layer, member);
+      if (layer + 1 < a.layers) keep_hidden(pass, at(layer) + 1, member);
+    }
+    if (!weights_.final_norm.empty()) {
+      normalise(weights_.final_norm, pass.x, pass.x, pass.rows, member);
+      member.barrier();
+    }
+    keep_hidden(pass, at(a.layers), member);
+    if (pass.output->last_hidden != nullptr) {
+      const Range part = member.slice(pass.rows);
+      std::copy(pass.x + part.begin * a.hidden_size, pass.x + part.end * a.hidden_size,
+                pass.output->last_hidden->data() + part.begin * a.hidden_size);
+    }
+    head(pass, member);
+  });
+  const int64_t head_rows = input.head_rows == HeadRows::kAll ? pass.rows : static_cast<int64_t>(pass.head_rows.size());
+  output.logits.assign(pass.logits, pass.logits + head_rows * output.width);
+  return {};
+}
+
+void Executor::embed(const Pass& pass, const Team::Member& member) const {
+  const Architecture& a = architecture_;
+  const Range part = member.slice(pass.rows);
+  for (int64_t r = part.begin; r < part.end; ++r) {
+    float* x = pass.x + r * a.hidden_size;
+    weights_.tokens.copy_row(pass.input->ids[at(r)], x);
+    if (!weights_.positions.empty()) weights_.positions.add_row(pass.position_rows[at(r)], x);
+    if (!weights_.types.empty()) {
+      weights_.types.add_row(pass.input->type_ids.empty() ? 0 : pass.input->type_ids[at(r)], x);
+    }
+  }
+  if (!weights_.embedding_norm.empty()) {
+    normalise(weights_.embedding_norm, pass.x, pass.x, pass.rows, member);
+  }
+}
+
+void Executor::normalise(const NormWeights& weights, const float* x, float* y, int64_t rows,
+                         const Team::Member& member) const {
+  const Range part = member.slice(rows);
+  norm::kernels.run({.kind = architecture_.norm_kind,
+                     .x = x,
+                     .x_stride = architecture_.hidden_size,
+                     .cols = architecture_.hidden_size,
+                     .weight = weights.weight.data(),
+                     .bias = weights.bias.empty() ? nullptr : weights.bias.data(),
+                     .eps = architecture_.norm_eps,
+                     .y = y,
+                     .y_stride = architecture_.hidden_size},
+                    {part.begin, part.end});
+}
+
+void Executor::keep_hidden(const Pass& pass, size_t index, const Team::Member& member) const {
+  if (pass.output->all_hidden == nullptr) return;
+  const Range part = member.slice(pass.rows);
+  const int64_t width = architecture_.hidden_size;
+  std::copy(pass.x + part.begin * width, pass.x + part.end * width,
+            (*pass.output->all_hidden)[index].data() + part.begin * width);
+}
+
+void Executor::attention_block(Pass& pass, int32_t layer, Team::Member& member) const {
+  const Architecture& a = architecture_;
+  const LayerWeights& weights = weights_.layers[at(layer)];
+  const bool pre = a.norm_placement == NormPlacement::kPre;
+  const float* input = pass.x;
+  if (pre) {
+    normalise(weights.attention_norm, pass.x, pass.normed, pass.rows, member);
+    member.barrier();
+    input = pass.normed;
+  }
+  weights.qkv->apply({.x = input, .x_stride = a.hidden_size, .rows = pass.rows, .y = pass.qkv,
+                      .y_stride = a.qkv_width()},
+                     member);
+  member.barrier();
+  rotate_and_append(pass, layer, member);
+  member.barrier();
+
+  const int64_t sequences = pass.input->layout->sequences();
+  PageTable* const* tables = pass.tables.data() + layer * sequences;
+  if (member.rank() == 0) {
+    for (int64_t s = 0; s < sequences; ++s) {
+      const int32_t* positions = pass.input->layout->positions.data();
+      tables[s]->positions.insert(tables[s]->positions.end(), positions + pass.first_rows[at(s)],
+                                  positions + pass.first_rows[at(s) + 1]);
+    }
+  }
+  member.barrier();
+  pass.methods[at(layer)]->run(
+      {.shape = a.attention_shape(layer),
+       .sequences = {pass.sequences.data() + layer * sequences, at(sequences)},
+       .query = pass.qkv,
+       .query_stride = a.qkv_width(),
+       .output = pass.context,
+       .output_stride = a.query_width()},
+      member, pass.workspace + member.rank() * pass.workspace_bytes);
+  member.barrier();
+  if (member.rank() == 0 && pass.input->tables.empty()) {
+    for (PageTable& table : pass.transient) table.positions.clear();
+  }
+  weights.attention_output->apply({.x = pass.context, .x_stride = a.query_width(), .rows = pass.rows,
+                                   .residual = pass.x, .residual_stride = a.hidden_size, .y = pass.x,
+                                   .y_stride = a.hidden_size},
+                                  member);
+  member.barrier();
+  if (!pre) {
+    normalise(weights.attention_norm, pass.x, pass.x, pass.rows, member);
+    member.barrier();
+  }
+}
+
+// Deals KV heads with the query heads they serve, so that a member rotates just what it appends.
+void Executor::rotate_and_append(Pass& pass, int32_t layer, const Team::Member& member) const {
+  const Architecture& a = architecture_;
+  const LayerWeights& weights = weights_.layers[at(layer)];
+  float* key = pass.qkv + a.query_width();
+  const Range part = member.slice(a.kv_heads);
+  const int32_t group = a.query_heads / a.kv_heads;
+  struct Heads {
+    float* x;
+    int32_t first, count;
+    const NormWeights* norm;
+  };
+  for (const Heads& heads : {Heads{pass.qkv, static_cast<int32_t>(part.begin) * group,
+                                   static_cast<int32_t>(part.size()) * group, &weights.query_norm},
+                             Heads{key, static_cast<int32_t>(part.begin), static_cast<int32_t>(part.size()),
+                                   &weights.key_norm}}) {
+    if (a.qk_norm == QkNorm::kPerHead) {
+      for (int32_t h = heads.first; h < heads.first + heads.count; ++h) {
+        float* x = heads.x + h * a.head_size;
+        norm::kernels.run({.kind = a.norm_kind, .x = x, .x_stride = a.qkv_width(), .cols = a.head_size,
+                           .weight = heads.norm->weight.data(), .eps = a.norm_eps, .y = x,
+                           .y_stride = a.qkv_width()},
+                          {0, pass.rows});
+      }
+    }
+    if (a.positions == PositionKind::kRotary && heads.count > 0) {
+      rotary::kernels.run({.x = heads.x + heads.first * a.head_size,
+                           .x_stride = a.qkv_width(),
+                           .heads = heads.count,
+                           .head_size = a.head_size,
+                           .rotated = static_cast<int32_t>(2 * a.inverse_frequencies.size()),
+                           .positions = pass.input->layout->positions.data(),
+                           .cosines = cosines_.data(),
+                           .sines = sines_.data()},
+                          {0, pass.rows});
+    }
+  }
+  const int64_t sequences = pass.input->layout->sequences();
+  append_to_pages({.shape = a.attention_shape(layer).pages,
+                   .tables = {pass.tables.data() + layer * sequences, at(sequences)},
+                   .first_rows = pass.first_rows.data(),
+                   .key = key,
+                   .key_stride = a.qkv_width(),
+                   .value = key + a.kv_width(),
+                   .value_stride = a.qkv_width()},
+                  member);
+}
+
+void Executor::ffn_block(Pass& pass, int32_t layer, Team::Member& member) const {
+  const Architecture& a = architecture_;
+  const LayerWeights& weights = weights_.layers[at(layer)];
+  const bool pre = a.norm_placement == NormPlacement::kPre;
+  const float* input = pass.x;
+  if (pre) {
+    normalise(weights.ffn_norm, pass.x, pass.normed, pass.rows, member);
+    member.barrier();
+    input = pass.normed;
+  }
+  const bool gated = a.ffn == Ffn::kGated;
+  const int64_t stride = gated ? 2 * a.ffn_size : a.ffn_size;
+  weights.ffn_in->apply({.x = input, .x_stride = a.hidden_size, .rows = pass.rows,
+                         .activation = gated ? Activation::kNone : a.activation, .y = pass.ffn,
+                         .y_stride = stride},
+                        member);
+  member.barrier();
+  if (gated) {
+    const Range part = member.slice(pass.rows);
+    activation::kernels.run({.function = a.activation, .x = pass.ffn, .x_stride = stride,
+                             .up = pass.ffn + a.ffn_size, .up_stride = stride, .cols = a.ffn_size, .y = pass.ffn,
+                             .y_stride = stride},
+                            {part.begin, part.end});
+    member.barrier();
+  }
+  weights.ffn_out->apply({.x = pass.ffn, .x_stride = stride, .rows = pass.rows, .residual = pass.x,
+                          .residual_stride = a.hidden_size, .y = pass.x, .y_stride = a.hidden_size},
+                         member);
+  member.barrier();
+  if (!pre) {
+    normalise(weights.ffn_norm, pass.x, pass.x, pass.rows, member);
+    member.barrier();
+  }
+}
+
+void Executor::head(Pass& pass, Team::Member& member) const {
+  if (weights_.head.output == nullptr || pass.input->head_rows == HeadRows::kNone) return;
+  const int64_t width = architecture_.hidden_size;
+  const float* input = pass.x;
+  int64_t rows = pass.rows;
+  if (pass.input->head_rows != HeadRows::kAll) {
+    rows = static_cast<int64_t>(pass.head_rows.size());
+    const Range part = member.slice(rows);
+    for (int64_t r = part.begin; r < part.end; ++r) {
+      std::copy_n(pass.x + pass.head_rows[at(r)] * width, width, pass.head_in + r * width);
+    }
+    member.barrier();
+    input = pass.head_in;
+  }
+  if (weights_.head.transform != nullptr) {
+    weights_.head.transform->apply({.x = input, .x_stride = width, .rows = rows,
+                                    .activation = architecture_.names.head.activation, .y = pass.head_mid,
+                                    .y_stride = width},
+                                   member);
+    member.barrier();
+    input = pass.head_mid;
+  }
+  if (!weights_.head.norm.empty()) {
+    normalise(weights_.head.norm, pass.head_mid, pass.head_mid, rows, member);
+    member.barrier();
+  }
+  const int64_t outputs = weights_.head.output->info().outputs;
+  weights_.head.output->apply({.x = input, .x_stride = width, .rows = rows, .y = pass.logits, .y_stride = outputs},
+                              member);
+}
+
+}  // namespace tessera

@@ -1,0 +1,77 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/arena.h"
+#include "base/team.h"
+#include "formats/token_layout.h"
+#include "model/architecture.h"
+#include "model/weights.h"
+#include "plan/plan.h"
+
+namespace tessera {
+
+// Which rows the model's head is applied to.
+enum class HeadRows { kNone, kAll, kLastOfEach, kFirstOfEach };
+
+struct ForwardInput {
+  std::span<const int32_t> ids;       // [rows]
+  std::span<const int32_t> type_ids;  // [rows], or empty: all 0
+  const TokenLayout* layout = nullptr;
+  // [layer][sequence]: page tables that hold what came before and have pages for the new rows; the pass appends to
+  // them. Empty: there is nothing before, and keys and values live for the pass only.
+  std::span<PageTable* const> tables;
+  HeadRows head_rows = HeadRows::kNone;
+};
+
+struct ForwardOutput {
+  std::vector<float> logits;  // [head rows, width]
+  int32_t width = 0;
+  // Set the pointers to receive [rows, hidden_size]: the last layer's states (after the final norm), or those of
+  // every layer with the embeddings first.
+  std::vector<float>* last_hidden = nullptr;
+  std::vector<std::vector<float>>* all_hidden = nullptr;
+};
+
+// Executes a model on a team of threads as its Plan says. One pass at a time.
+class Executor {
+ public:
+  Executor(const Architecture& architecture, const Weights& weights, const Plan& plan, Team& team);
+
+  Status run(const ForwardInput& input, ForwardOutput& output);
+  // Scratch memory of a pass of this many rows in all, the longest of max_length rows against max_keys keys.
+  int64_t scratch_bytes(int64_t rows, int32_t max_length, int32_t max_keys, int64_t head_rows) const;
+
+ private:
+  struct Pass;
+  struct Sizes;
+
+  Sizes sizes(int64_t rows, int32_t max_length, int32_t max_keys, int64_t head_rows) const;
+  Status prepare(const ForwardInput& input, ForwardOutput& output, Pass& pass);
+  Status extend_rotary_tables(int32_t positions);
+  void make_transient_tables(Pass& pass);
+  void prepare_attention(Pass& pass);
+  void find_position_rows(Pass& pass) const;
+
+  void embed(const Pass& pass, const Team::Member& member) const;
+  void attention_block(Pass& pass, int32_t layer, Team::Member& member) const;
+  void rotate_and_append(Pass& pass, int32_t layer, const Team::Member& member) const;
+  void ffn_block(Pass& pass, int32_t layer, Team::Member& member) const;
+  void head(Pass& pass, Team::Member& member) const;
+  void keep_hidden(const Pass& pass, size_t index, const Team::Member& member) const;
+  void normalise(const NormWeights& weights, const float* x, float* y, int64_t rows,
+                 const Team::Member& member) const;
+
+  const Architecture& architecture_;
+  const Weights& weights_;
+  const Plan& plan_;
+  Team& team_;
+  Arena arena_;
+  std::vector<float> cosines_;
+  std::vector<float> sines_;
+  int32_t rotary_positions_ = 0;
+};
+
+}  // namespace tessera

@@ -1,0 +1,264 @@
+#include "model/weights.h"
+
+#include <fmt/format.h>
+
+#include <cstring>
+
+namespace tessera {
+namespace {
+
+class Loader {
+ public:
+  Loader(const Checkpoint& checkpoint, const Architecture& architecture, Team& team)
+      : checkpoint_(checkpoint), names_(architecture.names), team_(team) {
+    // Base models are saved without the family's prefix.
+    const std::string& first = names_.token_embedding;
+    if (!checkpoint.has(names_.prefix + first) && checkpoint.has(first)) names_.prefix.clear();
+  }
+
+  int64_t parameters() const { return parameters_; }
+
+  Result<EmbeddingTable> table(const std::string& pattern, int64_t rows, int64_t width) {
+    TESSERA_ASSIGN_OR_RETURN(const TensorView tensor, find(pattern, 0, {rows, width}));
+    EmbeddingTable table{.data = host_device().allocate(tensor.size_bytes), .dtype = tensor.dtype, .rows = rows,
+                         .width = width};
+    if (table.data.empty()) {
+      return out_of_memory(fmt::format("cannot get {} bytes for {}", tensor.size_bytes, pattern));
+    }
+    const int64_t row_bytes = width * static_cast<int64_t>(size_bytes(tensor.dtype));
+    team_.parallel_for(rows, 64, [&](Range part) {
+      std::memcpy(table.data.as<char>() + part.begin * row_bytes,
+                  static_cast<const char*>(tensor.data) + part.begin * row_bytes,
+                  static_cast<size_t>(part.size() * row_bytes));
+    });
+    checkpoint_.release(tensor);
+    return table;
+  }
+
+  Result<NormWeights> norm(const NormNames& names, int64_t width, int32_t layer = 0) {
+    NormWeights weights;
+    if (names.weight.empty()) return weights;
+    TESSERA_ASSIGN_OR_RETURN(weights.weight, vector(names.weight, width, layer));
+    if (!names.bias.empty()) {
+      TESSERA_ASSIGN_OR_RETURN(weights.bias, vector(names.bias, width, layer));
+    }
+    return weights;
+  }
+
+  // outputs: of each part of the stack.
+  Result<std::unique_ptr<Linear>> linear(const LinearNames& names, int64_t inputs, std::vector<int64_t> outputs,
+                                         DType stored, int32_t layer = 0) {
+    // A fused tensor stands for the whole stack.
+    if (names.weights.size() == 1) outputs = {sum(outputs)};
+    DenseStack stack;
+    std::vector<TensorView> sources;
+    std::vector<float> bias;
+    for (size_t i = 0; i < names.weights.size(); ++i) {
+      const bool output_rows = names.order == MatrixOrder::kOutputRows;
+      const std::vector<int64_t> shape =
+          output_rows ? std::vector<int64_t>{outputs[i], inputs} : std::vector<int64_t>{inputs, outputs[i]};
+      TESSERA_ASSIGN_OR_RETURN(const TensorView tensor, find(names.weights[i], layer, shape));
+      sources.push_back(tensor);
+      stack.push_back({tensor.data, tensor.dtype, shape[0], shape[1], names.order});
+      if (!names.biases.empty()) {
+        TESSERA_ASSIGN_OR_RETURN(const std::vector<float> part, vector(names.biases[i], outputs[i], layer));
+        bias.insert(bias.end(), part.begin(), part.end());
+      }
+    }
+    auto prepared = prepare_dense(stack, bias.empty() ? nullptr : bias.data(), stored, team_);
+    for (const TensorView& source : sources) checkpoint_.release(source);
+    return prepared;
+  }
+
+  Result<std::vector<float>> vector(const std::string& pattern, int64_t width, int32_t layer = 0) {
+    TESSERA_ASSIGN_OR_RETURN(const TensorView tensor, find(pattern, layer, {width}));
+    std::vector<float> values(static_cast<size_t>(width));
+    convert_to_f32(tensor.data, tensor.dtype, width, values.data());
+    return values;
+  }
+
+ private:
+  static int64_t sum(const std::vector<int64_t>& values) {
+    int64_t total = 0;
+    for (int64_t value : values) total += value;
+    return total;
+  }
+
+  std::string full_name(const std::string& pattern, int32_t layer) const {
+    std::string name = pattern.starts_with('/') ? pattern.substr(1) : names_.prefix + pattern;
+    if (const size_t braces = name.find("{}"); braces != std::string::npos) {
+      name.replace(braces, 2, std::to_string(layer));
+    }
+    return name;
+  }
+
+  Result<TensorView> find(const std::string& pattern, int32_t layer, const std::vector<int64_t>& shape) {
+    std::string name = full_name(pattern, layer);
+    if (!checkpoint_.has(name)) name = old_name(name);
+    auto tensor = checkpoint_.tensor(name, shape);
+    if (tensor.ok()) {
+      int64_t count = 1;
+      for (int64_t extent : shape) count *= extent;
+      parameters_ += count;
+    }
+    return tensor;
+  }
+
+  // The first BERT checkpoints call a norm's weight and bias gamma and beta.
+  std::string old_name(const std::string& name) const {
+    for (const auto& [now, before] : {std::pair{".LayerNorm.weight", ".LayerNorm.gamma"},
+                                      std::pair{".LayerNorm.bias", ".LayerNorm.beta"}}) {
+      if (!name.ends_with(now)) continue;
+      const std::string old = name.substr(0, name.size() - std::strlen(now)) + before;
+      if (checkpoint_.has(old)) return old;
+    }
+    return name;
+  }
+
+  const Checkpoint& checkpoint_;
+  TensorNames names_;
+  Team& team_;
+  int64_t parameters_ = 0;
+};
+
+Result<LayerWeights> load_layer(Loader& loader, const Architecture& a, int32_t layer, DType stored) {
+  const LayerNames& names = a.names.layer;
+  LayerWeights weights;
+  TESSERA_ASSIGN_OR_RETURN(weights.qkv, loader.linear(names.qkv, a.hidden_size,
+                                                      {a.query_width(), a.kv_width(), a.kv_width()}, stored, layer));
+  TESSERA_ASSIGN_OR_RETURN(weights.attention_output, loader.linear(names.attention_output, a.query_width(),
+                                                                   {a.hidden_size}, stored, layer));
+  const std::vector<int64_t> ffn_in = a.ffn == Ffn::kGated ? std::vector<int64_t>{a.ffn_size, a.ffn_size}
+                                                           : std::vector<int64_t>{a.ffn_size};
+  TESSERA_ASSIGN_OR_RETURN(weights.ffn_in, loader.linear(names.ffn_in, a.hidden_size, ffn_in, stored, layer));
+  TESSERA_ASSIGN_OR_RETURN(weights.ffn_out,
+                           loader.linear(names.ffn_out, a.ffn_size, {a.hidden_size}, stored, layer));
+  TESSERA_ASSIGN_OR_RETURN(weights.attention_norm, loader.norm(names.attention_norm, a.hidden_size, layer));
+  TESSERA_ASSIGN_OR_RETURN(weights.ffn_norm, loader.norm(names.ffn_norm, a.hidden_size, layer));
+  TESSERA_ASSIGN_OR_RETURN(weights.query_norm, loader.norm(names.query_norm, a.head_size, layer));
+  TESSERA_ASSIGN_OR_RETURN(weights.key_norm, loader.norm(names.key_norm, a.head_size, layer));
+  return weights;
+}
+
+int64_t head_outputs(const Architecture& a) {
+  switch (a.head) {
+    case Head::kCausalLm:
+    case Head::kMaskedLm:
+      return a.vocabulary_size;
+    case Head::kQuestionAnswering:
+      return 2;
+    default:
+      return a.labels;
+  }
+}
+
+// The output that shares the token embedding.
+Result<std::unique_ptr<Linear>> tied_output(Loader& loader, const Architecture& a, const EmbeddingTable& tokens,
+                                            DType stored, Team& team) {
+  std::vector<float> bias;
+  if (!a.names.head.output_bias.empty()) {
+    TESSERA_ASSIGN_OR_RETURN(bias, loader.vector(a.names.head.output_bias, a.vocabulary_size));
+  }
+  const DenseStack stack = {{tokens.data.data(), tokens.dtype, tokens.rows, tokens.width}};
+  return prepare_dense(stack, bias.empty() ? nullptr : bias.data(), stored, team);
+}
+
+Result<HeadWeights> load_head(Loader& loader, const Architecture& a, const EmbeddingTable& tokens, DType stored,
+                              Team& team) {
+  HeadWeights head;
+  if (a.head == Head::kNone) return head;
+  const HeadNames& names = a.names.head;
+  if (!names.transform.weights.empty()) {
+    TESSERA_ASSIGN_OR_RETURN(head.transform,
+                             loader.linear(names.transform, a.hidden_size, {a.hidden_size}, stored));
+  }
+  TESSERA_ASSIGN_OR_RETURN(head.norm, loader.norm(names.norm, a.hidden_size));
+  if (names.output.weights.empty()) {
+    TESSERA_ASSIGN_OR_RETURN(head.output, tied_output(loader, a, tokens, stored, team));
+  } else {
+    LinearNames output = names.output;
+    if (!names.output_bias.empty()) output.biases = {names.output_bias};
+    TESSERA_ASSIGN_OR_RETURN(head.output, loader.linear(output, a.hidden_size, {head_outputs(a)}, stored));
+  }
+  return head;
+}
+
+int64_t bytes_of(const NormWeights& norm) {
+  return static_cast<int64_t>((norm.weight.size() + norm.bias.size()) * sizeof(float));
+}
+
+}  // namespace
+
+void EmbeddingTable::copy_row(int64_t row, float* target) const {
+  const int64_t row_bytes = width * static_cast<int64_t>(size_bytes(dtype));
+  convert_to_f32(data.as<char>() + row * row_bytes, dtype, width, target);
+}
+
+void EmbeddingTable::add_row(int64_t row, float* target) const {
+  constexpr int64_t kPiece = 256;
+  float values[kPiece];
+  const char* source = data.as<char>() + row * width * static_cast<int64_t>(size_bytes(dtype));
+  for (int64_t at = 0; at < width; at += kPiece) {
+    const int64_t count = std::min(kPiece, width - at);
+    convert_to_f32(source + at * static_cast<int64_t>(size_bytes(dtype)), dtype, count, values);
+    for (int64_t c = 0; c < count; ++c) target[at + c] += values[c];
+  }
+}
+
+int64_t Weights::bytes() const {
+  int64_t total = bytes_of(embedding_norm) + bytes_of(final_norm) + bytes_of(head.norm);
+  for (const EmbeddingTable* table : {&tokens, &positions, &types}) {
+    total += table->rows * table->width * static_cast<int64_t>(size_bytes(table->dtype));
+  }
+  for (const LayerWeights& layer : layers) {
+    for (const auto* map : {&layer.qkv, &layer.attention_output, &layer.ffn_in, &layer.ffn_out}) {
+      total += (*map)->info().bytes;
+    }
+    for (const auto* norm : {&layer.attention_norm, &layer.ffn_norm, &layer.query_norm, &layer.key_norm}) {
+      total += bytes_of(*norm);
+    }
+  }
+  if (head.transform != nullptr) total += head.transform->info().bytes;
+  if (head.output != nullptr) total += head.output->info().bytes;
+  return total;
+}
+
+int64_t Weights::flops_per_token() const {
+  int64_t total = 0;
+  for (const LayerWeights& layer : layers) {
+    for (const auto* map : {&layer.qkv, &layer.attention_output, &layer.ffn_in, &layer.ffn_out}) {
+      total += (*map)->info().dense_flops_per_row;
+    }
+  }
+  if (head.transform != nullptr) total += head.transform->info().dense_flops_per_row;
+  if (head.output != nullptr) total += head.output->info().dense_flops_per_row;
+  return total;
+}
+
+Result<LoadedWeights> load_weights(const Checkpoint& checkpoint, const Architecture& a, const Plan& plan,
+                                   Team& team) {
+  Loader loader(checkpoint, a, team);
+  LoadedWeights loaded;
+  Weights& weights = loaded.weights;
+  TESSERA_ASSIGN_OR_RETURN(weights.tokens, loader.table(a.names.token_embedding, a.vocabulary_size, a.hidden_size));
+  if (!a.names.position_embedding.empty()) {
+    TESSERA_ASSIGN_OR_RETURN(weights.positions, loader.table(a.names.position_embedding,
+                                                             a.max_positions + a.position_offset, a.hidden_size));
+  }
+  if (!a.names.type_embedding.empty()) {
+    TESSERA_ASSIGN_OR_RETURN(weights.types,
+                             loader.table(a.names.type_embedding, a.type_vocabulary_size, a.hidden_size));
+  }
+  TESSERA_ASSIGN_OR_RETURN(weights.embedding_norm, loader.norm(a.names.embedding_norm, a.hidden_size));
+  for (int32_t layer = 0; layer < a.layers; ++layer) {
+    const DType stored = plan.layers[static_cast<size_t>(layer)].weights;
+    TESSERA_ASSIGN_OR_RETURN(LayerWeights loaded_layer, load_layer(loader, a, layer, stored));
+    weights.layers.push_back(std::move(loaded_layer));
+  }
+  TESSERA_ASSIGN_OR_RETURN(weights.final_norm, loader.norm(a.names.final_norm, a.hidden_size));
+  TESSERA_ASSIGN_OR_RETURN(weights.head, load_head(loader, a, weights.tokens, plan.head_weights, team));
+  loaded.parameters = loader.parameters();
+  return loaded;
+}
+
+}  // namespace tessera

@@ -1,0 +1,53 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "attention/method.h"
+#include "base/dtype.h"
+#include "base/status.h"
+
+namespace tessera {
+
+// The attention method for sequences of at most up_to_keys keys; rules stand in ascending order, the last is
+// unlimited.
+struct AttentionRule {
+  int32_t up_to_keys = 0;  // 0: no limit
+  const AttentionMethod* method = nullptr;
+  std::string why;
+};
+
+struct LayerPlan {
+  DType weights = DType::kF32;  // f32 or bf16
+  std::vector<AttentionRule> attention;
+};
+
+// What will run where, as data: chosen once, printed, saved and forced.
+struct Plan {
+  int32_t threads = 1;
+  DType head_weights = DType::kF32;
+  std::string weights_why;
+  std::vector<LayerPlan> layers;
+
+  const AttentionMethod& attention(int32_t layer, int32_t keys) const;
+};
+
+struct PlanRequest {
+  int32_t threads = 1;
+  int32_t layers = 0;
+  DType weights = DType::kF32;
+  std::string weights_why;
+  AttentionShape attention;
+};
+
+// The fastest exact choice by the cost model and the crossovers in plan.cc.
+Plan choose_plan(const PlanRequest& request);
+
+// A plan is JSON: {"version": 1, "threads": 2, "head_weights": "f32", "layers": [{"first": 0, "last": 5, "weights":
+// "f32", "attention": [{"up_to_keys": 512, "method": "on_the_fly", "why": ...}, {"method": "flash", ...}]}]}; equal
+// neighbours are one entry, and every layer stands in exactly one. Other keys are ignored.
+std::string plan_to_json(const Plan& plan);
+Result<Plan> plan_from_json(const std::string& json, const std::string& source, int32_t layers);
+
+}  // namespace tessera

@@ -1,0 +1,69 @@
+#include "runtime/cache_pool.h"
+
+#include <fmt/format.h>
+
+namespace tessera {
+
+CachePool::CachePool(PageShape shape, int64_t limit_bytes, Device& device)
+    : shape_(shape),
+      page_bytes_(shape.page_floats() * static_cast<int64_t>(sizeof(float))),
+      limit_bytes_(limit_bytes),
+      device_(&device) {}
+
+Result<float*> CachePool::take_page() {
+  if (bytes_in_use() + page_bytes_ > limit_bytes_) {
+    return out_of_memory(fmt::format("the cache of keys and values is full: {} of {} bytes are in use",
+                                     bytes_in_use(), limit_bytes_));
+  }
+  if (free_.empty()) {
+    Buffer memory = device_->allocate(static_cast<size_t>(page_bytes_));
+    if (memory.empty()) return out_of_memory(fmt::format("cannot get a cache page of {} bytes", page_bytes_));
+    float* data = memory.as<float>();
+    pages_[data].memory = std::move(memory);
+    free_.push_back(data);
+  }
+  float* page = free_.back();
+  free_.pop_back();
+  pages_[page].tables = 1;
+  ++pages_in_use_;
+  return page;
+}
+
+void CachePool::drop_page(float* page) {
+  if (--pages_[page].tables > 0) return;
+  free_.push_back(page);
+  --pages_in_use_;
+}
+
+Status CachePool::reserve(PageTable& table, int32_t tokens) {
+  const bool writes_last = table.tokens() % kPageTokens != 0 && tokens > 0;
+  if (writes_last) {
+    float*& last = table.pages[static_cast<size_t>(table.tokens() / kPageTokens)];
+    if (pages_[last].tables > 1) {
+      TESSERA_ASSIGN_OR_RETURN(float* copy, take_page());
+      device_->copy_from_host(copy, last, static_cast<size_t>(page_bytes_));
+      drop_page(last);
+      last = copy;
+    }
+  }
+  const size_t wanted = static_cast<size_t>(pages_for(table.tokens() + tokens));
+  while (table.pages.size() < wanted) {
+    TESSERA_ASSIGN_OR_RETURN(float* page, take_page());
+    table.pages.push_back(page);
+  }
+  table.positions.reserve(wanted * kPageTokens);
+  return {};
+}
+
+PageTable CachePool::share(const PageTable& table) {
+  for (float* page : table.pages) ++pages_[page].tables;
+  return table;
+}
+
+void CachePool::release(PageTable& table) {
+  for (float* page : table.pages) drop_page(page);
+  table.pages.clear();
+  table.positions.clear();
+}
+
+}  // namespace tessera

@@ -1,0 +1,49 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "base/device.h"
+#include "base/status.h"
+#include "formats/cache_pages.h"
+
+namespace tessera {
+
+// Pages of keys and values for every sequence and layer, within a limit of bytes. A page may be shared by several
+// tables until one of them writes to it. Not thread-safe.
+class CachePool {
+ public:
+  CachePool(PageShape shape, int64_t limit_bytes, Device& device = host_device());
+
+  // Makes room in the table for `tokens` more, and makes a shared last page the table's own.
+  Status reserve(PageTable& table, int32_t tokens);
+  // A table with the same content; whole pages are shared until written.
+  PageTable share(const PageTable& table);
+  // Gives the table's pages back and empties it.
+  void release(PageTable& table);
+
+  int64_t page_bytes() const { return page_bytes_; }
+  int64_t bytes_in_use() const { return pages_in_use_ * page_bytes_; }
+  int64_t limit_bytes() const { return limit_bytes_; }
+
+ private:
+  struct Page {
+    Buffer memory;
+    int32_t tables = 0;
+  };
+
+  Result<float*> take_page();
+  void drop_page(float* page);
+
+  PageShape shape_;
+  int64_t page_bytes_;
+  int64_t limit_bytes_;
+  Device* device_;
+  int64_t pages_in_use_ = 0;
+  std::map<float*, Page> pages_;
+  std::vector<float*> free_;
+};
+
+}  // namespace tessera

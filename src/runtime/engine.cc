@@ -1,0 +1,249 @@
+#include "tessera/engine.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <fstream>
+#include <list>
+#include <new>
+
+#include "runtime/cache_pool.h"
+#include "runtime/model_state.h"
+#include "runtime/sampling.h"
+
+namespace tessera {
+namespace {
+
+// Rows of a prompt that one pass takes: enough to fill every core, few enough for small scratch memory.
+constexpr int32_t kPromptRows = 512;
+// Memory that the cache leaves to everything else.
+constexpr int64_t kReserveBytes = int64_t{256} << 20;
+
+int64_t available_memory_bytes() {
+  std::ifstream file("/proc/meminfo");
+  std::string key;
+  int64_t kilobytes = 0;
+  while (file >> key >> kilobytes) {
+    if (key == "MemAvailable:") return kilobytes * 1024;
+    file.ignore(64, '\n');
+  }
+  return int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
+}
+
+// One request on its way. `done` tokens of `ids` are in the cache.
+struct Running {
+  int64_t number = 0;
+  Request request;
+  std::vector<int32_t> ids;
+  int32_t done = 0;
+  int32_t generated = 0;
+  std::vector<PageTable> tables;  // [layer]
+  Sampler sampler;
+  std::unique_ptr<StreamDecoder> text;
+  bool cancelled = false;
+
+  int32_t waiting() const { return static_cast<int32_t>(ids.size()) - done; }
+};
+
+}  // namespace
+
+struct Engine::State {
+  State(std::shared_ptr<Model> loaded, int64_t cache_bytes)
+      : model(std::move(loaded)), pool(model->state().architecture.attention_shape(0).pages, cache_bytes) {}
+
+  const Architecture& architecture() const { return model->state().architecture; }
+  int64_t pages_bytes(int64_t tokens) const {
+    return architecture().layers * int64_t{pages_for(static_cast<int32_t>(tokens))} * pool.page_bytes();
+  }
+  Status pass(const std::vector<std::pair<Running*, int32_t>>& parts, HeadRows head_rows, ForwardOutput& output);
+  Status run_prompt_heads();
+  Event advance(Running& running, std::span<const float> logits);
+  void finish(Running& running);
+
+  std::shared_ptr<Model> model;
+  CachePool pool;
+  std::list<Running> running;
+  int64_t next_number = 0;
+  int64_t promised_bytes = 0;  // what the running requests may come to use
+};
+
+Engine::Engine(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Engine::~Engine() = default;
+bool Engine::idle() const { return state_->running.empty(); }
+int64_t Engine::cache_bytes_in_use() const { return state_->pool.bytes_in_use(); }
+
+Result<std::unique_ptr<Engine>> Engine::create(std::shared_ptr<Model> model, const Options& options) {
+  const Architecture& a = model->state().architecture;
+  if (!a.is_decoder() || a.head != Head::kCausalLm) {
+    return unsupported(fmt::format("expected a model with a causal language-model head to generate with, found {} ({})",
+                                   a.class_name.empty() ? a.family : a.class_name,
+                                   a.is_decoder() ? "a decoder without one" : "an encoder"));
+  }
+  const int64_t limit = options.cache_bytes > 0 ? options.cache_bytes
+                                                : std::max<int64_t>(available_memory_bytes() - kReserveBytes, 0);
+  return std::unique_ptr<Engine>(new Engine(std::make_unique<State>(std::move(model), limit)));
+}
+
+Result<int64_t> Engine::submit(Request request) {
+  const Architecture& a = state_->architecture();
+  if (request.max_new_tokens < 1) {
+    return invalid_input(fmt::format("max_new_tokens: expected at least 1, found {}", request.max_new_tokens));
+  }
+  TESSERA_RETURN_IF_ERROR(check_sampling(request.sampling));
+  TESSERA_RETURN_IF_ERROR(check_sequence(a, {request.prompt_ids, {}}, "prompt"));
+  const int64_t total = static_cast<int64_t>(request.prompt_ids.size()) + request.max_new_tokens;
+  if (total > a.max_positions) {
+    return invalid_input(fmt::format("the prompt has {} tokens and {} new ones were asked for, {} together: more than "
+                                     "the model's context of {}",
+                                     request.prompt_ids.size(), request.max_new_tokens, total, a.max_positions));
+  }
+  const int64_t bytes = state_->pages_bytes(total);
+  if (state_->promised_bytes + bytes > state_->pool.limit_bytes()) {
+    return out_of_memory(fmt::format("{} tokens need {} bytes of cache, but only {} of {} are free", total, bytes,
+                                     state_->pool.limit_bytes() - state_->promised_bytes,
+                                     state_->pool.limit_bytes()));
+  }
+  state_->promised_bytes += bytes;
+  if (!request.ignore_end) {
+    request.stop_ids.insert(request.stop_ids.end(), a.end_ids.begin(), a.end_ids.end());
+  }
+  const Sampling sampling = request.sampling;
+  std::vector<int32_t> ids = request.prompt_ids;
+  state_->running.push_back({.number = state_->next_number++,
+                             .request = std::move(request),
+                             .ids = std::move(ids),
+                             .tables = std::vector<PageTable>(static_cast<size_t>(a.layers)),
+                             .sampler = Sampler(sampling)});
+  Running& running = state_->running.back();
+  if (const auto& tokenizer = state_->model->state().tokenizer; tokenizer != nullptr) {
+    running.text = std::make_unique<StreamDecoder>(tokenizer, DecodeSpecial::kSkip);
+    running.text->prime(running.ids);
+  }
+  return running.number;
+}
+
+// Runs the next `count` tokens of each part through the model.
+Status Engine::State::pass(const std::vector<std::pair<Running*, int32_t>>& parts, HeadRows head_rows,
+                           ForwardOutput& output) {
+  TokenLayout layout;
+  std::vector<int32_t> ids;
+  std::vector<PageTable*> tables;
+  for (const auto& [part, count] : parts) {
+    layout.append(count, part->done);
+    ids.insert(ids.end(), part->ids.begin() + part->done, part->ids.begin() + part->done + count);
+  }
+  for (int32_t layer = 0; layer < architecture().layers; ++layer) {
+    for (const auto& [part, count] : parts) {
+      PageTable& table = part->tables[static_cast<size_t>(layer)];
+      TESSERA_RETURN_IF_ERROR(pool.reserve(table, count));
+      tables.push_back(&table);
+    }
+  }
+  const ForwardInput input{.ids = ids, .layout = &layout, .tables = tables, .head_rows = head_rows};
+  TESSERA_RETURN_IF_ERROR(model->state().executor->run(input, output));
+  for (const auto& [part, count] : parts) part->done += count;
+  return {};
+}
+
+// Long prompts run piece by piece until the rest fits the common pass.
+Status Engine::State::run_prompt_heads() {
+  for (Running& each : running) {
+    while (!each.cancelled && each.waiting() > kPromptRows) {
+      ForwardOutput ignored;
+      TESSERA_RETURN_IF_ERROR(pass({{&each, kPromptRows}}, HeadRows::kNone, ignored));
+    }
+  }
+  return {};
+}
+
+Event Engine::State::advance(Running& each, std::span<const float> logits) {
+  Event event{.request = each.number, .token = each.sampler.next(logits)};
+  each.ids.push_back(event.token);
+  ++each.generated;
+  const auto& stops = each.request.stop_ids;
+  if (std::find(stops.begin(), stops.end(), event.token) != stops.end()) {
+    event.finished = FinishReason::kEndToken;
+  } else if (each.generated >= each.request.max_new_tokens) {
+    event.finished = FinishReason::kLength;
+  }
+  if (each.text != nullptr) {
+    // An id beyond the tokenizer's vocabulary has no text.
+    if (auto text = each.text->next(event.token); text.ok()) event.text = std::move(text).value();
+    if (event.finished != FinishReason::kNone) {
+      if (auto rest = each.text->finish(); rest.ok()) event.text += rest.value();
+    }
+  }
+  return event;
+}
+
+void Engine::State::finish(Running& each) {
+  for (PageTable& table : each.tables) pool.release(table);
+  promised_bytes -= pages_bytes(static_cast<int64_t>(each.request.prompt_ids.size()) + each.request.max_new_tokens);
+}
+
+Result<std::vector<Event>> Engine::step() {
+  State& state = *state_;
+  std::vector<Event> events;
+  std::erase_if(state.running, [&](Running& each) {
+    if (each.cancelled) {
+      state.finish(each);
+      events.push_back({.request = each.number, .finished = FinishReason::kCancelled});
+    }
+    return each.cancelled;
+  });
+  if (state.running.empty()) return events;
+  try {
+    TESSERA_RETURN_IF_ERROR(state.run_prompt_heads());
+    std::vector<std::pair<Running*, int32_t>> parts;
+    for (Running& each : state.running) parts.push_back({&each, each.waiting()});
+    ForwardOutput output;
+    TESSERA_RETURN_IF_ERROR(state.pass(parts, HeadRows::kLastOfEach, output));
+    const size_t width = static_cast<size_t>(output.width);
+    for (size_t i = 0; i < parts.size(); ++i) {
+      events.push_back(state.advance(*parts[i].first, {output.logits.data() + i * width, width}));
+    }
+  } catch (const std::bad_alloc&) {
+    return out_of_memory("not enough memory for the next step");
+  }
+  std::erase_if(state.running, [&](Running& each) {
+    const auto own = std::find_if(events.begin(), events.end(), [&](const Event& e) { return e.request == each.number; });
+    const bool finished = own != events.end() && own->finished != FinishReason::kNone;
+    if (finished) state.finish(each);
+    return finished;
+  });
+  return events;
+}
+
+void Engine::cancel(int64_t request) {
+  for (Running& each : state_->running) each.cancelled = each.cancelled || each.number == request;
+}
+
+Result<Generation> generate(std::shared_ptr<Model> model, Request request,
+                            const std::function<bool(const Event&)>& on_token) {
+  using Clock = std::chrono::steady_clock;
+  const auto seconds_since = [](Clock::time_point start) {
+    return std::chrono::duration<double>(Clock::now() - start).count();
+  };
+  TESSERA_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, Engine::create(std::move(model), {}));
+  const Clock::time_point start = Clock::now();
+  TESSERA_ASSIGN_OR_RETURN(const int64_t number, engine->submit(std::move(request)));
+  Generation generation;
+  while (!engine->idle()) {
+    TESSERA_ASSIGN_OR_RETURN(const std::vector<Event> events, engine->step());
+    if (generation.ids.empty()) generation.prompt_seconds = seconds_since(start);
+    for (const Event& event : events) {
+      generation.finished = event.finished;
+      if (event.finished != FinishReason::kCancelled) {
+        generation.ids.push_back(event.token);
+        generation.text += event.text;
+        if (on_token && !on_token(event)) engine->cancel(number);
+      }
+    }
+  }
+  generation.total_seconds = seconds_since(start);
+  return generation;
+}
+
+}  // namespace tessera

@@ -1,0 +1,326 @@
+#include "tessera/model.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <new>
+#include <nlohmann/json.hpp>
+
+#include "io/mapped_file.h"
+#include "kernels/family.h"
+#include "runtime/model_state.h"
+
+namespace tessera {
+namespace {
+
+using nlohmann::json;
+
+// Rows of one pass over a large batch: enough to fill every core, small enough to stay near the caches.
+constexpr int64_t kRowsPerPass = 4096;
+
+DType largest_dtype(const Checkpoint& checkpoint) {
+  DType dtype = DType::kF32;
+  size_t largest = 0;
+  for (const std::string& name : checkpoint.names()) {
+    const auto tensor = checkpoint.tensor(name, {-1, -1});
+    if (tensor.ok() && tensor->size_bytes > largest) {
+      largest = tensor->size_bytes;
+      dtype = tensor->dtype;
+    }
+  }
+  return dtype;
+}
+
+Result<Plan> make_plan(const Checkpoint& checkpoint, const Architecture& architecture, const LoadOptions& options) {
+  const int threads =
+      options.threads < 1 ? usable_cpus() : std::min(options.threads, usable_cpus());
+  if (!options.plan_file.empty()) {
+    TESSERA_ASSIGN_OR_RETURN(const std::string text, read_text_file(options.plan_file, 16 << 20));
+    TESSERA_ASSIGN_OR_RETURN(Plan plan, plan_from_json(text, options.plan_file, architecture.layers));
+    plan.threads = options.threads < 1 ? std::min(plan.threads, usable_cpus()) : threads;
+    return plan;
+  }
+  PlanRequest request{.threads = threads,
+                      .layers = architecture.layers,
+                      .attention = architecture.attention_shape(0)};
+  const DType found = largest_dtype(checkpoint);
+  switch (options.weights) {
+    case WeightType::kAuto:
+      request.weights = found == DType::kBF16 ? DType::kBF16 : DType::kF32;
+      request.weights_why = found == DType::kBF16   ? "the checkpoint holds bf16, which is kept and widened exactly"
+                            : found == DType::kF16 ? "the checkpoint holds f16, which f32 keeps exactly"
+                                                   : "the checkpoint holds f32";
+      break;
+    case WeightType::kF32:
+      request.weights_why = "asked for";
+      break;
+    case WeightType::kBF16:
+      request.weights = DType::kBF16;
+      request.weights_why = found == DType::kBF16 ? "asked for" : "asked for; rounded to nearest";
+      break;
+  }
+  return choose_plan(request);
+}
+
+ModelInfo make_info(const Checkpoint& checkpoint, const Model::State& state, int64_t parameters) {
+  const Architecture& a = state.architecture;
+  ModelInfo info;
+  info.directory = checkpoint.directory();
+  info.family = a.family;
+  info.architecture = a.class_name;
+  info.head = a.head;
+  info.layers = a.layers;
+  info.hidden_size = a.hidden_size;
+  info.query_heads = a.query_heads;
+  info.kv_heads = a.kv_heads;
+  info.head_size = a.head_size;
+  info.ffn_size = a.ffn_size;
+  info.vocabulary_size = a.vocabulary_size;
+  info.type_vocabulary_size = a.type_vocabulary_size;
+  info.max_positions = a.max_positions;
+  info.parameters = parameters;
+  info.checkpoint_bytes = static_cast<int64_t>(checkpoint.size_bytes());
+  info.prepared_bytes = state.weights.bytes();
+  info.flops_per_token = state.weights.flops_per_token();
+  info.cache_bytes_per_token =
+      int64_t{a.layers} * 2 * a.kv_width() * static_cast<int64_t>(sizeof(float));
+  info.weight_type = state.plan.layers.front().weights == DType::kBF16 ? "bf16" : "f32";
+  info.labels = a.label_names;
+  info.threads = state.team->size();
+  info.has_tokenizer = state.tokenizer != nullptr;
+  info.is_decoder = a.is_decoder();
+  info.is_sentence_encoder = state.sentence_encoder.declared;
+  return info;
+}
+
+Result<std::unique_ptr<Model::State>> load_state(const std::string& directory, const LoadOptions& options) {
+  TESSERA_ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::open(directory));
+  auto state = std::make_unique<Model::State>();
+  TESSERA_ASSIGN_OR_RETURN(state->architecture, read_architecture(checkpoint));
+  TESSERA_ASSIGN_OR_RETURN(state->sentence_encoder, read_sentence_encoder(directory));
+  // A sentence encoder ends with its pooling, whatever class the encoder was saved as.
+  if (state->sentence_encoder.declared) state->architecture.head = Head::kNone;
+  for (int32_t layer = 0; layer < state->architecture.layers; ++layer) {
+    const AttentionShape shape = state->architecture.attention_shape(layer);
+    for (const AttentionMethod* method : attention_methods()) TESSERA_RETURN_IF_ERROR(method->check(shape));
+  }
+  TESSERA_ASSIGN_OR_RETURN(state->plan, make_plan(checkpoint, state->architecture, options));
+  auto tokenizer = Tokenizer::open(directory);
+  if (!tokenizer.ok() && tokenizer.status().code() != StatusCode::kNotFound) return tokenizer.status();
+  if (tokenizer.ok()) state->tokenizer = std::move(tokenizer).value();
+  state->team = std::make_unique<Team>(state->plan.threads);
+  TESSERA_ASSIGN_OR_RETURN(LoadedWeights loaded,
+                           load_weights(checkpoint, state->architecture, state->plan, *state->team));
+  state->weights = std::move(loaded.weights);
+  state->executor = std::make_unique<Executor>(state->architecture, state->weights, state->plan, *state->team);
+  state->info = make_info(checkpoint, *state, loaded.parameters);
+  return state;
+}
+
+// Runs a batch in passes of about kRowsPerPass rows and hands each to `take` with the index of its first sequence.
+template <typename Configure, typename Take>
+Status run_in_passes(Model::State& state, const std::vector<TokenSequence>& batch, Configure configure, Take take) {
+  for (size_t first = 0; first < batch.size();) {
+    TokenLayout layout;
+    std::vector<int32_t> ids, type_ids;
+    size_t next = first;
+    bool typed = false;
+    while (next < batch.size() &&
+           (next == first || layout.rows() + static_cast<int64_t>(batch[next].ids.size()) <= kRowsPerPass)) {
+      const TokenSequence& sequence = batch[next++];
+      layout.append(static_cast<int32_t>(sequence.ids.size()), 0);
+      ids.insert(ids.end(), sequence.ids.begin(), sequence.ids.end());
+      type_ids.insert(type_ids.end(), sequence.type_ids.begin(), sequence.type_ids.end());
+      type_ids.resize(ids.size());
+      typed = typed || !sequence.type_ids.empty();
+    }
+    ForwardInput input{.ids = ids, .layout = &layout};
+    if (typed) input.type_ids = type_ids;
+    ForwardOutput output;
+    configure(input, output);
+    TESSERA_RETURN_IF_ERROR(state.executor->run(input, output));
+    take(first, layout, output);
+    first = next;
+  }
+  return {};
+}
+
+Status check_batch(const Architecture& architecture, const std::vector<TokenSequence>& batch) {
+  for (size_t i = 0; i < batch.size(); ++i) {
+    TESSERA_RETURN_IF_ERROR(check_sequence(architecture, batch[i], fmt::format("sequence {}", i)));
+  }
+  return {};
+}
+
+HeadRows head_rows(const Architecture& architecture) {
+  if (architecture.head == Head::kNone) return HeadRows::kNone;
+  switch (architecture.names.head.reads) {
+    case HeadReads::kFirstToken:
+      return HeadRows::kFirstOfEach;
+    case HeadReads::kLastToken:
+      return HeadRows::kLastOfEach;
+    default:
+      return HeadRows::kAll;
+  }
+}
+
+void append(std::vector<float>& target, const std::vector<float>& part) {
+  target.insert(target.end(), part.begin(), part.end());
+}
+
+json linear_json(const LinearInfo& info) {
+  return {{"format", info.format}, {"kernel", info.kernel},   {"inputs", info.inputs},
+          {"outputs", info.outputs}, {"bytes", info.bytes}, {"flops_per_row", info.flops_per_row},
+          {"dense_flops_per_row", info.dense_flops_per_row}};
+}
+
+}  // namespace
+
+Status check_sequence(const Architecture& architecture, const TokenSequence& sequence, const std::string& name) {
+  const size_t length = sequence.ids.size();
+  if (length == 0) return invalid_input(fmt::format("{}: expected at least one token, found none", name));
+  if (length > static_cast<size_t>(architecture.max_positions)) {
+    return invalid_input(fmt::format("{}: expected at most {} tokens, the model's context, found {}", name,
+                                     architecture.max_positions, length));
+  }
+  if (!sequence.type_ids.empty() && sequence.type_ids.size() != length) {
+    return invalid_input(
+        fmt::format("{}: expected {} type ids, one a token, found {}", name, length, sequence.type_ids.size()));
+  }
+  const int32_t types = std::max(1, architecture.type_vocabulary_size);
+  for (size_t i = 0; i < length; ++i) {
+    if (sequence.ids[i] < 0 || sequence.ids[i] >= architecture.vocabulary_size) {
+      return invalid_input(fmt::format("{}: expected ids from 0 to {}, found {} at token {}", name,
+                                       architecture.vocabulary_size - 1, sequence.ids[i], i));
+    }
+    if (!sequence.type_ids.empty() && (sequence.type_ids[i] < 0 || sequence.type_ids[i] >= types)) {
+      return invalid_input(fmt::format("{}: expected type ids from 0 to {}, found {} at token {}", name, types - 1,
+                                       sequence.type_ids[i], i));
+    }
+  }
+  return {};
+}
+
+Model::Model(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Model::~Model() = default;
+const ModelInfo& Model::info() const { return state_->info; }
+
+int32_t Model::embedding_size() const {
+  return static_cast<int32_t>(state_->sentence_encoder.width(state_->architecture.hidden_size));
+}
+
+Result<std::shared_ptr<Model>> Model::load(const std::string& directory, const LoadOptions& options) {
+  try {
+    TESSERA_ASSIGN_OR_RETURN(std::unique_ptr<State> state, load_state(directory, options));
+    return std::shared_ptr<Model>(new Model(std::move(state)));
+  } catch (const std::bad_alloc&) {
+    return out_of_memory(fmt::format("{}: not enough memory to load the model", directory));
+  }
+}
+
+Result<TokenSequence> Model::tokenize(const std::string& text) const {
+  if (state_->tokenizer == nullptr) {
+    return not_found(fmt::format("{} has no tokenizer.json: give token ids instead of text", state_->info.directory));
+  }
+  TESSERA_ASSIGN_OR_RETURN(Encoding encoding, state_->tokenizer->encode(text, SpecialTokens::kAdd));
+  return TokenSequence{std::move(encoding.ids), std::move(encoding.type_ids)};
+}
+
+Result<std::string> Model::detokenize(const std::vector<int32_t>& ids) const {
+  if (state_->tokenizer == nullptr) {
+    return not_found(fmt::format("{} has no tokenizer.json: ids have no text", state_->info.directory));
+  }
+  return state_->tokenizer->decode(ids, DecodeSpecial::kSkip);
+}
+
+Result<ForwardResult> Model::forward(const std::vector<TokenSequence>& batch, const ForwardOptions& options) {
+  const Architecture& a = state_->architecture;
+  TESSERA_RETURN_IF_ERROR(check_batch(a, batch));
+  ForwardResult result;
+  result.offsets = {0};
+  for (const TokenSequence& sequence : batch) {
+    result.offsets.push_back(result.offsets.back() + static_cast<int32_t>(sequence.ids.size()));
+  }
+  if (options.hidden_states) result.hidden_states.resize(static_cast<size_t>(a.layers) + 1);
+  try {
+    std::vector<std::vector<float>> hidden;
+    const auto configure = [&](ForwardInput& input, ForwardOutput& output) {
+      input.head_rows = head_rows(a);
+      if (options.hidden_states) output.all_hidden = &hidden;
+    };
+    TESSERA_RETURN_IF_ERROR(
+        run_in_passes(*state_, batch, configure, [&](size_t, const TokenLayout&, const ForwardOutput& output) {
+          append(result.logits, output.logits);
+          result.logits_width = output.width;
+          for (size_t i = 0; i < hidden.size(); ++i) append(result.hidden_states[i], hidden[i]);
+        }));
+    if (a.head == Head::kQuestionAnswering) {
+      for (size_t i = 0; i + 1 < result.logits.size(); i += 2) {
+        result.start_logits.push_back(result.logits[i]);
+        result.end_logits.push_back(result.logits[i + 1]);
+      }
+      result.logits.clear();
+      result.logits_width = 0;
+    }
+  } catch (const std::bad_alloc&) {
+    return out_of_memory(fmt::format("not enough memory for the results of {} tokens", result.offsets.back()));
+  }
+  return result;
+}
+
+Result<std::vector<float>> Model::embed(const std::vector<TokenSequence>& batch, int64_t* truncated) {
+  const Architecture& a = state_->architecture;
+  const SentenceEncoder& encoder = state_->sentence_encoder;
+  const int32_t limit = encoder.max_tokens > 0 ? std::min(encoder.max_tokens, a.max_positions) : a.max_positions;
+  std::vector<TokenSequence> cut = batch;
+  for (TokenSequence& sequence : cut) {
+    const size_t length = static_cast<size_t>(limit);
+    if (sequence.ids.size() <= length) continue;
+    // The tokens of the text are cut, the closing special token stays.
+    sequence.ids[length - 1] = sequence.ids.back();
+    sequence.ids.resize(length);
+    if (sequence.type_ids.size() > length) sequence.type_ids.resize(length);
+    if (truncated != nullptr) ++*truncated;
+  }
+  TESSERA_RETURN_IF_ERROR(check_batch(a, cut));
+  const int64_t width = embedding_size();
+  try {
+    std::vector<float> vectors(cut.size() * static_cast<size_t>(width));
+    std::vector<float> hidden;
+    TESSERA_RETURN_IF_ERROR(run_in_passes(
+        *state_, cut, [&](ForwardInput&, ForwardOutput& output) { output.last_hidden = &hidden; },
+        [&](size_t first, const TokenLayout& layout, const ForwardOutput&) {
+          for (int64_t s = 0; s < layout.sequences(); ++s) {
+            encoder.pool(hidden.data() + int64_t{layout.offsets[static_cast<size_t>(s)]} * a.hidden_size,
+                         layout.length(s), a.hidden_size,
+                         vectors.data() + (static_cast<int64_t>(first) + s) * width);
+          }
+        }));
+    return vectors;
+  } catch (const std::bad_alloc&) {
+    return out_of_memory(fmt::format("not enough memory for the embeddings of {} texts", cut.size()));
+  }
+}
+
+std::string Model::plan_json() const {
+  json plan = json::parse(plan_to_json(state_->plan));
+  for (json& entry : plan["layers"]) {
+    const LayerWeights& layer = state_->weights.layers[entry["first"].get<size_t>()];
+    entry["linear"] = {{"qkv", linear_json(layer.qkv->info())},
+                       {"attention_output", linear_json(layer.attention_output->info())},
+                       {"ffn_in", linear_json(layer.ffn_in->info())},
+                       {"ffn_out", linear_json(layer.ffn_out->info())}};
+  }
+  if (state_->weights.head.output != nullptr) plan["head"] = linear_json(state_->weights.head.output->info());
+  return plan.dump();
+}
+
+std::string kernels_json() {
+  json rows = json::array();
+  for (const KernelState& state : all_kernel_states()) {
+    rows.push_back({{"family", state.family}, {"row", state.row}, {"state", state.state}});
+  }
+  return rows.dump();
+}
+
+}  // namespace tessera

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/team.h"
+#include "model/architecture.h"
+#include "model/forward.h"
+#include "model/pooling.h"
+#include "model/weights.h"
+#include "plan/plan.h"
+#include "tessera/model.h"
+#include "tokenizer/tokenizer.h"
+
+namespace tessera {
+
+// What a loaded model is made of. The executor refers to its neighbours, so a state stays where it is.
+struct Model::State {
+  Architecture architecture;
+  Plan plan;
+  std::unique_ptr<Team> team;
+  Weights weights;
+  std::unique_ptr<Executor> executor;
+  std::shared_ptr<const Tokenizer> tokenizer;  // null when the directory has none
+  SentenceEncoder sentence_encoder;
+  ModelInfo info;
+};
+
+// Checks a sequence against vocabulary, type vocabulary and context; `name` stands for it in the message.
+Status check_sequence(const Architecture& architecture, const TokenSequence& sequence, const std::string& name);
+
+}  // namespace tessera
