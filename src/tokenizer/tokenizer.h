@@ -19,42 +19,47 @@ struct Encoding {
   std::vector<int32_t> type_ids;
 };
 
-// Text to ids and back, as the `tokenizers` library does it from the same tokenizer.json. Immutable and safe to share
-// between threads.
+// Text to ids and back, as the `tokenizers` library does it from the same tokenizer.json. Immutable
+// and safe to share between threads.
 class Tokenizer {
  public:
   // Reads DIRECTORY/tokenizer.json. kNotFound when the directory has no tokenizer.
   static Result<std::shared_ptr<const Tokenizer>> open(const std::string& directory);
-  static Result<std::shared_ptr<const Tokenizer>> from_json(std::string_view json, std::string source);
+  static Result<std::shared_ptr<const Tokenizer>> from_json(std::string_view json,
+                                                            std::string source);
   virtual ~Tokenizer() = default;
 
   // Text that is not UTF-8 is an error that names the byte offset.
   virtual Result<Encoding> encode(std::string_view text, SpecialTokens special) const = 0;
   virtual Result<Encoding> encode_pair(std::string_view first, std::string_view second,
                                        SpecialTokens special) const = 0;
-  // Ids outside the vocabulary are errors. The text of byte tokens that form no character is U+FFFD.
-  virtual Result<std::string> decode(const std::vector<int32_t>& ids, DecodeSpecial special) const = 0;
+  // Ids outside the vocabulary are errors. The text of byte tokens that form no character is
+  // U+FFFD.
+  virtual Result<std::string> decode(const std::vector<int32_t>& ids,
+                                     DecodeSpecial special) const = 0;
   virtual int32_t vocabulary_size() const = 0;  // added tokens included: the largest id + 1
   virtual std::optional<int32_t> id_of(std::string_view token) const = 0;
   virtual std::string token_of(int32_t id) const = 0;  // empty for an id that has none
 };
 
-// Turns ids that arrive one by one into text, never half a character: next() returns what became certain, finish()
-// the rest.
+// Turns ids that arrive one by one into text, never half a character: next() returns what became
+// certain, finish() the rest.
 class StreamDecoder {
  public:
   StreamDecoder(std::shared_ptr<const Tokenizer> tokenizer, DecodeSpecial special);
-  // Tokens that come before the streamed ones and shape their text (leading spaces); they are not emitted.
+  // Tokens that come before the streamed ones and shape their text (leading spaces); they are not
+  // emitted.
   void prime(const std::vector<int32_t>& ids);
   Result<std::string> next(int32_t id);
   Result<std::string> finish();
 
  private:
+  void shorten_window();
+
   std::shared_ptr<const Tokenizer> tokenizer_;
   DecodeSpecial special_;
-  std::vector<int32_t> ids_;
-  size_t window_begin_ = 0;
-  size_t emitted_bytes_ = 0;
+  std::vector<int32_t> ids_;  // the window: the tokens that still shape what comes
+  size_t emitted_bytes_ = 0;  // of the window's text
 };
 
 }  // namespace tessera

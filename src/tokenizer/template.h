@@ -1,0 +1,41 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/status.h"
+#include "tokenizer/json_value.h"
+#include "tokenizer/tokenizer.h"
+
+namespace tessera::tokenizer {
+
+// How one or two sequences and the special tokens of a model make up its input.
+class Template {
+ public:
+  // Reads a "post_processor"; null gives the sequences alone.
+  static Result<Template> from_json(const JsonValue& json);
+
+  // second is null for a single sequence.
+  Encoding assemble(const std::vector<int32_t>& first, const std::vector<int32_t>* second,
+                    SpecialTokens special) const;
+  // The largest id of a special token, -1 without any.
+  int32_t largest_id() const;
+
+ private:
+  enum class Part { kFirst, kSecond, kSpecial };
+  struct Item {
+    Part part;
+    int32_t type_id = 0;
+    std::vector<int32_t> ids;  // of kSpecial
+  };
+  using Items = std::vector<Item>;
+  static Status read_items(const JsonValue& list, const JsonValue& special_tokens, Items& items);
+  static Status read_special_ids(const JsonValue& json, const JsonValue& special_tokens,
+                                 Item& item);
+  Status read_classic(const JsonValue& json, bool is_roberta);
+
+  Items single_ = {{Part::kFirst, 0, {}}};
+  Items pair_ = {{Part::kFirst, 0, {}}, {Part::kSecond, 1, {}}};
+};
+
+}  // namespace tessera::tokenizer

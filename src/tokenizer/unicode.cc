@@ -1,0 +1,228 @@
+#include "tokenizer/unicode.h"
+
+#include <utf8proc.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+
+namespace tessera::tokenizer {
+namespace {
+
+// Length of the well-formed character at pos, or 0; then bad holds the length of the ill-formed
+// stretch.
+size_t well_formed_length(std::string_view text, size_t pos, size_t& bad) {
+  const auto byte = [&](size_t i) -> unsigned {
+    return pos + i < text.size() ? static_cast<unsigned char>(text[pos + i]) : 0u;
+  };
+  const auto in = [](unsigned value, unsigned least, unsigned most) {
+    return value >= least && value <= most;
+  };
+  const unsigned lead = byte(0);
+  bad = 1;
+  if (lead < 0x80) return 1;
+  if (in(lead, 0xC2, 0xDF)) return in(byte(1), 0x80, 0xBF) ? 2 : 0;
+  if (in(lead, 0xE0, 0xEF)) {
+    const unsigned least = lead == 0xE0 ? 0xA0 : 0x80;
+    const unsigned most = lead == 0xED ? 0x9F : 0xBF;
+    if (!in(byte(1), least, most)) return 0;
+    bad = 2;
+    return in(byte(2), 0x80, 0xBF) ? 3 : 0;
+  }
+  if (in(lead, 0xF0, 0xF4)) {
+    const unsigned least = lead == 0xF0 ? 0x90 : 0x80;
+    const unsigned most = lead == 0xF4 ? 0x8F : 0xBF;
+    if (!in(byte(1), least, most)) return 0;
+    bad = 2;
+    if (!in(byte(2), 0x80, 0xBF)) return 0;
+    bad = 3;
+    return in(byte(3), 0x80, 0xBF) ? 4 : 0;
+  }
+  return 0;
+}
+
+// Skips ASCII eight bytes a step; may stop up to seven bytes before the first other byte.
+size_t skip_ascii(std::string_view text, size_t pos) {
+  for (; pos + 8 <= text.size(); pos += 8) {
+    uint64_t word;
+    std::memcpy(&word, text.data() + pos, 8);
+    if ((word & 0x8080808080808080u) != 0) break;
+  }
+  return pos;
+}
+
+constexpr uint16_t ascii_groups(unsigned c) {
+  using namespace character;
+  if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z')) return kLetter | kWord;
+  if (c >= '0' && c <= '9') return kNumber | kWord;
+  if (c == ' ') return kSpace;
+  if (c >= 9 && c <= 13) return kSpace | kOther;
+  if (c < 32 || c == 127) return kOther;
+  return c == '_' ? kPunctuation | kWord : kPunctuation;
+}
+
+bool is_ideograph(char32_t c) {
+  // The blocks of the published BERT code, with the gap before 2B920 that the tokenizers library
+  // has.
+  return (c >= 0x4E00 && c <= 0x9FFF) || (c >= 0x3400 && c <= 0x4DBF) ||
+         (c >= 0x20000 && c <= 0x2A6DF) || (c >= 0x2A700 && c <= 0x2B73F) ||
+         (c >= 0x2B740 && c <= 0x2B81F) || (c >= 0x2B920 && c <= 0x2CEAF) ||
+         (c >= 0xF900 && c <= 0xFAFF) || (c >= 0x2F800 && c <= 0x2FA1F);
+}
+
+bool is_white_space(char32_t c) {
+  return c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 ||
+         c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+}
+
+// Symbols that count as alphabetic: enclosed Latin letters.
+bool is_enclosed_letter(char32_t c) {
+  return (c >= 0x24B6 && c <= 0x24E9) || (c >= 0x1F130 && c <= 0x1F149) ||
+         (c >= 0x1F150 && c <= 0x1F169) || (c >= 0x1F170 && c <= 0x1F189);
+}
+
+uint16_t category_groups(char32_t c) {
+  using namespace character;
+  switch (utf8proc_category(static_cast<utf8proc_int32_t>(c))) {
+    case UTF8PROC_CATEGORY_LU:
+    case UTF8PROC_CATEGORY_LL:
+    case UTF8PROC_CATEGORY_LT:
+    case UTF8PROC_CATEGORY_LM:
+    case UTF8PROC_CATEGORY_LO:
+      return kLetter | kWord;
+    case UTF8PROC_CATEGORY_MN:
+      return kMark | kNonspacingMark | kWord;
+    case UTF8PROC_CATEGORY_MC:
+    case UTF8PROC_CATEGORY_ME:
+      return kMark | kWord;
+    case UTF8PROC_CATEGORY_ND:
+    case UTF8PROC_CATEGORY_NL:
+      return kNumber | kWord;
+    case UTF8PROC_CATEGORY_NO:
+      return kNumber;
+    case UTF8PROC_CATEGORY_PC:
+      return kPunctuation | kWord;
+    case UTF8PROC_CATEGORY_PD:
+    case UTF8PROC_CATEGORY_PS:
+    case UTF8PROC_CATEGORY_PE:
+    case UTF8PROC_CATEGORY_PI:
+    case UTF8PROC_CATEGORY_PF:
+    case UTF8PROC_CATEGORY_PO:
+      return kPunctuation;
+    case UTF8PROC_CATEGORY_CC:
+    case UTF8PROC_CATEGORY_CF:
+    case UTF8PROC_CATEGORY_CO:
+      return kOther;
+    case UTF8PROC_CATEGORY_SO:
+      return is_enclosed_letter(c) ? kWord : 0;
+    default:
+      return 0;
+  }
+}
+
+}  // namespace
+
+#define TESSERA_ROW(n)                                                            \
+  ascii_groups(n), ascii_groups(n + 1), ascii_groups(n + 2), ascii_groups(n + 3), \
+      ascii_groups(n + 4), ascii_groups(n + 5), ascii_groups(n + 6), ascii_groups(n + 7)
+const uint16_t kAsciiGroups[128] = {
+    TESSERA_ROW(0),  TESSERA_ROW(8),   TESSERA_ROW(16),  TESSERA_ROW(24),
+    TESSERA_ROW(32), TESSERA_ROW(40),  TESSERA_ROW(48),  TESSERA_ROW(56),
+    TESSERA_ROW(64), TESSERA_ROW(72),  TESSERA_ROW(80),  TESSERA_ROW(88),
+    TESSERA_ROW(96), TESSERA_ROW(104), TESSERA_ROW(112), TESSERA_ROW(120)};
+#undef TESSERA_ROW
+
+uint16_t groups_above_ascii(char32_t c) {
+  uint16_t groups = category_groups(c);
+  if (is_white_space(c)) groups |= character::kSpace;
+  if (is_ideograph(c)) groups |= character::kIdeograph;
+  if (c == 0x200C || c == 0x200D) groups |= character::kWord;
+  return groups;
+}
+
+size_t find_invalid_utf8(std::string_view text) {
+  size_t bad = 0;
+  for (size_t pos = 0; pos < text.size();) {
+    if (static_cast<unsigned char>(text[pos]) < 0x80) {
+      const size_t next = skip_ascii(text, pos);
+      pos = next == pos ? pos + 1 : next;
+      continue;
+    }
+    const size_t length = well_formed_length(text, pos, bad);
+    if (length == 0) return pos;
+    pos += length;
+  }
+  return std::string_view::npos;
+}
+
+void append_lossy(std::string_view bytes, std::string& target) {
+  for (size_t pos = 0; pos < bytes.size();) {
+    size_t bad = 0;
+    if (const size_t length = well_formed_length(bytes, pos, bad); length > 0) {
+      target.append(bytes, pos, length);
+      pos += length;
+    } else {
+      target += kReplacementUtf8;
+      pos += bad;
+    }
+  }
+}
+
+void append_utf8(char32_t c, std::string& target) {
+  const auto push = [&](unsigned value) { target.push_back(static_cast<char>(value)); };
+  if (c < 0x80) {
+    push(c);
+  } else if (c < 0x800) {
+    push(0xC0 | c >> 6);
+    push(0x80 | (c & 0x3F));
+  } else if (c < 0x10000) {
+    push(0xE0 | c >> 12);
+    push(0x80 | (c >> 6 & 0x3F));
+    push(0x80 | (c & 0x3F));
+  } else {
+    push(0xF0 | c >> 18);
+    push(0x80 | (c >> 12 & 0x3F));
+    push(0x80 | (c >> 6 & 0x3F));
+    push(0x80 | (c & 0x3F));
+  }
+}
+
+size_t count_characters(std::string_view text) {
+  size_t count = 0;
+  for (const char byte : text) count += is_continuation(byte) ? 0 : 1;
+  return count;
+}
+
+bool is_ascii(std::string_view text) {
+  size_t pos = skip_ascii(text, 0);
+  while (pos < text.size() && static_cast<unsigned char>(text[pos]) < 0x80) ++pos;
+  return pos == text.size();
+}
+
+void normalize(NormalForm form, std::string& text) {
+  if (is_ascii(text)) return;
+  int options = UTF8PROC_STABLE;
+  const bool composed = form == NormalForm::kNfc || form == NormalForm::kNfkc;
+  options |= composed ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE;
+  if (form == NormalForm::kNfkc || form == NormalForm::kNfkd) options |= UTF8PROC_COMPAT;
+  utf8proc_uint8_t* normal = nullptr;
+  const auto* bytes = reinterpret_cast<const utf8proc_uint8_t*>(text.data());
+  const utf8proc_ssize_t length = utf8proc_map(bytes, static_cast<utf8proc_ssize_t>(text.size()),
+                                               &normal, static_cast<utf8proc_option_t>(options));
+  const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owner(normal, &std::free);
+  if (length < 0) throw std::bad_alloc();  // the text is well-formed, so nothing else can fail
+  text.assign(reinterpret_cast<const char*>(normal), static_cast<size_t>(length));
+}
+
+void append_lowercase(char32_t c, std::string& target) {
+  if (c < 0x80) {
+    target.push_back(static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c));
+  } else if (c == 0x130) {  // the one character whose lowercase is two
+    target += "i\xCC\x87";
+  } else {
+    append_utf8(static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c))), target);
+  }
+}
+
+}  // namespace tessera::tokenizer
