@@ -32,6 +32,11 @@ int64_t available_memory_bytes() {
   return int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
 }
 
+// The last token is not run.
+int64_t positions_of(const Request& request) {
+  return static_cast<int64_t>(request.prompt_ids.size()) + request.max_new_tokens - 1;
+}
+
 // One request on its way. `done` tokens of `ids` are in the cache.
 struct Running {
   int64_t number = 0;
@@ -93,10 +98,10 @@ Result<int64_t> Engine::submit(Request request) {
   }
   TESSERA_RETURN_IF_ERROR(check_sampling(request.sampling));
   TESSERA_RETURN_IF_ERROR(check_sequence(a, {request.prompt_ids, {}}, "prompt"));
-  const int64_t total = static_cast<int64_t>(request.prompt_ids.size()) + request.max_new_tokens;
+  const int64_t total = positions_of(request);
   if (total > a.max_positions) {
-    return invalid_input(fmt::format("the prompt has {} tokens and {} new ones were asked for, {} together: more than "
-                                     "the model's context of {}",
+    return invalid_input(fmt::format("the prompt has {} tokens and {} new ones were asked for, which takes {} positions: "
+                                     "more than the model's context of {}",
                                      request.prompt_ids.size(), request.max_new_tokens, total, a.max_positions));
   }
   const int64_t bytes = state_->pages_bytes(total);
@@ -180,7 +185,7 @@ Event Engine::State::advance(Running& each, std::span<const float> logits) {
 
 void Engine::State::finish(Running& each) {
   for (PageTable& table : each.tables) pool.release(table);
-  promised_bytes -= pages_bytes(static_cast<int64_t>(each.request.prompt_ids.size()) + each.request.max_new_tokens);
+  promised_bytes -= pages_bytes(positions_of(each.request));
 }
 
 Result<std::vector<Event>> Engine::step() {
