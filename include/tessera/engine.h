@@ -11,8 +11,8 @@
 
 namespace tessera {
 
-// How the next token is drawn. temperature 0 is greedy; top_k 0 and top_p 1 switch their filters off. Filters apply
-// in the order temperature, top_k, top_p.
+// How the next token is drawn. temperature 0 is greedy; top_k 0 and top_p 1 switch their filters
+// off. Filters apply in the order temperature, top_k, top_p.
 struct Sampling {
   float temperature = 0;
   int32_t top_k = 0;
@@ -24,7 +24,8 @@ struct Request {
   std::vector<int32_t> prompt_ids;
   int32_t max_new_tokens = 128;
   Sampling sampling;
-  std::vector<int32_t> stop_ids;  // the model's own end tokens are added by submit unless ignore_end is set
+  std::vector<int32_t>
+      stop_ids;  // the model's own end tokens are added by submit unless ignore_end is set
   bool ignore_end = false;
 };
 
@@ -34,24 +35,27 @@ enum class FinishReason { kNone, kEndToken, kLength, kCancelled };
 struct Event {
   int64_t request = 0;
   int32_t token = 0;
-  std::string text;  // what became certain with this token; empty inside a character or without a tokenizer
+  std::string
+      text;  // what became certain with this token; empty inside a character or without a tokenizer
   FinishReason finished = FinishReason::kNone;  // the last event of a request says why it ended
 };
 
-// Advances any number of requests together, a token each a step. Requests may be submitted and cancelled between
-// steps. The model must outlive the engine and is used by it alone while a step runs.
+// Advances any number of requests together, a token each a step. Requests may be submitted and
+// cancelled between steps. The model must outlive the engine and is used by it alone while a step
+// runs.
 class Engine {
  public:
   struct Options {
     // Memory for keys and values; 0 means what the machine has free, less a reserve.
     int64_t cache_bytes = 0;
   };
-  static Result<std::unique_ptr<Engine>> create(std::shared_ptr<Model> model, const Options& options);
+  static Result<std::unique_ptr<Engine>> create(std::shared_ptr<Model> model,
+                                                const Options& options);
   ~Engine();
 
-  // Checks prompt and length against the model's context and the cache up front; gives the request's number. The last
-  // token is not run, so that prompt + max_new_tokens - 1 positions must fit. kOutOfMemory: not while the requests
-  // before it hold the cache; anything else: never.
+  // Checks prompt and length against the model's context and the cache up front; gives the
+  // request's number. The last token is not run, so that prompt + max_new_tokens - 1 positions must
+  // fit. kOutOfMemory: not while the requests before it hold the cache; anything else: never.
   Result<int64_t> submit(Request request);
   // Runs the prompts of new requests and one token of every other; gives a token for each.
   Result<std::vector<Event>> step();
@@ -73,7 +77,8 @@ struct Generation {
   double total_seconds = 0;
 };
 
-// Submits one request and steps until it ends. on_token sees every event as it comes and may return false to stop.
+// Submits one request and steps until it ends. on_token sees every event as it comes and may return
+// false to stop.
 Result<Generation> generate(std::shared_ptr<Model> model, Request request,
                             const std::function<bool(const Event&)>& on_token = {});
 

@@ -8,11 +8,14 @@
 
 namespace tessera {
 
-// Runs the cases of a JSON file and writes what the model gives as safetensors, to be compared with another engine.
-// The file: {"cases": [{"name": ..., "input_ids": [[...]], "attention_mask": [[...]], "token_type_ids": [[...]],
-// "global_attention_mask": [[...]]}]}, all but name and input_ids optional; a case with "new_tokens" is continued
-// greedily and gives <case>.ids, I32 [batch, new_tokens] with -1 behind an end token. Written: <case>.logits (or .start_logits, .end_logits) and <case>.hidden.<i>, f32,
-// [batch, tokens, width] with zeros where the attention mask is 0; sequence classification gives [batch, labels].
-Status dump_cases(const std::shared_ptr<Model>& model, const std::string& cases_path, const std::string& output_path);
+// Runs the cases of a JSON file and writes what the model gives as safetensors, to be compared with
+// another engine. The file: {"cases": [{"name": ..., "input_ids": [[...]], "attention_mask":
+// [[...]], "token_type_ids": [[...]], "global_attention_mask": [[...]]}]}, all but name and
+// input_ids optional; a case with "new_tokens" is continued greedily and gives <case>.ids, I32
+// [batch, new_tokens], whatever end tokens are among them. Written: <case>.logits (or
+// .start_logits, .end_logits) and <case>.hidden.<i>, f32, [batch, tokens, width] with zeros where
+// the attention mask is 0; sequence classification gives [batch, labels].
+Status dump_cases(const std::shared_ptr<Model>& model, const std::string& cases_path,
+                  const std::string& output_path);
 
 }  // namespace tessera

@@ -16,7 +16,8 @@ enum class StatusCode {
   kCancelled,
 };
 
-// The outcome of an operation: ok, or a code with one sentence that names what was expected and what was found.
+// The outcome of an operation: ok, or a code with one sentence that names what was expected and
+// what was found.
 class [[nodiscard]] Status {
  public:
   Status() = default;
@@ -47,8 +48,8 @@ inline Status io_error(std::string message) { return {StatusCode::kIo, std::move
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : value_(std::move(value)) {}             // NOLINT: implicit on purpose
-  Result(Status status) : status_(std::move(status)) {}     // NOLINT: implicit on purpose
+  Result(T value) : value_(std::move(value)) {}          // NOLINT: implicit on purpose
+  Result(Status status) : status_(std::move(status)) {}  // NOLINT: implicit on purpose
 
   bool ok() const { return value_.has_value(); }
   const Status& status() const { return status_; }

@@ -8,8 +8,8 @@
 
 namespace tessera {
 
-// Scratch memory of one forward pass: reserve once, take pieces, reset. Pieces are aligned to 64 bytes and live
-// until reset; nothing is initialised.
+// Scratch memory of one forward pass: reserve once, take pieces, reset. Pieces are aligned to 64
+// bytes and live until reset; nothing is initialised.
 class Arena {
  public:
   explicit Arena(Device& device = host_device()) : device_(&device) {}

@@ -8,8 +8,8 @@
 namespace tessera {
 namespace {
 
-// Large blocks come straight from the kernel in whole pages: they go back to it when released, and huge
-// pages spare the TLB, which a product that streams a gigabyte of weights otherwise misses on.
+// Large blocks come straight from the kernel in whole pages: they go back to it when released, and
+// huge pages spare the TLB, which a product that streams a gigabyte of weights otherwise misses on.
 constexpr size_t kLargeBytes = size_t{4} << 20;
 constexpr size_t kAlignment = 64;
 
@@ -18,9 +18,11 @@ class HostDevice final : public Device {
   Buffer allocate(size_t size_bytes) override {
     if (size_bytes == 0) size_bytes = kAlignment;
     // Rounded before the choice: release, which sees the rounded size, must choose alike.
-    if (size_bytes < kLargeBytes) size_bytes = (size_bytes + kAlignment - 1) / kAlignment * kAlignment;
+    if (size_bytes < kLargeBytes)
+      size_bytes = (size_bytes + kAlignment - 1) / kAlignment * kAlignment;
     if (size_bytes >= kLargeBytes) {
-      void* data = mmap(nullptr, size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      void* data =
+          mmap(nullptr, size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
       if (data == MAP_FAILED) return {};
       madvise(data, size_bytes, MADV_HUGEPAGE);
       return {this, data, size_bytes};

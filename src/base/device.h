@@ -7,8 +7,8 @@ namespace tessera {
 
 class Buffer;
 
-// Owns memory, copies and events of one place of execution. Host memory is the only one built so far; a
-// CUDA device is a further implementation of this interface.
+// Owns memory, copies and events of one place of execution. Host memory is the only one built so
+// far; a CUDA device is a further implementation of this interface.
 class Device {
  public:
   virtual ~Device() = default;

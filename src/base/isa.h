@@ -5,12 +5,14 @@
 
 namespace tessera {
 
-// Instruction sets a kernel row may need, in the order of a cap: capping at one switches off all after it.
+// Instruction sets a kernel row may need, in the order of a cap: capping at one switches off all
+// after it.
 enum class Isa { kAny, kAvx2, kAvx512, kAvx512Vnni, kAvx512Bf16, kCuda };
 
 std::string_view name(Isa isa);
 
-// Whether the CPU has it and TESSERA_ISA (ref, avx2, avx512, avx512_vnni, avx512_bf16) or set_isa_cap allows it.
+// Whether the CPU has it and TESSERA_ISA (ref, avx2, avx512, avx512_vnni, avx512_bf16) or
+// set_isa_cap allows it.
 bool available(Isa isa);
 bool hardware_has(Isa isa);
 

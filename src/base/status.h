@@ -3,8 +3,8 @@
 #include "tessera/status.h"
 
 // Early returns for functions that return Status or Result<T>.
-#define TESSERA_RETURN_IF_ERROR(expression)                       \
-  do {                                                            \
+#define TESSERA_RETURN_IF_ERROR(expression)                                      \
+  do {                                                                           \
     if (::tessera::Status status_ = (expression); !status_.ok()) return status_; \
   } while (false)
 

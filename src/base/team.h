@@ -15,15 +15,17 @@ struct Range {
   int64_t size() const { return end - begin; }
 };
 
-// Part `rank` of [0, total) dealt to `parts` in runs that are multiples of `grain` (but the last) and differ by
-// at most one grain.
+// Part `rank` of [0, total) dealt to `parts` in runs that are multiples of `grain` (but the last)
+// and differ by at most one grain.
 Range slice(int64_t total, int64_t grain, int rank, int parts);
 
-// The CPUs this process may use: the affinity mask, clamped by the cgroup's quota (rounded up), at least 1.
+// The CPUs this process may use: the affinity mask, clamped by the cgroup's quota (rounded up), at
+// least 1.
 int usable_cpus();
 
-// A team of threads that runs one function together, the caller as member 0. Waiting members spin briefly and
-// then sleep, so that a pass with many short steps keeps its pace and an idle team costs nothing.
+// A team of threads that runs one function together, the caller as member 0. Waiting members spin
+// briefly and then sleep, so that a pass with many short steps keeps its pace and an idle team
+// costs nothing.
 class Team {
  public:
   class Member {
@@ -50,7 +52,8 @@ class Team {
   Team& operator=(const Team&) = delete;
 
   int size() const { return size_; }
-  // Runs work on every member and returns when all are done. One caller at a time; not reentrant; work must not throw.
+  // Runs work on every member and returns when all are done. One caller at a time; not reentrant;
+  // work must not throw.
   void run(const std::function<void(Member&)>& work);
   // Deals [0, total) over the members.
   void parallel_for(int64_t total, int64_t grain, const std::function<void(Range)>& work);

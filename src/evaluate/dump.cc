@@ -1,8 +1,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <new>
+#include <nlohmann/json.hpp>
 
 #include "io/mapped_file.h"
 #include "io/safetensors.h"
@@ -40,7 +40,8 @@ Result<Rows> read_rows(const json& object, const char* key, const std::string& n
   Rows rows;
   if (!object.contains(key)) return rows;
   const auto bad = [&] {
-    return invalid_input(fmt::format("case {}: {}: expected a list of equally long lists of integers", name, key));
+    return invalid_input(
+        fmt::format("case {}: {}: expected a list of equally long lists of integers", name, key));
   };
   if (!object[key].is_array()) return bad();
   for (const json& row : object[key]) {
@@ -74,17 +75,21 @@ Result<Case> read_case(const json& object) {
   TESSERA_ASSIGN_OR_RETURN(const Rows ids, read_rows(object, "input_ids", result.name));
   TESSERA_ASSIGN_OR_RETURN(const Rows mask, read_rows(object, "attention_mask", result.name));
   TESSERA_ASSIGN_OR_RETURN(const Rows types, read_rows(object, "token_type_ids", result.name));
-  TESSERA_ASSIGN_OR_RETURN(const Rows global, read_rows(object, "global_attention_mask", result.name));
+  TESSERA_ASSIGN_OR_RETURN(const Rows global,
+                           read_rows(object, "global_attention_mask", result.name));
   if (!global.empty()) {
-    return unsupported(fmt::format("case {}: global_attention_mask: no family here has global attention", result.name));
+    return unsupported(fmt::format(
+        "case {}: global_attention_mask: no family here has global attention", result.name));
   }
-  if (ids.empty()) return invalid_input(fmt::format("case {}: expected input_ids, found none", result.name));
+  if (ids.empty())
+    return invalid_input(fmt::format("case {}: expected input_ids, found none", result.name));
   result.batch = static_cast<int64_t>(ids.size());
   result.tokens = static_cast<int64_t>(ids.front().size());
   for (const Rows* other : {&mask, &types}) {
-    if (!other->empty() && (other->size() != ids.size() || other->front().size() != ids.front().size())) {
-      return invalid_input(fmt::format("case {}: expected masks and types of {} x {}, as input_ids", result.name,
-                                       result.batch, result.tokens));
+    if (!other->empty() &&
+        (other->size() != ids.size() || other->front().size() != ids.front().size())) {
+      return invalid_input(fmt::format("case {}: expected masks and types of {} x {}, as input_ids",
+                                       result.name, result.batch, result.tokens));
     }
   }
   for (size_t i = 0; i < ids.size(); ++i) {
@@ -98,8 +103,9 @@ Result<Case> read_case(const json& object) {
   }
   const json wanted = object.value("new_tokens", json(0));
   if (!wanted.is_number_integer() || wanted < 0 || wanted > (1 << 24)) {
-    return invalid_input(fmt::format("case {}: new_tokens: expected an integer from 0 to {}, found {}", result.name,
-                                     1 << 24, wanted.dump()));
+    return invalid_input(
+        fmt::format("case {}: new_tokens: expected an integer from 0 to {}, found {}", result.name,
+                    1 << 24, wanted.dump()));
   }
   result.new_tokens = wanted;
   return result;
@@ -120,12 +126,14 @@ Result<std::vector<Case>> read_cases(const std::string& path) {
 }
 
 // Rows of a ragged result laid out as [batch, tokens, width], zeros in between.
-Output spread(const Case& one, const std::string& suffix, const std::vector<float>& rows, int64_t width) {
+Output spread(const Case& one, const std::string& suffix, const std::vector<float>& rows,
+              int64_t width) {
   Output output{.name = one.name + "." + suffix, .shape = {one.batch, one.tokens, width}};
   output.floats.assign(static_cast<size_t>(one.batch * one.tokens * width), 0.0f);
   auto source = rows.begin();
   for (int64_t s = 0; s < one.batch; ++s) {
-    const auto count = static_cast<int64_t>(one.sequences[static_cast<size_t>(s)].ids.size()) * width;
+    const auto count =
+        static_cast<int64_t>(one.sequences[static_cast<size_t>(s)].ids.size()) * width;
     std::copy_n(source, count, output.floats.begin() + s * one.tokens * width);
     source += count;
   }
@@ -133,9 +141,11 @@ Output spread(const Case& one, const std::string& suffix, const std::vector<floa
 }
 
 Status run_forward(Model& model, const Case& one, std::vector<Output>& outputs) {
-  TESSERA_ASSIGN_OR_RETURN(const ForwardResult result, model.forward(one.sequences, {.hidden_states = true}));
+  TESSERA_ASSIGN_OR_RETURN(const ForwardResult result,
+                           model.forward(one.sequences, {.hidden_states = true}));
   if (model.info().head == Head::kSequenceClassification) {
-    outputs.push_back({.name = one.name + ".logits", .shape = {one.batch, result.logits_width},
+    outputs.push_back({.name = one.name + ".logits",
+                       .shape = {one.batch, result.logits_width},
                        .floats = result.logits});
   } else if (model.info().head == Head::kQuestionAnswering) {
     for (const auto& [suffix, rows] : {std::pair{"start_logits", &result.start_logits},
@@ -147,26 +157,30 @@ Status run_forward(Model& model, const Case& one, std::vector<Output>& outputs) 
     outputs.push_back(spread(one, "logits", result.logits, result.logits_width));
   }
   for (size_t i = 0; i < result.hidden_states.size(); ++i) {
-    outputs.push_back(spread(one, fmt::format("hidden.{}", i), result.hidden_states[i], model.info().hidden_size));
+    outputs.push_back(spread(one, fmt::format("hidden.{}", i), result.hidden_states[i],
+                             model.info().hidden_size));
   }
   return {};
 }
 
 // Prompt and greedy continuation, all sequences of the case in one engine.
-Status run_greedy(const std::shared_ptr<Model>& model, const Case& one, std::vector<Output>& outputs) {
+Status run_greedy(const std::shared_ptr<Model>& model, const Case& one,
+                  std::vector<Output>& outputs) {
   TESSERA_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, Engine::create(model, {}));
   std::vector<std::vector<int32_t>> generated(one.sequences.size());
   for (const TokenSequence& sequence : one.sequences) {
-    const Request request{.prompt_ids = sequence.ids, .max_new_tokens = one.new_tokens};
+    const Request request{
+        .prompt_ids = sequence.ids, .max_new_tokens = one.new_tokens, .ignore_end = true};
     TESSERA_RETURN_IF_ERROR(engine->submit(request).status());
   }
   while (!engine->idle()) {
     TESSERA_ASSIGN_OR_RETURN(const std::vector<Event> events, engine->step());
-    for (const Event& event : events) generated[static_cast<size_t>(event.request)].push_back(event.token);
+    for (const Event& event : events)
+      generated[static_cast<size_t>(event.request)].push_back(event.token);
   }
-  Output output{.name = one.name + ".ids", .dtype = DType::kI32, .shape = {one.batch, one.new_tokens}};
-  for (std::vector<int32_t>& ids : generated) {
-    ids.resize(static_cast<size_t>(one.new_tokens), -1);
+  Output output{
+      .name = one.name + ".ids", .dtype = DType::kI32, .shape = {one.batch, one.new_tokens}};
+  for (const std::vector<int32_t>& ids : generated) {
     output.ints.insert(output.ints.end(), ids.begin(), ids.end());
   }
   outputs.push_back(std::move(output));
@@ -189,8 +203,9 @@ Status dump_cases(const std::shared_ptr<Model>& model, const std::string& cases_
     }
     std::vector<TensorToWrite> tensors;
     for (const Output& output : outputs) {
-      const void* data = output.dtype == DType::kI32 ? static_cast<const void*>(output.ints.data())
-                                                     : static_cast<const void*>(output.floats.data());
+      const void* data = output.dtype == DType::kI32
+                             ? static_cast<const void*>(output.ints.data())
+                             : static_cast<const void*>(output.floats.data());
       tensors.push_back({output.name, output.dtype, output.shape, data});
     }
     return write_safetensors(output_path, tensors);

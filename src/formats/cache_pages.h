@@ -5,9 +5,11 @@
 
 namespace tessera {
 
-// Keys and values of kPageTokens tokens of one sequence in one layer, f32. Per KV head, heads one after another:
-//   keys transposed [d_k][kPageTokens], so that scores are products with a 64-wide panel, then values
-//   [kPageTokens][d_v]. What lies behind the last token of the last page is finite but has no meaning.
+// Keys and values of kPageTokens tokens of one sequence in one layer, f32. Per KV head, heads one
+// after another:
+//   keys transposed [d_k][kPageTokens], so that scores are products with a 64-wide panel, then
+//   values [kPageTokens][d_v]. What lies behind the last token of the last page is finite but has
+//   no meaning.
 constexpr int32_t kPageTokens = 64;
 
 struct PageShape {
@@ -23,8 +25,8 @@ struct PageShape {
 
 constexpr int32_t pages_for(int32_t tokens) { return (tokens + kPageTokens - 1) / kPageTokens; }
 
-// The page table of one sequence in one layer. Pages belong to a pool or to a pass's scratch memory; pages must be
-// there for `tokens` plus what is about to be appended.
+// The page table of one sequence in one layer. Pages belong to a pool or to a pass's scratch
+// memory; pages must be there for `tokens` plus what is about to be appended.
 struct PageTable {
   std::vector<float*> pages;
   std::vector<int32_t> positions;  // [tokens]: original position of each key, ascending

@@ -7,7 +7,8 @@
 
 namespace tessera {
 
-// How a stored matrix maps to y = W x: rows are outputs (torch's Linear) or inputs (GPT-2's Conv1D).
+// How a stored matrix maps to y = W x: rows are outputs (torch's Linear) or inputs (GPT-2's
+// Conv1D).
 enum class MatrixOrder { kOutputRows, kInputRows };
 
 // A dense matrix as a checkpoint holds it, row-major; the memory belongs to the checkpoint.

@@ -7,8 +7,9 @@ namespace tessera {
 
 // The only form of a batch: the rows of all sequences one after another, without padding.
 struct TokenLayout {
-  std::vector<int32_t> offsets = {0};  // [sequences + 1]: sequence s has rows offsets[s] .. offsets[s+1]
-  std::vector<int32_t> positions;      // [rows]: a row's original position in its sequence
+  std::vector<int32_t> offsets = {
+      0};  // [sequences + 1]: sequence s has rows offsets[s] .. offsets[s+1]
+  std::vector<int32_t> positions;  // [rows]: a row's original position in its sequence
 
   int64_t sequences() const { return static_cast<int64_t>(offsets.size()) - 1; }
   int64_t rows() const { return offsets.back(); }

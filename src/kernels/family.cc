@@ -21,7 +21,8 @@ std::string_view forced_kernel(std::string_view family) {
     const size_t comma = rest.find(',');
     const std::string_view item = rest.substr(0, comma);
     const size_t colon = item.find(':');
-    if (colon != std::string_view::npos && item.substr(0, colon) == family) return item.substr(colon + 1);
+    if (colon != std::string_view::npos && item.substr(0, colon) == family)
+      return item.substr(colon + 1);
     rest = comma == std::string_view::npos ? std::string_view() : rest.substr(comma + 1);
   }
   return {};

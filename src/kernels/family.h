@@ -10,14 +10,15 @@
 
 namespace tessera {
 
-// The part of a kernel's work that one call does: [begin, end) of the unit that the family names (rows, panels,
-// heads, ...). Parts may run at the same time.
+// The part of a kernel's work that one call does: [begin, end) of the unit that the family names
+// (rows, panels, heads, ...). Parts may run at the same time.
 struct Exec {
   int64_t begin = 0;
   int64_t end = 0;
 };
 
-// One implementation of an operation. `refuse` gives the reason why it cannot do these arguments, or null.
+// One implementation of an operation. `refuse` gives the reason why it cannot do these arguments,
+// or null.
 template <typename Args>
 struct KernelRow {
   const char* name;
@@ -33,7 +34,8 @@ struct KernelState {
   std::string state;  // "chosen first", "available", or why not
 };
 
-// The row that TESSERA_KERNEL=family:row[,family:row...] or force_kernel names for a family; empty when none.
+// The row that TESSERA_KERNEL=family:row[,family:row...] or force_kernel names for a family; empty
+// when none.
 std::string_view forced_kernel(std::string_view family);
 // Replaces what TESSERA_KERNEL says; for tests and benchmarks. Not thread-safe.
 void force_kernel(std::string specification);
@@ -48,8 +50,8 @@ class KernelFamily {
   const char* name() const { return name_; }
   std::span<const KernelRow<Args>> rows() const { return rows_; }
 
-  // The forced row where there is one and it can run these arguments, else the first that can. The reference row
-  // takes everything.
+  // The forced row where there is one and it can run these arguments, else the first that can. The
+  // reference row takes everything.
   const KernelRow<Args>& select(const Args& args) const {
     const std::string_view forced = forced_kernel(name_);
     const KernelRow<Args>* first = nullptr;

@@ -12,8 +12,8 @@
 namespace tessera {
 
 // One product: y = activation(x W^T + bias) + residual.
-// x: [rows, inputs], y and residual: [rows, outputs], row-major with strides in elements, caller-owned. y may be
-// residual, never x.
+// x: [rows, inputs], y and residual: [rows, outputs], row-major with strides in elements,
+// caller-owned. y may be residual, never x.
 struct LinearArgs {
   const float* x = nullptr;
   int64_t x_stride = 0;
@@ -26,27 +26,28 @@ struct LinearArgs {
 };
 
 struct LinearInfo {
-  std::string format;     // "dense f32", "dense bf16"
-  std::string kernel;     // family:row for one row and for many
+  std::string format;  // "dense f32", "dense bf16"
+  std::string kernel;  // family:row for one row and for many
   int64_t inputs = 0;
   int64_t outputs = 0;
-  int64_t bytes = 0;      // prepared, with the bias
+  int64_t bytes = 0;                // prepared, with the bias
   int64_t flops_per_row = 0;        // executed
   int64_t dense_flops_per_row = 0;  // of the dense form
 };
 
-// A linear map prepared for execution. Immutable; may be applied by one team at a time or by several.
+// A linear map prepared for execution. Immutable; may be applied by one team at a time or by
+// several.
 class Linear {
  public:
   virtual ~Linear() = default;
   virtual LinearInfo info() const = 0;
-  // Does this member's part of the product. Every member of the team calls it with the same arguments; there is no
-  // barrier inside, so y is whole only after the caller's next barrier.
+  // Does this member's part of the product. Every member of the team calls it with the same
+  // arguments; there is no barrier inside, so y is whole only after the caller's next barrier.
   virtual void apply(const LinearArgs& args, const Team::Member& member) const = 0;
 };
 
-// Packs a stack of dense matrices once, in f32 or bf16 (rounded to nearest), dealt over the team; the source is not
-// kept. bias: f32 [outputs of the stack] or null; copied.
+// Packs a stack of dense matrices once, in f32 or bf16 (rounded to nearest), dealt over the team;
+// the source is not kept. bias: f32 [outputs of the stack] or null; copied.
 Result<std::unique_ptr<Linear>> prepare_dense(const DenseStack& weights, const float* bias,
                                               DType stored, Team& team);
 

@@ -35,8 +35,8 @@ Result<const Family*> find_family(const Config& config) {
     if (family.model_type == model_type) return &family;
     known += fmt::format("{}{}", known.empty() ? "" : ", ", family.model_type);
   }
-  return unsupported(
-      fmt::format("{}: model_type: expected one of {}, found \"{}\"", config.source(), known, model_type));
+  return unsupported(fmt::format("{}: model_type: expected one of {}, found \"{}\"",
+                                 config.source(), known, model_type));
 }
 
 Status read_head(const Config& config, Architecture& architecture) {
@@ -50,7 +50,8 @@ Status read_head(const Config& config, Architecture& architecture) {
     }
   }
   return unsupported(fmt::format(
-      "{}: architectures: expected a class that ends in Model, LMHeadModel, ForCausalLM, ForMaskedLM, "
+      "{}: architectures: expected a class that ends in Model, LMHeadModel, ForCausalLM, "
+      "ForMaskedLM, "
       "ForSequenceClassification, ForTokenClassification or ForQuestionAnswering, found \"{}\"",
       config.source(), architecture.class_name));
 }
@@ -58,8 +59,9 @@ Status read_head(const Config& config, Architecture& architecture) {
 Status read_labels(const Config& config, Architecture& architecture) {
   TESSERA_ASSIGN_OR_RETURN(architecture.label_names, config.strings_by_index("id2label"));
   TESSERA_ASSIGN_OR_RETURN(const int64_t labels, config.integer_or("num_labels", 2, 1, kMostUnits));
-  architecture.labels = architecture.label_names.empty() ? static_cast<int32_t>(labels)
-                                                         : static_cast<int32_t>(architecture.label_names.size());
+  architecture.labels = architecture.label_names.empty()
+                            ? static_cast<int32_t>(labels)
+                            : static_cast<int32_t>(architecture.label_names.size());
   return {};
 }
 
@@ -69,7 +71,8 @@ Status read_end_ids(const Checkpoint& checkpoint, Architecture& architecture) {
   TESSERA_ASSIGN_OR_RETURN(const std::vector<int64_t> ids, config.integers("eos_token_id"));
   for (int64_t id : ids) {
     // Some configurations keep an id that the vocabulary lacks; it can never be generated.
-    if (id >= 0 && id < architecture.vocabulary_size) architecture.end_ids.push_back(static_cast<int32_t>(id));
+    if (id >= 0 && id < architecture.vocabulary_size)
+      architecture.end_ids.push_back(static_cast<int32_t>(id));
   }
   return {};
 }

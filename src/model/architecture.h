@@ -24,8 +24,8 @@ enum class QkNorm { kNone, kPerHead };
 // Which row of a sequence a head reads.
 enum class HeadReads { kEveryToken, kFirstToken, kLastToken };
 
-// Names of a linear map's tensors. Several weights are stacked by outputs; "{}" stands for the layer. No names: the
-// map is absent, or for a head's output, tied to the token embedding.
+// Names of a linear map's tensors. Several weights are stacked by outputs; "{}" stands for the
+// layer. No names: the map is absent, or for a head's output, tied to the token embedding.
 struct LinearNames {
   std::vector<std::string> weights;
   std::vector<std::string> biases;
@@ -47,7 +47,8 @@ struct LayerNames {
   NormNames key_norm;
 };
 
-// What follows the last layer: y = output(norm(activation(transform(x)))), each part optional but output.
+// What follows the last layer: y = output(norm(activation(transform(x)))), each part optional but
+// output.
 struct HeadNames {
   HeadReads reads = HeadReads::kEveryToken;
   LinearNames transform;
@@ -58,8 +59,8 @@ struct HeadNames {
 };
 
 struct TensorNames {
-  // Base models of a family leave this out: "bert.embeddings..." and "embeddings...". Names of heads never have it,
-  // nor do names that start with '/'.
+  // Base models of a family leave this out: "bert.embeddings..." and "embeddings...". Names of
+  // heads never have it, nor do names that start with '/'.
   std::string prefix;
   std::string token_embedding;
   std::string position_embedding;
@@ -94,11 +95,12 @@ struct Architecture {
   Activation activation = Activation::kSilu;
 
   PositionKind positions = PositionKind::kRotary;
-  // Learned: row of position 0. With a padding id >= 0 ids equal to it stand at row padding_id and do not advance
-  // the count (RoBERTa).
+  // Learned: row of position 0. With a padding id >= 0 ids equal to it stand at row padding_id and
+  // do not advance the count (RoBERTa).
   int32_t position_offset = 0;
   int32_t position_padding_id = -1;
-  // Rotary: angle of pair j at position p is p * inverse_frequencies[j], in f32 as transformers has it.
+  // Rotary: angle of pair j at position p is p * inverse_frequencies[j], in f32 as transformers has
+  // it.
   std::vector<float> inverse_frequencies;
 
   Mask mask = Mask::kCausal;
@@ -116,10 +118,12 @@ struct Architecture {
   AttentionShape attention_shape(int32_t layer) const;
 };
 
-// Reads config.json (and generation_config.json) into an Architecture; the family is chosen by model_type.
+// Reads config.json (and generation_config.json) into an Architecture; the family is chosen by
+// model_type.
 Result<Architecture> read_architecture(const Checkpoint& checkpoint);
 
-// One model_type. `read` fills what the family defines; read_architecture has set class_name, head and labels.
+// One model_type. `read` fills what the family defines; read_architecture has set class_name, head
+// and labels.
 struct Family {
   std::string_view model_type;
   Status (*read)(const Config& config, Architecture& architecture);

@@ -26,21 +26,21 @@ struct Executor::Pass {
   std::vector<int32_t> head_rows;
   std::vector<int32_t> position_rows;  // rows of the table of learned positions
 
-  float* x = nullptr;           // [rows, hidden]
-  float* normed = nullptr;      // [rows, hidden], pre-norm only
-  float* qkv = nullptr;         // [rows, qkv_width]
-  float* context = nullptr;     // [rows, query_width]
-  float* ffn = nullptr;         // [rows, ffn] or [rows, 2 ffn]
-  float* head_in = nullptr;     // [head rows, hidden]
-  float* head_mid = nullptr;    // [head rows, hidden]
-  float* logits = nullptr;      // [head rows, width]
-  char* workspace = nullptr;    // per member
+  float* x = nullptr;         // [rows, hidden]
+  float* normed = nullptr;    // [rows, hidden], pre-norm only
+  float* qkv = nullptr;       // [rows, qkv_width]
+  float* context = nullptr;   // [rows, query_width]
+  float* ffn = nullptr;       // [rows, ffn] or [rows, 2 ffn]
+  float* head_in = nullptr;   // [head rows, hidden]
+  float* head_mid = nullptr;  // [head rows, hidden]
+  float* logits = nullptr;    // [head rows, width]
+  char* workspace = nullptr;  // per member
   int64_t workspace_bytes = 0;
 
-  std::vector<PageTable> transient;       // [sequence]
-  std::vector<PageTable*> tables;         // [layer][sequence]
-  std::vector<AttentionSequence> sequences;      // [layer][sequence]
-  std::vector<const AttentionMethod*> methods;   // [layer]
+  std::vector<PageTable> transient;             // [sequence]
+  std::vector<PageTable*> tables;               // [layer][sequence]
+  std::vector<AttentionSequence> sequences;     // [layer][sequence]
+  std::vector<const AttentionMethod*> methods;  // [layer]
   std::vector<int32_t> first_rows;
 };
 
@@ -50,10 +50,12 @@ constexpr size_t at(int64_t index) { return static_cast<size_t>(index); }
 
 }  // namespace
 
-Executor::Executor(const Architecture& architecture, const Weights& weights, const Plan& plan, Team& team)
+Executor::Executor(const Architecture& architecture, const Weights& weights, const Plan& plan,
+                   Team& team)
     : architecture_(architecture), weights_(weights), plan_(plan), team_(team) {}
 
-Executor::Sizes Executor::sizes(int64_t rows, int32_t max_length, int32_t max_keys, int64_t head_rows) const {
+Executor::Sizes Executor::sizes(int64_t rows, int32_t max_length, int32_t max_keys,
+                                int64_t head_rows) const {
   const Architecture& a = architecture_;
   Sizes sizes;
   sizes.hidden = rows * a.hidden_size;
@@ -73,10 +75,12 @@ Executor::Sizes Executor::sizes(int64_t rows, int32_t max_length, int32_t max_ke
   return sizes;
 }
 
-int64_t Executor::scratch_bytes(int64_t rows, int32_t max_length, int32_t max_keys, int64_t head_rows) const {
+int64_t Executor::scratch_bytes(int64_t rows, int32_t max_length, int32_t max_keys,
+                                int64_t head_rows) const {
   const Sizes s = sizes(rows, max_length, max_keys, head_rows);
   int64_t total = s.workspace_bytes * team_.size();
-  for (int64_t floats : {s.hidden, s.hidden, s.qkv, s.context, s.ffn, s.head_hidden, s.head_hidden, s.logits}) {
+  for (int64_t floats :
+       {s.hidden, s.hidden, s.qkv, s.context, s.ffn, s.head_hidden, s.head_hidden, s.logits}) {
     total += static_cast<int64_t>(Arena::rounded(at(floats) * sizeof(float)));
   }
   return total;
@@ -85,19 +89,23 @@ int64_t Executor::scratch_bytes(int64_t rows, int32_t max_length, int32_t max_ke
 Status Executor::extend_rotary_tables(int32_t positions) {
   if (positions <= rotary_positions_) return {};
   const std::vector<float>& frequencies = architecture_.inverse_frequencies;
-  positions = std::min(std::max(positions, 2 * rotary_positions_), std::max(positions, architecture_.max_positions));
+  positions = std::min(std::max(positions, 2 * rotary_positions_),
+                       std::max(positions, architecture_.max_positions));
   try {
     cosines_.resize(at(positions) * frequencies.size());
     sines_.resize(cosines_.size());
   } catch (const std::bad_alloc&) {
-    return out_of_memory("cannot get memory for the rotary tables of " + std::to_string(positions) + " positions");
+    return out_of_memory("cannot get memory for the rotary tables of " + std::to_string(positions) +
+                         " positions");
   }
   for (int32_t p = rotary_positions_; p < positions; ++p) {
     for (size_t j = 0; j < frequencies.size(); ++j) {
       // transformers rounds the angle to f32 before it takes the cosine.
       const float angle = static_cast<float>(p) * frequencies[j];
-      cosines_[at(p) * frequencies.size() + j] = static_cast<float>(std::cos(static_cast<double>(angle)));
-      sines_[at(p) * frequencies.size() + j] = static_cast<float>(std::sin(static_cast<double>(angle)));
+      cosines_[at(p) * frequencies.size() + j] =
+          static_cast<float>(std::cos(static_cast<double>(angle)));
+      sines_[at(p) * frequencies.size() + j] =
+          static_cast<float>(std::sin(static_cast<double>(angle)));
     }
   }
   rotary_positions_ = positions;
@@ -138,7 +146,8 @@ void Executor::prepare_attention(Pass& pass) {
   }
 }
 
-// transformers gives padding ids the padding row and does not count them, in whatever place they stand.
+// transformers gives padding ids the padding row and does not count them, in whatever place they
+// stand.
 void Executor::find_position_rows(Pass& pass) const {
   const TokenLayout& layout = *pass.input->layout;
   const int32_t padding = architecture_.position_padding_id;
@@ -168,21 +177,24 @@ Status Executor::prepare(const ForwardInput& input, ForwardOutput& output, Pass&
       before = std::max(before, input.tables[i]->tokens());
     }
     max_keys = std::max(max_keys, before + layout.length(s));
-    if (input.head_rows == HeadRows::kLastOfEach) pass.head_rows.push_back(layout.offsets[at(s) + 1] - 1);
+    if (input.head_rows == HeadRows::kLastOfEach)
+      pass.head_rows.push_back(layout.offsets[at(s) + 1] - 1);
     if (input.head_rows == HeadRows::kFirstOfEach) pass.head_rows.push_back(layout.offsets[at(s)]);
   }
   for (int32_t position : layout.positions) max_position = std::max(max_position, position);
-  if (a.positions == PositionKind::kRotary) TESSERA_RETURN_IF_ERROR(extend_rotary_tables(max_position + 1));
-  const int64_t head_rows = input.head_rows == HeadRows::kAll ? pass.rows : static_cast<int64_t>(pass.head_rows.size());
+  if (a.positions == PositionKind::kRotary)
+    TESSERA_RETURN_IF_ERROR(extend_rotary_tables(max_position + 1));
+  const int64_t head_rows =
+      input.head_rows == HeadRows::kAll ? pass.rows : static_cast<int64_t>(pass.head_rows.size());
 
   int64_t transient_pages = 0;
   if (input.tables.empty()) {
     for (int64_t s = 0; s < layout.sequences(); ++s) transient_pages += pages_for(layout.length(s));
   }
-  const int64_t page_bytes =
-      static_cast<int64_t>(Arena::rounded(at(a.attention_shape(0).pages.page_floats()) * sizeof(float)));
-  TESSERA_RETURN_IF_ERROR(arena_.reset(
-      at(scratch_bytes(pass.rows, max_length, max_keys, head_rows) + transient_pages * page_bytes)));
+  const int64_t page_bytes = static_cast<int64_t>(
+      Arena::rounded(at(a.attention_shape(0).pages.page_floats()) * sizeof(float)));
+  TESSERA_RETURN_IF_ERROR(arena_.reset(at(
+      scratch_bytes(pass.rows, max_length, max_keys, head_rows) + transient_pages * page_bytes)));
   const Sizes sizes = this->sizes(pass.rows, max_length, max_keys, head_rows);
   pass.x = arena_.take<float>(sizes.hidden);
   pass.normed = arena_.take<float>(sizes.hidden);
@@ -235,7 +247,8 @@ Status Executor::run(const ForwardInput& input, ForwardOutput& output) {
     }
     head(pass, member);
   });
-  const int64_t head_rows = input.head_rows == HeadRows::kAll ? pass.rows : static_cast<int64_t>(pass.head_rows.size());
+  const int64_t head_rows =
+      input.head_rows == HeadRows::kAll ? pass.rows : static_cast<int64_t>(pass.head_rows.size());
   output.logits.assign(pass.logits, pass.logits + head_rows * output.width);
   return {};
 }
@@ -289,15 +302,29 @@ void Executor::attention_block(Pass& pass, int32_t layer, Team::Member& member) 
     member.barrier();
     input = pass.normed;
   }
-  weights.qkv->apply({.x = input, .x_stride = a.hidden_size, .rows = pass.rows, .y = pass.qkv,
+  weights.qkv->apply({.x = input,
+                      .x_stride = a.hidden_size,
+                      .rows = pass.rows,
+                      .y = pass.qkv,
                       .y_stride = a.qkv_width()},
                      member);
   member.barrier();
-  rotate_and_append(pass, layer, member);
-  member.barrier();
-
+  if (a.qk_norm == QkNorm::kPerHead || a.positions == PositionKind::kRotary) {
+    place_heads(pass, layer, member);
+    member.barrier();
+  }
   const int64_t sequences = pass.input->layout->sequences();
   PageTable* const* tables = pass.tables.data() + layer * sequences;
+  const float* key = pass.qkv + a.query_width();
+  append_to_pages({.shape = a.attention_shape(layer).pages,
+                   .tables = {tables, at(sequences)},
+                   .first_rows = pass.first_rows.data(),
+                   .key = key,
+                   .key_stride = a.qkv_width(),
+                   .value = key + a.kv_width(),
+                   .value_stride = a.qkv_width()},
+                  member);
+  member.barrier();
   if (member.rank() == 0) {
     for (int64_t s = 0; s < sequences; ++s) {
       const int32_t* positions = pass.input->layout->positions.data();
@@ -318,8 +345,12 @@ void Executor::attention_block(Pass& pass, int32_t layer, Team::Member& member) 
   if (member.rank() == 0 && pass.input->tables.empty()) {
     for (PageTable& table : pass.transient) table.positions.clear();
   }
-  weights.attention_output->apply({.x = pass.context, .x_stride = a.query_width(), .rows = pass.rows,
-                                   .residual = pass.x, .residual_stride = a.hidden_size, .y = pass.x,
+  weights.attention_output->apply({.x = pass.context,
+                                   .x_stride = a.query_width(),
+                                   .rows = pass.rows,
+                                   .residual = pass.x,
+                                   .residual_stride = a.hidden_size,
+                                   .y = pass.x,
                                    .y_stride = a.hidden_size},
                                   member);
   member.barrier();
@@ -329,52 +360,37 @@ void Executor::attention_block(Pass& pass, int32_t layer, Team::Member& member) 
   }
 }
 
-// Deals KV heads with the query heads they serve, so that a member rotates just what it appends.
-void Executor::rotate_and_append(Pass& pass, int32_t layer, const Team::Member& member) const {
+// Normalises and rotates queries and keys in place.
+void Executor::place_heads(Pass& pass, int32_t layer, const Team::Member& member) const {
   const Architecture& a = architecture_;
   const LayerWeights& weights = weights_.layers[at(layer)];
-  float* key = pass.qkv + a.query_width();
-  const Range part = member.slice(a.kv_heads);
-  const int32_t group = a.query_heads / a.kv_heads;
-  struct Heads {
-    float* x;
-    int32_t first, count;
-    const NormWeights* norm;
-  };
-  for (const Heads& heads : {Heads{pass.qkv, static_cast<int32_t>(part.begin) * group,
-                                   static_cast<int32_t>(part.size()) * group, &weights.query_norm},
-                             Heads{key, static_cast<int32_t>(part.begin), static_cast<int32_t>(part.size()),
-                                   &weights.key_norm}}) {
-    if (a.qk_norm == QkNorm::kPerHead) {
-      for (int32_t h = heads.first; h < heads.first + heads.count; ++h) {
-        float* x = heads.x + h * a.head_size;
-        norm::kernels.run({.kind = a.norm_kind, .x = x, .x_stride = a.qkv_width(), .cols = a.head_size,
-                           .weight = heads.norm->weight.data(), .eps = a.norm_eps, .y = x,
-                           .y_stride = a.qkv_width()},
-                          {0, pass.rows});
-      }
-    }
-    if (a.positions == PositionKind::kRotary && heads.count > 0) {
-      rotary::kernels.run({.x = heads.x + heads.first * a.head_size,
-                           .x_stride = a.qkv_width(),
-                           .heads = heads.count,
-                           .head_size = a.head_size,
-                           .rotated = static_cast<int32_t>(2 * a.inverse_frequencies.size()),
-                           .positions = pass.input->layout->positions.data(),
-                           .cosines = cosines_.data(),
-                           .sines = sines_.data()},
-                          {0, pass.rows});
+  const Range part = member.slice(pass.rows);
+  if (a.qk_norm == QkNorm::kPerHead) {
+    for (int32_t h = 0; h < a.query_heads + a.kv_heads; ++h) {
+      const NormWeights& norm = h < a.query_heads ? weights.query_norm : weights.key_norm;
+      float* x = pass.qkv + int64_t{h} * a.head_size;
+      norm::kernels.run({.kind = a.norm_kind,
+                         .x = x,
+                         .x_stride = a.qkv_width(),
+                         .cols = a.head_size,
+                         .weight = norm.weight.data(),
+                         .eps = a.norm_eps,
+                         .y = x,
+                         .y_stride = a.qkv_width()},
+                        {part.begin, part.end});
     }
   }
-  const int64_t sequences = pass.input->layout->sequences();
-  append_to_pages({.shape = a.attention_shape(layer).pages,
-                   .tables = {pass.tables.data() + layer * sequences, at(sequences)},
-                   .first_rows = pass.first_rows.data(),
-                   .key = key,
-                   .key_stride = a.qkv_width(),
-                   .value = key + a.kv_width(),
-                   .value_stride = a.qkv_width()},
-                  member);
+  if (a.positions == PositionKind::kRotary) {
+    rotary::kernels.run({.x = pass.qkv,
+                         .x_stride = a.qkv_width(),
+                         .heads = a.query_heads + a.kv_heads,
+                         .head_size = a.head_size,
+                         .rotated = static_cast<int32_t>(2 * a.inverse_frequencies.size()),
+                         .positions = pass.input->layout->positions.data(),
+                         .cosines = cosines_.data(),
+                         .sines = sines_.data()},
+                        {part.begin, part.end});
+  }
 }
 
 void Executor::ffn_block(Pass& pass, int32_t layer, Team::Member& member) const {
@@ -389,21 +405,34 @@ void Executor::ffn_block(Pass& pass, int32_t layer, Team::Member& member) const 
   }
   const bool gated = a.ffn == Ffn::kGated;
   const int64_t stride = gated ? 2 * a.ffn_size : a.ffn_size;
-  weights.ffn_in->apply({.x = input, .x_stride = a.hidden_size, .rows = pass.rows,
-                         .activation = gated ? Activation::kNone : a.activation, .y = pass.ffn,
+  weights.ffn_in->apply({.x = input,
+                         .x_stride = a.hidden_size,
+                         .rows = pass.rows,
+                         .activation = gated ? Activation::kNone : a.activation,
+                         .y = pass.ffn,
                          .y_stride = stride},
                         member);
   member.barrier();
   if (gated) {
     const Range part = member.slice(pass.rows);
-    activation::kernels.run({.function = a.activation, .x = pass.ffn, .x_stride = stride,
-                             .up = pass.ffn + a.ffn_size, .up_stride = stride, .cols = a.ffn_size, .y = pass.ffn,
+    activation::kernels.run({.function = a.activation,
+                             .x = pass.ffn,
+                             .x_stride = stride,
+                             .up = pass.ffn + a.ffn_size,
+                             .up_stride = stride,
+                             .cols = a.ffn_size,
+                             .y = pass.ffn,
                              .y_stride = stride},
                             {part.begin, part.end});
     member.barrier();
   }
-  weights.ffn_out->apply({.x = pass.ffn, .x_stride = stride, .rows = pass.rows, .residual = pass.x,
-                          .residual_stride = a.hidden_size, .y = pass.x, .y_stride = a.hidden_size},
+  weights.ffn_out->apply({.x = pass.ffn,
+                          .x_stride = stride,
+                          .rows = pass.rows,
+                          .residual = pass.x,
+                          .residual_stride = a.hidden_size,
+                          .y = pass.x,
+                          .y_stride = a.hidden_size},
                          member);
   member.barrier();
   if (!pre) {
@@ -427,8 +456,11 @@ void Executor::head(Pass& pass, Team::Member& member) const {
     input = pass.head_in;
   }
   if (weights_.head.transform != nullptr) {
-    weights_.head.transform->apply({.x = input, .x_stride = width, .rows = rows,
-                                    .activation = architecture_.names.head.activation, .y = pass.head_mid,
+    weights_.head.transform->apply({.x = input,
+                                    .x_stride = width,
+                                    .rows = rows,
+                                    .activation = architecture_.names.head.activation,
+                                    .y = pass.head_mid,
                                     .y_stride = width},
                                    member);
     member.barrier();
@@ -439,8 +471,8 @@ void Executor::head(Pass& pass, Team::Member& member) const {
     member.barrier();
   }
   const int64_t outputs = weights_.head.output->info().outputs;
-  weights_.head.output->apply({.x = input, .x_stride = width, .rows = rows, .y = pass.logits, .y_stride = outputs},
-                              member);
+  weights_.head.output->apply(
+      {.x = input, .x_stride = width, .rows = rows, .y = pass.logits, .y_stride = outputs}, member);
 }
 
 }  // namespace tessera

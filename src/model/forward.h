@@ -20,8 +20,9 @@ struct ForwardInput {
   std::span<const int32_t> ids;       // [rows]
   std::span<const int32_t> type_ids;  // [rows], or empty: all 0
   const TokenLayout* layout = nullptr;
-  // [layer][sequence]: page tables that hold what came before and have pages for the new rows; the pass appends to
-  // them. Empty: there is nothing before, and keys and values live for the pass only.
+  // [layer][sequence]: page tables that hold what came before and have pages for the new rows; the
+  // pass appends to them. Empty: there is nothing before, and keys and values live for the pass
+  // only.
   std::span<PageTable* const> tables;
   HeadRows head_rows = HeadRows::kNone;
 };
@@ -29,8 +30,8 @@ struct ForwardInput {
 struct ForwardOutput {
   std::vector<float> logits;  // [head rows, width]
   int32_t width = 0;
-  // Set the pointers to receive [rows, hidden_size]: the last layer's states (after the final norm), or those of
-  // every layer with the embeddings first.
+  // Set the pointers to receive [rows, hidden_size]: the last layer's states (after the final
+  // norm), or those of every layer with the embeddings first.
   std::vector<float>* last_hidden = nullptr;
   std::vector<std::vector<float>>* all_hidden = nullptr;
 };
@@ -41,8 +42,10 @@ class Executor {
   Executor(const Architecture& architecture, const Weights& weights, const Plan& plan, Team& team);
 
   Status run(const ForwardInput& input, ForwardOutput& output);
-  // Scratch memory of a pass of this many rows in all, the longest of max_length rows against max_keys keys.
-  int64_t scratch_bytes(int64_t rows, int32_t max_length, int32_t max_keys, int64_t head_rows) const;
+  // Scratch memory of a pass of this many rows in all, the longest of max_length rows against
+  // max_keys keys.
+  int64_t scratch_bytes(int64_t rows, int32_t max_length, int32_t max_keys,
+                        int64_t head_rows) const;
 
  private:
   struct Pass;
@@ -57,7 +60,7 @@ class Executor {
 
   void embed(const Pass& pass, const Team::Member& member) const;
   void attention_block(Pass& pass, int32_t layer, Team::Member& member) const;
-  void rotate_and_append(Pass& pass, int32_t layer, const Team::Member& member) const;
+  void place_heads(Pass& pass, int32_t layer, const Team::Member& member) const;
   void ffn_block(Pass& pass, int32_t layer, Team::Member& member) const;
   void head(Pass& pass, Team::Member& member) const;
   void keep_hidden(const Pass& pass, size_t index, const Team::Member& member) const;

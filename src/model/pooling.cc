@@ -42,12 +42,13 @@ Status read_pooling(const std::string& path, SentenceEncoder& encoder) {
     const bool known = std::any_of(std::begin(kPoolingKeys), std::end(kPoolingKeys),
                                    [&](const PoolingKey& row) { return key == row.key; });
     if (used == Config::Truth::kYes && !known) {
-      return unsupported(fmt::format("{}: expected cls, max, mean, mean_sqrt_len or lasttoken pooling, found {}",
-                                     path, key));
+      return unsupported(fmt::format(
+          "{}: expected cls, max, mean, mean_sqrt_len or lasttoken pooling, found {}", path, key));
     }
   }
   for (const PoolingKey& row : kPoolingKeys) {
-    TESSERA_ASSIGN_OR_RETURN(const Config::Truth used, config.truth_or(row.key, Config::Truth::kNo));
+    TESSERA_ASSIGN_OR_RETURN(const Config::Truth used,
+                             config.truth_or(row.key, Config::Truth::kNo));
     if (used == Config::Truth::kYes) encoder.poolings.push_back(row.pooling);
   }
   if (encoder.poolings.empty()) {
@@ -60,9 +61,11 @@ Status read_limit(const std::string& path, SentenceEncoder& encoder) {
   if (!exists(path)) return {};
   TESSERA_ASSIGN_OR_RETURN(const Config config, Config::read(path));
   TESSERA_ASSIGN_OR_RETURN(const int64_t limit, config.integer_or("max_seq_length", 0, 0, 1 << 24));
-  TESSERA_ASSIGN_OR_RETURN(const Config::Truth lower, config.truth_or("do_lower_case", Config::Truth::kNo));
+  TESSERA_ASSIGN_OR_RETURN(const Config::Truth lower,
+                           config.truth_or("do_lower_case", Config::Truth::kNo));
   if (lower == Config::Truth::kYes) {
-    return unsupported(fmt::format("{}: do_lower_case: expected false, the only form that Tessera runs", path));
+    return unsupported(
+        fmt::format("{}: do_lower_case: expected false, the only form that Tessera runs", path));
   }
   encoder.max_tokens = static_cast<int32_t>(limit);
   return {};
@@ -71,10 +74,13 @@ Status read_limit(const std::string& path, SentenceEncoder& encoder) {
 Result<json> read_modules(const std::string& path) {
   TESSERA_ASSIGN_OR_RETURN(const std::string text, read_text_file(path, 1 << 20));
   json modules = json::parse(text, nullptr, false);
-  const bool well_formed = modules.is_array() && std::all_of(modules.begin(), modules.end(), [](const json& m) {
-    return m.is_object() && m.contains("type") && m["type"].is_string() && m.contains("path") && m["path"].is_string();
-  });
-  if (!well_formed) return invalid_input(fmt::format("{}: expected a list of modules with type and path", path));
+  const bool well_formed =
+      modules.is_array() && std::all_of(modules.begin(), modules.end(), [](const json& m) {
+        return m.is_object() && m.contains("type") && m["type"].is_string() && m.contains("path") &&
+               m["path"].is_string();
+      });
+  if (!well_formed)
+    return invalid_input(fmt::format("{}: expected a list of modules with type and path", path));
   return modules;
 }
 
@@ -91,11 +97,13 @@ Result<SentenceEncoder> read_sentence_encoder(const std::string& directory) {
     const std::string type = module["type"], folder = module["path"];
     const std::string name = type.substr(type.rfind('.') + 1);
     if (folder.find("..") != std::string::npos || folder.starts_with('/')) {
-      return invalid_input(fmt::format("{}: expected a path inside the directory, found \"{}\"", path, folder));
+      return invalid_input(
+          fmt::format("{}: expected a path inside the directory, found \"{}\"", path, folder));
     }
     if (name == "Transformer") {
       if (!folder.empty()) {
-        return unsupported(fmt::format("{}: expected the Transformer at path \"\", found \"{}\"", path, folder));
+        return unsupported(
+            fmt::format("{}: expected the Transformer at path \"\", found \"{}\"", path, folder));
       }
       TESSERA_RETURN_IF_ERROR(read_limit(directory + "/sentence_bert_config.json", encoder));
     } else if (name == "Pooling") {
@@ -103,17 +111,19 @@ Result<SentenceEncoder> read_sentence_encoder(const std::string& directory) {
     } else if (name == "Normalize") {
       encoder.normalise = Normalise::kYes;
     } else {
-      return unsupported(fmt::format("{}: expected modules Transformer, Pooling and Normalize, found \"{}\"", path,
-                                     type));
+      return unsupported(fmt::format(
+          "{}: expected modules Transformer, Pooling and Normalize, found \"{}\"", path, type));
     }
   }
   return encoder;
 }
 
-void SentenceEncoder::pool(const float* hidden, int64_t rows, int64_t hidden_size, float* target) const {
+void SentenceEncoder::pool(const float* hidden, int64_t rows, int64_t hidden_size,
+                           float* target) const {
   float* y = target;
   for (Pooling pooling : poolings) {
-    const float* copied = pooling == Pooling::kLastToken ? hidden + (rows - 1) * hidden_size : hidden;
+    const float* copied =
+        pooling == Pooling::kLastToken ? hidden + (rows - 1) * hidden_size : hidden;
     std::copy_n(copied, hidden_size, y);
     const bool sums = pooling == Pooling::kMean || pooling == Pooling::kMeanSqrtLength;
     for (int64_t r = 1; r < rows && (sums || pooling == Pooling::kMax); ++r) {
@@ -122,16 +132,19 @@ void SentenceEncoder::pool(const float* hidden, int64_t rows, int64_t hidden_siz
     }
     if (sums) {
       const double count = static_cast<double>(rows);
-      const float factor = static_cast<float>(1 / (pooling == Pooling::kMean ? count : std::sqrt(count)));
+      const float factor =
+          static_cast<float>(1 / (pooling == Pooling::kMean ? count : std::sqrt(count)));
       for (int64_t c = 0; c < hidden_size; ++c) y[c] *= factor;
     }
     y += hidden_size;
   }
   if (normalise == Normalise::kNo) return;
   double square = 0;
-  for (int64_t c = 0; c < width(hidden_size); ++c) square += static_cast<double>(target[c]) * target[c];
+  for (int64_t c = 0; c < width(hidden_size); ++c)
+    square += static_cast<double>(target[c]) * target[c];
   const double length = std::max(std::sqrt(square), 1e-12);
-  for (int64_t c = 0; c < width(hidden_size); ++c) target[c] = static_cast<float>(target[c] / length);
+  for (int64_t c = 0; c < width(hidden_size); ++c)
+    target[c] = static_cast<float>(target[c] / length);
 }
 
 }  // namespace tessera

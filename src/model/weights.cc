@@ -20,7 +20,9 @@ class Loader {
 
   Result<EmbeddingTable> table(const std::string& pattern, int64_t rows, int64_t width) {
     TESSERA_ASSIGN_OR_RETURN(const TensorView tensor, find(pattern, 0, {rows, width}));
-    EmbeddingTable table{.data = host_device().allocate(tensor.size_bytes), .dtype = tensor.dtype, .rows = rows,
+    EmbeddingTable table{.data = host_device().allocate(tensor.size_bytes),
+                         .dtype = tensor.dtype,
+                         .rows = rows,
                          .width = width};
     if (table.data.empty()) {
       return out_of_memory(fmt::format("cannot get {} bytes for {}", tensor.size_bytes, pattern));
@@ -46,8 +48,9 @@ class Loader {
   }
 
   // outputs: of each part of the stack.
-  Result<std::unique_ptr<Linear>> linear(const LinearNames& names, int64_t inputs, std::vector<int64_t> outputs,
-                                         DType stored, int32_t layer = 0) {
+  Result<std::unique_ptr<Linear>> linear(const LinearNames& names, int64_t inputs,
+                                         std::vector<int64_t> outputs, DType stored,
+                                         int32_t layer = 0) {
     // A fused tensor stands for the whole stack.
     if (names.weights.size() == 1) outputs = {sum(outputs)};
     DenseStack stack;
@@ -55,13 +58,14 @@ class Loader {
     std::vector<float> bias;
     for (size_t i = 0; i < names.weights.size(); ++i) {
       const bool output_rows = names.order == MatrixOrder::kOutputRows;
-      const std::vector<int64_t> shape =
-          output_rows ? std::vector<int64_t>{outputs[i], inputs} : std::vector<int64_t>{inputs, outputs[i]};
+      const std::vector<int64_t> shape = output_rows ? std::vector<int64_t>{outputs[i], inputs}
+                                                     : std::vector<int64_t>{inputs, outputs[i]};
       TESSERA_ASSIGN_OR_RETURN(const TensorView tensor, find(names.weights[i], layer, shape));
       sources.push_back(tensor);
       stack.push_back({tensor.data, tensor.dtype, shape[0], shape[1], names.order});
       if (!names.biases.empty()) {
-        TESSERA_ASSIGN_OR_RETURN(const std::vector<float> part, vector(names.biases[i], outputs[i], layer));
+        TESSERA_ASSIGN_OR_RETURN(const std::vector<float> part,
+                                 vector(names.biases[i], outputs[i], layer));
         bias.insert(bias.end(), part.begin(), part.end());
       }
     }
@@ -92,7 +96,8 @@ class Loader {
     return name;
   }
 
-  Result<TensorView> find(const std::string& pattern, int32_t layer, const std::vector<int64_t>& shape) {
+  Result<TensorView> find(const std::string& pattern, int32_t layer,
+                          const std::vector<int64_t>& shape) {
     std::string name = full_name(pattern, layer);
     if (!checkpoint_.has(name)) name = old_name(name);
     auto tensor = checkpoint_.tensor(name, shape);
@@ -121,19 +126,25 @@ class Loader {
   int64_t parameters_ = 0;
 };
 
-Result<LayerWeights> load_layer(Loader& loader, const Architecture& a, int32_t layer, DType stored) {
+Result<LayerWeights> load_layer(Loader& loader, const Architecture& a, int32_t layer,
+                                DType stored) {
   const LayerNames& names = a.names.layer;
   LayerWeights weights;
-  TESSERA_ASSIGN_OR_RETURN(weights.qkv, loader.linear(names.qkv, a.hidden_size,
-                                                      {a.query_width(), a.kv_width(), a.kv_width()}, stored, layer));
-  TESSERA_ASSIGN_OR_RETURN(weights.attention_output, loader.linear(names.attention_output, a.query_width(),
-                                                                   {a.hidden_size}, stored, layer));
-  const std::vector<int64_t> ffn_in = a.ffn == Ffn::kGated ? std::vector<int64_t>{a.ffn_size, a.ffn_size}
-                                                           : std::vector<int64_t>{a.ffn_size};
-  TESSERA_ASSIGN_OR_RETURN(weights.ffn_in, loader.linear(names.ffn_in, a.hidden_size, ffn_in, stored, layer));
-  TESSERA_ASSIGN_OR_RETURN(weights.ffn_out,
-                           loader.linear(names.ffn_out, a.ffn_size, {a.hidden_size}, stored, layer));
-  TESSERA_ASSIGN_OR_RETURN(weights.attention_norm, loader.norm(names.attention_norm, a.hidden_size, layer));
+  TESSERA_ASSIGN_OR_RETURN(
+      weights.qkv, loader.linear(names.qkv, a.hidden_size,
+                                 {a.query_width(), a.kv_width(), a.kv_width()}, stored, layer));
+  TESSERA_ASSIGN_OR_RETURN(
+      weights.attention_output,
+      loader.linear(names.attention_output, a.query_width(), {a.hidden_size}, stored, layer));
+  const std::vector<int64_t> ffn_in = a.ffn == Ffn::kGated
+                                          ? std::vector<int64_t>{a.ffn_size, a.ffn_size}
+                                          : std::vector<int64_t>{a.ffn_size};
+  TESSERA_ASSIGN_OR_RETURN(weights.ffn_in,
+                           loader.linear(names.ffn_in, a.hidden_size, ffn_in, stored, layer));
+  TESSERA_ASSIGN_OR_RETURN(
+      weights.ffn_out, loader.linear(names.ffn_out, a.ffn_size, {a.hidden_size}, stored, layer));
+  TESSERA_ASSIGN_OR_RETURN(weights.attention_norm,
+                           loader.norm(names.attention_norm, a.hidden_size, layer));
   TESSERA_ASSIGN_OR_RETURN(weights.ffn_norm, loader.norm(names.ffn_norm, a.hidden_size, layer));
   TESSERA_ASSIGN_OR_RETURN(weights.query_norm, loader.norm(names.query_norm, a.head_size, layer));
   TESSERA_ASSIGN_OR_RETURN(weights.key_norm, loader.norm(names.key_norm, a.head_size, layer));
@@ -153,8 +164,9 @@ int64_t head_outputs(const Architecture& a) {
 }
 
 // The output that shares the token embedding.
-Result<std::unique_ptr<Linear>> tied_output(Loader& loader, const Architecture& a, const EmbeddingTable& tokens,
-                                            DType stored, Team& team) {
+Result<std::unique_ptr<Linear>> tied_output(Loader& loader, const Architecture& a,
+                                            const EmbeddingTable& tokens, DType stored,
+                                            Team& team) {
   std::vector<float> bias;
   if (!a.names.head.output_bias.empty()) {
     TESSERA_ASSIGN_OR_RETURN(bias, loader.vector(a.names.head.output_bias, a.vocabulary_size));
@@ -163,14 +175,14 @@ Result<std::unique_ptr<Linear>> tied_output(Loader& loader, const Architecture& 
   return prepare_dense(stack, bias.empty() ? nullptr : bias.data(), stored, team);
 }
 
-Result<HeadWeights> load_head(Loader& loader, const Architecture& a, const EmbeddingTable& tokens, DType stored,
-                              Team& team) {
+Result<HeadWeights> load_head(Loader& loader, const Architecture& a, const EmbeddingTable& tokens,
+                              DType stored, Team& team) {
   HeadWeights head;
   if (a.head == Head::kNone) return head;
   const HeadNames& names = a.names.head;
   if (!names.transform.weights.empty()) {
-    TESSERA_ASSIGN_OR_RETURN(head.transform,
-                             loader.linear(names.transform, a.hidden_size, {a.hidden_size}, stored));
+    TESSERA_ASSIGN_OR_RETURN(
+        head.transform, loader.linear(names.transform, a.hidden_size, {a.hidden_size}, stored));
   }
   TESSERA_ASSIGN_OR_RETURN(head.norm, loader.norm(names.norm, a.hidden_size));
   if (names.output.weights.empty()) {
@@ -178,7 +190,8 @@ Result<HeadWeights> load_head(Loader& loader, const Architecture& a, const Embed
   } else {
     LinearNames output = names.output;
     if (!names.output_bias.empty()) output.biases = {names.output_bias};
-    TESSERA_ASSIGN_OR_RETURN(head.output, loader.linear(output, a.hidden_size, {head_outputs(a)}, stored));
+    TESSERA_ASSIGN_OR_RETURN(head.output,
+                             loader.linear(output, a.hidden_size, {head_outputs(a)}, stored));
   }
   return head;
 }
@@ -214,7 +227,8 @@ int64_t Weights::bytes() const {
     for (const auto* map : {&layer.qkv, &layer.attention_output, &layer.ffn_in, &layer.ffn_out}) {
       total += (*map)->info().bytes;
     }
-    for (const auto* norm : {&layer.attention_norm, &layer.ffn_norm, &layer.query_norm, &layer.key_norm}) {
+    for (const auto* norm :
+         {&layer.attention_norm, &layer.ffn_norm, &layer.query_norm, &layer.key_norm}) {
       total += bytes_of(*norm);
     }
   }
@@ -235,28 +249,32 @@ int64_t Weights::flops_per_token() const {
   return total;
 }
 
-Result<LoadedWeights> load_weights(const Checkpoint& checkpoint, const Architecture& a, const Plan& plan,
-                                   Team& team) {
+Result<LoadedWeights> load_weights(const Checkpoint& checkpoint, const Architecture& a,
+                                   const Plan& plan, Team& team) {
   Loader loader(checkpoint, a, team);
   LoadedWeights loaded;
   Weights& weights = loaded.weights;
-  TESSERA_ASSIGN_OR_RETURN(weights.tokens, loader.table(a.names.token_embedding, a.vocabulary_size, a.hidden_size));
+  TESSERA_ASSIGN_OR_RETURN(weights.tokens,
+                           loader.table(a.names.token_embedding, a.vocabulary_size, a.hidden_size));
   if (!a.names.position_embedding.empty()) {
-    TESSERA_ASSIGN_OR_RETURN(weights.positions, loader.table(a.names.position_embedding,
-                                                             a.max_positions + a.position_offset, a.hidden_size));
+    TESSERA_ASSIGN_OR_RETURN(weights.positions,
+                             loader.table(a.names.position_embedding,
+                                          a.max_positions + a.position_offset, a.hidden_size));
   }
   if (!a.names.type_embedding.empty()) {
-    TESSERA_ASSIGN_OR_RETURN(weights.types,
-                             loader.table(a.names.type_embedding, a.type_vocabulary_size, a.hidden_size));
+    TESSERA_ASSIGN_OR_RETURN(
+        weights.types, loader.table(a.names.type_embedding, a.type_vocabulary_size, a.hidden_size));
   }
-  TESSERA_ASSIGN_OR_RETURN(weights.embedding_norm, loader.norm(a.names.embedding_norm, a.hidden_size));
+  TESSERA_ASSIGN_OR_RETURN(weights.embedding_norm,
+                           loader.norm(a.names.embedding_norm, a.hidden_size));
   for (int32_t layer = 0; layer < a.layers; ++layer) {
     const DType stored = plan.layers[static_cast<size_t>(layer)].weights;
     TESSERA_ASSIGN_OR_RETURN(LayerWeights loaded_layer, load_layer(loader, a, layer, stored));
     weights.layers.push_back(std::move(loaded_layer));
   }
   TESSERA_ASSIGN_OR_RETURN(weights.final_norm, loader.norm(a.names.final_norm, a.hidden_size));
-  TESSERA_ASSIGN_OR_RETURN(weights.head, load_head(loader, a, weights.tokens, plan.head_weights, team));
+  TESSERA_ASSIGN_OR_RETURN(weights.head,
+                           load_head(loader, a, weights.tokens, plan.head_weights, team));
   loaded.parameters = loader.parameters();
   return loaded;
 }

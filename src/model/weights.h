@@ -70,8 +70,8 @@ struct LoadedWeights {
   int64_t parameters = 0;
 };
 
-// Reads every tensor that the architecture names, checks its shape, prepares it as the plan says, and gives the
-// source's pages back as it goes, so that memory peaks near the prepared size.
+// Reads every tensor that the architecture names, checks its shape, prepares it as the plan says,
+// and gives the source's pages back as it goes, so that memory peaks near the prepared size.
 Result<LoadedWeights> load_weights(const Checkpoint& checkpoint, const Architecture& architecture,
                                    const Plan& plan, Team& team);
 

@@ -11,8 +11,9 @@ using nlohmann::json;
 
 constexpr int kVersion = 1;
 
-// Up to here a block of query rows and its whole score row stay in L2 and one softmax pass is cheaper than the
-// rescaling of an online one. Measured by the benchmark of src/attention on one core; see docs/decisions.md.
+// Up to here a block of query rows and its whole score row stay in L2 and one softmax pass is
+// cheaper than the rescaling of an online one. Measured by the benchmark of src/attention on one
+// core; see docs/decisions.md.
 constexpr int32_t kOnTheFlyKeys = 512;
 
 const AttentionMethod* method(std::string_view name) { return find_attention_method(name); }
@@ -43,13 +44,15 @@ DType weights_from(const json& value) {
 int32_t integer_from(const json& object, const char* key, int32_t least, int32_t most) {
   const json value = object.value(key, json());
   if (!value.is_number_integer() || value < least || value > most) {
-    throw BadPlan{fmt::format("{}: expected an integer from {} to {}, found {}", key, least, most, value.dump())};
+    throw BadPlan{fmt::format("{}: expected an integer from {} to {}, found {}", key, least, most,
+                              value.dump())};
   }
   return value;
 }
 
 std::vector<AttentionRule> rules_from(const json& list) {
-  if (!list.is_array() || list.empty()) throw BadPlan{"attention: expected a list of rules, found " + list.dump()};
+  if (!list.is_array() || list.empty())
+    throw BadPlan{"attention: expected a list of rules, found " + list.dump()};
   std::vector<AttentionRule> rules;
   for (const json& entry : list) {
     AttentionRule rule;
@@ -64,7 +67,8 @@ std::vector<AttentionRule> rules_from(const json& list) {
     }
     const bool last = rules.size() + 1 == list.size();
     if (!last) rule.up_to_keys = integer_from(entry, "up_to_keys", 1, INT32_MAX);
-    if (last && entry.contains("up_to_keys")) throw BadPlan{"attention: expected the last rule without up_to_keys"};
+    if (last && entry.contains("up_to_keys"))
+      throw BadPlan{"attention: expected the last rule without up_to_keys"};
     rule.why = "forced by the plan";
     rules.push_back(std::move(rule));
   }
@@ -83,10 +87,11 @@ Plan parse(const json& root, int32_t layers) {
     const int32_t first = integer_from(entry, "first", 0, layers - 1);
     const int32_t last = integer_from(entry, "last", first, layers - 1);
     if (first != static_cast<int32_t>(plan.layers.size())) {
-      throw BadPlan{fmt::format("layers: expected an entry that starts at layer {}, found {}", plan.layers.size(),
-                                first)};
+      throw BadPlan{fmt::format("layers: expected an entry that starts at layer {}, found {}",
+                                plan.layers.size(), first)};
     }
-    const LayerPlan layer{weights_from(entry.value("weights", json("f32"))), rules_from(entry.at("attention"))};
+    const LayerPlan layer{weights_from(entry.value("weights", json("f32"))),
+                          rules_from(entry.at("attention"))};
     plan.layers.insert(plan.layers.end(), static_cast<size_t>(last - first + 1), layer);
   }
   if (static_cast<int32_t>(plan.layers.size()) != layers) {
@@ -109,7 +114,8 @@ Plan choose_plan(const PlanRequest& request) {
   LayerPlan layer;
   layer.weights = request.weights;
   layer.attention = {
-      {kOnTheFlyKeys, method("on_the_fly"), fmt::format("a score row of {} keys stays in L2", kOnTheFlyKeys)},
+      {kOnTheFlyKeys, method("on_the_fly"),
+       fmt::format("a score row of {} keys stays in L2", kOnTheFlyKeys)},
       {0, method("flash"), "longer rows leave L2, so the softmax is online"},
   };
   return {.threads = request.threads,
@@ -121,7 +127,8 @@ Plan choose_plan(const PlanRequest& request) {
 std::string plan_to_json(const Plan& plan) {
   json layers = json::array();
   for (size_t i = 0; i < plan.layers.size(); ++i) {
-    json entry = {{"weights", dtype_name(plan.layers[i].weights)}, {"attention", to_json(plan.layers[i].attention)}};
+    json entry = {{"weights", dtype_name(plan.layers[i].weights)},
+                  {"attention", to_json(plan.layers[i].attention)}};
     if (!layers.empty() && layers.back()["weights"] == entry["weights"] &&
         layers.back()["attention"] == entry["attention"]) {
       layers.back()["last"] = i;
@@ -147,7 +154,8 @@ Result<Plan> plan_from_json(const std::string& text, const std::string& source, 
   } catch (const BadPlan& bad) {
     return invalid_input(fmt::format("{}: {}", source, bad.message));
   } catch (const json::exception& error) {
-    return invalid_input(fmt::format("{}: expected a plan in JSON, found: {}", source, error.what()));
+    return invalid_input(
+        fmt::format("{}: expected a plan in JSON, found: {}", source, error.what()));
   }
 }
 

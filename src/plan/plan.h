@@ -10,8 +10,8 @@
 
 namespace tessera {
 
-// The attention method for sequences of at most up_to_keys keys; rules stand in ascending order, the last is
-// unlimited.
+// The attention method for sequences of at most up_to_keys keys; rules stand in ascending order,
+// the last is unlimited.
 struct AttentionRule {
   int32_t up_to_keys = 0;  // 0: no limit
   const AttentionMethod* method = nullptr;
@@ -44,9 +44,10 @@ struct PlanRequest {
 // The fastest exact choice by the cost model and the crossovers in plan.cc.
 Plan choose_plan(const PlanRequest& request);
 
-// A plan is JSON: {"version": 1, "threads": 2, "head_weights": "f32", "layers": [{"first": 0, "last": 5, "weights":
-// "f32", "attention": [{"up_to_keys": 512, "method": "on_the_fly", "why": ...}, {"method": "flash", ...}]}]}; equal
-// neighbours are one entry, and every layer stands in exactly one. Other keys are ignored.
+// A plan is JSON: {"version": 1, "threads": 2, "head_weights": "f32", "layers": [{"first": 0,
+// "last": 5, "weights": "f32", "attention": [{"up_to_keys": 512, "method": "on_the_fly", "why":
+// ...}, {"method": "flash", ...}]}]}; equal neighbours are one entry, and every layer stands in
+// exactly one. Other keys are ignored.
 std::string plan_to_json(const Plan& plan);
 Result<Plan> plan_from_json(const std::string& json, const std::string& source, int32_t layers);
 

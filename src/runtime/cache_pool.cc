@@ -12,12 +12,14 @@ CachePool::CachePool(PageShape shape, int64_t limit_bytes, Device& device)
 
 Result<float*> CachePool::take_page() {
   if (bytes_in_use() + page_bytes_ > limit_bytes_) {
-    return out_of_memory(fmt::format("the cache of keys and values is full: {} of {} bytes are in use",
-                                     bytes_in_use(), limit_bytes_));
+    return out_of_memory(
+        fmt::format("the cache of keys and values is full: {} of {} bytes are in use",
+                    bytes_in_use(), limit_bytes_));
   }
   if (free_.empty()) {
     Buffer memory = device_->allocate(static_cast<size_t>(page_bytes_));
-    if (memory.empty()) return out_of_memory(fmt::format("cannot get a cache page of {} bytes", page_bytes_));
+    if (memory.empty())
+      return out_of_memory(fmt::format("cannot get a cache page of {} bytes", page_bytes_));
     float* data = memory.as<float>();
     pages_[data].memory = std::move(memory);
     free_.push_back(data);

@@ -11,8 +11,8 @@
 
 namespace tessera {
 
-// Pages of keys and values for every sequence and layer, within a limit of bytes. A page may be shared by several
-// tables until one of them writes to it. Not thread-safe.
+// Pages of keys and values for every sequence and layer, within a limit of bytes. A page may be
+// shared by several tables until one of them writes to it. Not thread-safe.
 class CachePool {
  public:
   CachePool(PageShape shape, int64_t limit_bytes, Device& device = host_device());

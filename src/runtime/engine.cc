@@ -16,7 +16,8 @@
 namespace tessera {
 namespace {
 
-// Rows of a prompt that one pass takes: enough to fill every core, few enough for small scratch memory.
+// Rows of a prompt that one pass takes: enough to fill every core, few enough for small scratch
+// memory.
 constexpr int32_t kPromptRows = 512;
 // Memory that the cache leaves to everything else.
 constexpr int64_t kReserveBytes = int64_t{256} << 20;
@@ -56,13 +57,16 @@ struct Running {
 
 struct Engine::State {
   State(std::shared_ptr<Model> loaded, int64_t cache_bytes)
-      : model(std::move(loaded)), pool(model->state().architecture.attention_shape(0).pages, cache_bytes) {}
+      : model(std::move(loaded)),
+        pool(model->state().architecture.attention_shape(0).pages, cache_bytes) {}
 
   const Architecture& architecture() const { return model->state().architecture; }
   int64_t pages_bytes(int64_t tokens) const {
-    return architecture().layers * int64_t{pages_for(static_cast<int32_t>(tokens))} * pool.page_bytes();
+    return architecture().layers * int64_t{pages_for(static_cast<int32_t>(tokens))} *
+           pool.page_bytes();
   }
-  Status pass(const std::vector<std::pair<Running*, int32_t>>& parts, HeadRows head_rows, ForwardOutput& output);
+  Status pass(const std::vector<std::pair<Running*, int32_t>>& parts, HeadRows head_rows,
+              ForwardOutput& output);
   Status run_prompt_heads();
   Event advance(Running& running, std::span<const float> logits);
   void finish(Running& running);
@@ -79,36 +83,41 @@ Engine::~Engine() = default;
 bool Engine::idle() const { return state_->running.empty(); }
 int64_t Engine::cache_bytes_in_use() const { return state_->pool.bytes_in_use(); }
 
-Result<std::unique_ptr<Engine>> Engine::create(std::shared_ptr<Model> model, const Options& options) {
+Result<std::unique_ptr<Engine>> Engine::create(std::shared_ptr<Model> model,
+                                               const Options& options) {
   const Architecture& a = model->state().architecture;
   if (!a.is_decoder() || a.head != Head::kCausalLm) {
-    return unsupported(fmt::format("expected a model with a causal language-model head to generate with, found {} ({})",
-                                   a.class_name.empty() ? a.family : a.class_name,
-                                   a.is_decoder() ? "a decoder without one" : "an encoder"));
+    return unsupported(fmt::format(
+        "expected a model with a causal language-model head to generate with, found {} ({})",
+        a.class_name.empty() ? a.family : a.class_name,
+        a.is_decoder() ? "a decoder without one" : "an encoder"));
   }
-  const int64_t limit = options.cache_bytes > 0 ? options.cache_bytes
-                                                : std::max<int64_t>(available_memory_bytes() - kReserveBytes, 0);
+  const int64_t limit = options.cache_bytes > 0
+                            ? options.cache_bytes
+                            : std::max<int64_t>(available_memory_bytes() - kReserveBytes, 0);
   return std::unique_ptr<Engine>(new Engine(std::make_unique<State>(std::move(model), limit)));
 }
 
 Result<int64_t> Engine::submit(Request request) {
   const Architecture& a = state_->architecture();
   if (request.max_new_tokens < 1) {
-    return invalid_input(fmt::format("max_new_tokens: expected at least 1, found {}", request.max_new_tokens));
+    return invalid_input(
+        fmt::format("max_new_tokens: expected at least 1, found {}", request.max_new_tokens));
   }
   TESSERA_RETURN_IF_ERROR(check_sampling(request.sampling));
   TESSERA_RETURN_IF_ERROR(check_sequence(a, {request.prompt_ids, {}}, "prompt"));
   const int64_t total = positions_of(request);
   if (total > a.max_positions) {
-    return invalid_input(fmt::format("the prompt has {} tokens and {} new ones were asked for, which takes {} positions: "
-                                     "more than the model's context of {}",
-                                     request.prompt_ids.size(), request.max_new_tokens, total, a.max_positions));
+    return invalid_input(fmt::format(
+        "the prompt has {} tokens and {} new ones were asked for, which takes {} positions: "
+        "more than the model's context of {}",
+        request.prompt_ids.size(), request.max_new_tokens, total, a.max_positions));
   }
   const int64_t bytes = state_->pages_bytes(total);
   if (state_->promised_bytes + bytes > state_->pool.limit_bytes()) {
-    return out_of_memory(fmt::format("{} tokens need {} bytes of cache, but only {} of {} are free", total, bytes,
-                                     state_->pool.limit_bytes() - state_->promised_bytes,
-                                     state_->pool.limit_bytes()));
+    return out_of_memory(fmt::format(
+        "{} tokens need {} bytes of cache, but only {} of {} are free", total, bytes,
+        state_->pool.limit_bytes() - state_->promised_bytes, state_->pool.limit_bytes()));
   }
   state_->promised_bytes += bytes;
   if (!request.ignore_end) {
@@ -130,8 +139,8 @@ Result<int64_t> Engine::submit(Request request) {
 }
 
 // Runs the next `count` tokens of each part through the model.
-Status Engine::State::pass(const std::vector<std::pair<Running*, int32_t>>& parts, HeadRows head_rows,
-                           ForwardOutput& output) {
+Status Engine::State::pass(const std::vector<std::pair<Running*, int32_t>>& parts,
+                           HeadRows head_rows, ForwardOutput& output) {
   TokenLayout layout;
   std::vector<int32_t> ids;
   std::vector<PageTable*> tables;
@@ -213,7 +222,8 @@ Result<std::vector<Event>> Engine::step() {
     return out_of_memory("not enough memory for the next step");
   }
   std::erase_if(state.running, [&](Running& each) {
-    const auto own = std::find_if(events.begin(), events.end(), [&](const Event& e) { return e.request == each.number; });
+    const auto own = std::find_if(events.begin(), events.end(),
+                                  [&](const Event& e) { return e.request == each.number; });
     const bool finished = own != events.end() && own->finished != FinishReason::kNone;
     if (finished) state.finish(each);
     return finished;
@@ -231,7 +241,8 @@ Result<Generation> generate(std::shared_ptr<Model> model, Request request,
   const auto seconds_since = [](Clock::time_point start) {
     return std::chrono::duration<double>(Clock::now() - start).count();
   };
-  TESSERA_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, Engine::create(std::move(model), {}));
+  TESSERA_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine,
+                           Engine::create(std::move(model), {}));
   const Clock::time_point start = Clock::now();
   TESSERA_ASSIGN_OR_RETURN(const int64_t number, engine->submit(std::move(request)));
   Generation generation;

@@ -15,7 +15,8 @@ namespace {
 
 using nlohmann::json;
 
-// Rows of one pass over a large batch: enough to fill every core, small enough to stay near the caches.
+// Rows of one pass over a large batch: enough to fill every core, small enough to stay near the
+// caches.
 constexpr int64_t kRowsPerPass = 4096;
 
 DType largest_dtype(const Checkpoint& checkpoint) {
@@ -31,12 +32,14 @@ DType largest_dtype(const Checkpoint& checkpoint) {
   return dtype;
 }
 
-Result<Plan> make_plan(const Checkpoint& checkpoint, const Architecture& architecture, const LoadOptions& options) {
+Result<Plan> make_plan(const Checkpoint& checkpoint, const Architecture& architecture,
+                       const LoadOptions& options) {
   const int threads =
       options.threads < 1 ? usable_cpus() : std::min(options.threads, usable_cpus());
   if (!options.plan_file.empty()) {
     TESSERA_ASSIGN_OR_RETURN(const std::string text, read_text_file(options.plan_file, 16 << 20));
-    TESSERA_ASSIGN_OR_RETURN(Plan plan, plan_from_json(text, options.plan_file, architecture.layers));
+    TESSERA_ASSIGN_OR_RETURN(Plan plan,
+                             plan_from_json(text, options.plan_file, architecture.layers));
     plan.threads = options.threads < 1 ? std::min(plan.threads, usable_cpus()) : threads;
     return plan;
   }
@@ -47,9 +50,10 @@ Result<Plan> make_plan(const Checkpoint& checkpoint, const Architecture& archite
   switch (options.weights) {
     case WeightType::kAuto:
       request.weights = found == DType::kBF16 ? DType::kBF16 : DType::kF32;
-      request.weights_why = found == DType::kBF16   ? "the checkpoint holds bf16, which is kept and widened exactly"
-                            : found == DType::kF16 ? "the checkpoint holds f16, which f32 keeps exactly"
-                                                   : "the checkpoint holds f32";
+      request.weights_why =
+          found == DType::kBF16  ? "the checkpoint holds bf16, which is kept and widened exactly"
+          : found == DType::kF16 ? "the checkpoint holds f16, which f32 keeps exactly"
+                                 : "the checkpoint holds f32";
       break;
     case WeightType::kF32:
       request.weights_why = "asked for";
@@ -93,7 +97,8 @@ ModelInfo make_info(const Checkpoint& checkpoint, const Model::State& state, int
   return info;
 }
 
-Result<std::unique_ptr<Model::State>> load_state(const std::string& directory, const LoadOptions& options) {
+Result<std::unique_ptr<Model::State>> load_state(const std::string& directory,
+                                                 const LoadOptions& options) {
   TESSERA_ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::open(directory));
   auto state = std::make_unique<Model::State>();
   TESSERA_ASSIGN_OR_RETURN(state->architecture, read_architecture(checkpoint));
@@ -102,31 +107,37 @@ Result<std::unique_ptr<Model::State>> load_state(const std::string& directory, c
   if (state->sentence_encoder.declared) state->architecture.head = Head::kNone;
   for (int32_t layer = 0; layer < state->architecture.layers; ++layer) {
     const AttentionShape shape = state->architecture.attention_shape(layer);
-    for (const AttentionMethod* method : attention_methods()) TESSERA_RETURN_IF_ERROR(method->check(shape));
+    for (const AttentionMethod* method : attention_methods())
+      TESSERA_RETURN_IF_ERROR(method->check(shape));
   }
   TESSERA_ASSIGN_OR_RETURN(state->plan, make_plan(checkpoint, state->architecture, options));
   auto tokenizer = Tokenizer::open(directory);
-  if (!tokenizer.ok() && tokenizer.status().code() != StatusCode::kNotFound) return tokenizer.status();
+  if (!tokenizer.ok() && tokenizer.status().code() != StatusCode::kNotFound)
+    return tokenizer.status();
   if (tokenizer.ok()) state->tokenizer = std::move(tokenizer).value();
   state->team = std::make_unique<Team>(state->plan.threads);
-  TESSERA_ASSIGN_OR_RETURN(LoadedWeights loaded,
-                           load_weights(checkpoint, state->architecture, state->plan, *state->team));
+  TESSERA_ASSIGN_OR_RETURN(LoadedWeights loaded, load_weights(checkpoint, state->architecture,
+                                                              state->plan, *state->team));
   state->weights = std::move(loaded.weights);
-  state->executor = std::make_unique<Executor>(state->architecture, state->weights, state->plan, *state->team);
+  state->executor =
+      std::make_unique<Executor>(state->architecture, state->weights, state->plan, *state->team);
   state->info = make_info(checkpoint, *state, loaded.parameters);
   return state;
 }
 
-// Runs a batch in passes of about kRowsPerPass rows and hands each to `take` with the index of its first sequence.
+// Runs a batch in passes of about kRowsPerPass rows and hands each to `take` with the index of its
+// first sequence.
 template <typename Configure, typename Take>
-Status run_in_passes(Model::State& state, const std::vector<TokenSequence>& batch, Configure configure, Take take) {
+Status run_in_passes(Model::State& state, const std::vector<TokenSequence>& batch,
+                     Configure configure, Take take) {
   for (size_t first = 0; first < batch.size();) {
     TokenLayout layout;
     std::vector<int32_t> ids, type_ids;
     size_t next = first;
     bool typed = false;
     while (next < batch.size() &&
-           (next == first || layout.rows() + static_cast<int64_t>(batch[next].ids.size()) <= kRowsPerPass)) {
+           (next == first ||
+            layout.rows() + static_cast<int64_t>(batch[next].ids.size()) <= kRowsPerPass)) {
       const TokenSequence& sequence = batch[next++];
       layout.append(static_cast<int32_t>(sequence.ids.size()), 0);
       ids.insert(ids.end(), sequence.ids.begin(), sequence.ids.end());
@@ -169,23 +180,30 @@ void append(std::vector<float>& target, const std::vector<float>& part) {
 }
 
 json linear_json(const LinearInfo& info) {
-  return {{"format", info.format}, {"kernel", info.kernel},   {"inputs", info.inputs},
-          {"outputs", info.outputs}, {"bytes", info.bytes}, {"flops_per_row", info.flops_per_row},
+  return {{"format", info.format},
+          {"kernel", info.kernel},
+          {"inputs", info.inputs},
+          {"outputs", info.outputs},
+          {"bytes", info.bytes},
+          {"flops_per_row", info.flops_per_row},
           {"dense_flops_per_row", info.dense_flops_per_row}};
 }
 
 }  // namespace
 
-Status check_sequence(const Architecture& architecture, const TokenSequence& sequence, const std::string& name) {
+Status check_sequence(const Architecture& architecture, const TokenSequence& sequence,
+                      const std::string& name) {
   const size_t length = sequence.ids.size();
-  if (length == 0) return invalid_input(fmt::format("{}: expected at least one token, found none", name));
+  if (length == 0)
+    return invalid_input(fmt::format("{}: expected at least one token, found none", name));
   if (length > static_cast<size_t>(architecture.max_positions)) {
-    return invalid_input(fmt::format("{}: expected at most {} tokens, the model's context, found {}", name,
-                                     architecture.max_positions, length));
+    return invalid_input(
+        fmt::format("{}: expected at most {} tokens, the model's context, found {}", name,
+                    architecture.max_positions, length));
   }
   if (!sequence.type_ids.empty() && sequence.type_ids.size() != length) {
-    return invalid_input(
-        fmt::format("{}: expected {} type ids, one a token, found {}", name, length, sequence.type_ids.size()));
+    return invalid_input(fmt::format("{}: expected {} type ids, one a token, found {}", name,
+                                     length, sequence.type_ids.size()));
   }
   const int32_t types = std::max(1, architecture.type_vocabulary_size);
   for (size_t i = 0; i < length; ++i) {
@@ -194,8 +212,8 @@ Status check_sequence(const Architecture& architecture, const TokenSequence& seq
                                        architecture.vocabulary_size - 1, sequence.ids[i], i));
     }
     if (!sequence.type_ids.empty() && (sequence.type_ids[i] < 0 || sequence.type_ids[i] >= types)) {
-      return invalid_input(fmt::format("{}: expected type ids from 0 to {}, found {} at token {}", name, types - 1,
-                                       sequence.type_ids[i], i));
+      return invalid_input(fmt::format("{}: expected type ids from 0 to {}, found {} at token {}",
+                                       name, types - 1, sequence.type_ids[i], i));
     }
   }
   return {};
@@ -209,7 +227,8 @@ int32_t Model::embedding_size() const {
   return static_cast<int32_t>(state_->sentence_encoder.width(state_->architecture.hidden_size));
 }
 
-Result<std::shared_ptr<Model>> Model::load(const std::string& directory, const LoadOptions& options) {
+Result<std::shared_ptr<Model>> Model::load(const std::string& directory,
+                                           const LoadOptions& options) {
   try {
     TESSERA_ASSIGN_OR_RETURN(std::unique_ptr<State> state, load_state(directory, options));
     return std::shared_ptr<Model>(new Model(std::move(state)));
@@ -220,7 +239,8 @@ Result<std::shared_ptr<Model>> Model::load(const std::string& directory, const L
 
 Result<TokenSequence> Model::tokenize(const std::string& text) const {
   if (state_->tokenizer == nullptr) {
-    return not_found(fmt::format("{} has no tokenizer.json: give token ids instead of text", state_->info.directory));
+    return not_found(fmt::format("{} has no tokenizer.json: give token ids instead of text",
+                                 state_->info.directory));
   }
   TESSERA_ASSIGN_OR_RETURN(Encoding encoding, state_->tokenizer->encode(text, SpecialTokens::kAdd));
   return TokenSequence{std::move(encoding.ids), std::move(encoding.type_ids)};
@@ -228,12 +248,14 @@ Result<TokenSequence> Model::tokenize(const std::string& text) const {
 
 Result<std::string> Model::detokenize(const std::vector<int32_t>& ids) const {
   if (state_->tokenizer == nullptr) {
-    return not_found(fmt::format("{} has no tokenizer.json: ids have no text", state_->info.directory));
+    return not_found(
+        fmt::format("{} has no tokenizer.json: ids have no text", state_->info.directory));
   }
   return state_->tokenizer->decode(ids, DecodeSpecial::kSkip);
 }
 
-Result<ForwardResult> Model::forward(const std::vector<TokenSequence>& batch, const ForwardOptions& options) {
+Result<ForwardResult> Model::forward(const std::vector<TokenSequence>& batch,
+                                     const ForwardOptions& options) {
   const Architecture& a = state_->architecture;
   TESSERA_RETURN_IF_ERROR(check_batch(a, batch));
   ForwardResult result;
@@ -248,8 +270,8 @@ Result<ForwardResult> Model::forward(const std::vector<TokenSequence>& batch, co
       input.head_rows = head_rows(a);
       if (options.hidden_states) output.all_hidden = &hidden;
     };
-    TESSERA_RETURN_IF_ERROR(
-        run_in_passes(*state_, batch, configure, [&](size_t, const TokenLayout&, const ForwardOutput& output) {
+    TESSERA_RETURN_IF_ERROR(run_in_passes(
+        *state_, batch, configure, [&](size_t, const TokenLayout&, const ForwardOutput& output) {
           append(result.logits, output.logits);
           result.logits_width = output.width;
           for (size_t i = 0; i < hidden.size(); ++i) append(result.hidden_states[i], hidden[i]);
@@ -263,15 +285,18 @@ Result<ForwardResult> Model::forward(const std::vector<TokenSequence>& batch, co
       result.logits_width = 0;
     }
   } catch (const std::bad_alloc&) {
-    return out_of_memory(fmt::format("not enough memory for the results of {} tokens", result.offsets.back()));
+    return out_of_memory(
+        fmt::format("not enough memory for the results of {} tokens", result.offsets.back()));
   }
   return result;
 }
 
-Result<std::vector<float>> Model::embed(const std::vector<TokenSequence>& batch, int64_t* truncated) {
+Result<std::vector<float>> Model::embed(const std::vector<TokenSequence>& batch,
+                                        int64_t* truncated) {
   const Architecture& a = state_->architecture;
   const SentenceEncoder& encoder = state_->sentence_encoder;
-  const int32_t limit = encoder.max_tokens > 0 ? std::min(encoder.max_tokens, a.max_positions) : a.max_positions;
+  const int32_t limit =
+      encoder.max_tokens > 0 ? std::min(encoder.max_tokens, a.max_positions) : a.max_positions;
   std::vector<TokenSequence> cut = batch;
   for (TokenSequence& sequence : cut) {
     const size_t length = static_cast<size_t>(limit);
@@ -291,14 +316,16 @@ Result<std::vector<float>> Model::embed(const std::vector<TokenSequence>& batch,
         *state_, cut, [&](ForwardInput&, ForwardOutput& output) { output.last_hidden = &hidden; },
         [&](size_t first, const TokenLayout& layout, const ForwardOutput&) {
           for (int64_t s = 0; s < layout.sequences(); ++s) {
-            encoder.pool(hidden.data() + int64_t{layout.offsets[static_cast<size_t>(s)]} * a.hidden_size,
-                         layout.length(s), a.hidden_size,
-                         vectors.data() + (static_cast<int64_t>(first) + s) * width);
+            encoder.pool(
+                hidden.data() + int64_t{layout.offsets[static_cast<size_t>(s)]} * a.hidden_size,
+                layout.length(s), a.hidden_size,
+                vectors.data() + (static_cast<int64_t>(first) + s) * width);
           }
         }));
     return vectors;
   } catch (const std::bad_alloc&) {
-    return out_of_memory(fmt::format("not enough memory for the embeddings of {} texts", cut.size()));
+    return out_of_memory(
+        fmt::format("not enough memory for the embeddings of {} texts", cut.size()));
   }
 }
 
@@ -311,7 +338,8 @@ std::string Model::plan_json() const {
                        {"ffn_in", linear_json(layer.ffn_in->info())},
                        {"ffn_out", linear_json(layer.ffn_out->info())}};
   }
-  if (state_->weights.head.output != nullptr) plan["head"] = linear_json(state_->weights.head.output->info());
+  if (state_->weights.head.output != nullptr)
+    plan["head"] = linear_json(state_->weights.head.output->info());
   return plan.dump();
 }
 

@@ -15,7 +15,8 @@
 
 namespace tessera {
 
-// What a loaded model is made of. The executor refers to its neighbours, so a state stays where it is.
+// What a loaded model is made of. The executor refers to its neighbours, so a state stays where it
+// is.
 struct Model::State {
   Architecture architecture;
   Plan plan;
@@ -27,7 +28,9 @@ struct Model::State {
   ModelInfo info;
 };
 
-// Checks a sequence against vocabulary, type vocabulary and context; `name` stands for it in the message.
-Status check_sequence(const Architecture& architecture, const TokenSequence& sequence, const std::string& name);
+// Checks a sequence against vocabulary, type vocabulary and context; `name` stands for it in the
+// message.
+Status check_sequence(const Architecture& architecture, const TokenSequence& sequence,
+                      const std::string& name);
 
 }  // namespace tessera

@@ -10,13 +10,15 @@ namespace tessera {
 
 Status check_sampling(const Sampling& sampling) {
   if (!(sampling.temperature >= 0 && std::isfinite(sampling.temperature))) {
-    return invalid_input(fmt::format("temperature: expected a number >= 0, found {}", sampling.temperature));
+    return invalid_input(
+        fmt::format("temperature: expected a number >= 0, found {}", sampling.temperature));
   }
   if (sampling.top_k < 0) {
     return invalid_input(fmt::format("top_k: expected an integer >= 0, found {}", sampling.top_k));
   }
   if (!(sampling.top_p > 0 && sampling.top_p <= 1)) {
-    return invalid_input(fmt::format("top_p: expected a number in (0, 1], found {}", sampling.top_p));
+    return invalid_input(
+        fmt::format("top_p: expected a number in (0, 1], found {}", sampling.top_p));
   }
   return {};
 }
@@ -34,7 +36,8 @@ int32_t Sampler::next(std::span<const float> logits) {
     return x != y ? x > y : a < b;
   };
   if (sampling_.top_k > 0 && static_cast<size_t>(sampling_.top_k) < candidates_.size()) {
-    std::nth_element(candidates_.begin(), candidates_.begin() + sampling_.top_k, candidates_.end(), before);
+    std::nth_element(candidates_.begin(), candidates_.begin() + sampling_.top_k, candidates_.end(),
+                     before);
     candidates_.resize(static_cast<size_t>(sampling_.top_k));
   }
   if (sampling_.top_p < 1) std::sort(candidates_.begin(), candidates_.end(), before);

@@ -14,9 +14,9 @@
 #include "tessera/engine.h"
 #include "tessera/evaluate.h"
 
-// Every model of the reference outputs against transformers: logits and hidden states within 1e-4 of the largest
-// reference value, greedy continuations identical; on every instruction set, with every attention method, and
-// independent of the number of threads.
+// Every model of the reference outputs against transformers: logits and hidden states within 1e-4
+// of the largest reference value, greedy continuations identical; on every instruction set, with
+// every attention method, and independent of the number of threads.
 namespace tessera {
 namespace {
 
@@ -43,24 +43,29 @@ std::vector<std::string> golden_models() {
 
 const float* floats(const TensorView& tensor) { return static_cast<const float*>(tensor.data); }
 
-// The part of an expected tensor that stands for real tokens: rows of a batch case behind the mask are skipped.
-void compare(const std::string& name, const TensorView& expected, const TensorView& found, const json& mask) {
+// The part of an expected tensor that stands for real tokens: rows of a batch case behind the mask
+// are skipped.
+void compare(const std::string& name, const TensorView& expected, const TensorView& found,
+             const json& mask) {
   ASSERT_EQ(expected.shape, found.shape) << name;
   const auto& shape = expected.shape;
   int64_t count = 1;
   for (int64_t extent : shape) count *= extent;
-  const bool per_token = !mask.is_null() && shape.size() >= 2 &&
-                         shape[1] == static_cast<int64_t>(mask[0].size());
+  const bool per_token =
+      !mask.is_null() && shape.size() >= 2 && shape[1] == static_cast<int64_t>(mask[0].size());
   const int64_t inner = per_token ? count / (shape[0] * shape[1]) : count;
   double largest = 0, difference = 0;
   for (int64_t i = 0; i < count; ++i) {
     const int64_t token = per_token ? i / inner : 0;
-    if (per_token && mask[static_cast<size_t>(token / shape[1])][static_cast<size_t>(token % shape[1])] == 0) continue;
+    if (per_token &&
+        mask[static_cast<size_t>(token / shape[1])][static_cast<size_t>(token % shape[1])] == 0)
+      continue;
     float e, f;
     std::memcpy(&e, floats(expected) + i, sizeof(e));
     std::memcpy(&f, floats(found) + i, sizeof(f));
     largest = std::max(largest, std::abs(static_cast<double>(e)));
-    difference = std::max(difference, std::isfinite(f) ? std::abs(static_cast<double>(e) - f) : INFINITY);
+    difference =
+        std::max(difference, std::isfinite(f) ? std::abs(static_cast<double>(e) - f) : INFINITY);
   }
   EXPECT_LE(difference, kTolerance * largest) << name << ": largest reference value " << largest;
 }
@@ -98,9 +103,10 @@ void check_dump(const Golden& golden, const Safetensors& found) {
   }
 }
 
-// The reference of llama-gqa-bf16 was made by casting a whole model to bf16 and back, its rotary frequencies included.
-// Loaded from the checkpoint, transformers keeps those in f32, as Tessera does, and itself misses this reference by
-// 0.12 in the logits; so this model alone is compared with the frequencies rounded alike.
+// The reference of llama-gqa-bf16 was made by casting a whole model to bf16 and back, its rotary
+// frequencies included. Loaded from the checkpoint, transformers keeps those in f32, as Tessera
+// does, and itself misses this reference by 0.12 in the logits; so this model alone is compared
+// with the frequencies rounded alike.
 void round_rotary_frequencies(Model& model) {
   for (float& frequency : model.state().architecture.inverse_frequencies) {
     frequency = bf16_to_f32(f32_to_bf16(frequency));
@@ -111,7 +117,8 @@ void check_model(const Golden& golden, const LoadOptions& options) {
   const auto model = Model::load(golden.directory, options);
   ASSERT_TRUE(model.ok()) << model.status().message();
   if (golden.directory.ends_with("/llama-gqa-bf16")) round_rotary_frequencies(**model);
-  const std::string path = ::testing::TempDir() + "/dump_" + std::to_string(getpid()) + ".safetensors";
+  const std::string path =
+      ::testing::TempDir() + "/dump_" + std::to_string(getpid()) + ".safetensors";
   const Status status = dump_cases(*model, golden.directory + "/golden.json", path);
   ASSERT_TRUE(status.ok()) << status.message();
   const auto found = Safetensors::open(path);
@@ -124,7 +131,8 @@ void check_model(const Golden& golden, const LoadOptions& options) {
 std::string plan_with(const Model& model, const std::string& method) {
   json plan = json::parse(model.plan_json());
   for (json& layer : plan["layers"]) layer["attention"] = {{{"method", method}}};
-  const std::string path = ::testing::TempDir() + "/plan_" + method + std::to_string(getpid()) + ".json";
+  const std::string path =
+      ::testing::TempDir() + "/plan_" + method + std::to_string(getpid()) + ".json";
   std::ofstream(path) << plan.dump();
   return path;
 }
@@ -161,7 +169,8 @@ TEST_P(GoldenModel, AgreesOnTwoThreadsAndRepeats) {
   check_model(golden, {.threads = 2});
   const auto model = Model::load(golden.directory, {.threads = 2});
   ASSERT_TRUE(model.ok()) << model.status().message();
-  const std::vector<TokenSequence> batch = {{{3, 5, 8, 13, 21, 34}, {}}, {{7}, {}}, {{9, 10, 11}, {}}};
+  const std::vector<TokenSequence> batch = {
+      {{3, 5, 8, 13, 21, 34}, {}}, {{7}, {}}, {{9, 10, 11}, {}}};
   const auto first = (*model)->forward(batch, {.hidden_states = true});
   ASSERT_TRUE(first.ok()) << first.status().message();
   for (int repeat = 0; repeat < 3; ++repeat) {

@@ -51,7 +51,8 @@ void avx2(const Args& args, Exec exec) noexcept {
     for (; c + kLanes <= args.cols; c += kLanes) {
       const __m256 unit = _mm256_mul_ps(_mm256_sub_ps(_mm256_loadu_ps(x + c), center), factor);
       const __m256 weight = _mm256_add_ps(_mm256_loadu_ps(args.weight + c), offset);
-      const __m256 bias = args.bias != nullptr ? _mm256_loadu_ps(args.bias + c) : _mm256_setzero_ps();
+      const __m256 bias =
+          args.bias != nullptr ? _mm256_loadu_ps(args.bias + c) : _mm256_setzero_ps();
       _mm256_storeu_ps(y + c, _mm256_fmadd_ps(unit, weight, bias));
     }
     for (; c < args.cols; ++c) {

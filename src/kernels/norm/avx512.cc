@@ -17,7 +17,8 @@ float sum(const float* x, int64_t cols) {
   __m512 a = _mm512_setzero_ps(), b = _mm512_setzero_ps();
   for (int64_t c = 0; c < cols; c += 2 * kLanes) {
     a = _mm512_add_ps(a, _mm512_maskz_loadu_ps(tail_mask(cols - c), x + c));
-    if (c + kLanes < cols) b = _mm512_add_ps(b, _mm512_maskz_loadu_ps(tail_mask(cols - c - kLanes), x + c + kLanes));
+    if (c + kLanes < cols)
+      b = _mm512_add_ps(b, _mm512_maskz_loadu_ps(tail_mask(cols - c - kLanes), x + c + kLanes));
   }
   return _mm512_reduce_add_ps(_mm512_add_ps(a, b));
 }
@@ -46,7 +47,8 @@ void avx512(const Args& args, Exec exec) noexcept {
     const __m512 center = _mm512_set1_ps(mean), factor = _mm512_set1_ps(scale);
     for (int64_t c = 0; c < args.cols; c += kLanes) {
       const __mmask16 mask = tail_mask(args.cols - c);
-      const __m512 unit = _mm512_mul_ps(_mm512_sub_ps(_mm512_maskz_loadu_ps(mask, x + c), center), factor);
+      const __m512 unit =
+          _mm512_mul_ps(_mm512_sub_ps(_mm512_maskz_loadu_ps(mask, x + c), center), factor);
       const __m512 weight = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, args.weight + c), offset);
       const __m512 bias =
           args.bias != nullptr ? _mm512_maskz_loadu_ps(mask, args.bias + c) : _mm512_setzero_ps();

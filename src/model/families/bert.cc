@@ -1,6 +1,7 @@
 #include "model/families/families.h"
 
-// BERT (Devlin et al. 2018) and its kin RoBERTa, XLM-RoBERTa and DistilBERT: post-norm encoders with learned positions.
+// BERT (Devlin et al. 2018) and its kin RoBERTa, XLM-RoBERTa and DistilBERT: post-norm encoders
+// with learned positions.
 namespace tessera {
 namespace {
 
@@ -15,7 +16,8 @@ Status read_encoder_norms(const Config& config, Architecture& architecture) {
 
 Status read_bert_sizes(const Config& config, Architecture& architecture) {
   TESSERA_RETURN_IF_ERROR(read_encoder_norms(config, architecture));
-  TESSERA_RETURN_IF_ERROR(require_truth(config, "is_decoder", Config::Truth::kNo, Config::Truth::kNo));
+  TESSERA_RETURN_IF_ERROR(
+      require_truth(config, "is_decoder", Config::Truth::kNo, Config::Truth::kNo));
   TESSERA_RETURN_IF_ERROR(read_layer_count(config, "num_hidden_layers", architecture.layers));
   TESSERA_RETURN_IF_ERROR(read_size(config, "hidden_size", architecture.hidden_size));
   TESSERA_RETURN_IF_ERROR(read_size(config, "intermediate_size", architecture.ffn_size));
@@ -23,9 +25,11 @@ Status read_bert_sizes(const Config& config, Architecture& architecture) {
   TESSERA_RETURN_IF_ERROR(read_size(config, "max_position_embeddings", architecture.max_positions));
   TESSERA_RETURN_IF_ERROR(read_size(config, "type_vocab_size", architecture.type_vocabulary_size));
   TESSERA_RETURN_IF_ERROR(read_heads(config, "num_attention_heads", architecture));
-  TESSERA_ASSIGN_OR_RETURN(const std::string kind, config.string_or("position_embedding_type", "absolute"));
+  TESSERA_ASSIGN_OR_RETURN(const std::string kind,
+                           config.string_or("position_embedding_type", "absolute"));
   if (kind != "absolute") {
-    return unsupported(config.source() + ": position_embedding_type: expected absolute, found \"" + kind + "\"");
+    return unsupported(config.source() + ": position_embedding_type: expected absolute, found \"" +
+                       kind + "\"");
   }
   return read_activation(config, "hidden_act", "gelu", architecture.activation);
 }
@@ -47,7 +51,8 @@ void name_bert_tensors(TensorNames& names) {
 
 // A masked-LM head's output shares the token embedding unless the config unties it.
 Status name_masked_lm_output(const Config& config, const std::string& untied, HeadNames& head) {
-  TESSERA_ASSIGN_OR_RETURN(const Config::Truth tied, config.truth_or("tie_word_embeddings", Config::Truth::kYes));
+  TESSERA_ASSIGN_OR_RETURN(const Config::Truth tied,
+                           config.truth_or("tie_word_embeddings", Config::Truth::kYes));
   if (tied == Config::Truth::kNo) head.output = linear_names(untied);
   return {};
 }
@@ -125,11 +130,13 @@ Status read_bert(const Config& config, Architecture& architecture) {
 
 Status read_roberta(const Config& config, Architecture& architecture) {
   TESSERA_RETURN_IF_ERROR(read_bert_sizes(config, architecture));
-  TESSERA_ASSIGN_OR_RETURN(const int64_t padding, config.integer_or("pad_token_id", 1, 0, kMostUnits));
+  TESSERA_ASSIGN_OR_RETURN(const int64_t padding,
+                           config.integer_or("pad_token_id", 1, 0, kMostUnits));
   architecture.position_padding_id = static_cast<int32_t>(padding);
   architecture.position_offset = static_cast<int32_t>(padding) + 1;
   if (architecture.max_positions <= architecture.position_offset) {
-    return invalid_input(config.source() + ": max_position_embeddings: expected more than pad_token_id + 1 = " +
+    return invalid_input(config.source() +
+                         ": max_position_embeddings: expected more than pad_token_id + 1 = " +
                          std::to_string(architecture.position_offset) + ", found " +
                          std::to_string(architecture.max_positions));
   }
@@ -155,8 +162,9 @@ Status read_distilbert(const Config& config, Architecture& architecture) {
   names.position_embedding = "embeddings.position_embeddings.weight";
   names.embedding_norm = norm_names("embeddings.LayerNorm");
   const std::string layer = "transformer.layer.{}.", attention = layer + "attention.";
-  names.layer.qkv = {{attention + "q_lin.weight", attention + "k_lin.weight", attention + "v_lin.weight"},
-                     {attention + "q_lin.bias", attention + "k_lin.bias", attention + "v_lin.bias"}};
+  names.layer.qkv = {
+      {attention + "q_lin.weight", attention + "k_lin.weight", attention + "v_lin.weight"},
+      {attention + "q_lin.bias", attention + "k_lin.bias", attention + "v_lin.bias"}};
   names.layer.attention_output = linear_names(attention + "out_lin");
   names.layer.attention_norm = norm_names(layer + "sa_layer_norm");
   names.layer.ffn_in = linear_names(layer + "ffn.lin1");

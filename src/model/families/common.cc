@@ -13,13 +13,14 @@ struct NamedActivation {
   Activation activation;
 };
 constexpr NamedActivation kActivations[] = {
-    {"gelu", Activation::kGeluErf},          {"gelu_new", Activation::kGeluTanh},
-    {"gelu_fast", Activation::kGeluTanh},    {"gelu_pytorch_tanh", Activation::kGeluTanh},
-    {"silu", Activation::kSilu},             {"swish", Activation::kSilu},
-    {"relu", Activation::kRelu},             {"tanh", Activation::kTanh},
+    {"gelu", Activation::kGeluErf},       {"gelu_new", Activation::kGeluTanh},
+    {"gelu_fast", Activation::kGeluTanh}, {"gelu_pytorch_tanh", Activation::kGeluTanh},
+    {"silu", Activation::kSilu},          {"swish", Activation::kSilu},
+    {"relu", Activation::kRelu},          {"tanh", Activation::kTanh},
 };
 
-// Llama 3's rule: long wavelengths are stretched by factor, short ones stay, those between are blended.
+// Llama 3's rule: long wavelengths are stretched by factor, short ones stay, those between are
+// blended.
 Status scale_as_llama3(const Config& rope, std::vector<float>& frequencies) {
   TESSERA_ASSIGN_OR_RETURN(const double factor, rope.number_or("factor", 8));
   TESSERA_ASSIGN_OR_RETURN(const double low, rope.number_or("low_freq_factor", 1));
@@ -28,8 +29,8 @@ Status scale_as_llama3(const Config& rope, std::vector<float>& frequencies) {
                            rope.integer("original_max_position_embeddings", 1, kMostUnits));
   if (factor <= 0 || low <= 0 || high <= low) {
     return invalid_input(fmt::format(
-        "{}: expected factor > 0 and 0 < low_freq_factor < high_freq_factor, found {}, {} and {}", rope.source(),
-        factor, low, high));
+        "{}: expected factor > 0 and 0 < low_freq_factor < high_freq_factor, found {}, {} and {}",
+        rope.source(), factor, low, high));
   }
   for (float& frequency : frequencies) {
     const double wavelength = 2 * std::numbers::pi / frequency;
@@ -58,7 +59,8 @@ Status read_layer_count(const Config& config, std::string_view key, int32_t& tar
   return {};
 }
 
-Status read_activation(const Config& config, std::string_view key, std::string_view fallback, Activation& target) {
+Status read_activation(const Config& config, std::string_view key, std::string_view fallback,
+                       Activation& target) {
   TESSERA_ASSIGN_OR_RETURN(const std::string name, config.string_or(key, fallback));
   std::string known;
   for (const NamedActivation& row : kActivations) {
@@ -69,13 +71,15 @@ Status read_activation(const Config& config, std::string_view key, std::string_v
     known += known.empty() ? "" : ", ";
     known += row.name;
   }
-  return unsupported(fmt::format("{}: {}: expected one of {}, found \"{}\"", config.source(), key, known, name));
+  return unsupported(
+      fmt::format("{}: {}: expected one of {}, found \"{}\"", config.source(), key, known, name));
 }
 
 Status read_eps(const Config& config, std::string_view key, double fallback, float& target) {
   TESSERA_ASSIGN_OR_RETURN(const double eps, config.number_or(key, fallback));
   if (!(eps >= 0 && eps < 1)) {
-    return invalid_input(fmt::format("{}: {}: expected a number in [0, 1), found {}", config.source(), key, eps));
+    return invalid_input(
+        fmt::format("{}: {}: expected a number in [0, 1), found {}", config.source(), key, eps));
   }
   target = static_cast<float>(eps);
   return {};
@@ -87,12 +91,14 @@ Status read_heads(const Config& config, std::string_view heads_key, Architecture
   if (config.has("head_dim")) {
     TESSERA_RETURN_IF_ERROR(read_size(config, "head_dim", architecture.head_size));
   } else if (architecture.hidden_size % architecture.query_heads != 0) {
-    return invalid_input(fmt::format("{}: expected a hidden size that {} heads divide, found {}", config.source(),
-                                     architecture.query_heads, architecture.hidden_size));
+    return invalid_input(fmt::format("{}: expected a hidden size that {} heads divide, found {}",
+                                     config.source(), architecture.query_heads,
+                                     architecture.hidden_size));
   } else {
     architecture.head_size = architecture.hidden_size / architecture.query_heads;
   }
-  architecture.score_scale = static_cast<float>(1 / std::sqrt(static_cast<double>(architecture.head_size)));
+  architecture.score_scale =
+      static_cast<float>(1 / std::sqrt(static_cast<double>(architecture.head_size)));
   return {};
 }
 
@@ -102,12 +108,14 @@ Status read_rotary(const Config& config, double default_theta, Architecture& arc
   TESSERA_ASSIGN_OR_RETURN(const double outer_theta, config.number_or("rope_theta", default_theta));
   TESSERA_ASSIGN_OR_RETURN(const double theta, rope.number_or("rope_theta", outer_theta));
   TESSERA_ASSIGN_OR_RETURN(const double outer_share, config.number_or("partial_rotary_factor", 1));
-  TESSERA_ASSIGN_OR_RETURN(const double share, rope.number_or("partial_rotary_factor", outer_share));
+  TESSERA_ASSIGN_OR_RETURN(const double share,
+                           rope.number_or("partial_rotary_factor", outer_share));
   const int32_t rotated = static_cast<int32_t>(architecture.head_size * share);
   if (theta <= 0 || share <= 0 || share > 1 || rotated % 2 != 0) {
-    return invalid_input(fmt::format(
-        "{}: expected rope_theta > 0 and an even number of rotated elements, found theta {} and {} of {}",
-        config.source(), theta, rotated, architecture.head_size));
+    return invalid_input(
+        fmt::format("{}: expected rope_theta > 0 and an even number of rotated elements, found "
+                    "theta {} and {} of {}",
+                    config.source(), theta, rotated, architecture.head_size));
   }
   architecture.positions = PositionKind::kRotary;
   architecture.inverse_frequencies.resize(static_cast<size_t>(rotated / 2));
@@ -121,30 +129,36 @@ Status read_rotary(const Config& config, double default_theta, Architecture& arc
   if (type == "linear") {
     TESSERA_ASSIGN_OR_RETURN(const double factor, rope.number_or("factor", 1));
     if (factor <= 0) {
-      return invalid_input(fmt::format("{}: factor: expected a number > 0, found {}", rope.source(), factor));
+      return invalid_input(
+          fmt::format("{}: factor: expected a number > 0, found {}", rope.source(), factor));
     }
-    for (float& frequency : architecture.inverse_frequencies) frequency = static_cast<float>(frequency / factor);
+    for (float& frequency : architecture.inverse_frequencies)
+      frequency = static_cast<float>(frequency / factor);
     return {};
   }
   if (type == "llama3") return scale_as_llama3(rope, architecture.inverse_frequencies);
-  return unsupported(
-      fmt::format("{}: rope_type: expected default, linear or llama3, found \"{}\"", rope.source(), type));
+  return unsupported(fmt::format("{}: rope_type: expected default, linear or llama3, found \"{}\"",
+                                 rope.source(), type));
 }
 
-Status require_truth(const Config& config, std::string_view key, Config::Truth expected, Config::Truth fallback) {
+Status require_truth(const Config& config, std::string_view key, Config::Truth expected,
+                     Config::Truth fallback) {
   TESSERA_ASSIGN_OR_RETURN(const Config::Truth found, config.truth_or(key, fallback));
   if (found == expected) return {};
   const std::string_view wanted = expected == Config::Truth::kYes ? "true" : "false";
-  return unsupported(fmt::format("{}: {}: expected {}, the only form that Tessera runs", config.source(), key, wanted));
+  return unsupported(fmt::format("{}: {}: expected {}, the only form that Tessera runs",
+                                 config.source(), key, wanted));
 }
 
-Status name_decoder_head(const Config& config, Config::Truth tied_by_default, Architecture& architecture) {
+Status name_decoder_head(const Config& config, Config::Truth tied_by_default,
+                         Architecture& architecture) {
   HeadNames& head = architecture.names.head;
   switch (architecture.head) {
     case Head::kNone:
       return {};
     case Head::kCausalLm: {
-      TESSERA_ASSIGN_OR_RETURN(const Config::Truth tied, config.truth_or("tie_word_embeddings", tied_by_default));
+      TESSERA_ASSIGN_OR_RETURN(const Config::Truth tied,
+                               config.truth_or("tie_word_embeddings", tied_by_default));
       if (tied == Config::Truth::kNo) head.output = linear_names_without_bias("/lm_head");
       return {};
     }
@@ -156,8 +170,8 @@ Status name_decoder_head(const Config& config, Config::Truth tied_by_default, Ar
       head.output = linear_names("/score");
       return {};
     default:
-      return unsupported(fmt::format("{}: Tessera has no such head for {}: {}", config.source(), architecture.family,
-                                     architecture.class_name));
+      return unsupported(fmt::format("{}: Tessera has no such head for {}: {}", config.source(),
+                                     architecture.family, architecture.class_name));
   }
 }
 

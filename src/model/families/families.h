@@ -5,33 +5,38 @@
 
 #include "model/architecture.h"
 
-// What the family files share: readers of config keys that mean the same everywhere. A family is one file
-// here with its readers, and one row per model_type in families.cc.
+// What the family files share: readers of config keys that mean the same everywhere. A family is
+// one file here with its readers, and one row per model_type in families.cc.
 namespace tessera {
 
-constexpr int64_t kMostUnits = int64_t{1} << 24;   // widths, vocabularies, positions
+constexpr int64_t kMostUnits = int64_t{1} << 24;  // widths, vocabularies, positions
 constexpr int64_t kMostLayers = 4096;
 
 // Reads an integer from 1 to kMostUnits into target.
 Status read_size(const Config& config, std::string_view key, int32_t& target);
-Status read_activation(const Config& config, std::string_view key, std::string_view fallback, Activation& target);
+Status read_activation(const Config& config, std::string_view key, std::string_view fallback,
+                       Activation& target);
 Status read_layer_count(const Config& config, std::string_view key, int32_t& target);
 Status read_eps(const Config& config, std::string_view key, double fallback, float& target);
 // hidden_size / heads, which must divide, unless config has head_dim.
 Status read_heads(const Config& config, std::string_view heads_key, Architecture& architecture);
 // rope_parameters, or the older rope_theta and rope_scaling: default, linear, llama3.
 Status read_rotary(const Config& config, double default_theta, Architecture& architecture);
-// Refuses a setting that changes the model and that Tessera cannot run: the key, if present, must hold `expected`.
-Status require_truth(const Config& config, std::string_view key, Config::Truth expected, Config::Truth fallback);
+// Refuses a setting that changes the model and that Tessera cannot run: the key, if present, must
+// hold `expected`.
+Status require_truth(const Config& config, std::string_view key, Config::Truth expected,
+                     Config::Truth fallback);
 
 // Names a decoder's head: logits from lm_head.weight, or tied; classifiers read score.weight.
-Status name_decoder_head(const Config& config, Config::Truth tied_by_default, Architecture& architecture);
+Status name_decoder_head(const Config& config, Config::Truth tied_by_default,
+                         Architecture& architecture);
 
 LinearNames linear_names(const std::string& base, MatrixOrder order = MatrixOrder::kOutputRows);
 LinearNames linear_names_without_bias(const std::string& base);
 NormNames norm_names(const std::string& base);
 
-#define TESSERA_FAMILY(model_type, read) Status read(const Config& config, Architecture& architecture);
+#define TESSERA_FAMILY(model_type, read) \
+  Status read(const Config& config, Architecture& architecture);
 #include "model/families/table.inc"
 #undef TESSERA_FAMILY
 

@@ -1,7 +1,7 @@
 #include "model/families/families.h"
 
-// GPT-2 (Radford et al. 2019) and GPT-BigCode (Allal et al. 2023; multi-query attention): pre-norm decoders with
-// learned positions.
+// GPT-2 (Radford et al. 2019) and GPT-BigCode (Allal et al. 2023; multi-query attention): pre-norm
+// decoders with learned positions.
 namespace tessera {
 namespace {
 
@@ -18,8 +18,10 @@ Status read_gpt_sizes(const Config& config, Architecture& architecture) {
   TESSERA_RETURN_IF_ERROR(read_size(config, "n_positions", architecture.max_positions));
   TESSERA_RETURN_IF_ERROR(read_heads(config, "n_head", architecture));
   architecture.ffn_size = 4 * architecture.hidden_size;
-  if (config.has("n_inner")) TESSERA_RETURN_IF_ERROR(read_size(config, "n_inner", architecture.ffn_size));
-  TESSERA_RETURN_IF_ERROR(require_truth(config, "scale_attn_weights", Config::Truth::kYes, Config::Truth::kYes));
+  if (config.has("n_inner"))
+    TESSERA_RETURN_IF_ERROR(read_size(config, "n_inner", architecture.ffn_size));
+  TESSERA_RETURN_IF_ERROR(
+      require_truth(config, "scale_attn_weights", Config::Truth::kYes, Config::Truth::kYes));
   return require_truth(config, "add_cross_attention", Config::Truth::kNo, Config::Truth::kNo);
 }
 
@@ -42,9 +44,10 @@ Status name_gpt_tensors(const Config& config, MatrixOrder order, Architecture& a
 
 Status read_gpt2(const Config& config, Architecture& architecture) {
   TESSERA_RETURN_IF_ERROR(read_gpt_sizes(config, architecture));
-  TESSERA_RETURN_IF_ERROR(read_activation(config, "activation_function", "gelu_new", architecture.activation));
   TESSERA_RETURN_IF_ERROR(
-      require_truth(config, "scale_attn_by_inverse_layer_idx", Config::Truth::kNo, Config::Truth::kNo));
+      read_activation(config, "activation_function", "gelu_new", architecture.activation));
+  TESSERA_RETURN_IF_ERROR(require_truth(config, "scale_attn_by_inverse_layer_idx",
+                                        Config::Truth::kNo, Config::Truth::kNo));
   return name_gpt_tensors(config, MatrixOrder::kInputRows, architecture);
 }
 
@@ -53,7 +56,8 @@ Status read_gpt_bigcode(const Config& config, Architecture& architecture) {
   TESSERA_RETURN_IF_ERROR(
       read_activation(config, "activation_function", "gelu_pytorch_tanh", architecture.activation));
   // With several KV heads this family interleaves Q, K and V head by head.
-  TESSERA_RETURN_IF_ERROR(require_truth(config, "multi_query", Config::Truth::kYes, Config::Truth::kYes));
+  TESSERA_RETURN_IF_ERROR(
+      require_truth(config, "multi_query", Config::Truth::kYes, Config::Truth::kYes));
   architecture.kv_heads = 1;
   return name_gpt_tensors(config, MatrixOrder::kOutputRows, architecture);
 }

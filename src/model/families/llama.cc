@@ -2,8 +2,8 @@
 
 #include "model/families/families.h"
 
-// Llama (Touvron et al. 2023) and its kin Mistral, Qwen2 and Qwen3: pre-norm decoders with RMSNorm, rotary positions,
-// grouped queries and a gated FFN.
+// Llama (Touvron et al. 2023) and its kin Mistral, Qwen2 and Qwen3: pre-norm decoders with RMSNorm,
+// rotary positions, grouped queries and a gated FFN.
 namespace tessera {
 namespace {
 
@@ -25,8 +25,9 @@ Status read_llama_sizes(const Config& config, double default_eps, Architecture& 
     TESSERA_RETURN_IF_ERROR(read_size(config, "num_key_value_heads", architecture.kv_heads));
   }
   if (architecture.query_heads % architecture.kv_heads != 0) {
-    return invalid_input(fmt::format("{}: num_key_value_heads: expected a divisor of {} heads, found {}",
-                                     config.source(), architecture.query_heads, architecture.kv_heads));
+    return invalid_input(
+        fmt::format("{}: num_key_value_heads: expected a divisor of {} heads, found {}",
+                    config.source(), architecture.query_heads, architecture.kv_heads));
   }
   TESSERA_RETURN_IF_ERROR(read_activation(config, "hidden_act", "silu", architecture.activation));
   return read_rotary(config, 10000, architecture);
@@ -38,17 +39,21 @@ Status name_llama_tensors(const Config& config, Biases biases, Architecture& arc
   names.token_embedding = "embed_tokens.weight";
   names.final_norm = {"norm.weight", ""};
   const std::string layer = "layers.{}.", attention = layer + "self_attn.", mlp = layer + "mlp.";
-  names.layer.qkv.weights = {attention + "q_proj.weight", attention + "k_proj.weight", attention + "v_proj.weight"};
+  names.layer.qkv.weights = {attention + "q_proj.weight", attention + "k_proj.weight",
+                             attention + "v_proj.weight"};
   if (biases != Biases::kNone) {
-    names.layer.qkv.biases = {attention + "q_proj.bias", attention + "k_proj.bias", attention + "v_proj.bias"};
+    names.layer.qkv.biases = {attention + "q_proj.bias", attention + "k_proj.bias",
+                              attention + "v_proj.bias"};
   }
-  names.layer.attention_output = biases == Biases::kAttention ? linear_names(attention + "o_proj")
-                                                              : linear_names_without_bias(attention + "o_proj");
+  names.layer.attention_output = biases == Biases::kAttention
+                                     ? linear_names(attention + "o_proj")
+                                     : linear_names_without_bias(attention + "o_proj");
   names.layer.attention_norm = {layer + "input_layernorm.weight", ""};
   names.layer.ffn_in.weights = {mlp + "gate_proj.weight", mlp + "up_proj.weight"};
   names.layer.ffn_out = linear_names_without_bias(mlp + "down_proj");
   names.layer.ffn_norm = {layer + "post_attention_layernorm.weight", ""};
-  TESSERA_ASSIGN_OR_RETURN(const Config::Truth mlp_bias, config.truth_or("mlp_bias", Config::Truth::kNo));
+  TESSERA_ASSIGN_OR_RETURN(const Config::Truth mlp_bias,
+                           config.truth_or("mlp_bias", Config::Truth::kNo));
   if (mlp_bias == Config::Truth::kYes) {
     names.layer.ffn_in.biases = {mlp + "gate_proj.bias", mlp + "up_proj.bias"};
     names.layer.ffn_out.biases = {mlp + "down_proj.bias"};
@@ -56,7 +61,8 @@ Status name_llama_tensors(const Config& config, Biases biases, Architecture& arc
   return name_decoder_head(config, Config::Truth::kNo, architecture);
 }
 
-// Layers that attend within a sliding window, from layer_types or, in older configs, from first_windowed on.
+// Layers that attend within a sliding window, from layer_types or, in older configs, from
+// first_windowed on.
 Status read_windows(const Config& config, int32_t first_windowed, Architecture& architecture) {
   if (!config.has("sliding_window")) return {};
   int32_t window = 0;
@@ -64,13 +70,14 @@ Status read_windows(const Config& config, int32_t first_windowed, Architecture& 
   TESSERA_ASSIGN_OR_RETURN(const std::vector<std::string> types, config.strings("layer_types"));
   architecture.windows.assign(static_cast<size_t>(architecture.layers), 0);
   if (!types.empty() && types.size() != architecture.windows.size()) {
-    return invalid_input(fmt::format("{}: layer_types: expected {} entries, found {}", config.source(),
-                                     architecture.windows.size(), types.size()));
+    return invalid_input(fmt::format("{}: layer_types: expected {} entries, found {}",
+                                     config.source(), architecture.windows.size(), types.size()));
   }
   for (size_t i = 0; i < architecture.windows.size(); ++i) {
     if (!types.empty() && types[i] != "full_attention" && types[i] != "sliding_attention") {
-      return unsupported(fmt::format("{}: layer_types: expected full_attention or sliding_attention, found \"{}\"",
-                                     config.source(), types[i]));
+      return unsupported(
+          fmt::format("{}: layer_types: expected full_attention or sliding_attention, found \"{}\"",
+                      config.source(), types[i]));
     }
     const bool windowed =
         types.empty() ? static_cast<int32_t>(i) >= first_windowed : types[i] == "sliding_attention";
@@ -80,9 +87,11 @@ Status read_windows(const Config& config, int32_t first_windowed, Architecture& 
 }
 
 Status read_qwen_windows(const Config& config, Architecture& architecture) {
-  TESSERA_ASSIGN_OR_RETURN(const Config::Truth used, config.truth_or("use_sliding_window", Config::Truth::kNo));
+  TESSERA_ASSIGN_OR_RETURN(const Config::Truth used,
+                           config.truth_or("use_sliding_window", Config::Truth::kNo));
   if (used == Config::Truth::kNo) return {};
-  TESSERA_ASSIGN_OR_RETURN(const int64_t first, config.integer_or("max_window_layers", 28, 0, kMostLayers));
+  TESSERA_ASSIGN_OR_RETURN(const int64_t first,
+                           config.integer_or("max_window_layers", 28, 0, kMostLayers));
   return read_windows(config, static_cast<int32_t>(first), architecture);
 }
 
@@ -90,8 +99,10 @@ Status read_qwen_windows(const Config& config, Architecture& architecture) {
 
 Status read_llama(const Config& config, Architecture& architecture) {
   TESSERA_RETURN_IF_ERROR(read_llama_sizes(config, 1e-6, architecture));
-  TESSERA_ASSIGN_OR_RETURN(const Config::Truth bias, config.truth_or("attention_bias", Config::Truth::kNo));
-  return name_llama_tensors(config, bias == Config::Truth::kYes ? Biases::kAttention : Biases::kNone, architecture);
+  TESSERA_ASSIGN_OR_RETURN(const Config::Truth bias,
+                           config.truth_or("attention_bias", Config::Truth::kNo));
+  return name_llama_tensors(
+      config, bias == Config::Truth::kYes ? Biases::kAttention : Biases::kNone, architecture);
 }
 
 Status read_mistral(const Config& config, Architecture& architecture) {
@@ -109,7 +120,8 @@ Status read_qwen2(const Config& config, Architecture& architecture) {
 Status read_qwen3(const Config& config, Architecture& architecture) {
   TESSERA_RETURN_IF_ERROR(read_llama_sizes(config, 1e-6, architecture));
   TESSERA_RETURN_IF_ERROR(read_qwen_windows(config, architecture));
-  TESSERA_ASSIGN_OR_RETURN(const Config::Truth bias, config.truth_or("attention_bias", Config::Truth::kNo));
+  TESSERA_ASSIGN_OR_RETURN(const Config::Truth bias,
+                           config.truth_or("attention_bias", Config::Truth::kNo));
   TESSERA_RETURN_IF_ERROR(name_llama_tensors(
       config, bias == Config::Truth::kYes ? Biases::kAttention : Biases::kNone, architecture));
   architecture.qk_norm = QkNorm::kPerHead;
