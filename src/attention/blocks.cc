@@ -12,6 +12,10 @@ namespace {
 constexpr int32_t kMaxHeadSize = 256;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
+// An odd number of cache lines between rows of scores: powers of two would put all rows into the
+// same few cache sets.
+constexpr int32_t kScorePadding = 16;
+
 int64_t aligned(int64_t size_bytes) { return (size_bytes + 63) / 64 * 64; }
 
 // Hands out pieces of a workspace, or only counts them where there is none.
@@ -131,7 +135,7 @@ BlockRun::BlockRun(const AttentionArgs& args, const Kernels& kernels, int32_t ma
     : args_(&args),
       kernels_(&kernels),
       group_(args.shape.query_heads / args.shape.pages.kv_heads),
-      score_stride_(score_keys) {
+      score_stride_(score_keys + kScorePadding) {
   Carver carver(workspace);
   query_ = carver.take<float>(int64_t{max_rows} * args.shape.pages.d_k);
   scores_ = carver.take<float>(max_rows * score_stride_);
@@ -146,7 +150,7 @@ BlockRun::BlockRun(const AttentionArgs& args, const Kernels& kernels, int32_t ma
 
 int64_t BlockRun::workspace_bytes(const AttentionShape& shape, int32_t max_rows, int64_t scores) {
   constexpr int64_t kPieces = 9;
-  const int64_t row_words = int64_t{shape.pages.d_k} + shape.pages.d_v + 5;
+  const int64_t row_words = int64_t{shape.pages.d_k} + shape.pages.d_v + kScorePadding + 5;
   const int64_t word = sizeof(float), pointer = sizeof(float*);
   return aligned(max_rows * (row_words * word + pointer) + scores * word) + kPieces * 64;
 }

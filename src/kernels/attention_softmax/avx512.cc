@@ -8,20 +8,21 @@ namespace {
 
 constexpr int32_t kLanes = 16;
 
-// 2^x for x <= 0: a polynomial of degree 5 fitted on [-1/2, 1/2] with p(0) = 1 (largest relative
-// error 9.2e-8) and an exact scaling. -inf gives 0; NaN stays, as the larger of two is the second
-// where they do not compare.
+// 2^x for x <= 0: a polynomial of degree 5 fitted on [-1/2, 1/2] with p(0) = 1 (largest relative error 9.2e-8) and an
+// exact scaling. 0 below -126, as denormal numbers would slow the products with the values; NaN stays.
 inline __m512 power_of_two(__m512 x) {
-  const __m512 bounded = _mm512_max_ps(_mm512_set1_ps(-160.0f), x);
-  const __m512 whole = _mm512_roundscale_ps(bounded, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  const __m512 f = _mm512_sub_ps(bounded, whole);
+  const __mmask16 normal = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-126.0f), _CMP_NLT_UQ);
+  // Adding 1.5 * 2^23 leaves no bits for a fraction: rounding to a whole number in two additions, on either port.
+  const __m512 rounder = _mm512_set1_ps(12582912.0f);
+  const __m512 whole = _mm512_sub_ps(_mm512_add_ps(x, rounder), rounder);
+  const __m512 f = _mm512_sub_ps(x, whole);
   __m512 p = _mm512_set1_ps(1.32647271e-3f);
   p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(9.67151264e-3f));
   p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(5.55073374e-2f));
   p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(2.40222421e-1f));
   p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(6.93146978e-1f));
   p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
-  return _mm512_scalef_ps(p, whole);
+  return _mm512_maskz_scalef_ps(normal, p, whole);
 }
 
 // Lanes [first, first + 16) that lie in [begin, end).
@@ -93,27 +94,53 @@ float exponentials(float* s, int32_t first, int32_t last, float base) {
   return _mm512_reduce_add_ps(_mm512_add_ps(a, b));
 }
 
-}  // namespace
+// The row's visible part, relative to the step.
+struct Span {
+  int32_t begin, end;
+  int32_t first, last;  // the vectors that hold it
+};
 
-void avx512(const Args& args, Exec exec) noexcept {
-  for (int64_t r = exec.begin; r < exec.end; ++r) {
+inline Span visible_span(const Args& args, int64_t r) {
+  int32_t begin = args.begin[r] - args.first_key, end = args.end[r] - args.first_key;
+  begin = begin > 0 ? begin : 0;
+  end = end < args.keys ? end : args.keys;
+  return {begin, end, begin / kLanes * kLanes, (end + kLanes - 1) / kLanes * kLanes};
+}
+
+// Rows whose maxima are found before their exponentials, so that these do not wait for the
+// reduction; 8 rows of 256 keys stay in the first-level cache.
+constexpr int64_t kTogether = 8;
+
+void group(const Args& args, int64_t first_row, int64_t last_row) {
+  float maxima[kTogether];
+  for (int64_t r = first_row; r < last_row; ++r) {
     float* s = args.scores + r * args.scores_stride;
-    int32_t begin = args.begin[r] - args.first_key, end = args.end[r] - args.first_key;
-    begin = begin > 0 ? begin : 0;
-    end = end < args.keys ? end : args.keys;
+    const Span span = visible_span(args, r);
+    if (span.begin >= span.end) continue;
+    if (args.bias != nullptr) add_bias(s, args.bias[r] + args.first_key, span.begin, span.end);
+    hide(s, span.begin, span.end);
+    maxima[r - first_row] = maximum_of(s, span.first, span.last, args.maximum[r]);
+  }
+  for (int64_t r = first_row; r < last_row; ++r) {
+    const Span span = visible_span(args, r);
     args.rescale[r] = 1;
-    if (begin >= end) continue;
-    if (args.bias != nullptr) add_bias(s, args.bias[r] + args.first_key, begin, end);
-    hide(s, begin, end);
-    const int32_t first = begin / kLanes * kLanes, last = (end + kLanes - 1) / kLanes * kLanes;
-    const float before = args.maximum[r];
-    const float maximum = maximum_of(s, first, last, before);
+    if (span.begin >= span.end) continue;
+    const float before = args.maximum[r], maximum = maxima[r - first_row];
     const float base = maximum == -INFINITY ? 0 : maximum;
-    const float sum = exponentials(s, first, last, base);
+    const float sum =
+        exponentials(args.scores + r * args.scores_stride, span.first, span.last, base);
     const float rescale = _mm512_cvtss_f32(power_of_two(_mm512_set1_ps(before - base)));
     args.rescale[r] = rescale;
     args.sum[r] = args.sum[r] * rescale + sum;
     args.maximum[r] = maximum;
+  }
+}
+
+}  // namespace
+
+void avx512(const Args& args, Exec exec) noexcept {
+  for (int64_t r = exec.begin; r < exec.end; r += kTogether) {
+    group(args, r, exec.end - r < kTogether ? exec.end : r + kTogether);
   }
 }
 

@@ -1,0 +1,270 @@
+// Speed of the attention methods on one thread, interleaved so that noise of the machine meets all
+// of them alike.
+//   attention_bench [rounds]
+// Prints tables: prefill over lengths (GFLOP/s, share of the multiply-add peak measured in the same
+// rounds), the time of each method against the fastest, and decoding (GB/s of keys and values).
+#include <immintrin.h>
+#include <time.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "attention/blocks.h"
+#include "attention/method.h"
+#include "base/isa.h"
+
+namespace tessera {
+namespace {
+
+// Time of this thread on its core, so that other processes count only by what they take from the
+// caches.
+double now() {
+  timespec time;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
+
+double seconds(const std::function<void()>& work) {
+  const double start = now();
+  work();
+  return now() - start;
+}
+
+double median(std::vector<double> values) {
+  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2),
+                   values.end());
+  return values[values.size() / 2];
+}
+
+// Independent chains of multiply-adds in registers, more than the two multipliers' latency of four
+// needs: the most a core can do. The sums may be anything but denormal: zeros.
+constexpr int64_t kPeakSteps = 20000;
+constexpr int kPeakChains = 12;
+#if defined(__x86_64__)
+#define TESSERA_CHAIN(r, n) "vfmadd231ps %%" r "13, %%" r "13, %%" r #n "\n"
+#define TESSERA_CHAINS(r)                                                             \
+  TESSERA_CHAIN(r, 0)                                                                 \
+  TESSERA_CHAIN(r, 1) TESSERA_CHAIN(r, 2) TESSERA_CHAIN(r, 3) TESSERA_CHAIN(r, 4)     \
+      TESSERA_CHAIN(r, 5) TESSERA_CHAIN(r, 6) TESSERA_CHAIN(r, 7) TESSERA_CHAIN(r, 8) \
+          TESSERA_CHAIN(r, 9) TESSERA_CHAIN(r, 10) TESSERA_CHAIN(r, 11)
+#define TESSERA_PEAK_LOOP(r)                                                                  \
+  asm volatile("vzeroall\n1:\n" TESSERA_CHAINS(r) "dec %0\njnz 1b\n"                          \
+               : "+r"(steps)::"xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", \
+                 "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15", "cc")
+double peak_flops_avx512() {
+  int64_t steps = kPeakSteps;
+  const double start = now();
+  TESSERA_PEAK_LOOP("zmm");
+  return kPeakSteps * kPeakChains * 32 / (now() - start);
+}
+double peak_flops_avx2() {
+  int64_t steps = kPeakSteps;
+  const double start = now();
+  TESSERA_PEAK_LOOP("ymm");
+  return kPeakSteps * kPeakChains * 16 / (now() - start);
+}
+double peak_flops() {
+  if (available(Isa::kAvx512)) return peak_flops_avx512();
+  return available(Isa::kAvx2) ? peak_flops_avx2() : 0.0;
+}
+#else
+double peak_flops() { return 0; }
+#endif
+
+struct Problem {
+  AttentionShape shape;
+  int32_t queries = 0;
+  int32_t keys = 0;
+};
+
+// Data for a problem and what runs it.
+class Subject {
+ public:
+  explicit Subject(const Problem& problem) : problem_(problem) {
+    const AttentionShape& shape = problem.shape;
+    const int64_t pages = pages_for(problem.keys);
+    storage_.resize(static_cast<size_t>(pages * shape.pages.page_floats()) + 16);
+    auto* base = storage_.data();
+    base += (64 - reinterpret_cast<uintptr_t>(base) % 64) % 64 / sizeof(float);
+    for (int64_t p = 0; p < pages; ++p)
+      table_.pages.push_back(base + p * shape.pages.page_floats());
+    table_.positions.resize(static_cast<size_t>(problem.keys));
+    std::iota(table_.positions.begin(), table_.positions.end(), 0);
+    query_positions_.resize(static_cast<size_t>(problem.queries));
+    std::iota(query_positions_.begin(), query_positions_.end(), problem.keys - problem.queries);
+    query_.resize(static_cast<size_t>(problem.queries) * shape.query_heads * shape.pages.d_k);
+    output_.resize(static_cast<size_t>(problem.queries) * shape.query_heads * shape.pages.d_v);
+    std::mt19937 generator(1);
+    std::normal_distribution<float> normal;
+    for (float& v : storage_) v = normal(generator);
+    for (float& v : query_) v = normal(generator);
+    sequence_ = {
+        .queries = problem.queries, .query_positions = query_positions_.data(), .keys = &table_};
+    args_ = {.shape = shape,
+             .sequences = {&sequence_, 1},
+             .query = query_.data(),
+             .query_stride = int64_t{shape.query_heads} * shape.pages.d_k,
+             .output = output_.data(),
+             .output_stride = int64_t{shape.query_heads} * shape.pages.d_v};
+  }
+
+  void run(const AttentionMethod& method) {
+    const int64_t bytes =
+        method.cost(problem_.shape, problem_.queries, problem_.keys).workspace_bytes;
+    void* memory = workspace(bytes);
+    team_.run([&](Team::Member& member) { method.run(args_, member, memory); });
+  }
+
+  // The kernels of the fused methods, but all scores of a KV head written whole: what fusing saves.
+  void run_whole_scores() {
+    const int32_t group = problem_.shape.query_heads / problem_.shape.pages.kv_heads;
+    const int32_t rows = problem_.queries * group, padded = pages_for(problem_.keys) * kPageTokens;
+    void* memory = workspace(
+        attention::BlockRun::workspace_bytes(problem_.shape, rows, int64_t{rows} * padded));
+    const attention::Kernels kernels;
+    attention::BlockRun run(args_, kernels, rows, padded, memory);
+    for (int32_t head = 0; head < problem_.shape.pages.kv_heads; ++head) {
+      run.start({.sequence = &sequence_, .kv_head = head, .first_row = 0, .rows = rows});
+      run.scores(run.first_page(), run.last_page());
+      run.softmax(run.first_page(), run.last_page());
+      run.values(run.first_page(), run.last_page());
+      run.finish();
+    }
+  }
+
+  double flops() const {
+    return attention::average_flops(problem_.shape, problem_.queries, problem_.keys) *
+           problem_.queries;
+  }
+  double bytes() const { return static_cast<double>(storage_.size()) * sizeof(float); }
+
+ private:
+  void* workspace(int64_t bytes) {
+    if (static_cast<int64_t>(workspace_.size()) < bytes + 64)
+      workspace_.resize(static_cast<size_t>(bytes + 64));
+    const auto address = reinterpret_cast<uintptr_t>(workspace_.data());
+    return reinterpret_cast<void*>((address + 63) / 64 * 64);
+  }
+
+  Problem problem_;
+  Team team_{1};
+  std::vector<float> storage_, query_, output_;
+  std::vector<int32_t> query_positions_;
+  PageTable table_;
+  AttentionSequence sequence_;
+  AttentionArgs args_;
+  std::vector<std::byte> workspace_;
+};
+
+struct Line {
+  std::string name;
+  std::function<void()> work;
+  std::vector<double> times;
+};
+
+// Rounds in which every line runs for about a millisecond, after one unmeasured.
+void measure(std::vector<Line>& lines, int rounds) {
+  std::vector<int> repeats;
+  for (Line& line : lines) {
+    line.work();
+    repeats.push_back(std::max(1, static_cast<int>(1e-3 / seconds(line.work))));
+  }
+  for (int round = 0; round < rounds; ++round) {
+    for (size_t i = 0; i < lines.size(); ++i) {
+      const double time = seconds([&] {
+        for (int repeat = 0; repeat < repeats[i]; ++repeat) lines[i].work();
+      });
+      lines[i].times.push_back(time / repeats[i]);
+    }
+  }
+}
+
+std::vector<Line> lines_for(Subject& subject, const Problem& problem) {
+  std::vector<Line> lines;
+  for (const AttentionMethod* method : attention_methods()) {
+    // The oracle is double precision in plain loops; where it takes seconds its time says nothing
+    // more.
+    const bool slow =
+        method->name() == "unfused" && int64_t{problem.queries} * problem.keys > 300 * 300;
+    if (!slow)
+      lines.push_back(
+          {std::string(method->name()), [&subject, method] { subject.run(*method); }, {}});
+  }
+  if (problem.queries > 1)
+    lines.push_back({"whole_scores", [&subject] { subject.run_whole_scores(); }, {}});
+  return lines;
+}
+
+void prefill(const Problem& problem, int rounds) {
+  Subject subject(problem);
+  std::vector<Line> lines = lines_for(subject, problem);
+  std::vector<double> peaks;
+  for (int i = 0; i < rounds; ++i) peaks.push_back(peak_flops());
+  measure(lines, rounds);
+  for (int i = 0; i < rounds; ++i) peaks.push_back(peak_flops());
+  const double peak = median(peaks);
+  for (const Line& line : lines) {
+    const double time = median(line.times), rate = subject.flops() / time;
+    std::printf(
+        "%-8s d=%-4d queries=%-5d keys=%-5d heads=%d/%d  %-13s %10.1f us %8.1f GFLOP/s %5.1f%% of "
+        "%.0f\n",
+        problem.shape.mask == Mask::kCausal ? "causal" : "full", problem.shape.pages.d_k,
+        problem.queries, problem.keys, problem.shape.query_heads, problem.shape.pages.kv_heads,
+        line.name.c_str(), time * 1e6, rate * 1e-9, 100 * rate / peak, peak * 1e-9);
+  }
+}
+
+void decode(const Problem& problem, int rounds) {
+  Subject subject(problem);
+  std::vector<Line> lines = lines_for(subject, problem);
+  measure(lines, rounds);
+  for (const Line& line : lines) {
+    const double time = median(line.times);
+    std::printf(
+        "decode   d=%-4d queries=%-5d keys=%-5d heads=%d/%d  %-13s %10.1f us %8.1f GB/s of keys "
+        "and values\n",
+        problem.shape.pages.d_k, problem.queries, problem.keys, problem.shape.query_heads,
+        problem.shape.pages.kv_heads, line.name.c_str(), time * 1e6, subject.bytes() / time * 1e-9);
+  }
+}
+
+AttentionShape shape_of(int32_t query_heads, int32_t kv_heads, int32_t d, Mask mask) {
+  return {.query_heads = query_heads,
+          .pages = {.kv_heads = kv_heads, .d_k = d, .d_v = d},
+          .scale = 1 / std::sqrt(static_cast<float>(d)),
+          .mask = mask};
+}
+
+}  // namespace
+}  // namespace tessera
+
+int main(int argc, char** argv) {
+  using namespace tessera;
+  const int rounds = argc > 1 ? std::atoi(argv[1]) : 15;
+  for (int32_t d : {64, 32}) {
+    for (int32_t n : {16, 32, 64, 128, 256, 512, 1024, 2048, 4096}) {
+      prefill({.shape = shape_of(1, 1, d, Mask::kNone), .queries = n, .keys = n}, rounds);
+    }
+  }
+  for (int32_t n : {128, 512, 4096}) {
+    prefill({.shape = shape_of(1, 1, 64, Mask::kCausal), .queries = n, .keys = n}, rounds);
+  }
+  for (int32_t d : {8, 12, 16, 24, 40, 80, 128, 200, 256}) {
+    prefill({.shape = shape_of(1, 1, d, Mask::kNone), .queries = 512, .keys = 512}, rounds);
+  }
+  for (int32_t group : {1, 4}) {
+    // All heads of a model of 8 KV heads, so that keys and values come from beyond the second-level
+    // cache.
+    decode({.shape = shape_of(8 * group, 8, 64, Mask::kCausal), .queries = 1, .keys = 2048},
+           rounds);
+  }
+  return 0;
+}
