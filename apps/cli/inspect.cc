@@ -115,21 +115,22 @@ std::string text_of(const Json& value) {
   return value.is_string() ? value.get<std::string>() : value.dump();
 }
 
-// One choice of the plan as "choice" and "why"; of an object all members make up the choice.
+// A prepared linear map: "matmul:avx512, dense f32, 64 to 128, 32.8 KB".
+std::string describe_map(const Json& map) {
+  return fmt::format("{}, {}, {} to {}, {}", text_of(map["kernel"]),
+                     text_of(map.value("format", Json(""))), map.value("inputs", Json()).dump(),
+                     map.value("outputs", Json()).dump(),
+                     human_bytes(map.value("bytes", int64_t{0})));
+}
+
+// One choice of the plan as "choice" and "why".
 std::vector<std::string> choice_of(const Json& value) {
   if (!value.is_object()) return {text_of(value), ""};
-  std::string choice;
-  std::string why;
-  for (const auto& [key, member] : value.items()) {
-    if (key == "why") {
-      why = text_of(member);
-    } else if (key == "up_to_keys") {
-      choice += fmt::format("{}up to {} keys", choice.empty() ? "" : ", ", text_of(member));
-    } else {
-      choice += (choice.empty() ? "" : ", ") + text_of(member);
-    }
-  }
-  return {choice, why};
+  if (value.contains("kernel")) return {describe_map(value), text_of(value.value("why", Json("")))};
+  std::string choice = text_of(value.value("method", Json("")));
+  if (value.contains("up_to_keys"))
+    choice += fmt::format(" up to {} keys", value["up_to_keys"].dump());
+  return {choice, text_of(value.value("why", Json("")))};
 }
 
 std::string layers_of(const Json& layer) {
@@ -138,33 +139,46 @@ std::string layers_of(const Json& layer) {
   return first == last ? first.dump() : fmt::format("{}-{}", first.dump(), last.dump());
 }
 
-std::string describe_plan(const Json& plan) {
-  const std::string weights_why = plan.value("weights_why", "");
-  Rows rows;
-  const auto add = [&](const std::string& where, const std::string& part, const Json& value) {
-    std::vector<std::string> choice = choice_of(value);
-    if (choice[1].empty() && part == "weights") choice[1] = weights_why;
-    // What stands in the row above is not said again.
-    const bool same = !rows.empty() && rows.back()[0] == where && rows.back()[1] == part;
-    rows.push_back({where, part, choice[0], choice[1]});
-    if (same) rows.back()[1].clear();
-  };
-  for (const Json& layer : plan.value("layers", Json::array())) {
-    const std::string where = "layers " + layers_of(layer);
-    for (const auto& [part, value] : layer.items()) {
-      if (part == "first" || part == "last") continue;
-      if (!value.is_array()) add(where, part, value);
-      if (value.is_array()) {
-        for (const Json& entry : value) add(where, part, entry);
+// The rows of a plan's table: where, part, choice, why.
+class PlanTable {
+ public:
+  explicit PlanTable(const Json& plan) : weights_why_(plan.value("weights_why", "")) {
+    for (const Json& layer : plan.value("layers", Json::array())) {
+      where_ = "layers " + layers_of(layer);
+      for (const auto& [part, value] : layer.items()) {
+        if (part != "first" && part != "last") add(part, value);
       }
     }
+    where_ = "head";
+    if (plan.contains("head_weights")) add("weights", plan["head_weights"]);
+    if (plan.contains("head")) add("output", plan["head"]);
   }
-  for (const auto& [key, value] : plan.items()) {
-    if (key == "layers" || key == "version" || key == "weights_why" || key == "threads") continue;
-    add("model", key == "head_weights" ? "head weights" : key, value);
+  std::string text() const {
+    return format_table({{"where"}, {"part"}, {"choice"}, {"why"}}, rows_);
   }
-  return format_table({{"where"}, {"part"}, {"choice"}, {"why"}}, rows);
-}
+
+ private:
+  void add(const std::string& part, const Json& value) {
+    if (value.is_array()) {
+      for (const Json& entry : value) add(part, entry);
+    } else if (part == "linear" && value.is_object()) {
+      for (const auto& [map, entry] : value.items()) add(map, entry);
+    } else {
+      const std::vector<std::string> choice = choice_of(value);
+      // What the rows above say is not said again.
+      const bool same_where = where_ == last_where_;
+      const bool same_part = same_where && part == last_part_;
+      rows_.push_back({same_where ? "" : where_, same_part ? "" : part, choice[0],
+                       part == "weights" ? weights_why_ : choice[1]});
+      last_where_ = where_;
+      last_part_ = part;
+    }
+  }
+
+  std::string weights_why_;
+  Rows rows_;
+  std::string where_, last_where_, last_part_;
+};
 
 std::string describe_kernels(const Json& kernels) {
   Rows rows;
@@ -208,7 +222,7 @@ Status inspect(const Options& options) {
     json["model"] = to_json(info);
     json["plan"] = *plan;
     text = describe(info) + fmt::format("\nPlan for {} threads\n", info.threads) +
-           describe_plan(*plan);
+           PlanTable(*plan).text();
   }
   Result<Json> kernels = parsed(kernels_json(), "kernels");
   if (!kernels.ok()) return kernels.status();

@@ -231,8 +231,9 @@ class Run(CliTest):
         path.write_bytes(b"A fox\n")
         self.assertEqual(self.json("run", self.model, "--file", path, "--max-tokens", 1)["prompt_ids"], expected[:-1])
         self.assertEqual(self.json("run", self.model, "--prompt", "--json", "--max-tokens", 1)["prompt_ids"],
-                         [12, 12, 73, 82, 78, 77])  # an option's value may look like an option
-        self.assertEqual(self.json("run", self.model, "--prompt", "[a, b]", "--max-tokens", 1)["prompt_ids"][0], 58)
+                         list(b"--json"))  # an option's value may look like an option
+        self.assertEqual(self.json("run", self.model, "--prompt", "[a, b]", "--max-tokens", 1)["prompt_ids"],
+                         list(b"[a, b]"))
 
     def test_prompts_that_cannot_be(self):
         self.assert_fails("run", self.model, "--file", self.folder / "absent", says=["absent", "No such file"])
@@ -292,9 +293,8 @@ class Run(CliTest):
     def test_interrupt(self):
         for more in ([], ["--json"]):
             process = self.start("run", self.silent, "--ids", "1,2", "--max-tokens", 100000, "--ignore-end", *more)
-            if more:
-                time.sleep(2)
-            else:
+            wait_until_caught(process.pid, signal.SIGINT)
+            if not more:
                 process.stdout.read(20)
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=SECONDS)
@@ -422,7 +422,7 @@ class InspectBenchDump(CliTest):
         shapes = [(entry["what"], entry["batch"], entry["length"]) for entry in result["results"]]
         self.assertEqual(shapes, [("encode", 1, 8), ("encode", 1, 48), ("encode", 3, 8), ("encode", 3, 48)])
         self.assert_quantiles(result["results"], 3)
-        self.assertEqual(self.call("bench", self.encoder, "--repeat", 1)[0].count("encode"), 2)
+        self.assertEqual(self.call("bench", self.encoder, "--repeat", 1)[0].count("\nencode"), 2)
         self.assert_fails("bench", self.encoder, "--length", 49, says=["48", "49"])
         self.assert_fails("bench", self.encoder, "--new-tokens", 4, says=["--length"])
 
@@ -563,6 +563,18 @@ def pearson(a, b):
     mean_a, mean_b = sum(a) / len(a), sum(b) / len(b)
     covariance = sum((x - mean_a) * (y - mean_b) for x, y in zip(a, b))
     return covariance / (sum((x - mean_a) ** 2 for x in a) * sum((y - mean_b) ** 2 for y in b)) ** 0.5
+
+
+def wait_until_caught(pid, number):
+    """Until the process has a handler for the signal."""
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        status = pathlib.Path(f"/proc/{pid}/status").read_text()
+        caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+        if int(caught.split()[1], 16) >> (number - 1) & 1:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"signal {number} was never caught")
 
 
 def read_until(terminal, mark):
