@@ -50,11 +50,13 @@ constexpr int64_t kPeakSteps = 20000;
 constexpr int kPeakChains = 12;
 #if defined(__x86_64__)
 #define TESSERA_CHAIN(r, n) "vfmadd231ps %%" r "13, %%" r "13, %%" r #n "\n"
-#define TESSERA_CHAINS(r)                                                             \
-  TESSERA_CHAIN(r, 0)                                                                 \
-  TESSERA_CHAIN(r, 1) TESSERA_CHAIN(r, 2) TESSERA_CHAIN(r, 3) TESSERA_CHAIN(r, 4)     \
-      TESSERA_CHAIN(r, 5) TESSERA_CHAIN(r, 6) TESSERA_CHAIN(r, 7) TESSERA_CHAIN(r, 8) \
-          TESSERA_CHAIN(r, 9) TESSERA_CHAIN(r, 10) TESSERA_CHAIN(r, 11)
+#define TESSERA_CHAINS(r)                                                              \
+  TESSERA_CHAIN(r, 0)                                                                  \
+  TESSERA_CHAIN(r, 1)                                                                  \
+  TESSERA_CHAIN(r, 2)                                                                  \
+  TESSERA_CHAIN(r, 3) TESSERA_CHAIN(r, 4) TESSERA_CHAIN(r, 5) TESSERA_CHAIN(r, 6)      \
+      TESSERA_CHAIN(r, 7) TESSERA_CHAIN(r, 8) TESSERA_CHAIN(r, 9) TESSERA_CHAIN(r, 10) \
+          TESSERA_CHAIN(r, 11)
 #define TESSERA_PEAK_LOOP(r)                                                                  \
   asm volatile("vzeroall\n1:\n" TESSERA_CHAINS(r) "dec %0\njnz 1b\n"                          \
                : "+r"(steps)::"xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", \
@@ -130,9 +132,9 @@ class Subject {
     void* memory = workspace(
         attention::BlockRun::workspace_bytes(problem_.shape, rows, int64_t{rows} * padded));
     const attention::Kernels kernels;
-    attention::BlockRun run(args_, kernels, rows, padded, memory);
+    attention::BlockRun run(args_, kernels, rows, memory);
     for (int32_t head = 0; head < problem_.shape.pages.kv_heads; ++head) {
-      run.start({.sequence = &sequence_, .kv_head = head, .first_row = 0, .rows = rows});
+      run.start({.sequence = &sequence_, .kv_head = head, .first_row = 0, .rows = rows}, padded);
       run.scores(run.first_page(), run.last_page());
       run.softmax(run.first_page(), run.last_page());
       run.values(run.first_page(), run.last_page());
@@ -144,6 +146,15 @@ class Subject {
     return attention::average_flops(problem_.shape, problem_.queries, problem_.keys) *
            problem_.queries;
   }
+  // Reads keys and values and does nothing else: what memory allows.
+  void read() {
+    float sums[64] = {};
+    for (size_t i = 0; i + 64 <= storage_.size(); i += 64) {
+      for (size_t lane = 0; lane < 64; ++lane) sums[lane] += storage_[i + lane];
+    }
+    output_[0] = std::accumulate(sums, sums + 64, 0.0f);
+  }
+
   double bytes() const { return static_cast<double>(storage_.size()) * sizeof(float); }
 
  private:
@@ -225,6 +236,7 @@ void prefill(const Problem& problem, int rounds) {
 void decode(const Problem& problem, int rounds) {
   Subject subject(problem);
   std::vector<Line> lines = lines_for(subject, problem);
+  lines.push_back({"(only read)", [&subject] { subject.read(); }, {}});
   measure(lines, rounds);
   for (const Line& line : lines) {
     const double time = median(line.times);

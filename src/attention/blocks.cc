@@ -16,24 +16,26 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 // same few cache sets.
 constexpr int32_t kScorePadding = 16;
 
+// Rows at the edge of what they see, where each needs another part of a page, are taken in groups
+// of this many: two register tiles of the products, so that little is computed to be thrown away.
+constexpr int32_t kEdgeRows = 12;
+
 int64_t aligned(int64_t size_bytes) { return (size_bytes + 63) / 64 * 64; }
 
-// Hands out pieces of a workspace, or only counts them where there is none.
+// Hands out pieces of a workspace.
 class Carver {
  public:
-  explicit Carver(void* memory) : memory_(static_cast<std::byte*>(memory)) {}
+  explicit Carver(void* memory) : next_(static_cast<std::byte*>(memory)) {}
 
   template <typename T>
   T* take(int64_t count) {
-    T* piece = memory_ != nullptr ? reinterpret_cast<T*>(memory_ + used_bytes_) : nullptr;
-    used_bytes_ += aligned(count * static_cast<int64_t>(sizeof(T)));
+    T* piece = reinterpret_cast<T*>(next_);
+    next_ += aligned(count * static_cast<int64_t>(sizeof(T)));
     return piece;
   }
-  int64_t used_bytes() const { return used_bytes_; }
 
  private:
-  std::byte* memory_;
-  int64_t used_bytes_ = 0;
+  std::byte* next_;
 };
 
 }  // namespace
@@ -131,14 +133,10 @@ Kernels::Kernels()
       softmax(attention_softmax::kernels.select({}).run) {}
 
 BlockRun::BlockRun(const AttentionArgs& args, const Kernels& kernels, int32_t max_rows,
-                   int32_t score_keys, void* workspace)
-    : args_(&args),
-      kernels_(&kernels),
-      group_(args.shape.query_heads / args.shape.pages.kv_heads),
-      score_stride_(score_keys + kScorePadding) {
+                   void* workspace)
+    : args_(&args), kernels_(&kernels), group_(args.shape.query_heads / args.shape.pages.kv_heads) {
   Carver carver(workspace);
   query_ = carver.take<float>(int64_t{max_rows} * args.shape.pages.d_k);
-  scores_ = carver.take<float>(max_rows * score_stride_);
   output_ = carver.take<float>(int64_t{max_rows} * args.shape.pages.d_v);
   maximum_ = carver.take<float>(max_rows);
   sum_ = carver.take<float>(max_rows);
@@ -146,6 +144,7 @@ BlockRun::BlockRun(const AttentionArgs& args, const Kernels& kernels, int32_t ma
   begin_ = carver.take<int32_t>(max_rows);
   end_ = carver.take<int32_t>(max_rows);
   bias_ = carver.take<const float*>(max_rows);
+  scores_ = carver.take<float>(0);
 }
 
 int64_t BlockRun::workspace_bytes(const AttentionShape& shape, int32_t max_rows, int64_t scores) {
@@ -160,8 +159,9 @@ const float* BlockRun::bias_row(int32_t query, int32_t head) const {
   return sequence.score_bias + (int64_t{head} * sequence.queries + query) * sequence.keys->tokens();
 }
 
-void BlockRun::start(const Block& block) {
+void BlockRun::start(const Block& block, int32_t score_keys) {
   block_ = block;
+  score_stride_ = score_keys + kScorePadding;
   const AttentionShape& shape = args_->shape;
   const AttentionSequence& sequence = *block.sequence;
   const Visibility visibility(shape, sequence);
@@ -188,37 +188,45 @@ void BlockRun::start(const Block& block) {
   last_page_ = std::max(first_page_, pages_for(end_[block.rows - 1]));
 }
 
-BlockRun::Part BlockRun::visible_part(int32_t page) const {
+template <typename Visit>
+void BlockRun::for_each_part(int32_t page, Visit visit) const {
   const int32_t key = page * kPageTokens;
-  Part part{.row_begin = 0, .row_end = block_.rows, .key_begin = 0, .key_end = 0};
-  while (part.row_begin < part.row_end && end_[part.row_begin] <= key) ++part.row_begin;
-  while (part.row_end > part.row_begin && begin_[part.row_end - 1] >= key + kPageTokens)
-    --part.row_end;
-  if (part.row_begin == part.row_end) return part;
-  part.key_begin = std::max(begin_[part.row_begin] - key, 0);
-  part.key_end = std::min(end_[part.row_end - 1] - key, kPageTokens);
-  return part;
+  const auto sees_all = [&](int32_t row) {
+    return begin_[row] <= key && end_[row] >= key + kPageTokens;
+  };
+  const int32_t group = sees_all(0) && sees_all(block_.rows - 1) ? block_.rows : kEdgeRows;
+  for (int32_t first = 0; first < block_.rows; first += group) {
+    Part part{.row_begin = first, .row_end = std::min(first + group, block_.rows)};
+    while (part.row_begin < part.row_end && end_[part.row_begin] <= key) ++part.row_begin;
+    while (part.row_end > part.row_begin && begin_[part.row_end - 1] >= key + kPageTokens)
+      --part.row_end;
+    if (part.row_begin == part.row_end) continue;
+    part.key_begin = std::max(begin_[part.row_begin] - key, 0);
+    part.key_end = std::min(end_[part.row_end - 1] - key, kPageTokens);
+    if (part.key_begin < part.key_end) visit(part);
+  }
 }
 
 void BlockRun::scores(int32_t page_begin, int32_t page_end) {
   constexpr int32_t kWidth = 16;  // whole vectors, as the softmax reads them
   const PageShape& shape = args_->shape.pages;
   for (int32_t page = page_begin; page < page_end; ++page) {
-    const Part part = visible_part(page);
-    const int32_t begin = part.key_begin / kWidth * kWidth;
-    const int32_t end = (part.key_end + kWidth - 1) / kWidth * kWidth;
-    if (begin >= end) continue;
-    kernels_->product(
-        {.a = query_,
-         .a_stride = shape.d_k,
-         .depth = shape.d_k,
-         .b = block_.sequence->keys->pages[page] + shape.keys_at(block_.kv_head) + begin,
-         .b_stride = kPageTokens,
-         .cols = end - begin,
-         .start = attention_product::Start::kZero,
-         .c = scores_ + (page - page_begin) * kPageTokens + begin,
-         .c_stride = score_stride_},
-        {part.row_begin, part.row_end});
+    const float* keys = block_.sequence->keys->pages[page] + shape.keys_at(block_.kv_head);
+    float* scores = scores_ + (page - page_begin) * kPageTokens;
+    for_each_part(page, [&](const Part& part) {
+      const int32_t begin = part.key_begin / kWidth * kWidth;
+      const int32_t end = (part.key_end + kWidth - 1) / kWidth * kWidth;
+      kernels_->product({.a = query_,
+                         .a_stride = shape.d_k,
+                         .depth = shape.d_k,
+                         .b = keys + begin,
+                         .b_stride = kPageTokens,
+                         .cols = end - begin,
+                         .start = attention_product::Start::kZero,
+                         .c = scores + begin,
+                         .c_stride = score_stride_},
+                        {part.row_begin, part.row_end});
+    });
   }
 }
 
@@ -239,23 +247,24 @@ void BlockRun::softmax(int32_t page_begin, int32_t page_end) {
 void BlockRun::values(int32_t page_begin, int32_t page_end) {
   const PageShape& shape = args_->shape.pages;
   for (int32_t page = page_begin; page < page_end; ++page) {
-    const Part part = visible_part(page);
-    if (part.key_begin >= part.key_end) continue;
+    const float* values = block_.sequence->keys->pages[page] + shape.values_at(block_.kv_head);
+    const float* scores = scores_ + (page - page_begin) * kPageTokens;
     // A row with outputs from earlier pages sees the first of these pages too, if it sees any.
     const bool rescales = page == page_begin && page != first_page_;
-    kernels_->product(
-        {.a = scores_ + (page - page_begin) * kPageTokens + part.key_begin,
-         .a_stride = score_stride_,
-         .depth = part.key_end - part.key_begin,
-         .b = block_.sequence->keys->pages[page] + shape.values_at(block_.kv_head) +
-              int64_t{part.key_begin} * shape.d_v,
-         .b_stride = shape.d_v,
-         .cols = shape.d_v,
-         .start = rescales ? attention_product::Start::kScale : attention_product::Start::kAdd,
-         .factor = rescale_,
-         .c = output_,
-         .c_stride = shape.d_v},
-        {part.row_begin, part.row_end});
+    for_each_part(page, [&](const Part& part) {
+      kernels_->product(
+          {.a = scores + part.key_begin,
+           .a_stride = score_stride_,
+           .depth = part.key_end - part.key_begin,
+           .b = values + int64_t{part.key_begin} * shape.d_v,
+           .b_stride = shape.d_v,
+           .cols = shape.d_v,
+           .start = rescales ? attention_product::Start::kScale : attention_product::Start::kAdd,
+           .factor = rescale_,
+           .c = output_,
+           .c_stride = shape.d_v},
+          {part.row_begin, part.row_end});
+    });
   }
 }
 

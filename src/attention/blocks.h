@@ -93,14 +93,14 @@ struct Kernels {
 // finish.
 class BlockRun {
  public:
-  // score_keys: the most keys of a run of pages, a multiple of kPageTokens. workspace:
-  // workspace_bytes for at least max_rows and max_rows * score_keys.
-  BlockRun(const AttentionArgs& args, const Kernels& kernels, int32_t max_rows, int32_t score_keys,
-           void* workspace);
+  // workspace: workspace_bytes for at least max_rows and the scores of any block, its rows times
+  // its score_keys.
+  BlockRun(const AttentionArgs& args, const Kernels& kernels, int32_t max_rows, void* workspace);
   static int64_t workspace_bytes(const AttentionShape& shape, int32_t max_rows, int64_t scores);
 
-  // Loads the scaled queries and finds the pages they see: [first_page, last_page).
-  void start(const Block& block);
+  // Loads the scaled queries and finds the pages they see: [first_page, last_page). score_keys: the
+  // most keys of a run of pages, a multiple of kPageTokens.
+  void start(const Block& block, int32_t score_keys);
   int32_t first_page() const { return first_page_; }
   int32_t last_page() const { return last_page_; }
 
@@ -114,24 +114,27 @@ class BlockRun {
   void finish();
 
  private:
-  // The part of a page that the block's rows see: rows [row_begin, row_end), keys [key_begin,
-  // key_end) of the page.
+  // A part of a page and the rows that see it: rows [row_begin, row_end), keys [key_begin, key_end)
+  // of the page.
   struct Part {
-    int32_t row_begin, row_end, key_begin, key_end;
+    int32_t row_begin = 0, row_end = 0, key_begin = 0, key_end = 0;
   };
-  Part visible_part(int32_t page) const;
+  // Calls visit(part) for parts of the page that hold, for every row of the block, all keys that it
+  // sees.
+  template <typename Visit>
+  void for_each_part(int32_t page, Visit visit) const;
   const float* bias_row(int32_t query, int32_t head) const;
 
   const AttentionArgs* args_;
   const Kernels* kernels_;
   int32_t group_;
-  int64_t score_stride_;
+  int64_t score_stride_ = 0;
   Block block_;
   int32_t first_page_ = 0;
   int32_t last_page_ = 0;
 
   float* query_ = nullptr;    // [rows, d_k], scaled
-  float* scores_ = nullptr;   // [rows, score_keys]
+  float* scores_ = nullptr;   // [rows, score_stride_]
   float* output_ = nullptr;   // [rows, d_v], not yet divided by the sums
   float* maximum_ = nullptr;  // [rows], as of attention_softmax
   float* sum_ = nullptr;

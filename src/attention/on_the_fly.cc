@@ -46,9 +46,9 @@ class OnTheFly final : public AttentionMethod {
       max_keys = std::max(max_keys, sequence.keys->tokens());
     const int32_t rows = rows_for(max_keys);
     const Kernels kernels;
-    BlockRun run(args, kernels, rows, padded(max_keys), workspace);
+    BlockRun run(args, kernels, rows, workspace);
     Dealer(args, rows).deal(member, [&](const Block& block) {
-      run.start(block);
+      run.start(block, padded(max_keys));
       run.scores(run.first_page(), run.last_page());
       run.softmax(run.first_page(), run.last_page());
       run.values(run.first_page(), run.last_page());
