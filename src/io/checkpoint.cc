@@ -110,6 +110,10 @@ Result<WeightMap> read_index(const std::string& path) {
     return invalid_input(fmt::format("{}: weight_map: expected an object of file names, found {}",
                                      path, map == nullptr ? "nothing" : shortened(*map)));
   }
+  if (members->empty()) {
+    return invalid_input(
+        fmt::format("{}: weight_map: expected at least one tensor, found none", path));
+  }
   WeightMap shards;
   for (const Json::Member& member : *members) {
     const auto* shard = member.value.as<std::string>();
