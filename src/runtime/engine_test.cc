@@ -1,0 +1,157 @@
+#include "tessera/engine.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+
+#include "runtime/testing.h"
+
+namespace tessera {
+namespace {
+
+using testing::tiny_llama;
+
+std::shared_ptr<Model> tiny_model(int threads = 1) {
+  static const std::string folder = tiny_llama().write("engine");
+  auto model = Model::load(folder, {.threads = threads});
+  EXPECT_TRUE(model.ok()) << model.status().message();
+  return *model;
+}
+
+// The greedy continuation without a cache: the whole sequence anew for every token.
+std::vector<int32_t> greedy_without_cache(Model& model, std::vector<int32_t> ids, int32_t count) {
+  std::vector<int32_t> generated;
+  for (int32_t i = 0; i < count; ++i) {
+    const auto result = model.forward({{ids, {}}});
+    EXPECT_TRUE(result.ok());
+    const auto last = result->logits.end() - result->logits_width;
+    generated.push_back(static_cast<int32_t>(std::max_element(last, result->logits.end()) - last));
+    ids.push_back(generated.back());
+  }
+  return generated;
+}
+
+std::vector<int32_t> prompt_of(int32_t length) {
+  std::vector<int32_t> ids;
+  for (int32_t i = 0; i < length; ++i) ids.push_back((11 * i + 3) % 49);
+  return ids;
+}
+
+TEST(Engine, CacheChangesNothing) {
+  const auto model = tiny_model();
+  for (int32_t length : {1, 2, 63, 64, 65, 130}) {
+    SCOPED_TRACE(length);
+    const auto generation = generate(
+        model, {.prompt_ids = prompt_of(length), .max_new_tokens = 20, .ignore_end = true});
+    ASSERT_TRUE(generation.ok()) << generation.status().message();
+    EXPECT_EQ(generation->ids, greedy_without_cache(*model, prompt_of(length), 20));
+    EXPECT_EQ(generation->finished, FinishReason::kLength);
+  }
+}
+
+TEST(Engine, RequestsTogetherGiveWhatTheyGiveAlone) {
+  const auto model = tiny_model(2);
+  auto engine = Engine::create(model, {});
+  ASSERT_TRUE(engine.ok());
+  std::map<int64_t, std::vector<int32_t>> together, alone;
+  const auto step = [&] {
+    const auto events = (*engine)->step();
+    ASSERT_TRUE(events.ok()) << events.status().message();
+    for (const Event& event : *events) together[event.request].push_back(event.token);
+  };
+  // The third joins while the others are on their way.
+  for (int32_t length : {5, 70, 12}) {
+    const Request request{
+        .prompt_ids = prompt_of(length), .max_new_tokens = 10 + length % 7, .ignore_end = true};
+    const auto number = (*engine)->submit(request);
+    ASSERT_TRUE(number.ok()) << number.status().message();
+    alone[*number] = generate(model, request)->ids;
+    step();
+  }
+  while (!(*engine)->idle()) step();
+  EXPECT_EQ(together, alone);
+  EXPECT_EQ((*engine)->cache_bytes_in_use(), 0);
+}
+
+TEST(Engine, StopsAtAnEndToken) {
+  const auto model = tiny_model();
+  const auto free =
+      generate(model, {.prompt_ids = {1, 2}, .max_new_tokens = 30, .ignore_end = true});
+  ASSERT_TRUE(free.ok());
+  const int32_t stop = free->ids[7];
+  const auto stopped = generate(
+      model, {.prompt_ids = {1, 2}, .max_new_tokens = 30, .stop_ids = {stop}, .ignore_end = true});
+  ASSERT_TRUE(stopped.ok());
+  EXPECT_EQ(stopped->finished, FinishReason::kEndToken);
+  EXPECT_EQ(stopped->ids.back(), stop);
+  EXPECT_LE(stopped->ids.size(), 8u);
+}
+
+TEST(Engine, CancelFreesTheCache) {
+  const auto model = tiny_model();
+  auto engine = Engine::create(model, {});
+  ASSERT_TRUE(engine.ok());
+  const auto number =
+      (*engine)->submit({.prompt_ids = {1, 2, 3}, .max_new_tokens = 100, .ignore_end = true});
+  ASSERT_TRUE((*engine)->step().ok());
+  EXPECT_GT((*engine)->cache_bytes_in_use(), 0);
+  (*engine)->cancel(*number);
+  const auto events = (*engine)->step();
+  ASSERT_TRUE(events.ok());
+  ASSERT_EQ(events->size(), 1u);
+  EXPECT_EQ(events->front().finished, FinishReason::kCancelled);
+  EXPECT_TRUE((*engine)->idle());
+  EXPECT_EQ((*engine)->cache_bytes_in_use(), 0);
+}
+
+TEST(Engine, RefusesUpFrontWithBothNumbers) {
+  const auto model = tiny_model();
+  auto engine = Engine::create(model, {});
+  ASSERT_TRUE(engine.ok());
+  const auto message = [&](Request request) {
+    return (*engine)->submit(std::move(request)).status().message();
+  };
+  const std::string context = message({.prompt_ids = prompt_of(150), .max_new_tokens = 52});
+  EXPECT_NE(context.find("202"), std::string::npos) << context;
+  EXPECT_NE(context.find("200"), std::string::npos) << context;
+  EXPECT_TRUE((*engine)->submit({.prompt_ids = prompt_of(150), .max_new_tokens = 51}).ok());
+  EXPECT_NE(message({.prompt_ids = {}, .max_new_tokens = 5}).find("none"), std::string::npos);
+  EXPECT_NE(message({.prompt_ids = {50}, .max_new_tokens = 5}).find("found 50"), std::string::npos);
+  EXPECT_NE(message({.prompt_ids = {1}, .max_new_tokens = 0}).find("found 0"), std::string::npos);
+  EXPECT_NE(message({.prompt_ids = {1}, .sampling = {.temperature = -1}}).find("temperature"),
+            std::string::npos);
+  EXPECT_NE(message({.prompt_ids = {1}, .sampling = {.temperature = 1, .top_p = 0}}).find("top_p"),
+            std::string::npos);
+}
+
+TEST(Engine, RefusesWhatTheCacheCannotHold) {
+  const auto model = tiny_model();
+  auto engine = Engine::create(model, {.cache_bytes = 20000});
+  ASSERT_TRUE(engine.ok());
+  const auto refused = (*engine)->submit({.prompt_ids = {1}, .max_new_tokens = 150});
+  EXPECT_EQ(refused.status().code(), StatusCode::kOutOfMemory);
+  EXPECT_TRUE((*engine)->submit({.prompt_ids = {1}, .max_new_tokens = 10}).ok());
+}
+
+TEST(Engine, RefusesAnEncoder) {
+  const auto model = Model::load(testing::tiny_bert().write("engine_bert"), {.threads = 1});
+  ASSERT_TRUE(model.ok());
+  EXPECT_FALSE(Engine::create(*model, {}).ok());
+}
+
+TEST(Engine, SameSeedSameTokens) {
+  const auto model = tiny_model();
+  const auto with_seed = [&](uint64_t seed) {
+    return generate(model,
+                    {.prompt_ids = {1, 2, 3},
+                     .max_new_tokens = 40,
+                     .sampling = {.temperature = 1, .top_k = 20, .top_p = 0.9f, .seed = seed},
+                     .ignore_end = true})
+        ->ids;
+  };
+  EXPECT_EQ(with_seed(5), with_seed(5));
+  EXPECT_NE(with_seed(5), with_seed(6));
+}
+
+}  // namespace
+}  // namespace tessera

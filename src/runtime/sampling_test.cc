@@ -1,0 +1,91 @@
+#include "runtime/sampling.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+
+#include "runtime/cache_pool.h"
+
+namespace tessera {
+namespace {
+
+std::map<int32_t, double> frequencies(const Sampling& sampling, const std::vector<float>& logits,
+                                      int draws) {
+  Sampler sampler(sampling);
+  std::map<int32_t, double> counts;
+  for (int i = 0; i < draws; ++i) counts[sampler.next(logits)] += 1.0 / draws;
+  return counts;
+}
+
+TEST(Sampler, GreedyTakesTheFirstLargest) {
+  Sampler sampler({});
+  EXPECT_EQ(sampler.next(std::vector<float>{1, 3, 2, 3}), 1);
+  EXPECT_EQ(sampler.next(std::vector<float>{-INFINITY, -5}), 1);
+}
+
+TEST(Sampler, DrawsByProbability) {
+  const std::vector<float> logits = {std::log(0.5f), std::log(0.3f), std::log(0.2f)};
+  constexpr int kDraws = 20000;
+  const auto found = frequencies({.temperature = 1, .seed = 3}, logits, kDraws);
+  // Five standard deviations of a binomial share.
+  const auto bound = [](double p) { return 5 * std::sqrt(p * (1 - p) / kDraws); };
+  EXPECT_NEAR(found.at(0), 0.5, bound(0.5));
+  EXPECT_NEAR(found.at(1), 0.3, bound(0.3));
+  EXPECT_NEAR(found.at(2), 0.2, bound(0.2));
+}
+
+TEST(Sampler, TopKAndTopPCutTheTail) {
+  const std::vector<float> logits = {std::log(0.1f), std::log(0.4f), std::log(0.2f),
+                                     std::log(0.3f)};
+  const auto top_k = frequencies({.temperature = 1, .top_k = 2, .seed = 4}, logits, 2000);
+  EXPECT_EQ(top_k.size(), 2u);
+  EXPECT_TRUE(top_k.contains(1) && top_k.contains(3));
+  const auto top_p = frequencies({.temperature = 1, .top_p = 0.65f, .seed = 4}, logits, 2000);
+  EXPECT_EQ(top_p.size(), 2u);
+  const auto tiny_p = frequencies({.temperature = 1, .top_p = 1e-6f, .seed = 4}, logits, 100);
+  EXPECT_EQ(tiny_p.size(), 1u);
+  EXPECT_TRUE(tiny_p.contains(1));
+}
+
+TEST(Sampler, RefusesBadSettings) {
+  EXPECT_FALSE(check_sampling({.temperature = NAN}).ok());
+  EXPECT_FALSE(check_sampling({.temperature = 1, .top_k = -1}).ok());
+  EXPECT_FALSE(check_sampling({.temperature = 1, .top_p = 1.5f}).ok());
+  EXPECT_TRUE(check_sampling({}).ok());
+}
+
+TEST(CachePool, SharesPagesUntilWritten) {
+  const PageShape shape{.kv_heads = 1, .d_k = 2, .d_v = 2};
+  CachePool pool(shape, 1 << 20);
+  PageTable first;
+  ASSERT_TRUE(pool.reserve(first, 70).ok());
+  EXPECT_EQ(first.pages.size(), 2u);
+  for (int32_t i = 0; i < 70; ++i) first.positions.push_back(i);
+  first.pages[1][0] = 42;
+  PageTable second = pool.share(first);
+  EXPECT_EQ(pool.bytes_in_use(), 2 * pool.page_bytes());
+  ASSERT_TRUE(pool.reserve(second, 1).ok());
+  EXPECT_EQ(second.pages[0], first.pages[0]);
+  EXPECT_NE(second.pages[1], first.pages[1]);
+  EXPECT_EQ(second.pages[1][0], 42);
+  EXPECT_EQ(pool.bytes_in_use(), 3 * pool.page_bytes());
+  pool.release(first);
+  EXPECT_EQ(pool.bytes_in_use(), 2 * pool.page_bytes());
+  pool.release(second);
+  EXPECT_EQ(pool.bytes_in_use(), 0);
+}
+
+TEST(CachePool, KeepsWithinItsLimit) {
+  const PageShape shape{.kv_heads = 1, .d_k = 2, .d_v = 2};
+  CachePool pool(shape, 2 * shape.page_floats() * 4);
+  PageTable table;
+  EXPECT_TRUE(pool.reserve(table, 128).ok());
+  PageTable other;
+  EXPECT_EQ(pool.reserve(other, 1).code(), StatusCode::kOutOfMemory);
+  pool.release(table);
+  EXPECT_TRUE(pool.reserve(other, 1).ok());
+}
+
+}  // namespace
+}  // namespace tessera
