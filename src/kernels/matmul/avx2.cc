@@ -51,13 +51,14 @@ inline __m256i load_pairs(const uint32_t* source) {
   return _mm256_load_si256(reinterpret_cast<const __m256i*>(source));
 }
 
-template <int kRows, int kVectors>
+template <int kRows, int kVectors, Fetch kFetch>
 inline void multiply_f32(const Block& block, int64_t column) {
   Sums<kRows, kVectors> sums;
   sums.start(block, block.tile + column);
   const float* x = block.x;
   const float* w = static_cast<const float*>(block.weights) + column;
   for (int64_t k = 0; k < block.inputs; ++k, ++x, w += kPanelOutputs) {
+    fetch<kFetch, 1>(w, block.ahead + k * kLineBytes);
     __m256 weights[kVectors];
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) weights[v] = _mm256_load_ps(w + v * kLanes);
@@ -66,7 +67,7 @@ inline void multiply_f32(const Block& block, int64_t column) {
   sums.store(block.tile + column);
 }
 
-template <int kRows, int kVectors>
+template <int kRows, int kVectors, Fetch kFetch>
 inline void multiply_bf16(const Block& block, int64_t column) {
   Sums<kRows, kVectors> sums;
   sums.start(block, block.tile + column);
@@ -74,6 +75,7 @@ inline void multiply_bf16(const Block& block, int64_t column) {
   const uint32_t* w = static_cast<const uint32_t*>(block.weights) + column;
   int64_t k = 0;
   for (; k < block.inputs; k += 2, x += 2, w += kPanelOutputs) {
+    fetch<kFetch, 2>(w, block.ahead + k * kLineBytes);
     __m256 weights[kVectors];
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) weights[v] = even_input(load_pairs(w + v * kLanes));
@@ -113,16 +115,23 @@ void finish_tile(const Args& args, const float* tile, const Target& target) {
   }
 }
 
+template <int kRows, int kVectors, bool kWide, Fetch kFetch>
+inline void multiply_column(const Block& block, int64_t column) {
+  if constexpr (kWide) {
+    multiply_f32<kRows, kVectors, kFetch>(block, column);
+  } else {
+    multiply_bf16<kRows, kVectors, kFetch>(block, column);
+  }
+}
+
 struct Avx2 {
-  template <int kRows, bool kWide>
+  template <int kRows, bool kWide, Fetch kFetch>
   static void multiply(const Block& block) {
     constexpr int kVectors = kRows == 1 ? 8 : kRows == 2 ? 4 : 2;
-    for (int64_t column = 0; column < kPanelOutputs; column += kVectors * kLanes) {
-      if constexpr (kWide) {
-        multiply_f32<kRows, kVectors>(block, column);
-      } else {
-        multiply_bf16<kRows, kVectors>(block, column);
-      }
+    // The first sub-column fetches for all.
+    multiply_column<kRows, kVectors, kWide, kFetch>(block, 0);
+    for (int64_t column = kVectors * kLanes; column < kPanelOutputs; column += kVectors * kLanes) {
+      multiply_column<kRows, kVectors, kWide, Fetch::kNone>(block, column);
     }
   }
 

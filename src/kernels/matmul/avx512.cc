@@ -55,7 +55,7 @@ inline __m512 odd_input(__m512i pairs) {
   return _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(int(0xffff0000))));
 }
 
-template <int kRows>
+template <int kRows, Fetch kFetch>
 inline void multiply_f32(const Block& block) {
   constexpr int kParts = kRows <= 1 ? 4 : kRows <= 2 ? 2 : 1;
   Sums<kRows, kParts> sums;
@@ -73,13 +73,16 @@ inline void multiply_f32(const Block& block) {
   int64_t k = 0;
   for (; k + kParts <= block.inputs; k += kParts) {
 #pragma GCC unroll 4
-    for (int p = 0; p < kParts; ++p) step(p);
+    for (int p = 0; p < kParts; ++p) {
+      fetch<kFetch, 1>(w, block.ahead + (k + p) * kLineBytes);
+      step(p);
+    }
   }
   for (; k < block.inputs; ++k) step(0);
   sums.store(block);
 }
 
-template <int kRows>
+template <int kRows, Fetch kFetch>
 inline void multiply_bf16(const Block& block) {
   constexpr int kParts = kRows <= 2 ? 2 : 1;
   Sums<kRows, kParts> sums;
@@ -88,6 +91,7 @@ inline void multiply_bf16(const Block& block) {
   const uint32_t* w = static_cast<const uint32_t*>(block.weights);
   int64_t k = 0;
   for (; k + 2 <= block.inputs; k += 2, x += 2, w += kPanelOutputs) {
+    fetch<kFetch, 2>(w, block.ahead + k * kLineBytes);
     __m512 even[kVectors], odd[kVectors];
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) {
@@ -130,12 +134,12 @@ void finish_tile(const Args& args, const float* tile, const Target& target) {
 }
 
 struct Avx512 {
-  template <int kRows, bool kWide>
+  template <int kRows, bool kWide, Fetch kFetch>
   static void multiply(const Block& block) {
     if constexpr (kWide) {
-      multiply_f32<kRows>(block);
+      multiply_f32<kRows, kFetch>(block);
     } else {
-      multiply_bf16<kRows>(block);
+      multiply_bf16<kRows, kFetch>(block);
     }
   }
 
