@@ -18,7 +18,7 @@
 namespace tessera::tokenizer {
 
 // Text never grows past this, whatever a normalizer does to it.
-inline constexpr size_t kTextLimit = size_t{1} << 30;
+inline constexpr size_t kTextLimit = size_t{1} << 28;
 Status check_text_size(size_t bytes);
 
 // The text between two added tokens on its way to the model.

@@ -13,10 +13,10 @@ constexpr size_t kPatternLimit = 65536;
 constexpr size_t kJitStackBytes = 1 << 20;
 constexpr uint32_t kHeapLimitKib = 65536;
 
-// Oniguruma's \w: unlike PCRE2's it holds marks, connectors and enclosed letters, and of the other
-// numbers those of Latin-1 alone.
+// Oniguruma's \w: unlike PCRE2's it holds marks, connectors and enclosed letters, but only some of
+// the numbers.
 constexpr std::string_view kWordClass =
-    "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}\\x{24B6}-\\x{24E9}"
+    "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24B6}-\\x{24E9}"
     "\\x{1F130}-\\x{1F149}\\x{1F150}-\\x{1F169}\\x{1F170}-\\x{1F189}";
 // PCRE2's \s holds U+180E, which has not been a space since Unicode 6.3.
 constexpr std::string_view kSpace = "\\p{White_Space}";

@@ -31,13 +31,20 @@ size_t character_boundary(const std::string& text, size_t pos) {
 StreamDecoder::StreamDecoder(std::shared_ptr<const Tokenizer> tokenizer, DecodeSpecial special)
     : tokenizer_(std::move(tokenizer)), special_(special) {}
 
+// Whether a run of bytes cannot go on across this token; it does across a skipped one.
+bool StreamDecoder::ends_run(int32_t id) const {
+  if (is_byte_token(tokenizer_->token_of(id))) return false;
+  const Result<std::string> text = tokenizer_->decode({id}, special_);
+  return text.ok() && !text->empty();
+}
+
 // Shortens the window to the last tokens. Their text must not depend on the ones before them: they
 // begin neither inside a run of bytes nor inside a character, and show something, so that a space
 // which a text may lose at its beginning is not lost from what follows.
 void StreamDecoder::shorten_window() {
   for (size_t kept = kContextTokens; kept < ids_.size(); kept *= 2) {
     const size_t begin = ids_.size() - kept;
-    if (is_byte_token(tokenizer_->token_of(ids_[begin]))) continue;
+    if (!ends_run(ids_[begin])) continue;
     const std::vector<int32_t> context(ids_.begin() + static_cast<std::ptrdiff_t>(begin),
                                        ids_.end());
     const Result<std::string> text = tokenizer_->decode(context, special_);
@@ -51,6 +58,7 @@ void StreamDecoder::shorten_window() {
 void StreamDecoder::prime(const std::vector<int32_t>& ids) {
   ids_ = ids;
   emitted_bytes_ = 0;
+  in_byte_run_ = false;
   const Result<std::string> text = tokenizer_->decode(ids_, special_);
   if (!text.ok()) {
     ids_.clear();
@@ -67,7 +75,12 @@ Result<std::string> StreamDecoder::next(int32_t id) {
     ids_.pop_back();
     return text.status();
   }
-  if (is_byte_token(tokenizer_->token_of(id))) return std::string();
+  if (is_byte_token(tokenizer_->token_of(id))) {
+    in_byte_run_ = true;
+  } else if (in_byte_run_) {
+    in_byte_run_ = !ends_run(id);
+  }
+  if (in_byte_run_) return std::string();
   const size_t end = certain_bytes(*text);
   const size_t begin = character_boundary(*text, emitted_bytes_);
   if (end <= begin) return std::string();

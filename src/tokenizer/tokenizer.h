@@ -55,11 +55,13 @@ class StreamDecoder {
 
  private:
   void shorten_window();
+  bool ends_run(int32_t id) const;
 
   std::shared_ptr<const Tokenizer> tokenizer_;
   DecodeSpecial special_;
   std::vector<int32_t> ids_;  // the window: the tokens that still shape what comes
   size_t emitted_bytes_ = 0;  // of the window's text
+  bool in_byte_run_ = false;
 };
 
 }  // namespace tessera
