@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "io/testing.h"
 
@@ -319,9 +320,10 @@ TEST(SharedCheckpoints, EachOneOpensAndAllItsValuesCanBeRead) {
         const Result<TensorView> view = of_any_shape(*checkpoint, name);
         if (view.status().code() == StatusCode::kUnsupported) continue;  // position_ids are I64
         ASSERT_TRUE(view.ok()) << view.status().message();
-        const auto* bytes = static_cast<const unsigned char*>(view->data);
-        EXPECT_TRUE(std::any_of(bytes, bytes + view->size_bytes, [](unsigned char b) {
-          return b != 0;
+        std::vector<float> values(view->size_bytes / size_bytes(view->dtype));
+        convert_to_f32(view->data, view->dtype, static_cast<int64_t>(values.size()), values.data());
+        EXPECT_TRUE(std::all_of(values.begin(), values.end(), [](float v) {
+          return std::isfinite(v);
         })) << name;
         checkpoint->release(*view);
       }
