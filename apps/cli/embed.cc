@@ -47,7 +47,11 @@ struct Input {
 class Embedder {
  public:
   Embedder(Model& model, const Options& options, Output& out, int64_t total)
-      : model_(model), options_(options), out_(out), total_(total), progress_("embedding", total) {}
+      : model_(model),
+        options_(options),
+        out_(out),
+        total_(total),
+        progress_(std::in_place, "embedding", total) {}
 
   // Embeds and writes; may be called again with the next ones.
   Status run(std::span<Input> inputs) {
@@ -78,16 +82,16 @@ class Embedder {
     return {};
   }
 
-  void report() const {
-    const bool cut = truncated_ > 0;
+  // Called once, at the end.
+  void report() {
+    progress_.reset();
     if (is_terminal(stderr)) {
       const double seconds = seconds_since_start();
-      fmt::print(stderr,
-                 "\r\033[K[{} texts, {} tokens, {:.1f} texts/s, {:.0f} tokens/s, peak memory {}]\n",
+      fmt::print(stderr, "[{} texts, {} tokens, {:.1f} texts/s, {:.0f} tokens/s, peak memory {}]\n",
                  done_, tokens_, static_cast<double>(done_) / seconds,
                  static_cast<double>(tokens_) / seconds, human_bytes(peak_memory_bytes()));
     }
-    if (cut) {
+    if (truncated_ > 0) {
       fmt::print(stderr, "tessera: {} of {} texts were cut to the model's limit\n", truncated_,
                  done_);
     }
@@ -123,7 +127,7 @@ class Embedder {
     }
     truncated_ += truncated;
     done_ += static_cast<int64_t>(batch.size());
-    progress_.update(
+    progress_->update(
         done_, fmt::format(", {:.0f} texts/s", static_cast<double>(done_) / seconds_since_start()));
     return {};
   }
@@ -165,7 +169,7 @@ class Embedder {
   const Options& options_;
   Output& out_;
   int64_t total_;
-  Progress progress_;
+  std::optional<Progress> progress_;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
   int64_t done_ = 0;
   int64_t tokens_ = 0;
