@@ -2,7 +2,16 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace tessera {
+namespace {
+
+// Pages come in slabs large enough for huge pages, which decoding needs to stream keys and values
+// at the memory's speed.
+constexpr int64_t kSlabBytes = int64_t{4} << 20;
+
+}  // namespace
 
 CachePool::CachePool(PageShape shape, int64_t limit_bytes, Device& device)
     : shape_(shape),
@@ -10,29 +19,34 @@ CachePool::CachePool(PageShape shape, int64_t limit_bytes, Device& device)
       limit_bytes_(limit_bytes),
       device_(&device) {}
 
+Status CachePool::add_slab() {
+  const int64_t pages = std::max<int64_t>(kSlabBytes / page_bytes_, 1);
+  Buffer slab = device_->allocate(static_cast<size_t>(pages * page_bytes_));
+  if (slab.empty()) {
+    return out_of_memory(fmt::format("cannot get {} bytes for cache pages", pages * page_bytes_));
+  }
+  for (int64_t i = pages - 1; i >= 0; --i)
+    free_.push_back(slab.as<float>() + i * shape_.page_floats());
+  slabs_.push_back(std::move(slab));
+  return {};
+}
+
 Result<float*> CachePool::take_page() {
   if (bytes_in_use() + page_bytes_ > limit_bytes_) {
     return out_of_memory(
         fmt::format("the cache of keys and values is full: {} of {} bytes are in use",
                     bytes_in_use(), limit_bytes_));
   }
-  if (free_.empty()) {
-    Buffer memory = device_->allocate(static_cast<size_t>(page_bytes_));
-    if (memory.empty())
-      return out_of_memory(fmt::format("cannot get a cache page of {} bytes", page_bytes_));
-    float* data = memory.as<float>();
-    pages_[data].memory = std::move(memory);
-    free_.push_back(data);
-  }
+  if (free_.empty()) TESSERA_RETURN_IF_ERROR(add_slab());
   float* page = free_.back();
   free_.pop_back();
-  pages_[page].tables = 1;
+  tables_of_[page] = 1;
   ++pages_in_use_;
   return page;
 }
 
 void CachePool::drop_page(float* page) {
-  if (--pages_[page].tables > 0) return;
+  if (--tables_of_[page] > 0) return;
   free_.push_back(page);
   --pages_in_use_;
 }
@@ -41,7 +55,7 @@ Status CachePool::reserve(PageTable& table, int32_t tokens) {
   const bool writes_last = table.tokens() % kPageTokens != 0 && tokens > 0;
   if (writes_last) {
     float*& last = table.pages[static_cast<size_t>(table.tokens() / kPageTokens)];
-    if (pages_[last].tables > 1) {
+    if (tables_of_[last] > 1) {
       TESSERA_ASSIGN_OR_RETURN(float* copy, take_page());
       device_->copy_from_host(copy, last, static_cast<size_t>(page_bytes_));
       drop_page(last);
@@ -58,7 +72,7 @@ Status CachePool::reserve(PageTable& table, int32_t tokens) {
 }
 
 PageTable CachePool::share(const PageTable& table) {
-  for (float* page : table.pages) ++pages_[page].tables;
+  for (float* page : table.pages) ++tables_of_[page];
   return table;
 }
 

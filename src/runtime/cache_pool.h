@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <map>
-#include <memory>
 #include <vector>
 
 #include "base/device.h"
@@ -29,11 +28,7 @@ class CachePool {
   int64_t limit_bytes() const { return limit_bytes_; }
 
  private:
-  struct Page {
-    Buffer memory;
-    int32_t tables = 0;
-  };
-
+  Status add_slab();
   Result<float*> take_page();
   void drop_page(float* page);
 
@@ -42,7 +37,8 @@ class CachePool {
   int64_t limit_bytes_;
   Device* device_;
   int64_t pages_in_use_ = 0;
-  std::map<float*, Page> pages_;
+  std::vector<Buffer> slabs_;
+  std::map<float*, int32_t> tables_of_;  // how many tables hold a page
   std::vector<float*> free_;
 };
 
