@@ -72,7 +72,7 @@ void check_product(const Stack& stack, int64_t rows, DType stored, Team& team) {
       }
       const double expected = std::max(sum, 0.0) + residual[m * y_stride + n];
       const double bound =
-          (static_cast<double>(stack.inputs) / 8 + 9) * kEpsilon * (size + std::abs(expected));
+          (static_cast<double>(stack.inputs) / 2 + 9) * kEpsilon * (size + std::abs(expected));
       ASSERT_NEAR(expected, y[m * y_stride + n], bound) << "row " << m << " output " << n;
     }
     for (int64_t n = stack.total; n < y_stride; ++n) {

@@ -16,9 +16,10 @@ constexpr int64_t kLineBytes = 64;
 // Inputs of a panel that are multiplied with all rows of a group before the next: 128 x 64 floats
 // are 32 KB, two thirds of the L1 cache that the narrowest of our AVX-512 machines has.
 constexpr int64_t kChunk = 128;
-// Rows whose partial sums are kept between chunks: 48 KB of stack, which the L2 cache holds beside
-// a chunk.
+// Rows whose partial sums are kept between chunks: 48 KB of stack. Fewer where their inputs would
+// take more than kGroupBytes, half the L2 cache: each panel reads them again.
 constexpr int64_t kGroupRows = 192;
+constexpr int64_t kGroupBytes = 1 << 20;
 // Rows up to which a register tile unpacks bf16 itself, which takes a seventh of its time; for
 // more, a chunk is widened to f32 once (measured on one core: 153 against 125 GFLOP/s for 18 rows,
 // 141 against 155 for 128).
@@ -109,10 +110,9 @@ void group_times_panel(const Args& args, int64_t row, int64_t rows, int64_t pane
   const int64_t output = panel * kPanelOutputs;
   const int64_t outputs =
       args.outputs - output < kPanelOutputs ? args.outputs - output : kPanelOutputs;
-  const int64_t chunk = rows == 1 ? args.inputs : kChunk;
   int64_t k = 0;
   do {
-    const int64_t inputs = args.inputs - k < chunk ? args.inputs - k : chunk;
+    const int64_t inputs = args.inputs - k < kChunk ? args.inputs - k : kChunk;
     const char* part = weights + k * kPanelOutputs * kElementBytes;
     const bool widen = !kWide && rows > kDirectRows;
     if (widen) Vectors::widen(part, (inputs + 1) / 2, widened);
@@ -146,10 +146,17 @@ void group_times_panel(const Args& args, int64_t row, int64_t rows, int64_t pane
   } while (k < args.inputs);
 }
 
+inline int64_t group_rows(int64_t inputs) {
+  const int64_t fitting = kGroupBytes / (4 * (inputs + 1)) / kBlockRows * kBlockRows;
+  const int64_t least = 8 * kBlockRows;
+  return fitting < least ? least : fitting < kGroupRows ? fitting : kGroupRows;
+}
+
 template <typename Vectors>
 void product(const Args& args, Exec exec) {
-  for (int64_t row = 0; row < args.rows; row += kGroupRows) {
-    const int64_t rows = args.rows - row < kGroupRows ? args.rows - row : kGroupRows;
+  const int64_t group = group_rows(args.inputs);
+  for (int64_t row = 0; row < args.rows; row += group) {
+    const int64_t rows = args.rows - row < group ? args.rows - row : group;
     for (int64_t panel = exec.begin; panel < exec.end; ++panel) {
       if (args.weight_type == DType::kF32) {
         group_times_panel<Vectors, true>(args, row, rows, panel);

@@ -47,13 +47,14 @@ struct Problem {
             .y_stride = y_stride};
   }
 
-  // (inputs / 8 + 8) eps sum |x w|, and the activation's own bound with its slope of at most 1.13.
+  // The header's bound, and the activation's own bound with its slope of at most 1.13.
   float bound(int64_t m, int64_t n) const {
     double sum = std::abs(bias[n]);
     for (int64_t k = 0; k < args.inputs; ++k) {
       sum += std::abs(double{x[m * args.x_stride + k]} * weights[n * args.inputs + k]);
     }
-    const double product = 1.13 * (static_cast<double>(args.inputs) / 8 + 8);
+    const double product = 1.13 * (static_cast<double>(std::min<int64_t>(args.inputs, 128)) / 2 +
+                                   static_cast<double>(args.inputs) / 256 + 8);
     return static_cast<float>((product + 8 + 2) * kEpsilon * (sum + 8));
   }
 
