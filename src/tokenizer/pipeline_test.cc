@@ -141,6 +141,7 @@ TEST(PreTokenizers, SplitReadsOnigurumaPatterns) {
   EXPECT_EQ(split("\\\\s+(?!\\\\S)|\\\\s", "a   b"), "a|  | |b|");
   EXPECT_EQ(split("[^\\\\s\\\\w]", "a-b"), "a|-|b|");
   EXPECT_EQ(split("\\\\h", "xay"), "x|a|y|");
+  EXPECT_EQ(split("\\\\b", "ab -c"), "ab| -|c|");
 }
 
 TEST(PostProcessors, PlaceSpecialTokens) {

@@ -14,10 +14,11 @@ constexpr size_t kJitStackBytes = 1 << 20;
 constexpr uint32_t kHeapLimitKib = 65536;
 
 // Oniguruma's \w: unlike PCRE2's it holds marks, connectors and enclosed letters, but only some of
-// the numbers.
+// the numbers; the raised digits and fractions of Latin-1 count outside of character classes alone.
 constexpr std::string_view kWordClass =
     "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24B6}-\\x{24E9}"
     "\\x{1F130}-\\x{1F149}\\x{1F150}-\\x{1F169}\\x{1F170}-\\x{1F189}";
+constexpr std::string_view kLatinNumbers = "\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}";
 // PCRE2's \s holds U+180E, which has not been a space since Unicode 6.3.
 constexpr std::string_view kSpace = "\\p{White_Space}";
 constexpr std::string_view kNotSpace = "\\P{White_Space}";
@@ -57,11 +58,14 @@ class Translator {
         out_ += kNotSpace;
         break;
       case 'w':
-        out_ += in_class_ ? std::string(kWordClass) : fmt::format("[{}]", kWordClass);
+        out_ += in_class_ ? std::string(kWordClass) : word("[");
         break;
       case 'W':
         if (in_class_) return unsupported("\\W inside a character class is not supported");
-        out_ += fmt::format("[^{}]", kWordClass);
+        out_ += word("[^");
+        break;
+      case 'b':
+        out_ += in_class_ ? "\\b" : fmt::format("(?:(?<={0})(?!{0})|(?<!{0})(?={0}))", word("["));
         break;
       case 'h':
         out_ += in_class_ ? "0-9A-Fa-f" : "[0-9A-Fa-f]";
@@ -75,6 +79,10 @@ class Translator {
     }
     pos_ += 2;
     return {};
+  }
+
+  static std::string word(std::string_view open) {
+    return fmt::format("{}{}{}]", open, kWordClass, kLatinNumbers);
   }
 
   void open_class() {
