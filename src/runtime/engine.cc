@@ -19,6 +19,8 @@ namespace {
 // Rows of a prompt that one pass takes: enough to fill every core, few enough for small scratch
 // memory.
 constexpr int32_t kPromptRows = 512;
+// Rows of all requests in one pass; further ones wait for the next pass of the step.
+constexpr int32_t kPassRows = 2048;
 // Memory that the cache leaves to everything else.
 constexpr int64_t kReserveBytes = int64_t{256} << 20;
 
@@ -68,6 +70,7 @@ struct Engine::State {
   Status pass(const std::vector<std::pair<Running*, int32_t>>& parts, HeadRows head_rows,
               ForwardOutput& output);
   Status run_prompt_heads();
+  Status run_together(std::list<Running>::iterator& next, std::vector<Event>& events);
   Event advance(Running& running, std::span<const float> logits);
   void finish(Running& running);
 
@@ -192,6 +195,25 @@ Event Engine::State::advance(Running& each, std::span<const float> logits) {
   return event;
 }
 
+// Runs the waiting tokens of the requests from `next` on, as many as one pass takes, and draws a
+// token for each.
+Status Engine::State::run_together(std::list<Running>::iterator& next, std::vector<Event>& events) {
+  std::vector<std::pair<Running*, int32_t>> parts;
+  int32_t rows = 0;
+  for (; next != running.end(); ++next) {
+    if (!parts.empty() && rows + next->waiting() > kPassRows) break;
+    rows += next->waiting();
+    parts.push_back({&*next, next->waiting()});
+  }
+  ForwardOutput output;
+  TESSERA_RETURN_IF_ERROR(pass(parts, HeadRows::kLastOfEach, output));
+  const size_t width = static_cast<size_t>(output.width);
+  for (size_t i = 0; i < parts.size(); ++i) {
+    events.push_back(advance(*parts[i].first, {output.logits.data() + i * width, width}));
+  }
+  return {};
+}
+
 void Engine::State::finish(Running& each) {
   for (PageTable& table : each.tables) pool.release(table);
   promised_bytes -= pages_bytes(positions_of(each.request));
@@ -210,13 +232,8 @@ Result<std::vector<Event>> Engine::step() {
   if (state.running.empty()) return events;
   try {
     TESSERA_RETURN_IF_ERROR(state.run_prompt_heads());
-    std::vector<std::pair<Running*, int32_t>> parts;
-    for (Running& each : state.running) parts.push_back({&each, each.waiting()});
-    ForwardOutput output;
-    TESSERA_RETURN_IF_ERROR(state.pass(parts, HeadRows::kLastOfEach, output));
-    const size_t width = static_cast<size_t>(output.width);
-    for (size_t i = 0; i < parts.size(); ++i) {
-      events.push_back(state.advance(*parts[i].first, {output.logits.data() + i * width, width}));
+    for (auto next = state.running.begin(); next != state.running.end();) {
+      TESSERA_RETURN_IF_ERROR(state.run_together(next, events));
     }
   } catch (const std::bad_alloc&) {
     return out_of_memory("not enough memory for the next step");

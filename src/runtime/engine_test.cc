@@ -73,6 +73,30 @@ TEST(Engine, RequestsTogetherGiveWhatTheyGiveAlone) {
   EXPECT_EQ((*engine)->cache_bytes_in_use(), 0);
 }
 
+TEST(Engine, ManyPromptsTakeSeveralPasses) {
+  const auto model = tiny_model();
+  auto engine = Engine::create(model, {});
+  ASSERT_TRUE(engine.ok());
+  std::vector<std::vector<int32_t>> together(15);
+  for (int32_t i = 0; i < 15; ++i) {
+    ASSERT_TRUE(
+        (*engine)
+            ->submit({.prompt_ids = prompt_of(180 + i), .max_new_tokens = 3, .ignore_end = true})
+            .ok());
+  }
+  while (!(*engine)->idle()) {
+    const auto events = (*engine)->step();
+    ASSERT_TRUE(events.ok()) << events.status().message();
+    ASSERT_EQ(events->size(), 15u);
+    for (const Event& event : *events)
+      together[static_cast<size_t>(event.request)].push_back(event.token);
+  }
+  for (int32_t i = 0; i < 15; ++i) {
+    EXPECT_EQ(together[static_cast<size_t>(i)], greedy_without_cache(*model, prompt_of(180 + i), 3))
+        << i;
+  }
+}
+
 TEST(Engine, StopsAtAnEndToken) {
   const auto model = tiny_model();
   const auto free =
