@@ -10,6 +10,7 @@ declare -A groups=(
            libdnnl-dev ocl-icd-opencl-dev libfmt-dev nlohmann-json3-dev libcli11-dev libpcre2-dev libutf8proc-dev"
   [test]="libgtest-dev python3"
   [dev]="libbenchmark-dev clang-format shellcheck"
+  [fuzz]="clang libomp-dev"
 )
 
 fail() {
