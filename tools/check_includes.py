@@ -22,7 +22,7 @@ ARROWS = {
     "linear": ["kernels"],
     "attention": ["kernels"],
     "pruning": ["kernels"],
-    "plan": ["linear", "attention", "pruning"],
+    "plan": ["linear", "attention", "pruning", "io"],
     "model": ["plan", "io"],
     "runtime": ["model", "tokenizer"],
     "evaluate": ["runtime"],

@@ -86,18 +86,21 @@ def build_optimizers(model, args):
     return [muon, adam]
 
 
-def bits_per_byte(model, ids, byte_count, context, limit=None):
-    """Windows of `context` tokens that do not overlap; every token but the first of the text is predicted
-    once, a window's first token from the last one of the window before."""
+def bits_per_byte(model, ids, byte_count, context, stride, limit=None):
+    """Every token but the first of the text is predicted once, from a window that moves by `stride`: with
+    stride = context the windows do not overlap, with less each token has at least context - stride before it."""
     model.eval()
     nats, count = 0.0, 0
     end = len(ids) - 1 if limit is None else min(len(ids) - 1, limit)
     with torch.no_grad():
-        for start in range(0, end, context):
-            window = torch.tensor(ids[start:min(start + context, end) + 1])[None]
-            logits = model(window[:, :-1]).logits[0]
-            nats += torch.nn.functional.cross_entropy(logits, window[0, 1:], reduction="sum").item()
-            count += window.shape[1] - 1
+        for start in range(0, end, stride):
+            last = min(start + stride, end)
+            first = max(0, last - context) if start > 0 else 0
+            window = torch.tensor(ids[first:last + 1])[None]
+            new = last - start
+            logits = model(window[:, :-1]).logits[0, -new:]
+            nats += torch.nn.functional.cross_entropy(logits, window[0, -new:], reduction="sum").item()
+            count += new
     model.train()
     return nats / count / math.log(2) * len(ids) / byte_count
 
@@ -136,6 +139,8 @@ def train(args):
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate_at(step, args)
+                if group["weight_decay"] > 0:  # the state of a resumed run brings its own
+                    group["weight_decay"] = args.weight_decay
         # Seeded by the step, so that a resumed run draws what an uninterrupted one would have drawn.
         at = np.random.default_rng([args.seed, step]).integers(0, len(ids["train"]) - args.context - 1, args.batch)
         batch = torch.tensor(np.stack([ids["train"][i:i + args.context + 1] for i in at]))
@@ -151,7 +156,7 @@ def train(args):
         if step % 10 == 0:
             print(f"step {step} {time.time() - started:.0f}s train {loss.item():.3f}", flush=True)
         if step % 100 == 0:
-            score = bits_per_byte(model, ids["valid"], valid_bytes, args.context, limit=40000)
+            score = bits_per_byte(model, ids["valid"], valid_bytes, args.context, args.context, limit=40000)
             log.append({"step": step, "train_nats_per_token": round(loss.item(), 4), "valid_bits_per_byte": round(score, 4)})
             print(f"step {step} epoch {step * args.batch * args.context / len(ids['train']):.2f} "
                   f"valid {score:.4f} bits/byte", flush=True)
@@ -164,15 +169,16 @@ def main():
     tokenizer, model, ids, valid_bytes, log, seconds = train(args)
     # Scored as it is shipped: rounded to f16, multiplied in f32.
     shipped = model.half().float()
-    score = bits_per_byte(shipped, ids["valid"], valid_bytes, args.context)
-    print(f"final {score:.4f} bits/byte on the whole validation split", flush=True)
+    scores = {f"stride {stride}": round(bits_per_byte(shipped, ids["valid"], valid_bytes, args.context, stride), 4)
+              for stride in (args.context, args.context // 4)}
+    print(f"bits/byte on the whole validation split: {scores}", flush=True)
     model.half().save_pretrained(args.out)
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END_OF_TEXT,
                             bos_token=END_OF_TEXT).save_pretrained(args.out)
     settings = {k: v for k, v in vars(args).items() if k not in ("data", "out", "state")}
     with open(f"{args.out}/training.json", "w") as file:
         json.dump({"settings": settings, "seconds": round(seconds), "parameters": model.num_parameters(),
-                   "train_tokens": len(ids["train"]), "valid_bits_per_byte": round(score, 4), "log": log}, file, indent=1)
+                   "train_tokens": len(ids["train"]), "valid_bits_per_byte": scores, "log": log}, file, indent=1)
 
 
 if __name__ == "__main__":

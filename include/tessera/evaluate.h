@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -15,7 +17,9 @@ namespace tessera {
 // [batch, new_tokens], whatever end tokens are among them. Written: <case>.logits (or
 // .start_logits, .end_logits) and <case>.hidden.<i>, f32, [batch, tokens, width] with zeros where
 // the attention mask is 0; sequence classification gives [batch, labels].
+// on_progress, if given, is called with the cases done and their number.
 Status dump_cases(const std::shared_ptr<Model>& model, const std::string& cases_path,
-                  const std::string& output_path);
+                  const std::string& output_path,
+                  const std::function<void(int64_t, int64_t)>& on_progress = {});
 
 }  // namespace tessera

@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -103,9 +102,9 @@ class Model {
                                 const ForwardOptions& options = {});
 
   // One vector of embedding_size() floats a sequence, pooled (and normalised) as a
-  // sentence-transformers directory says, else the mean over the tokens, normalised. Ids longer
-  // than the encoder's limit are cut to it, as sentence-transformers does; truncated counts them
-  // when not null.
+  // sentence-transformers directory says, else the mean over the tokens, normalised. Sequences
+  // longer than the encoder's limit are cut to it, as sentence-transformers does; truncated, if not
+  // null, becomes their number.
   Result<std::vector<float>> embed(const std::vector<TokenSequence>& batch,
                                    int64_t* truncated = nullptr);
   int32_t embedding_size() const;

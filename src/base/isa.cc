@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdlib>
+#include <string>
 
 namespace tessera {
 namespace {
@@ -49,6 +50,17 @@ bool hardware_has(Isa isa) {
 }
 
 bool available(Isa isa) { return isa <= cap() && hardware_has(isa); }
+
+Status check_isa_cap() {
+  const char* wanted = std::getenv("TESSERA_ISA");
+  if (wanted == nullptr || *wanted == '\0') return {};
+  std::string known;
+  for (std::string_view each : kNames) {
+    if (each == wanted) return {};
+    known.append(known.empty() ? "" : ", ").append(each);
+  }
+  return invalid_input("TESSERA_ISA: expected one of " + known + ", found \"" + wanted + "\"");
+}
 
 void set_isa_cap(Isa value) { cap() = value; }
 Isa isa_cap() { return cap(); }

@@ -3,6 +3,8 @@
 #include <string_view>
 #include <vector>
 
+#include "base/status.h"
+
 namespace tessera {
 
 // Instruction sets a kernel row may need, in the order of a cap: capping at one switches off all
@@ -15,6 +17,9 @@ std::string_view name(Isa isa);
 // set_isa_cap allows it.
 bool available(Isa isa);
 bool hardware_has(Isa isa);
+
+// An error when TESSERA_ISA names no instruction set.
+Status check_isa_cap();
 
 // Overrides TESSERA_ISA for this process; for tests and benchmarks. Not thread-safe.
 void set_isa_cap(Isa cap);

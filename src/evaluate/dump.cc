@@ -1,9 +1,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <new>
-#include <nlohmann/json.hpp>
+#include <map>
+#include <set>
 
+#include "base/guarded.h"
+#include "io/json.h"
 #include "io/mapped_file.h"
 #include "io/safetensors.h"
 #include "tessera/engine.h"
@@ -11,8 +13,6 @@
 
 namespace tessera {
 namespace {
-
-using nlohmann::json;
 
 constexpr size_t kMostCaseBytes = size_t{256} << 20;
 
@@ -36,23 +36,25 @@ struct Output {
 using Rows = std::vector<std::vector<int32_t>>;
 
 // A rectangle of integers, or nothing when the key is absent.
-Result<Rows> read_rows(const json& object, const char* key, const std::string& name) {
+Result<Rows> read_rows(const Json& object, const char* key, const std::string& name) {
   Rows rows;
-  if (!object.contains(key)) return rows;
-  const auto bad = [&] {
-    return invalid_input(
-        fmt::format("case {}: {}: expected a list of equally long lists of integers", name, key));
-  };
-  if (!object[key].is_array()) return bad();
-  for (const json& row : object[key]) {
-    if (!row.is_array()) return bad();
-    std::vector<int32_t> values;
-    for (const json& value : row) {
-      if (!value.is_number_integer() || value < INT32_MIN || value > INT32_MAX) return bad();
-      values.push_back(value);
+  const Json* value = object.find(key);
+  if (value == nullptr || value->is_null()) return rows;
+  const Status bad = invalid_input(
+      fmt::format("case {}: {}: expected a list of equally long lists of integers, found {}", name,
+                  key, shortened(*value)));
+  const Json::Array* list = value->as<Json::Array>();
+  if (list == nullptr) return bad;
+  for (const Json& row : *list) {
+    const Json::Array* cells = row.as<Json::Array>();
+    if (cells == nullptr) return bad;
+    std::vector<int32_t>& values = rows.emplace_back();
+    for (const Json& cell : *cells) {
+      const int64_t* integer = cell.as<int64_t>();
+      if (integer == nullptr || *integer < INT32_MIN || *integer > INT32_MAX) return bad;
+      values.push_back(static_cast<int32_t>(*integer));
     }
-    rows.push_back(std::move(values));
-    if (rows.back().size() != rows.front().size()) return bad();
+    if (values.size() != rows.front().size()) return bad;
   }
   return rows;
 }
@@ -67,17 +69,34 @@ Result<size_t> masked_length(const std::vector<int32_t>& mask, const std::string
   return static_cast<size_t>(end - mask.begin());
 }
 
-Result<Case> read_case(const json& object) {
-  if (!object.is_object() || !object.contains("name") || !object["name"].is_string()) {
-    return invalid_input("cases: expected objects with a name");
+Result<int32_t> read_new_tokens(const Json& object, const std::string& name) {
+  constexpr int64_t kMost = 1 << 24;
+  const Json* value = object.find("new_tokens");
+  if (value == nullptr) return 0;
+  const int64_t* wanted = value->as<int64_t>();
+  if (wanted != nullptr && *wanted >= 0 && *wanted <= kMost) return static_cast<int32_t>(*wanted);
+  return invalid_input(
+      fmt::format("case {}: new_tokens: expected an integer from 0 to {}, found {}", name, kMost,
+                  shortened(*value)));
+}
+
+Result<Case> read_case(const Json& object) {
+  const Json* name = object.find("name");
+  if (name == nullptr || name->as<std::string>() == nullptr) {
+    return invalid_input(
+        fmt::format("cases: expected objects with a name, found {}", shortened(object)));
   }
-  Case result{.name = object["name"]};
+  Case result{.name = *name->as<std::string>()};
   TESSERA_ASSIGN_OR_RETURN(const Rows ids, read_rows(object, "input_ids", result.name));
   TESSERA_ASSIGN_OR_RETURN(const Rows mask, read_rows(object, "attention_mask", result.name));
   TESSERA_ASSIGN_OR_RETURN(const Rows types, read_rows(object, "token_type_ids", result.name));
   TESSERA_ASSIGN_OR_RETURN(const Rows global,
                            read_rows(object, "global_attention_mask", result.name));
-  if (!global.empty()) {
+  const bool has_global =
+      std::any_of(global.begin(), global.end(), [](const std::vector<int32_t>& row) {
+        return std::any_of(row.begin(), row.end(), [](int32_t mark) { return mark != 0; });
+      });
+  if (has_global) {
     return unsupported(fmt::format(
         "case {}: global_attention_mask: no family here has global attention", result.name));
   }
@@ -101,25 +120,26 @@ Result<Case> read_case(const json& object) {
     }
     result.sequences.push_back(std::move(sequence));
   }
-  const json wanted = object.value("new_tokens", json(0));
-  if (!wanted.is_number_integer() || wanted < 0 || wanted > (1 << 24)) {
-    return invalid_input(
-        fmt::format("case {}: new_tokens: expected an integer from 0 to {}, found {}", result.name,
-                    1 << 24, wanted.dump()));
-  }
-  result.new_tokens = wanted;
+  TESSERA_ASSIGN_OR_RETURN(result.new_tokens, read_new_tokens(object, result.name));
   return result;
 }
 
 Result<std::vector<Case>> read_cases(const std::string& path) {
   TESSERA_ASSIGN_OR_RETURN(const std::string text, read_text_file(path, kMostCaseBytes));
-  const json root = json::parse(text, nullptr, false);
-  if (!root.is_object() || !root.contains("cases") || !root["cases"].is_array()) {
-    return invalid_input(fmt::format("{}: expected a JSON object with a list of cases", path));
+  TESSERA_ASSIGN_OR_RETURN(const Json root, parse_json(text, path));
+  const Json* list = root.find("cases");
+  if (list == nullptr || list->as<Json::Array>() == nullptr) {
+    return invalid_input(fmt::format("{}: expected an object with a list of cases, found {}", path,
+                                     shortened(root)));
   }
   std::vector<Case> cases;
-  for (const json& object : root["cases"]) {
+  std::set<std::string> names;
+  for (const Json& object : *list->as<Json::Array>()) {
     TESSERA_ASSIGN_OR_RETURN(Case one, read_case(object));
+    if (!names.insert(one.name).second) {
+      return invalid_input(
+          fmt::format("{}: expected each case name once, found \"{}\" twice", path, one.name));
+    }
     cases.push_back(std::move(one));
   }
   return cases;
@@ -167,20 +187,22 @@ Status run_forward(Model& model, const Case& one, std::vector<Output>& outputs) 
 Status run_greedy(const std::shared_ptr<Model>& model, const Case& one,
                   std::vector<Output>& outputs) {
   TESSERA_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, Engine::create(model, {}));
-  std::vector<std::vector<int32_t>> generated(one.sequences.size());
+  std::vector<int64_t> numbers;
   for (const TokenSequence& sequence : one.sequences) {
-    const Request request{
-        .prompt_ids = sequence.ids, .max_new_tokens = one.new_tokens, .ignore_end = true};
-    TESSERA_RETURN_IF_ERROR(engine->submit(request).status());
+    TESSERA_ASSIGN_OR_RETURN(const int64_t number, engine->submit({.prompt_ids = sequence.ids,
+                                                                   .max_new_tokens = one.new_tokens,
+                                                                   .ignore_end = true}));
+    numbers.push_back(number);
   }
+  std::map<int64_t, std::vector<int32_t>> generated;
   while (!engine->idle()) {
     TESSERA_ASSIGN_OR_RETURN(const std::vector<Event> events, engine->step());
-    for (const Event& event : events)
-      generated[static_cast<size_t>(event.request)].push_back(event.token);
+    for (const Event& event : events) generated[event.request].push_back(event.token);
   }
   Output output{
       .name = one.name + ".ids", .dtype = DType::kI32, .shape = {one.batch, one.new_tokens}};
-  for (const std::vector<int32_t>& ids : generated) {
+  for (int64_t number : numbers) {
+    const std::vector<int32_t>& ids = generated[number];
     output.ints.insert(output.ints.end(), ids.begin(), ids.end());
   }
   outputs.push_back(std::move(output));
@@ -190,16 +212,17 @@ Status run_greedy(const std::shared_ptr<Model>& model, const Case& one,
 }  // namespace
 
 Status dump_cases(const std::shared_ptr<Model>& model, const std::string& cases_path,
-                  const std::string& output_path) {
-  try {
+                  const std::string& output_path,
+                  const std::function<void(int64_t, int64_t)>& on_progress) {
+  return guarded(cases_path, [&]() -> Status {
     TESSERA_ASSIGN_OR_RETURN(const std::vector<Case> cases, read_cases(cases_path));
     std::vector<Output> outputs;
-    for (const Case& one : cases) {
-      if (one.new_tokens > 0) {
-        TESSERA_RETURN_IF_ERROR(run_greedy(model, one, outputs));
-      } else {
-        TESSERA_RETURN_IF_ERROR(run_forward(*model, one, outputs));
-      }
+    for (size_t i = 0; i < cases.size(); ++i) {
+      const Status status = cases[i].new_tokens > 0 ? run_greedy(model, cases[i], outputs)
+                                                    : run_forward(*model, cases[i], outputs);
+      if (!status.ok())
+        return {status.code(), fmt::format("case {}: {}", cases[i].name, status.message())};
+      if (on_progress) on_progress(static_cast<int64_t>(i + 1), static_cast<int64_t>(cases.size()));
     }
     std::vector<TensorToWrite> tensors;
     for (const Output& output : outputs) {
@@ -209,9 +232,7 @@ Status dump_cases(const std::shared_ptr<Model>& model, const std::string& cases_
       tensors.push_back({output.name, output.dtype, output.shape, data});
     }
     return write_safetensors(output_path, tensors);
-  } catch (const std::bad_alloc&) {
-    return out_of_memory(fmt::format("not enough memory for the results of {}", cases_path));
-  }
+  });
 }
 
 }  // namespace tessera

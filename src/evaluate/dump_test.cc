@@ -35,6 +35,12 @@ TEST(Dump, RefusesBadCases) {
       error(R"({"cases": [{"name": "a", "input_ids": [[1, 2]], "attention_mask": [[0, 1]]}]})"),
       "ones and then zeros");
   EXPECT_CONTAINS(error(R"({"cases": [{"name": "a", "input_ids": [[1, 99]]}]})"), "found 99");
+  EXPECT_CONTAINS(
+      error(R"({"cases": [{"name": "a", "input_ids": [[1]]}, {"name": "a", "input_ids": [[1]]}]})"),
+      "twice");
+  EXPECT_CONTAINS(error("{\"cases\": [{\"name\": \"a\", \"input_ids\": [[1]], \"new_tokens\": " +
+                        std::string(400000, '[') + std::string(400000, ']') + "}]}"),
+                  "deep");
   EXPECT_FALSE(std::ifstream(folder + "/out.safetensors").good());
 }
 

@@ -58,6 +58,8 @@ Result<Config> Config::read(const std::string& path) {
 
 const std::string& Config::source() const { return node_->source; }
 
+bool Config::contains(std::string_view key) const { return node_->object->find(key) != nullptr; }
+
 bool Config::has(std::string_view key) const { return node_->find(key) != nullptr; }
 
 std::vector<std::string> Config::keys() const {

@@ -24,7 +24,8 @@ class Config {
 
   const std::string& source()
       const;  // "config.json", or "config.json: rope_parameters" for a child
-  bool has(std::string_view key) const;  // present and not null
+  bool contains(std::string_view key) const;  // present, perhaps null
+  bool has(std::string_view key) const;       // present and not null
   std::vector<std::string> keys() const;
 
   Result<int64_t> integer(std::string_view key, int64_t least, int64_t most) const;

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "kernels/activation/activation.h"
 #include "kernels/attention_product/attention_product.h"
 #include "kernels/attention_softmax/attention_softmax.h"
@@ -24,6 +26,26 @@ std::vector<KernelState> all_kernel_states() {
     all.insert(all.end(), states.begin(), states.end());
   }
   return all;
+}
+
+Status check_forced_kernels() {
+  const std::vector<KernelState> states = all_kernel_states();
+  std::string rest = forced_kernels();
+  while (!rest.empty()) {
+    const size_t comma = rest.find(',');
+    const std::string item = rest.substr(0, comma);
+    rest = comma == std::string::npos ? "" : rest.substr(comma + 1);
+    const bool known = std::any_of(states.begin(), states.end(), [&](const KernelState& state) {
+      return item == state.family + ":" + state.row;
+    });
+    if (!known) {
+      return invalid_input(
+          "TESSERA_KERNEL: expected family:row pairs as `tessera inspect --kernels` lists them, "
+          "found \"" +
+          item + "\"");
+    }
+  }
+  return {};
 }
 
 }  // namespace tessera

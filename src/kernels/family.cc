@@ -28,6 +28,8 @@ std::string_view forced_kernel(std::string_view family) {
   return {};
 }
 
+const std::string& forced_kernels() { return specification(); }
+
 void force_kernel(std::string value) { specification() = std::move(value); }
 
 }  // namespace tessera

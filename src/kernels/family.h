@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/isa.h"
+#include "base/status.h"
 
 namespace tessera {
 
@@ -37,6 +38,8 @@ struct KernelState {
 // The row that TESSERA_KERNEL=family:row[,family:row...] or force_kernel names for a family; empty
 // when none.
 std::string_view forced_kernel(std::string_view family);
+// The whole of it.
+const std::string& forced_kernels();
 // Replaces what TESSERA_KERNEL says; for tests and benchmarks. Not thread-safe.
 void force_kernel(std::string specification);
 
@@ -98,5 +101,8 @@ const char* takes_all(const Args&) noexcept {
 
 // Every family's rows, in the order of families.cc.
 std::vector<KernelState> all_kernel_states();
+
+// An error when TESSERA_KERNEL names a family or a row that does not exist.
+Status check_forced_kernels();
 
 }  // namespace tessera

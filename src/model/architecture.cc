@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
+
 #include "model/families/families.h"
 
 namespace tessera {
@@ -43,20 +45,32 @@ Status read_head(const Config& config, Architecture& architecture) {
   TESSERA_ASSIGN_OR_RETURN(const std::vector<std::string> classes, config.strings("architectures"));
   if (classes.empty()) return {};
   architecture.class_name = classes.front();
+  std::string known;
   for (const ClassEnding& row : kClassEndings) {
-    if (architecture.class_name.ends_with(row.ending)) {
+    if (architecture.class_name.ends_with(row.ending) &&
+        !architecture.class_name.ends_with("DoubleHeadsModel")) {
       architecture.head = row.head;
       return {};
     }
+    known += fmt::format("{}{}", known.empty() ? "" : ", ", row.ending);
   }
-  return unsupported(fmt::format(
-      "{}: architectures: expected a class that ends in Model, LMHeadModel, ForCausalLM, "
-      "ForMaskedLM, "
-      "ForSequenceClassification, ForTokenClassification or ForQuestionAnswering, found \"{}\"",
-      config.source(), architecture.class_name));
+  return unsupported(
+      fmt::format("{}: architectures: expected a class that ends in one of {}, found \"{}\"",
+                  config.source(), known, architecture.class_name));
+}
+
+// Widths are kept in 32 bits, so their products are bounded here.
+Status check_widths(const Config& config, const Architecture& a) {
+  const int64_t width = int64_t{a.query_heads} * a.head_size;
+  if (width <= kMostUnits) return {};
+  return invalid_input(fmt::format("{}: expected at most {} for heads x head size, found {} x {}",
+                                   config.source(), kMostUnits, a.query_heads, a.head_size));
 }
 
 Status read_labels(const Config& config, Architecture& architecture) {
+  if (architecture.head != Head::kSequenceClassification &&
+      architecture.head != Head::kTokenClassification)
+    return {};
   TESSERA_ASSIGN_OR_RETURN(architecture.label_names, config.strings_by_index("id2label"));
   TESSERA_ASSIGN_OR_RETURN(const int64_t labels, config.integer_or("num_labels", 2, 1, kMostUnits));
   architecture.labels = architecture.label_names.empty()
@@ -95,6 +109,9 @@ Result<Architecture> read_architecture(const Checkpoint& checkpoint) {
   TESSERA_RETURN_IF_ERROR(read_head(config, architecture));
   TESSERA_RETURN_IF_ERROR(read_labels(config, architecture));
   TESSERA_RETURN_IF_ERROR(family->read(config, architecture));
+  TESSERA_RETURN_IF_ERROR(check_widths(config, architecture));
+  architecture.score_scale =
+      static_cast<float>(1 / std::sqrt(static_cast<double>(architecture.head_size)));
   TESSERA_RETURN_IF_ERROR(read_end_ids(checkpoint, architecture));
   return architecture;
 }

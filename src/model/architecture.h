@@ -24,8 +24,8 @@ enum class QkNorm { kNone, kPerHead };
 // Which row of a sequence a head reads.
 enum class HeadReads { kEveryToken, kFirstToken, kLastToken };
 
-// Names of a linear map's tensors. Several weights are stacked by outputs; "{}" stands for the
-// layer. No names: the map is absent, or for a head's output, tied to the token embedding.
+// Names of a linear map's tensors. Several weights are stacked by outputs; "{}" stands for the layer. No names: the
+// map is absent.
 struct LinearNames {
   std::vector<std::string> weights;
   std::vector<std::string> biases;
@@ -47,15 +47,18 @@ struct LayerNames {
   NormNames key_norm;
 };
 
-// What follows the last layer: y = output(norm(activation(transform(x)))), each part optional but
-// output.
+// Whether a head's output has a weight of its own or, where the checkpoint holds none, shares the token embedding.
+enum class Tying { kOwn, kTokenEmbedding };
+
+// What follows the last layer: y = output(x), or output(norm(activation(transform(x)))) with the norm optional.
 struct HeadNames {
   HeadReads reads = HeadReads::kEveryToken;
   LinearNames transform;
   Activation activation = Activation::kNone;
   NormNames norm;
   LinearNames output;
-  std::string output_bias;  // of a tied output
+  Tying tying = Tying::kOwn;
+  std::string shared_bias;  // of a tied output; empty: none
 };
 
 struct TensorNames {
@@ -107,6 +110,9 @@ struct Architecture {
   float score_scale = 1;
   std::vector<int32_t> windows;  // per layer, 0 = unlimited
   std::vector<int32_t> end_ids;
+  // A head that reads the last token passes over ids equal to this at the end of a sequence; -1:
+  // none.
+  int32_t head_padding_id = -1;
   std::vector<std::string> label_names;
 
   TensorNames names;

@@ -23,7 +23,11 @@ struct Executor::Pass {
   const ForwardInput* input = nullptr;
   ForwardOutput* output = nullptr;
   int64_t rows = 0;
-  std::vector<int32_t> head_rows;
+  int32_t max_length = 0;
+  int32_t max_keys = 0;
+  int64_t transient_pages = 0;
+  std::vector<int32_t> head_rows;  // unless the head reads all
+  int64_t head_row_count = 0;
   std::vector<int32_t> position_rows;  // rows of the table of learned positions
 
   float* x = nullptr;         // [rows, hidden]
@@ -64,7 +68,7 @@ Executor::Sizes Executor::sizes(int64_t rows, int32_t max_length, int32_t max_ke
   sizes.ffn = rows * a.ffn_size * (a.ffn == Ffn::kGated ? 2 : 1);
   if (weights_.head.output != nullptr) {
     sizes.head_hidden = head_rows * a.hidden_size;
-    sizes.logits = head_rows * weights_.head.output->info().outputs;
+    sizes.logits = head_rows * weights_.head.outputs;
   }
   for (int32_t layer = 0; layer < a.layers; ++layer) {
     const AttentionCost cost =
@@ -163,39 +167,45 @@ void Executor::find_position_rows(Pass& pass) const {
   }
 }
 
-Status Executor::prepare(const ForwardInput& input, ForwardOutput& output, Pass& pass) {
-  const Architecture& a = architecture_;
-  const TokenLayout& layout = *input.layout;
-  pass.input = &input;
-  pass.output = &output;
-  pass.rows = layout.rows();
-  int32_t max_length = 0, max_keys = 0, max_position = 0;
-  for (int64_t s = 0; s < layout.sequences(); ++s) {
-    max_length = std::max(max_length, layout.length(s));
-    int32_t before = 0;
-    for (size_t i = at(s); i < input.tables.size(); i += at(layout.sequences())) {
-      before = std::max(before, input.tables[i]->tokens());
-    }
-    max_keys = std::max(max_keys, before + layout.length(s));
-    if (input.head_rows == HeadRows::kLastOfEach)
-      pass.head_rows.push_back(layout.offsets[at(s) + 1] - 1);
-    if (input.head_rows == HeadRows::kFirstOfEach) pass.head_rows.push_back(layout.offsets[at(s)]);
+// transformers' classifiers of decoders read the last token that is no padding.
+int32_t Executor::last_row(const Pass& pass, int64_t sequence) const {
+  const TokenLayout& layout = *pass.input->layout;
+  const int32_t first = layout.offsets[at(sequence)], end = layout.offsets[at(sequence) + 1];
+  const int32_t padding = architecture_.head_padding_id;
+  if (padding < 0) return end - 1;
+  for (int32_t row = end - 1; row > first; --row) {
+    if (pass.input->ids[at(row)] != padding) return row;
   }
-  for (int32_t position : layout.positions) max_position = std::max(max_position, position);
-  if (a.positions == PositionKind::kRotary)
-    TESSERA_RETURN_IF_ERROR(extend_rotary_tables(max_position + 1));
-  const int64_t head_rows =
-      input.head_rows == HeadRows::kAll ? pass.rows : static_cast<int64_t>(pass.head_rows.size());
+  return first;
+}
 
-  int64_t transient_pages = 0;
-  if (input.tables.empty()) {
-    for (int64_t s = 0; s < layout.sequences(); ++s) transient_pages += pages_for(layout.length(s));
+void Executor::measure(Pass& pass) const {
+  const TokenLayout& layout = *pass.input->layout;
+  const HeadRows head_rows = pass.input->head_rows;
+  pass.rows = layout.rows();
+  for (int64_t s = 0; s < layout.sequences(); ++s) {
+    pass.max_length = std::max(pass.max_length, layout.length(s));
+    int32_t before = 0;
+    for (size_t i = at(s); i < pass.input->tables.size(); i += at(layout.sequences())) {
+      before = std::max(before, pass.input->tables[i]->tokens());
+    }
+    pass.max_keys = std::max(pass.max_keys, before + layout.length(s));
+    if (head_rows == HeadRows::kLastOfEach) pass.head_rows.push_back(last_row(pass, s));
+    if (head_rows == HeadRows::kFirstOfEach) pass.head_rows.push_back(layout.offsets[at(s)]);
+    if (pass.input->tables.empty()) pass.transient_pages += pages_for(layout.length(s));
   }
+  pass.head_row_count =
+      head_rows == HeadRows::kAll ? pass.rows : static_cast<int64_t>(pass.head_rows.size());
+}
+
+// Cuts the arena into the pieces of the pass.
+Status Executor::carve(Pass& pass) {
   const int64_t page_bytes = static_cast<int64_t>(
-      Arena::rounded(at(a.attention_shape(0).pages.page_floats()) * sizeof(float)));
-  TESSERA_RETURN_IF_ERROR(arena_.reset(at(
-      scratch_bytes(pass.rows, max_length, max_keys, head_rows) + transient_pages * page_bytes)));
-  const Sizes sizes = this->sizes(pass.rows, max_length, max_keys, head_rows);
+      Arena::rounded(at(architecture_.attention_shape(0).pages.page_floats()) * sizeof(float)));
+  const int64_t bytes =
+      scratch_bytes(pass.rows, pass.max_length, pass.max_keys, pass.head_row_count);
+  TESSERA_RETURN_IF_ERROR(arena_.reset(at(bytes + pass.transient_pages * page_bytes)));
+  const Sizes sizes = this->sizes(pass.rows, pass.max_length, pass.max_keys, pass.head_row_count);
   pass.x = arena_.take<float>(sizes.hidden);
   pass.normed = arena_.take<float>(sizes.hidden);
   pass.qkv = arena_.take<float>(sizes.qkv);
@@ -206,7 +216,20 @@ Status Executor::prepare(const ForwardInput& input, ForwardOutput& output, Pass&
   pass.logits = arena_.take<float>(sizes.logits);
   pass.workspace_bytes = sizes.workspace_bytes;
   pass.workspace = arena_.take<char>(sizes.workspace_bytes * team_.size());
+  return {};
+}
 
+Status Executor::prepare(const ForwardInput& input, ForwardOutput& output, Pass& pass) {
+  const Architecture& a = architecture_;
+  pass.input = &input;
+  pass.output = &output;
+  measure(pass);
+  if (a.positions == PositionKind::kRotary) {
+    const std::vector<int32_t>& positions = input.layout->positions;
+    TESSERA_RETURN_IF_ERROR(
+        extend_rotary_tables(*std::max_element(positions.begin(), positions.end()) + 1));
+  }
+  TESSERA_RETURN_IF_ERROR(carve(pass));
   if (input.tables.empty()) {
     make_transient_tables(pass);
   } else {
@@ -214,11 +237,11 @@ Status Executor::prepare(const ForwardInput& input, ForwardOutput& output, Pass&
   }
   prepare_attention(pass);
   if (!weights_.positions.empty()) find_position_rows(pass);
-  if (output.last_hidden != nullptr) output.last_hidden->resize(at(sizes.hidden));
-  if (output.all_hidden != nullptr) {
-    output.all_hidden->assign(at(a.layers) + 1, std::vector<float>(at(sizes.hidden)));
-  }
-  output.width = sizes.logits > 0 ? static_cast<int32_t>(sizes.logits / head_rows) : 0;
+  const size_t hidden = at(pass.rows * a.hidden_size);
+  if (output.last_hidden != nullptr) output.last_hidden->resize(hidden);
+  if (output.all_hidden != nullptr)
+    output.all_hidden->assign(at(a.layers) + 1, std::vector<float>(hidden));
+  output.width = pass.head_row_count > 0 ? static_cast<int32_t>(weights_.head.outputs) : 0;
   return {};
 }
 
@@ -247,9 +270,7 @@ Status Executor::run(const ForwardInput& input, ForwardOutput& output) {
     }
     head(pass, member);
   });
-  const int64_t head_rows =
-      input.head_rows == HeadRows::kAll ? pass.rows : static_cast<int64_t>(pass.head_rows.size());
-  output.logits.assign(pass.logits, pass.logits + head_rows * output.width);
+  output.logits.assign(pass.logits, pass.logits + pass.head_row_count * output.width);
   return {};
 }
 
@@ -313,26 +334,8 @@ void Executor::attention_block(Pass& pass, int32_t layer, Team::Member& member) 
     place_heads(pass, layer, member);
     member.barrier();
   }
+  append_keys(pass, layer, member);
   const int64_t sequences = pass.input->layout->sequences();
-  PageTable* const* tables = pass.tables.data() + layer * sequences;
-  const float* key = pass.qkv + a.query_width();
-  append_to_pages({.shape = a.attention_shape(layer).pages,
-                   .tables = {tables, at(sequences)},
-                   .first_rows = pass.first_rows.data(),
-                   .key = key,
-                   .key_stride = a.qkv_width(),
-                   .value = key + a.kv_width(),
-                   .value_stride = a.qkv_width()},
-                  member);
-  member.barrier();
-  if (member.rank() == 0) {
-    for (int64_t s = 0; s < sequences; ++s) {
-      const int32_t* positions = pass.input->layout->positions.data();
-      tables[s]->positions.insert(tables[s]->positions.end(), positions + pass.first_rows[at(s)],
-                                  positions + pass.first_rows[at(s) + 1]);
-    }
-  }
-  member.barrier();
   pass.methods[at(layer)]->run(
       {.shape = a.attention_shape(layer),
        .sequences = {pass.sequences.data() + layer * sequences, at(sequences)},
@@ -358,6 +361,31 @@ void Executor::attention_block(Pass& pass, int32_t layer, Team::Member& member) 
     normalise(weights.attention_norm, pass.x, pass.x, pass.rows, member);
     member.barrier();
   }
+}
+
+// Writes keys and values behind those in the pages and enters their positions in the tables.
+void Executor::append_keys(Pass& pass, int32_t layer, Team::Member& member) const {
+  const Architecture& a = architecture_;
+  const int64_t sequences = pass.input->layout->sequences();
+  PageTable* const* tables = pass.tables.data() + layer * sequences;
+  const float* key = pass.qkv + a.query_width();
+  append_to_pages({.shape = a.attention_shape(layer).pages,
+                   .tables = {tables, at(sequences)},
+                   .first_rows = pass.first_rows.data(),
+                   .key = key,
+                   .key_stride = a.qkv_width(),
+                   .value = key + a.kv_width(),
+                   .value_stride = a.qkv_width()},
+                  member);
+  member.barrier();
+  if (member.rank() == 0) {
+    for (int64_t s = 0; s < sequences; ++s) {
+      const int32_t* positions = pass.input->layout->positions.data();
+      tables[s]->positions.insert(tables[s]->positions.end(), positions + pass.first_rows[at(s)],
+                                  positions + pass.first_rows[at(s) + 1]);
+    }
+  }
+  member.barrier();
 }
 
 // Normalises and rotates queries and keys in place.
@@ -466,11 +494,11 @@ void Executor::head(Pass& pass, Team::Member& member) const {
     member.barrier();
     input = pass.head_mid;
   }
-  if (!weights_.head.norm.empty()) {
+  if (weights_.head.transform != nullptr && !weights_.head.norm.empty()) {
     normalise(weights_.head.norm, pass.head_mid, pass.head_mid, rows, member);
     member.barrier();
   }
-  const int64_t outputs = weights_.head.output->info().outputs;
+  const int64_t outputs = weights_.head.outputs;
   weights_.head.output->apply(
       {.x = input, .x_stride = width, .rows = rows, .y = pass.logits, .y_stride = outputs}, member);
 }

@@ -53,6 +53,9 @@ class Executor {
 
   Sizes sizes(int64_t rows, int32_t max_length, int32_t max_keys, int64_t head_rows) const;
   Status prepare(const ForwardInput& input, ForwardOutput& output, Pass& pass);
+  int32_t last_row(const Pass& pass, int64_t sequence) const;
+  void measure(Pass& pass) const;
+  Status carve(Pass& pass);
   Status extend_rotary_tables(int32_t positions);
   void make_transient_tables(Pass& pass);
   void prepare_attention(Pass& pass);
@@ -61,6 +64,7 @@ class Executor {
   void embed(const Pass& pass, const Team::Member& member) const;
   void attention_block(Pass& pass, int32_t layer, Team::Member& member) const;
   void place_heads(Pass& pass, int32_t layer, const Team::Member& member) const;
+  void append_keys(Pass& pass, int32_t layer, Team::Member& member) const;
   void ffn_block(Pass& pass, int32_t layer, Team::Member& member) const;
   void head(Pass& pass, Team::Member& member) const;
   void keep_hidden(const Pass& pass, size_t index, const Team::Member& member) const;

@@ -5,15 +5,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <nlohmann/json.hpp>
 
 #include "io/config.h"
+#include "io/json.h"
 #include "io/mapped_file.h"
 
 namespace tessera {
 namespace {
-
-using nlohmann::json;
 
 struct PoolingKey {
   const char* key;
@@ -42,8 +40,10 @@ Status read_pooling(const std::string& path, SentenceEncoder& encoder) {
     const bool known = std::any_of(std::begin(kPoolingKeys), std::end(kPoolingKeys),
                                    [&](const PoolingKey& row) { return key == row.key; });
     if (used == Config::Truth::kYes && !known) {
-      return unsupported(fmt::format(
-          "{}: expected cls, max, mean, mean_sqrt_len or lasttoken pooling, found {}", path, key));
+      std::string names;
+      for (const PoolingKey& row : kPoolingKeys)
+        names += fmt::format("{}{}", names.empty() ? "" : ", ", row.key);
+      return unsupported(fmt::format("{}: expected one of {}, found {}", path, names, key));
     }
   }
   for (const PoolingKey& row : kPoolingKeys) {
@@ -71,16 +71,27 @@ Status read_limit(const std::string& path, SentenceEncoder& encoder) {
   return {};
 }
 
-Result<json> read_modules(const std::string& path) {
+struct Module {
+  std::string type;
+  std::string folder;
+};
+
+Result<std::vector<Module>> read_modules(const std::string& path) {
   TESSERA_ASSIGN_OR_RETURN(const std::string text, read_text_file(path, 1 << 20));
-  json modules = json::parse(text, nullptr, false);
-  const bool well_formed =
-      modules.is_array() && std::all_of(modules.begin(), modules.end(), [](const json& m) {
-        return m.is_object() && m.contains("type") && m["type"].is_string() && m.contains("path") &&
-               m["path"].is_string();
-      });
-  if (!well_formed)
-    return invalid_input(fmt::format("{}: expected a list of modules with type and path", path));
+  TESSERA_ASSIGN_OR_RETURN(const Json root, parse_json(text, path));
+  const Status bad = invalid_input(fmt::format(
+      "{}: expected a list of modules with type and path, found {}", path, shortened(root)));
+  const Json::Array* list = root.as<Json::Array>();
+  if (list == nullptr) return bad;
+  std::vector<Module> modules;
+  for (const Json& entry : *list) {
+    const Json *type = entry.find("type"), *folder = entry.find("path");
+    if (type == nullptr || folder == nullptr || type->as<std::string>() == nullptr ||
+        folder->as<std::string>() == nullptr) {
+      return bad;
+    }
+    modules.push_back({*type->as<std::string>(), *folder->as<std::string>()});
+  }
   return modules;
 }
 
@@ -90,11 +101,10 @@ Result<SentenceEncoder> read_sentence_encoder(const std::string& directory) {
   SentenceEncoder encoder;
   const std::string path = directory + "/modules.json";
   if (!exists(path)) return encoder;
-  TESSERA_ASSIGN_OR_RETURN(const json modules, read_modules(path));
+  TESSERA_ASSIGN_OR_RETURN(const std::vector<Module> modules, read_modules(path));
   encoder.declared = true;
   encoder.normalise = Normalise::kNo;
-  for (const json& module : modules) {
-    const std::string type = module["type"], folder = module["path"];
+  for (const auto& [type, folder] : modules) {
     const std::string name = type.substr(type.rfind('.') + 1);
     if (folder.find("..") != std::string::npos || folder.starts_with('/')) {
       return invalid_input(

@@ -69,10 +69,23 @@ class Loader {
         bias.insert(bias.end(), part.begin(), part.end());
       }
     }
-    auto prepared = prepare_dense(stack, bias.empty() ? nullptr : bias.data(), stored, team_);
+    auto prepared = prepare(stack, bias, stored, full_name(names.weights.front(), layer));
     for (const TensorView& source : sources) checkpoint_.release(source);
     return prepared;
   }
+
+  // The token embedding as a head's output; its bias is of the checkpoint.
+  Result<std::unique_ptr<Linear>> tied(const EmbeddingTable& tokens, const LinearNames& names,
+                                       DType stored) {
+    std::vector<float> bias;
+    if (!names.biases.empty()) {
+      TESSERA_ASSIGN_OR_RETURN(bias, vector(names.biases.front(), tokens.rows));
+    }
+    const DenseStack stack = {{tokens.data.data(), tokens.dtype, tokens.rows, tokens.width}};
+    return prepare(stack, bias, stored, full_name(names_.token_embedding, 0));
+  }
+
+  bool has(const std::string& pattern) const { return checkpoint_.has(full_name(pattern, 0)); }
 
   Result<std::vector<float>> vector(const std::string& pattern, int64_t width, int32_t layer = 0) {
     TESSERA_ASSIGN_OR_RETURN(const TensorView tensor, find(pattern, layer, {width}));
@@ -86,6 +99,14 @@ class Loader {
     int64_t total = 0;
     for (int64_t value : values) total += value;
     return total;
+  }
+
+  Result<std::unique_ptr<Linear>> prepare(const DenseStack& stack, const std::vector<float>& bias,
+                                          DType stored, const std::string& name) {
+    auto prepared = prepare_dense(stack, bias.empty() ? nullptr : bias.data(), stored, team_);
+    if (prepared.ok()) return prepared;
+    return Status(prepared.status().code(),
+                  fmt::format("{}: {}", name, prepared.status().message()));
   }
 
   std::string full_name(const std::string& pattern, int32_t layer) const {
@@ -163,36 +184,31 @@ int64_t head_outputs(const Architecture& a) {
   }
 }
 
-// The output that shares the token embedding.
-Result<std::unique_ptr<Linear>> tied_output(Loader& loader, const Architecture& a,
-                                            const EmbeddingTable& tokens, DType stored,
-                                            Team& team) {
-  std::vector<float> bias;
-  if (!a.names.head.output_bias.empty()) {
-    TESSERA_ASSIGN_OR_RETURN(bias, loader.vector(a.names.head.output_bias, a.vocabulary_size));
+// The output of a head: its own weight, or the token embedding where the two are tied and the
+// checkpoint has no other.
+Result<std::unique_ptr<Linear>> head_output(Loader& loader, const Architecture& a,
+                                            const EmbeddingTable& tokens, DType stored) {
+  LinearNames names = a.names.head.output;
+  const std::string& shared_bias = a.names.head.shared_bias;
+  if (!shared_bias.empty() && loader.has(shared_bias)) names.biases = {shared_bias};
+  if (a.names.head.tying == Tying::kTokenEmbedding && !loader.has(names.weights.front())) {
+    return loader.tied(tokens, names, stored);
   }
-  const DenseStack stack = {{tokens.data.data(), tokens.dtype, tokens.rows, tokens.width}};
-  return prepare_dense(stack, bias.empty() ? nullptr : bias.data(), stored, team);
+  return loader.linear(names, a.hidden_size, {head_outputs(a)}, stored);
 }
 
 Result<HeadWeights> load_head(Loader& loader, const Architecture& a, const EmbeddingTable& tokens,
-                              DType stored, Team& team) {
+                              DType stored) {
   HeadWeights head;
   if (a.head == Head::kNone) return head;
   const HeadNames& names = a.names.head;
   if (!names.transform.weights.empty()) {
     TESSERA_ASSIGN_OR_RETURN(
         head.transform, loader.linear(names.transform, a.hidden_size, {a.hidden_size}, stored));
+    TESSERA_ASSIGN_OR_RETURN(head.norm, loader.norm(names.norm, a.hidden_size));
   }
-  TESSERA_ASSIGN_OR_RETURN(head.norm, loader.norm(names.norm, a.hidden_size));
-  if (names.output.weights.empty()) {
-    TESSERA_ASSIGN_OR_RETURN(head.output, tied_output(loader, a, tokens, stored, team));
-  } else {
-    LinearNames output = names.output;
-    if (!names.output_bias.empty()) output.biases = {names.output_bias};
-    TESSERA_ASSIGN_OR_RETURN(head.output,
-                             loader.linear(output, a.hidden_size, {head_outputs(a)}, stored));
-  }
+  TESSERA_ASSIGN_OR_RETURN(head.output, head_output(loader, a, tokens, stored));
+  head.outputs = head_outputs(a);
   return head;
 }
 
@@ -273,8 +289,7 @@ Result<LoadedWeights> load_weights(const Checkpoint& checkpoint, const Architect
     weights.layers.push_back(std::move(loaded_layer));
   }
   TESSERA_ASSIGN_OR_RETURN(weights.final_norm, loader.norm(a.names.final_norm, a.hidden_size));
-  TESSERA_ASSIGN_OR_RETURN(weights.head,
-                           load_head(loader, a, weights.tokens, plan.head_weights, team));
+  TESSERA_ASSIGN_OR_RETURN(weights.head, load_head(loader, a, weights.tokens, plan.head_weights));
   loaded.parameters = loader.parameters();
   return loaded;
 }

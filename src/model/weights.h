@@ -49,6 +49,7 @@ struct HeadWeights {
   std::unique_ptr<Linear> transform;
   NormWeights norm;
   std::unique_ptr<Linear> output;  // null when the model ends with its hidden states
+  int64_t outputs = 0;
 };
 
 // A model's weights, prepared for execution.

@@ -4,6 +4,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "io/json.h"
+
 namespace tessera {
 namespace {
 
@@ -30,72 +32,92 @@ json to_json(const std::vector<AttentionRule>& rules) {
   return list;
 }
 
-// Thrown inside this file only.
-struct BadPlan {
-  std::string message;
-};
-
-DType weights_from(const json& value) {
-  if (value == "f32") return DType::kF32;
-  if (value == "bf16") return DType::kBF16;
-  throw BadPlan{fmt::format("weights: expected \"f32\" or \"bf16\", found {}", value.dump())};
+Result<int32_t> integer_from(const Json& object, const char* key, int32_t least, int32_t most) {
+  const Json* value = object.find(key);
+  const int64_t* integer = value == nullptr ? nullptr : value->as<int64_t>();
+  if (integer != nullptr && *integer >= least && *integer <= most)
+    return static_cast<int32_t>(*integer);
+  return invalid_input(fmt::format("{}: expected an integer from {} to {}, found {}", key, least,
+                                   most, value == nullptr ? "nothing" : shortened(*value)));
 }
 
-int32_t integer_from(const json& object, const char* key, int32_t least, int32_t most) {
-  const json value = object.value(key, json());
-  if (!value.is_number_integer() || value < least || value > most) {
-    throw BadPlan{fmt::format("{}: expected an integer from {} to {}, found {}", key, least, most,
-                              value.dump())};
+Result<DType> weights_from(const Json& object, const char* key) {
+  const Json* value = object.find(key);
+  const std::string* name = value == nullptr ? nullptr : value->as<std::string>();
+  if (value == nullptr || (name != nullptr && *name == "f32")) return DType::kF32;
+  if (name != nullptr && *name == "bf16") return DType::kBF16;
+  return invalid_input(
+      fmt::format("{}: expected \"f32\" or \"bf16\", found {}", key, shortened(*value)));
+}
+
+Result<const Json::Array*> list_from(const Json& object, const char* key) {
+  const Json* value = object.find(key);
+  const Json::Array* list = value == nullptr ? nullptr : value->as<Json::Array>();
+  if (list != nullptr && !list->empty()) return list;
+  return invalid_input(fmt::format("{}: expected a list, found {}", key,
+                                   value == nullptr ? "nothing" : shortened(*value)));
+}
+
+Result<const AttentionMethod*> method_from(const Json& entry) {
+  const Json* value = entry.find("method");
+  const std::string* name = value == nullptr ? nullptr : value->as<std::string>();
+  if (name != nullptr && method(*name) != nullptr) return method(*name);
+  std::string known;
+  for (const AttentionMethod* each : attention_methods()) {
+    known += fmt::format("{}{}", known.empty() ? "" : ", ", each->name());
   }
-  return value;
+  return invalid_input(fmt::format("attention: expected a method of {}, found {}", known,
+                                   value == nullptr ? "nothing" : shortened(*value)));
 }
 
-std::vector<AttentionRule> rules_from(const json& list) {
-  if (!list.is_array() || list.empty())
-    throw BadPlan{"attention: expected a list of rules, found " + list.dump()};
+Result<std::vector<AttentionRule>> rules_from(const Json& layer) {
+  TESSERA_ASSIGN_OR_RETURN(const Json::Array* list, list_from(layer, "attention"));
   std::vector<AttentionRule> rules;
-  for (const json& entry : list) {
-    AttentionRule rule;
-    const std::string name = entry.value("method", "");
-    rule.method = method(name);
-    if (rule.method == nullptr) {
-      std::string known;
-      for (const AttentionMethod* each : attention_methods()) {
-        known += fmt::format("{}{}", known.empty() ? "" : ", ", each->name());
-      }
-      throw BadPlan{fmt::format("attention: expected a method of {}, found \"{}\"", known, name)};
+  int32_t least = 1;
+  for (const Json& entry : *list) {
+    AttentionRule rule{.why = "forced by the plan"};
+    TESSERA_ASSIGN_OR_RETURN(rule.method, method_from(entry));
+    const bool last = rules.size() + 1 == list->size();
+    if (last && entry.find("up_to_keys") != nullptr) {
+      return invalid_input("attention: expected the last rule without up_to_keys");
     }
-    const bool last = rules.size() + 1 == list.size();
-    if (!last) rule.up_to_keys = integer_from(entry, "up_to_keys", 1, INT32_MAX);
-    if (last && entry.contains("up_to_keys"))
-      throw BadPlan{"attention: expected the last rule without up_to_keys"};
-    rule.why = "forced by the plan";
+    if (!last) {
+      TESSERA_ASSIGN_OR_RETURN(rule.up_to_keys,
+                               integer_from(entry, "up_to_keys", least, INT32_MAX - 1));
+      least = rule.up_to_keys + 1;
+    }
     rules.push_back(std::move(rule));
   }
   return rules;
 }
 
-Plan parse(const json& root, int32_t layers) {
+Status add_layers(const Json& entry, int32_t layers, Plan& plan) {
+  TESSERA_ASSIGN_OR_RETURN(const int32_t first, integer_from(entry, "first", 0, layers - 1));
+  TESSERA_ASSIGN_OR_RETURN(const int32_t last, integer_from(entry, "last", first, layers - 1));
+  if (first != static_cast<int32_t>(plan.layers.size())) {
+    return invalid_input(fmt::format("layers: expected an entry that starts at layer {}, found {}",
+                                     plan.layers.size(), first));
+  }
+  LayerPlan layer;
+  TESSERA_ASSIGN_OR_RETURN(layer.weights, weights_from(entry, "weights"));
+  TESSERA_ASSIGN_OR_RETURN(layer.attention, rules_from(entry));
+  plan.layers.insert(plan.layers.end(), static_cast<size_t>(last - first + 1), layer);
+  return {};
+}
+
+Result<Plan> read_plan(const Json& root, int32_t layers) {
   Plan plan;
-  if (const int32_t version = integer_from(root, "version", 1, INT32_MAX); version != kVersion) {
-    throw BadPlan{fmt::format("version: expected {}, found {}", kVersion, version)};
-  }
-  plan.threads = integer_from(root, "threads", 1, 4096);
-  plan.head_weights = weights_from(root.value("head_weights", json("f32")));
+  TESSERA_ASSIGN_OR_RETURN(const int32_t version, integer_from(root, "version", 1, INT32_MAX));
+  if (version != kVersion)
+    return invalid_input(fmt::format("version: expected {}, found {}", kVersion, version));
+  TESSERA_ASSIGN_OR_RETURN(plan.threads, integer_from(root, "threads", 1, 4096));
+  TESSERA_ASSIGN_OR_RETURN(plan.head_weights, weights_from(root, "head_weights"));
   plan.weights_why = "forced by the plan";
-  for (const json& entry : root.at("layers")) {
-    const int32_t first = integer_from(entry, "first", 0, layers - 1);
-    const int32_t last = integer_from(entry, "last", first, layers - 1);
-    if (first != static_cast<int32_t>(plan.layers.size())) {
-      throw BadPlan{fmt::format("layers: expected an entry that starts at layer {}, found {}",
-                                plan.layers.size(), first)};
-    }
-    const LayerPlan layer{weights_from(entry.value("weights", json("f32"))),
-                          rules_from(entry.at("attention"))};
-    plan.layers.insert(plan.layers.end(), static_cast<size_t>(last - first + 1), layer);
-  }
+  TESSERA_ASSIGN_OR_RETURN(const Json::Array* entries, list_from(root, "layers"));
+  for (const Json& entry : *entries) TESSERA_RETURN_IF_ERROR(add_layers(entry, layers, plan));
   if (static_cast<int32_t>(plan.layers.size()) != layers) {
-    throw BadPlan{fmt::format("layers: expected {} layers, found {}", layers, plan.layers.size())};
+    return invalid_input(
+        fmt::format("layers: expected {} layers, found {}", layers, plan.layers.size()));
   }
   return plan;
 }
@@ -146,16 +168,12 @@ std::string plan_to_json(const Plan& plan) {
 }
 
 Result<Plan> plan_from_json(const std::string& text, const std::string& source, int32_t layers) {
-  try {
-    const json root = json::parse(text);
-    // `tessera inspect --json` prints the plan inside a larger object.
-    return parse(root.contains("plan") ? root["plan"] : root, layers);
-  } catch (const BadPlan& bad) {
-    return invalid_input(fmt::format("{}: {}", source, bad.message));
-  } catch (const json::exception& error) {
-    return invalid_input(
-        fmt::format("{}: expected a plan in JSON, found: {}", source, error.what()));
-  }
+  TESSERA_ASSIGN_OR_RETURN(const Json root, parse_json(text, source));
+  // `tessera inspect --json` prints the plan inside a larger object.
+  const Json* inner = root.find("plan");
+  auto plan = read_plan(inner != nullptr ? *inner : root, layers);
+  if (plan.ok()) return plan;
+  return Status(plan.status().code(), fmt::format("{}: {}", source, plan.status().message()));
 }
 
 }  // namespace tessera

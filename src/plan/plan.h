@@ -38,10 +38,9 @@ struct PlanRequest {
   int32_t layers = 0;
   DType weights = DType::kF32;
   std::string weights_why;
-  AttentionShape attention;
 };
 
-// The fastest exact choice by the cost model and the crossovers in plan.cc.
+// The fastest exact choice by the measured crossovers in plan.cc.
 Plan choose_plan(const PlanRequest& request);
 
 // A plan is JSON: {"version": 1, "threads": 2, "head_weights": "f32", "layers": [{"first": 0,

@@ -1,14 +1,14 @@
 #include "tessera/engine.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
-#include <fstream>
 #include <list>
-#include <new>
+#include <utility>
 
+#include "base/guarded.h"
+#include "base/memory.h"
 #include "runtime/cache_pool.h"
 #include "runtime/model_state.h"
 #include "runtime/sampling.h"
@@ -23,17 +23,6 @@ constexpr int32_t kPromptRows = 512;
 constexpr int32_t kPassRows = 2048;
 // Memory that the cache leaves to everything else.
 constexpr int64_t kReserveBytes = int64_t{256} << 20;
-
-int64_t available_memory_bytes() {
-  std::ifstream file("/proc/meminfo");
-  std::string key;
-  int64_t kilobytes = 0;
-  while (file >> key >> kilobytes) {
-    if (key == "MemAvailable:") return kilobytes * 1024;
-    file.ignore(64, '\n');
-  }
-  return int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
-}
 
 // The last token is not run.
 int64_t positions_of(const Request& request) {
@@ -51,6 +40,7 @@ struct Running {
   Sampler sampler;
   std::unique_ptr<StreamDecoder> text;
   bool cancelled = false;
+  bool finished = false;
 
   int32_t waiting() const { return static_cast<int32_t>(ids.size()) - done; }
 };
@@ -70,13 +60,17 @@ struct Engine::State {
   Status pass(const std::vector<std::pair<Running*, int32_t>>& parts, HeadRows head_rows,
               ForwardOutput& output);
   Status run_prompt_heads();
-  Status run_together(std::list<Running>::iterator& next, std::vector<Event>& events);
-  Event advance(Running& running, std::span<const float> logits);
+  Status run_together(std::list<Running>::iterator& next);
+  Result<Event> advance(Running& running, std::span<const float> logits);
+  Status admit(const Request& request, int64_t bytes) const;
+  Result<int64_t> start(Request request);
+  void drop_cancelled();
   void finish(Running& running);
 
   std::shared_ptr<Model> model;
   CachePool pool;
   std::list<Running> running;
+  std::vector<Event> pending;  // what a step that failed had already made
   int64_t next_number = 0;
   int64_t promised_bytes = 0;  // what the running requests may come to use
 };
@@ -88,6 +82,7 @@ int64_t Engine::cache_bytes_in_use() const { return state_->pool.bytes_in_use();
 
 Result<std::unique_ptr<Engine>> Engine::create(std::shared_ptr<Model> model,
                                                const Options& options) {
+  if (model == nullptr) return invalid_input("expected a model to generate with, found none");
   const Architecture& a = model->state().architecture;
   if (!a.is_decoder() || a.head != Head::kCausalLm) {
     return unsupported(fmt::format(
@@ -95,50 +90,63 @@ Result<std::unique_ptr<Engine>> Engine::create(std::shared_ptr<Model> model,
         a.class_name.empty() ? a.family : a.class_name,
         a.is_decoder() ? "a decoder without one" : "an encoder"));
   }
-  const int64_t limit = options.cache_bytes > 0
-                            ? options.cache_bytes
-                            : std::max<int64_t>(available_memory_bytes() - kReserveBytes, 0);
-  return std::unique_ptr<Engine>(new Engine(std::make_unique<State>(std::move(model), limit)));
+  return guarded("engine", [&]() -> Result<std::unique_ptr<Engine>> {
+    const int64_t limit = options.cache_bytes > 0
+                              ? options.cache_bytes
+                              : std::max<int64_t>(available_memory_bytes() - kReserveBytes, 0);
+    return std::unique_ptr<Engine>(new Engine(std::make_unique<State>(std::move(model), limit)));
+  });
 }
 
 Result<int64_t> Engine::submit(Request request) {
-  const Architecture& a = state_->architecture();
+  return guarded("submit", [&] { return state_->start(std::move(request)); });
+}
+
+// Checks a request, whose cache will take so many bytes, against the model and the cache.
+Status Engine::State::admit(const Request& request, int64_t bytes) const {
+  const Architecture& a = architecture();
   if (request.max_new_tokens < 1) {
     return invalid_input(
         fmt::format("max_new_tokens: expected at least 1, found {}", request.max_new_tokens));
   }
   TESSERA_RETURN_IF_ERROR(check_sampling(request.sampling));
   TESSERA_RETURN_IF_ERROR(check_sequence(a, {request.prompt_ids, {}}, "prompt"));
-  const int64_t total = positions_of(request);
-  if (total > a.max_positions) {
+  if (positions_of(request) > a.max_positions) {
     return invalid_input(fmt::format(
-        "the prompt has {} tokens and {} new ones were asked for, which takes {} positions: "
-        "more than the model's context of {}",
-        request.prompt_ids.size(), request.max_new_tokens, total, a.max_positions));
+        "the prompt has {} tokens and {} new ones were asked for, which takes {} "
+        "positions: more than the model's context of {}",
+        request.prompt_ids.size(), request.max_new_tokens, positions_of(request), a.max_positions));
   }
-  const int64_t bytes = state_->pages_bytes(total);
-  if (state_->promised_bytes + bytes > state_->pool.limit_bytes()) {
-    return out_of_memory(fmt::format(
-        "{} tokens need {} bytes of cache, but only {} of {} are free", total, bytes,
-        state_->pool.limit_bytes() - state_->promised_bytes, state_->pool.limit_bytes()));
+  if (promised_bytes + bytes > pool.limit_bytes()) {
+    return out_of_memory(fmt::format("{} tokens need {} bytes of cache, but only {} of {} are free",
+                                     positions_of(request), bytes,
+                                     pool.limit_bytes() - promised_bytes, pool.limit_bytes()));
   }
-  state_->promised_bytes += bytes;
+  return {};
+}
+
+Result<int64_t> Engine::State::start(Request request) {
+  const int64_t bytes = pages_bytes(positions_of(request));
+  TESSERA_RETURN_IF_ERROR(admit(request, bytes));
   if (!request.ignore_end) {
-    request.stop_ids.insert(request.stop_ids.end(), a.end_ids.begin(), a.end_ids.end());
+    const std::vector<int32_t>& ends = architecture().end_ids;
+    request.stop_ids.insert(request.stop_ids.end(), ends.begin(), ends.end());
   }
+  std::list<Running> one;
   const Sampling sampling = request.sampling;
   std::vector<int32_t> ids = request.prompt_ids;
-  state_->running.push_back({.number = state_->next_number++,
-                             .request = std::move(request),
-                             .ids = std::move(ids),
-                             .tables = std::vector<PageTable>(static_cast<size_t>(a.layers)),
-                             .sampler = Sampler(sampling)});
-  Running& running = state_->running.back();
-  if (const auto& tokenizer = state_->model->state().tokenizer; tokenizer != nullptr) {
-    running.text = std::make_unique<StreamDecoder>(tokenizer, DecodeSpecial::kSkip);
-    running.text->prime(running.ids);
+  one.push_back({.number = next_number,
+                 .request = std::move(request),
+                 .ids = std::move(ids),
+                 .tables = std::vector<PageTable>(static_cast<size_t>(architecture().layers)),
+                 .sampler = Sampler(sampling)});
+  if (const auto& tokenizer = model->state().tokenizer; tokenizer != nullptr) {
+    one.front().text = std::make_unique<StreamDecoder>(tokenizer, DecodeSpecial::kSkip);
+    one.front().text->prime(one.front().ids);
   }
-  return running.number;
+  running.splice(running.end(), one);
+  promised_bytes += bytes;
+  return next_number++;
 }
 
 // Runs the next `count` tokens of each part through the model.
@@ -175,8 +183,9 @@ Status Engine::State::run_prompt_heads() {
   return {};
 }
 
-Event Engine::State::advance(Running& each, std::span<const float> logits) {
-  Event event{.request = each.number, .token = each.sampler.next(logits)};
+Result<Event> Engine::State::advance(Running& each, std::span<const float> logits) {
+  Event event{.request = each.number};
+  TESSERA_ASSIGN_OR_RETURN(event.token, each.sampler.next(logits));
   each.ids.push_back(event.token);
   ++each.generated;
   const auto& stops = each.request.stop_ids;
@@ -196,8 +205,8 @@ Event Engine::State::advance(Running& each, std::span<const float> logits) {
 }
 
 // Runs the waiting tokens of the requests from `next` on, as many as one pass takes, and draws a
-// token for each.
-Status Engine::State::run_together(std::list<Running>::iterator& next, std::vector<Event>& events) {
+// token for each. A request that gives none ends; the others go on.
+Status Engine::State::run_together(std::list<Running>::iterator& next) {
   std::vector<std::pair<Running*, int32_t>> parts;
   int32_t rows = 0;
   for (; next != running.end(); ++next) {
@@ -205,13 +214,22 @@ Status Engine::State::run_together(std::list<Running>::iterator& next, std::vect
     rows += next->waiting();
     parts.push_back({&*next, next->waiting()});
   }
+  pending.reserve(pending.size() + parts.size());
   ForwardOutput output;
   TESSERA_RETURN_IF_ERROR(pass(parts, HeadRows::kLastOfEach, output));
   const size_t width = static_cast<size_t>(output.width);
+  Status status;
   for (size_t i = 0; i < parts.size(); ++i) {
-    events.push_back(advance(*parts[i].first, {output.logits.data() + i * width, width}));
+    Running& each = *parts[i].first;
+    auto event = advance(each, {output.logits.data() + i * width, width});
+    each.finished = !event.ok() || event->finished != FinishReason::kNone;
+    if (event.ok()) {
+      pending.push_back(std::move(event).value());
+    } else {
+      status = event.status();
+    }
   }
-  return {};
+  return status;
 }
 
 void Engine::State::finish(Running& each) {
@@ -219,33 +237,31 @@ void Engine::State::finish(Running& each) {
   promised_bytes -= pages_bytes(positions_of(each.request));
 }
 
+void Engine::State::drop_cancelled() {
+  std::erase_if(running, [&](Running& each) {
+    if (!each.cancelled) return false;
+    pending.push_back({.request = each.number, .finished = FinishReason::kCancelled});
+    finish(each);
+    return true;
+  });
+}
+
 Result<std::vector<Event>> Engine::step() {
-  State& state = *state_;
-  std::vector<Event> events;
-  std::erase_if(state.running, [&](Running& each) {
-    if (each.cancelled) {
-      state.finish(each);
-      events.push_back({.request = each.number, .finished = FinishReason::kCancelled});
-    }
-    return each.cancelled;
-  });
-  if (state.running.empty()) return events;
-  try {
+  return guarded("step", [&]() -> Result<std::vector<Event>> {
+    State& state = *state_;
+    state.drop_cancelled();
     TESSERA_RETURN_IF_ERROR(state.run_prompt_heads());
-    for (auto next = state.running.begin(); next != state.running.end();) {
-      TESSERA_RETURN_IF_ERROR(state.run_together(next, events));
+    Status status;
+    for (auto next = state.running.begin(); next != state.running.end() && status.ok();) {
+      status = state.run_together(next);
     }
-  } catch (const std::bad_alloc&) {
-    return out_of_memory("not enough memory for the next step");
-  }
-  std::erase_if(state.running, [&](Running& each) {
-    const auto own = std::find_if(events.begin(), events.end(),
-                                  [&](const Event& e) { return e.request == each.number; });
-    const bool finished = own != events.end() && own->finished != FinishReason::kNone;
-    if (finished) state.finish(each);
-    return finished;
+    std::erase_if(state.running, [&](Running& each) {
+      if (each.finished) state.finish(each);
+      return each.finished;
+    });
+    if (!status.ok()) return status;
+    return std::exchange(state.pending, {});
   });
-  return events;
 }
 
 void Engine::cancel(int64_t request) {
@@ -258,25 +274,26 @@ Result<Generation> generate(std::shared_ptr<Model> model, Request request,
   const auto seconds_since = [](Clock::time_point start) {
     return std::chrono::duration<double>(Clock::now() - start).count();
   };
-  TESSERA_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine,
-                           Engine::create(std::move(model), {}));
-  const Clock::time_point start = Clock::now();
-  TESSERA_ASSIGN_OR_RETURN(const int64_t number, engine->submit(std::move(request)));
-  Generation generation;
-  while (!engine->idle()) {
-    TESSERA_ASSIGN_OR_RETURN(const std::vector<Event> events, engine->step());
-    if (generation.ids.empty()) generation.prompt_seconds = seconds_since(start);
-    for (const Event& event : events) {
-      generation.finished = event.finished;
-      if (event.finished != FinishReason::kCancelled) {
+  return guarded("generate", [&]() -> Result<Generation> {
+    TESSERA_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine,
+                             Engine::create(std::move(model), {}));
+    const Clock::time_point start = Clock::now();
+    TESSERA_ASSIGN_OR_RETURN(const int64_t number, engine->submit(std::move(request)));
+    Generation generation;
+    while (!engine->idle()) {
+      TESSERA_ASSIGN_OR_RETURN(const std::vector<Event> events, engine->step());
+      if (generation.ids.empty()) generation.prompt_seconds = seconds_since(start);
+      for (const Event& event : events) {
+        generation.finished = event.finished;
+        if (event.finished == FinishReason::kCancelled) continue;
         generation.ids.push_back(event.token);
         generation.text += event.text;
         if (on_token && !on_token(event)) engine->cancel(number);
       }
     }
-  }
-  generation.total_seconds = seconds_since(start);
-  return generation;
+    generation.total_seconds = seconds_since(start);
+    return generation;
+  });
 }
 
 }  // namespace tessera

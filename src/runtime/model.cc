@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <new>
 #include <nlohmann/json.hpp>
+#include <optional>
 
+#include "base/guarded.h"
+#include "base/isa.h"
 #include "io/mapped_file.h"
 #include "kernels/family.h"
 #include "runtime/model_state.h"
@@ -37,15 +39,17 @@ Result<Plan> make_plan(const Checkpoint& checkpoint, const Architecture& archite
   const int threads =
       options.threads < 1 ? usable_cpus() : std::min(options.threads, usable_cpus());
   if (!options.plan_file.empty()) {
+    if (options.weights != WeightType::kAuto) {
+      return invalid_input(
+          "expected a plan or a weight type, which the plan names too, found both");
+    }
     TESSERA_ASSIGN_OR_RETURN(const std::string text, read_text_file(options.plan_file, 16 << 20));
     TESSERA_ASSIGN_OR_RETURN(Plan plan,
                              plan_from_json(text, options.plan_file, architecture.layers));
     plan.threads = options.threads < 1 ? std::min(plan.threads, usable_cpus()) : threads;
     return plan;
   }
-  PlanRequest request{.threads = threads,
-                      .layers = architecture.layers,
-                      .attention = architecture.attention_shape(0)};
+  PlanRequest request{.threads = threads, .layers = architecture.layers};
   const DType found = largest_dtype(checkpoint);
   switch (options.weights) {
     case WeightType::kAuto:
@@ -179,6 +183,81 @@ void append(std::vector<float>& target, const std::vector<float>& part) {
   target.insert(target.end(), part.begin(), part.end());
 }
 
+void split_start_and_end(ForwardResult& result) {
+  for (size_t i = 0; i + 1 < result.logits.size(); i += 2) {
+    result.start_logits.push_back(result.logits[i]);
+    result.end_logits.push_back(result.logits[i + 1]);
+  }
+  result.logits.clear();
+  result.logits_width = 0;
+}
+
+Result<ForwardResult> run_forward(Model::State& state, const std::vector<TokenSequence>& batch,
+                                  const ForwardOptions& options) {
+  const Architecture& a = state.architecture;
+  TESSERA_RETURN_IF_ERROR(check_batch(a, batch));
+  ForwardResult result;
+  result.offsets = {0};
+  for (const TokenSequence& sequence : batch) {
+    result.offsets.push_back(result.offsets.back() + static_cast<int32_t>(sequence.ids.size()));
+  }
+  if (options.hidden_states) result.hidden_states.resize(static_cast<size_t>(a.layers) + 1);
+  std::vector<std::vector<float>> hidden;
+  const auto configure = [&](ForwardInput& input, ForwardOutput& output) {
+    input.head_rows = head_rows(a);
+    if (options.hidden_states) output.all_hidden = &hidden;
+  };
+  TESSERA_RETURN_IF_ERROR(run_in_passes(
+      state, batch, configure, [&](size_t, const TokenLayout&, const ForwardOutput& output) {
+        append(result.logits, output.logits);
+        result.logits_width = output.width;
+        for (size_t i = 0; i < hidden.size(); ++i) append(result.hidden_states[i], hidden[i]);
+      }));
+  if (a.head == Head::kQuestionAnswering) split_start_and_end(result);
+  return result;
+}
+
+// Cuts sequences to the encoder's limit as sentence-transformers does: the text's last tokens go, a
+// closing special token stays.
+std::vector<TokenSequence> cut_to_limit(const Model::State& state,
+                                        const std::vector<TokenSequence>& batch,
+                                        int64_t& cut_count) {
+  const int32_t context = state.architecture.max_positions,
+                declared = state.sentence_encoder.max_tokens;
+  const size_t limit = static_cast<size_t>(declared > 0 ? std::min(declared, context) : context);
+  std::optional<int32_t> closing;
+  if (state.tokenizer != nullptr) {
+    const auto nothing = state.tokenizer->encode("", SpecialTokens::kAdd);
+    if (nothing.ok() && !nothing->ids.empty()) closing = nothing->ids.back();
+  }
+  std::vector<TokenSequence> cut = batch;
+  for (TokenSequence& sequence : cut) {
+    if (sequence.ids.size() <= limit) continue;
+    if (closing == sequence.ids.back()) sequence.ids[limit - 1] = *closing;
+    sequence.ids.resize(limit);
+    if (sequence.type_ids.size() > limit) sequence.type_ids.resize(limit);
+    ++cut_count;
+  }
+  return cut;
+}
+
+Result<std::vector<float>> run_embed(Model::State& state, const std::vector<TokenSequence>& batch) {
+  const SentenceEncoder& encoder = state.sentence_encoder;
+  const int64_t hidden_size = state.architecture.hidden_size, width = encoder.width(hidden_size);
+  std::vector<float> vectors(batch.size() * static_cast<size_t>(width));
+  std::vector<float> hidden;
+  TESSERA_RETURN_IF_ERROR(run_in_passes(
+      state, batch, [&](ForwardInput&, ForwardOutput& output) { output.last_hidden = &hidden; },
+      [&](size_t first, const TokenLayout& layout, const ForwardOutput&) {
+        for (int64_t s = 0; s < layout.sequences(); ++s) {
+          encoder.pool(hidden.data() + layout.offsets[static_cast<size_t>(s)] * hidden_size,
+                       layout.length(s), hidden_size,
+                       vectors.data() + (static_cast<int64_t>(first) + s) * width);
+        }
+      }));
+  return vectors;
+}
+
 json linear_json(const LinearInfo& info) {
   return {{"format", info.format},
           {"kernel", info.kernel},
@@ -229,12 +308,12 @@ int32_t Model::embedding_size() const {
 
 Result<std::shared_ptr<Model>> Model::load(const std::string& directory,
                                            const LoadOptions& options) {
-  try {
+  return guarded(directory, [&]() -> Result<std::shared_ptr<Model>> {
+    TESSERA_RETURN_IF_ERROR(check_isa_cap());
+    TESSERA_RETURN_IF_ERROR(check_forced_kernels());
     TESSERA_ASSIGN_OR_RETURN(std::unique_ptr<State> state, load_state(directory, options));
     return std::shared_ptr<Model>(new Model(std::move(state)));
-  } catch (const std::bad_alloc&) {
-    return out_of_memory(fmt::format("{}: not enough memory to load the model", directory));
-  }
+  });
 }
 
 Result<TokenSequence> Model::tokenize(const std::string& text) const {
@@ -242,8 +321,11 @@ Result<TokenSequence> Model::tokenize(const std::string& text) const {
     return not_found(fmt::format("{} has no tokenizer.json: give token ids instead of text",
                                  state_->info.directory));
   }
-  TESSERA_ASSIGN_OR_RETURN(Encoding encoding, state_->tokenizer->encode(text, SpecialTokens::kAdd));
-  return TokenSequence{std::move(encoding.ids), std::move(encoding.type_ids)};
+  return guarded("tokenize", [&]() -> Result<TokenSequence> {
+    TESSERA_ASSIGN_OR_RETURN(Encoding encoding,
+                             state_->tokenizer->encode(text, SpecialTokens::kAdd));
+    return TokenSequence{std::move(encoding.ids), std::move(encoding.type_ids)};
+  });
 }
 
 Result<std::string> Model::detokenize(const std::vector<int32_t>& ids) const {
@@ -251,82 +333,24 @@ Result<std::string> Model::detokenize(const std::vector<int32_t>& ids) const {
     return not_found(
         fmt::format("{} has no tokenizer.json: ids have no text", state_->info.directory));
   }
-  return state_->tokenizer->decode(ids, DecodeSpecial::kSkip);
+  return guarded("detokenize",
+                 [&] { return state_->tokenizer->decode(ids, DecodeSpecial::kSkip); });
 }
 
 Result<ForwardResult> Model::forward(const std::vector<TokenSequence>& batch,
                                      const ForwardOptions& options) {
-  const Architecture& a = state_->architecture;
-  TESSERA_RETURN_IF_ERROR(check_batch(a, batch));
-  ForwardResult result;
-  result.offsets = {0};
-  for (const TokenSequence& sequence : batch) {
-    result.offsets.push_back(result.offsets.back() + static_cast<int32_t>(sequence.ids.size()));
-  }
-  if (options.hidden_states) result.hidden_states.resize(static_cast<size_t>(a.layers) + 1);
-  try {
-    std::vector<std::vector<float>> hidden;
-    const auto configure = [&](ForwardInput& input, ForwardOutput& output) {
-      input.head_rows = head_rows(a);
-      if (options.hidden_states) output.all_hidden = &hidden;
-    };
-    TESSERA_RETURN_IF_ERROR(run_in_passes(
-        *state_, batch, configure, [&](size_t, const TokenLayout&, const ForwardOutput& output) {
-          append(result.logits, output.logits);
-          result.logits_width = output.width;
-          for (size_t i = 0; i < hidden.size(); ++i) append(result.hidden_states[i], hidden[i]);
-        }));
-    if (a.head == Head::kQuestionAnswering) {
-      for (size_t i = 0; i + 1 < result.logits.size(); i += 2) {
-        result.start_logits.push_back(result.logits[i]);
-        result.end_logits.push_back(result.logits[i + 1]);
-      }
-      result.logits.clear();
-      result.logits_width = 0;
-    }
-  } catch (const std::bad_alloc&) {
-    return out_of_memory(
-        fmt::format("not enough memory for the results of {} tokens", result.offsets.back()));
-  }
-  return result;
+  return guarded("forward", [&] { return run_forward(*state_, batch, options); });
 }
 
 Result<std::vector<float>> Model::embed(const std::vector<TokenSequence>& batch,
                                         int64_t* truncated) {
-  const Architecture& a = state_->architecture;
-  const SentenceEncoder& encoder = state_->sentence_encoder;
-  const int32_t limit =
-      encoder.max_tokens > 0 ? std::min(encoder.max_tokens, a.max_positions) : a.max_positions;
-  std::vector<TokenSequence> cut = batch;
-  for (TokenSequence& sequence : cut) {
-    const size_t length = static_cast<size_t>(limit);
-    if (sequence.ids.size() <= length) continue;
-    // The tokens of the text are cut, the closing special token stays.
-    sequence.ids[length - 1] = sequence.ids.back();
-    sequence.ids.resize(length);
-    if (sequence.type_ids.size() > length) sequence.type_ids.resize(length);
-    if (truncated != nullptr) ++*truncated;
-  }
-  TESSERA_RETURN_IF_ERROR(check_batch(a, cut));
-  const int64_t width = embedding_size();
-  try {
-    std::vector<float> vectors(cut.size() * static_cast<size_t>(width));
-    std::vector<float> hidden;
-    TESSERA_RETURN_IF_ERROR(run_in_passes(
-        *state_, cut, [&](ForwardInput&, ForwardOutput& output) { output.last_hidden = &hidden; },
-        [&](size_t first, const TokenLayout& layout, const ForwardOutput&) {
-          for (int64_t s = 0; s < layout.sequences(); ++s) {
-            encoder.pool(
-                hidden.data() + int64_t{layout.offsets[static_cast<size_t>(s)]} * a.hidden_size,
-                layout.length(s), a.hidden_size,
-                vectors.data() + (static_cast<int64_t>(first) + s) * width);
-          }
-        }));
-    return vectors;
-  } catch (const std::bad_alloc&) {
-    return out_of_memory(
-        fmt::format("not enough memory for the embeddings of {} texts", cut.size()));
-  }
+  return guarded("embed", [&]() -> Result<std::vector<float>> {
+    int64_t count = 0;
+    const std::vector<TokenSequence> cut = cut_to_limit(*state_, batch, count);
+    if (truncated != nullptr) *truncated = count;
+    TESSERA_RETURN_IF_ERROR(check_batch(state_->architecture, cut));
+    return run_embed(*state_, cut);
+  });
 }
 
 std::string Model::plan_json() const {

@@ -3,8 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <fstream>
 
+#include "kernels/family.h"
+#include "runtime/model_state.h"
 #include "runtime/testing.h"
 
 namespace tessera {
@@ -96,16 +99,123 @@ TEST(LoadErrors, Plans) {
   const auto with_plan = [&](const std::string& plan) {
     return load_error(folder, {.threads = 1, .plan_file = write_text(folder, "plan.json", plan)});
   };
-  EXPECT_CONTAINS(with_plan("{"), "expected a plan");
+  EXPECT_CONTAINS(with_plan("{"), "plan.json");
   EXPECT_CONTAINS(with_plan(R"({"version": 9, "threads": 1, "layers": []})"), "version");
   EXPECT_CONTAINS(with_plan(R"({"version": 1, "threads": 1, "layers": []})"),
-                  "expected 2 layers, found 0");
+                  "layers: expected a list, found []");
   EXPECT_CONTAINS(with_plan(R"({"version": 1, "threads": 1, "layers":
       [{"first": 0, "last": 1, "attention": [{"method": "magic"}]}]})"),
                   "magic");
   EXPECT_CONTAINS(with_plan(R"({"version": 1, "threads": 1, "layers":
       [{"first": 1, "last": 1, "attention": [{"method": "flash"}]}]})"),
                   "starts at layer 0");
+}
+
+TEST(LoadErrors, PlansOfTheWrongShape) {
+  const std::string folder = tiny_llama().write("plan_shapes");
+  const auto with_plan = [&](const std::string& plan) {
+    return load_error(folder, {.threads = 1, .plan_file = write_text(folder, "plan.json", plan)});
+  };
+  EXPECT_CONTAINS(with_plan("[]"), "version: expected an integer");
+  EXPECT_CONTAINS(with_plan(R"({"version": 18446744073709551615})"), "found 18446744073709551615");
+  EXPECT_CONTAINS(with_plan(R"({"version": 1, "threads": 1, "layers": [5]})"),
+                  "first: expected an integer");
+  EXPECT_CONTAINS(
+      with_plan(R"({"version": 1, "threads": 1, "layers": [{"first": 0, "last": 1, "attention":
+      [{"method": "flash", "up_to_keys": 9}, {"method": "flash", "up_to_keys": 9}, {"method": "flash"}]}]})"),
+      "up_to_keys: expected an integer from 10");
+  // Deep enough to exhaust the stack of a reader that recurses.
+  EXPECT_CONTAINS(
+      with_plan("{\"version\": " + std::string(400000, '[') + std::string(400000, ']') + "}"),
+      "deep");
+  const std::string plan =
+      write_text(folder, "good.json", Model::load(folder, {.threads = 1}).value()->plan_json());
+  EXPECT_CONTAINS(
+      load_error(folder, {.threads = 1, .weights = WeightType::kF32, .plan_file = plan}),
+      "found both");
+}
+
+TEST(LoadErrors, WidthsThatOverflow) {
+  EXPECT_CONTAINS(load_error(tiny_llama()
+                                 .with("num_attention_heads\": 4, \"num_key_value_heads\": 2",
+                                       "num_attention_heads\": 16777216, \"head_dim\": 256")
+                                 .write("widths")),
+                  "16777216 x 256");
+}
+
+TEST(LoadErrors, PartialRotation) {
+  for (const char* share : {"0.5", "1e300", "-1"}) {
+    EXPECT_CONTAINS(
+        load_error(tiny_llama()
+                       .with("\"rms_norm_eps\"", std::string("\"partial_rotary_factor\": ") +
+                                                     share + ", \"rms_norm_eps\"")
+                       .write("rotation")),
+        "partial_rotary_factor");
+  }
+}
+
+TEST(LoadErrors, HeadsThatAFamilyLacks) {
+  EXPECT_CONTAINS(
+      load_error(tiny_bert().with("BertForMaskedLM", "BertLMHeadModel").write("lm_head")),
+      "no such head for bert");
+  EXPECT_CONTAINS(
+      load_error(
+          tiny_llama().with("LlamaForCausalLM", "GPT2DoubleHeadsModel").write("double_heads")),
+      "GPT2DoubleHeadsModel");
+}
+
+TEST(LoadErrors, UnknownNamesInTheEnvironment) {
+  const std::string folder = tiny_llama().write("environment");
+  setenv("TESSERA_ISA", "avx51", 1);
+  EXPECT_CONTAINS(load_error(folder), "avx51");
+  unsetenv("TESSERA_ISA");
+  force_kernel("nrm:avx2");
+  EXPECT_CONTAINS(load_error(folder), "nrm:avx2");
+  force_kernel("norm:ref");
+  EXPECT_TRUE(Model::load(folder, {.threads = 1}).ok());
+  force_kernel("");
+}
+
+// transformers takes 4096 where the key is absent, no window where it is null.
+TEST(Families, MistralWindowByDefault) {
+  const auto windows = [](const std::string& name, const std::string& setting) {
+    const auto model = Model::load(tiny_llama()
+                                       .with("\"llama\"", "\"mistral\"")
+                                       .with("\"rms_norm_eps\"", setting + "\"rms_norm_eps\"")
+                                       .write(name),
+                                   {.threads = 1});
+    EXPECT_TRUE(model.ok()) << model.status().message();
+    return (*model)->state().architecture.windows;
+  };
+  EXPECT_EQ(windows("absent", ""), (std::vector<int32_t>{4096, 4096}));
+  EXPECT_EQ(windows("null", "\"sliding_window\": null, "), (std::vector<int32_t>{0, 0}));
+  EXPECT_EQ(windows("seven", "\"sliding_window\": 7, "), (std::vector<int32_t>{7, 7}));
+}
+
+// A head that reads the last token passes over padding at the end.
+TEST(Families, DecoderClassifierReadsTheLastRealToken) {
+  TinyCheckpoint tiny = tiny_llama().with("LlamaForCausalLM", "LlamaForSequenceClassification");
+  tiny.with("\"eos_token_id\": 49", "\"eos_token_id\": 49, \"pad_token_id\": 0");
+  tiny.shapes.erase("lm_head.weight");
+  tiny.shapes["score.weight"] = {2, 16};
+  const auto model = Model::load(tiny.write("score"), {.threads = 1});
+  ASSERT_TRUE(model.ok()) << model.status().message();
+  const auto plain = (*model)->forward({{{5, 6, 7}, {}}}),
+             padded = (*model)->forward({{{5, 6, 7, 0, 0}, {}}});
+  ASSERT_TRUE(plain.ok() && padded.ok());
+  ASSERT_EQ(padded->logits.size(), 2u);
+  for (size_t i = 0; i < 2; ++i) EXPECT_NEAR(plain->logits[i], padded->logits[i], 1e-5);
+}
+
+// A tied head uses a weight of its own where the checkpoint holds one.
+TEST(Families, TiedHeadPrefersItsOwnWeight) {
+  TinyCheckpoint tiny = tiny_llama();
+  const auto untied = Model::load(tiny.write("untied"), {.threads = 1});
+  const auto tied = Model::load(
+      tiny.with("\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true").write("tied"),
+      {.threads = 1});
+  ASSERT_TRUE(untied.ok() && tied.ok());
+  EXPECT_EQ((*untied)->forward({{{1, 2}, {}}})->logits, (*tied)->forward({{{1, 2}, {}}})->logits);
 }
 
 TEST(Plan, SurvivesSavingAndForces) {

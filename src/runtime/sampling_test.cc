@@ -14,14 +14,14 @@ std::map<int32_t, double> frequencies(const Sampling& sampling, const std::vecto
                                       int draws) {
   Sampler sampler(sampling);
   std::map<int32_t, double> counts;
-  for (int i = 0; i < draws; ++i) counts[sampler.next(logits)] += 1.0 / draws;
+  for (int i = 0; i < draws; ++i) counts[sampler.next(logits).value()] += 1.0 / draws;
   return counts;
 }
 
 TEST(Sampler, GreedyTakesTheFirstLargest) {
   Sampler sampler({});
-  EXPECT_EQ(sampler.next(std::vector<float>{1, 3, 2, 3}), 1);
-  EXPECT_EQ(sampler.next(std::vector<float>{-INFINITY, -5}), 1);
+  EXPECT_EQ(sampler.next(std::vector<float>{1, 3, 2, 3}).value(), 1);
+  EXPECT_EQ(sampler.next(std::vector<float>{-INFINITY, -5}).value(), 1);
 }
 
 TEST(Sampler, DrawsByProbability) {
@@ -46,6 +46,17 @@ TEST(Sampler, TopKAndTopPCutTheTail) {
   const auto tiny_p = frequencies({.temperature = 1, .top_p = 1e-6f, .seed = 4}, logits, 100);
   EXPECT_EQ(tiny_p.size(), 1u);
   EXPECT_TRUE(tiny_p.contains(1));
+}
+
+TEST(Sampler, RefusesScoresThatAreNoNumbers) {
+  for (const Sampling& sampling : {Sampling{}, Sampling{.temperature = 0.8f, .top_p = 0.95f}}) {
+    Sampler sampler(sampling);
+    EXPECT_FALSE(sampler.next(std::vector<float>{1, NAN, 2}).ok());
+    EXPECT_FALSE(sampler.next(std::vector<float>{1, INFINITY}).ok());
+    EXPECT_FALSE(sampler.next(std::vector<float>{-INFINITY, -INFINITY}).ok());
+    EXPECT_FALSE(sampler.next(std::vector<float>{}).ok());
+    EXPECT_EQ(sampler.next(std::vector<float>{-INFINITY, 1e30f}).value(), 1);
+  }
 }
 
 TEST(Sampler, RefusesBadSettings) {

@@ -5,17 +5,18 @@
 namespace tessera {
 namespace {
 
-Status read_encoder_norms(const Config& config, Architecture& architecture) {
+void set_encoder(Architecture& architecture) {
   architecture.mask = Mask::kNone;
   architecture.norm_placement = NormPlacement::kPost;
   architecture.norm_kind = norm::Kind::kLayer;
+  architecture.norm_eps = 1e-12f;
   architecture.ffn = Ffn::kPlain;
   architecture.positions = PositionKind::kLearned;
-  return read_eps(config, "layer_norm_eps", 1e-12, architecture.norm_eps);
 }
 
 Status read_bert_sizes(const Config& config, Architecture& architecture) {
-  TESSERA_RETURN_IF_ERROR(read_encoder_norms(config, architecture));
+  set_encoder(architecture);
+  TESSERA_RETURN_IF_ERROR(read_eps(config, "layer_norm_eps", 1e-12, architecture.norm_eps));
   TESSERA_RETURN_IF_ERROR(
       require_truth(config, "is_decoder", Config::Truth::kNo, Config::Truth::kNo));
   TESSERA_RETURN_IF_ERROR(read_layer_count(config, "num_hidden_layers", architecture.layers));
@@ -49,73 +50,92 @@ void name_bert_tensors(TensorNames& names) {
   names.layer.ffn_norm = norm_names(layer + "output.LayerNorm");
 }
 
-// A masked-LM head's output shares the token embedding unless the config unties it.
-Status name_masked_lm_output(const Config& config, const std::string& untied, HeadNames& head) {
-  TESSERA_ASSIGN_OR_RETURN(const Config::Truth tied,
-                           config.truth_or("tie_word_embeddings", Config::Truth::kYes));
-  if (tied == Config::Truth::kNo) head.output = linear_names(untied);
-  return {};
+// What the masked-LM heads of the kin call their tensors.
+struct MaskedLmNames {
+  std::string transform, norm, output, shared_bias;
+  std::string activation_key;  // in config.json; empty: always gelu
+};
+
+Status name_masked_lm(const Config& config, const MaskedLmNames& names, HeadNames& head) {
+  head.transform = linear_names(names.transform);
+  head.activation = Activation::kGeluErf;
+  if (!names.activation_key.empty()) {
+    TESSERA_RETURN_IF_ERROR(read_activation(config, names.activation_key, "gelu", head.activation));
+  }
+  head.norm = norm_names(names.norm);
+  head.output = linear_names(names.output);
+  head.shared_bias = names.shared_bias;
+  return read_tying(config, Config::Truth::kYes, head);
 }
 
-Status name_bert_head(const Config& config, Head kind, HeadNames& head) {
-  switch (kind) {
-    case Head::kMaskedLm:
-      head.transform = linear_names("/cls.predictions.transform.dense");
-      TESSERA_RETURN_IF_ERROR(read_activation(config, "hidden_act", "gelu", head.activation));
-      head.norm = norm_names("/cls.predictions.transform.LayerNorm");
-      head.output_bias = "/cls.predictions.bias";
-      return name_masked_lm_output(config, "/cls.predictions.decoder", head);
-    case Head::kSequenceClassification:
-      head.reads = HeadReads::kFirstToken;
-      head.transform = linear_names("pooler.dense");
-      head.activation = Activation::kTanh;
-      head.output = linear_names("/classifier");
+void name_sequence_classifier(const std::string& transform, Activation activation,
+                              const std::string& output, HeadNames& head) {
+  head.reads = HeadReads::kFirstToken;
+  head.transform = linear_names(transform);
+  head.activation = activation;
+  head.output = linear_names(output);
+}
+
+// The heads that the kin name alike.
+Status name_common_head(const Config& config, const Architecture& architecture, HeadNames& head) {
+  switch (architecture.head) {
+    case Head::kNone:
       return {};
     case Head::kTokenClassification:
       head.output = linear_names("/classifier");
       return {};
-    default:
+    case Head::kQuestionAnswering:
       head.output = linear_names("/qa_outputs");
       return {};
+    default:
+      return unsupported(config.source() + ": Tessera has no such head for " + architecture.family +
+                         ": " + architecture.class_name);
   }
 }
 
-Status name_roberta_head(const Config& config, Head kind, HeadNames& head) {
-  switch (kind) {
-    case Head::kMaskedLm:
-      head.transform = linear_names("/lm_head.dense");
-      head.activation = Activation::kGeluErf;
-      head.norm = norm_names("/lm_head.layer_norm");
-      head.output_bias = "/lm_head.bias";
-      return name_masked_lm_output(config, "/lm_head.decoder", head);
-    case Head::kSequenceClassification:
-      head.reads = HeadReads::kFirstToken;
-      head.transform = linear_names("/classifier.dense");
-      head.activation = Activation::kTanh;
-      head.output = linear_names("/classifier.out_proj");
-      return {};
-    default:
-      return name_bert_head(config, kind, head);
+Status name_bert_head(const Config& config, Architecture& architecture) {
+  HeadNames& head = architecture.names.head;
+  if (architecture.head == Head::kMaskedLm) {
+    return name_masked_lm(
+        config,
+        {"/cls.predictions.transform.dense", "/cls.predictions.transform.LayerNorm",
+         "/cls.predictions.decoder", "/cls.predictions.bias", "hidden_act"},
+        head);
   }
+  if (architecture.head == Head::kSequenceClassification) {
+    name_sequence_classifier("pooler.dense", Activation::kTanh, "/classifier", head);
+    return {};
+  }
+  return name_common_head(config, architecture, head);
 }
 
-Status name_distilbert_head(const Config& config, Head kind, HeadNames& head) {
-  switch (kind) {
-    case Head::kMaskedLm:
-      head.transform = linear_names("/vocab_transform");
-      TESSERA_RETURN_IF_ERROR(read_activation(config, "activation", "gelu", head.activation));
-      head.norm = norm_names("/vocab_layer_norm");
-      head.output_bias = "/vocab_projector.bias";
-      return name_masked_lm_output(config, "/vocab_projector", head);
-    case Head::kSequenceClassification:
-      head.reads = HeadReads::kFirstToken;
-      head.transform = linear_names("/pre_classifier");
-      head.activation = Activation::kRelu;
-      head.output = linear_names("/classifier");
-      return {};
-    default:
-      return name_bert_head(config, kind, head);
+Status name_roberta_head(const Config& config, Architecture& architecture) {
+  HeadNames& head = architecture.names.head;
+  if (architecture.head == Head::kMaskedLm) {
+    return name_masked_lm(
+        config, {"/lm_head.dense", "/lm_head.layer_norm", "/lm_head.decoder", "/lm_head.bias", ""},
+        head);
   }
+  if (architecture.head == Head::kSequenceClassification) {
+    name_sequence_classifier("/classifier.dense", Activation::kTanh, "/classifier.out_proj", head);
+    return {};
+  }
+  return name_common_head(config, architecture, head);
+}
+
+Status name_distilbert_head(const Config& config, Architecture& architecture) {
+  HeadNames& head = architecture.names.head;
+  if (architecture.head == Head::kMaskedLm) {
+    return name_masked_lm(config,
+                          {"/vocab_transform", "/vocab_layer_norm", "/vocab_projector",
+                           "/vocab_projector.bias", "activation"},
+                          head);
+  }
+  if (architecture.head == Head::kSequenceClassification) {
+    name_sequence_classifier("/pre_classifier", Activation::kRelu, "/classifier", head);
+    return {};
+  }
+  return name_common_head(config, architecture, head);
 }
 
 }  // namespace
@@ -124,8 +144,7 @@ Status read_bert(const Config& config, Architecture& architecture) {
   TESSERA_RETURN_IF_ERROR(read_bert_sizes(config, architecture));
   architecture.names.prefix = "bert.";
   name_bert_tensors(architecture.names);
-  if (architecture.head == Head::kNone) return {};
-  return name_bert_head(config, architecture.head, architecture.names.head);
+  return name_bert_head(config, architecture);
 }
 
 Status read_roberta(const Config& config, Architecture& architecture) {
@@ -143,12 +162,11 @@ Status read_roberta(const Config& config, Architecture& architecture) {
   architecture.max_positions -= architecture.position_offset;
   architecture.names.prefix = "roberta.";
   name_bert_tensors(architecture.names);
-  if (architecture.head == Head::kNone) return {};
-  return name_roberta_head(config, architecture.head, architecture.names.head);
+  return name_roberta_head(config, architecture);
 }
 
 Status read_distilbert(const Config& config, Architecture& architecture) {
-  TESSERA_RETURN_IF_ERROR(read_encoder_norms(config, architecture));
+  set_encoder(architecture);
   TESSERA_RETURN_IF_ERROR(read_layer_count(config, "n_layers", architecture.layers));
   TESSERA_RETURN_IF_ERROR(read_size(config, "dim", architecture.hidden_size));
   TESSERA_RETURN_IF_ERROR(read_size(config, "hidden_dim", architecture.ffn_size));
@@ -170,8 +188,7 @@ Status read_distilbert(const Config& config, Architecture& architecture) {
   names.layer.ffn_in = linear_names(layer + "ffn.lin1");
   names.layer.ffn_out = linear_names(layer + "ffn.lin2");
   names.layer.ffn_norm = norm_names(layer + "output_layer_norm");
-  if (architecture.head == Head::kNone) return {};
-  return name_distilbert_head(config, architecture.head, names.head);
+  return name_distilbert_head(config, architecture);
 }
 
 }  // namespace tessera

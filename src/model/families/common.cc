@@ -13,10 +13,15 @@ struct NamedActivation {
   Activation activation;
 };
 constexpr NamedActivation kActivations[] = {
-    {"gelu", Activation::kGeluErf},       {"gelu_new", Activation::kGeluTanh},
-    {"gelu_fast", Activation::kGeluTanh}, {"gelu_pytorch_tanh", Activation::kGeluTanh},
-    {"silu", Activation::kSilu},          {"swish", Activation::kSilu},
-    {"relu", Activation::kRelu},          {"tanh", Activation::kTanh},
+    {"gelu", Activation::kGeluErf},
+    {"gelu_python", Activation::kGeluErf},
+    {"gelu_new", Activation::kGeluTanh},
+    {"gelu_fast", Activation::kGeluTanh},
+    {"gelu_pytorch_tanh", Activation::kGeluTanh},
+    {"silu", Activation::kSilu},
+    {"swish", Activation::kSilu},
+    {"relu", Activation::kRelu},
+    {"tanh", Activation::kTanh},
 };
 
 // Llama 3's rule: long wavelengths are stretched by factor, short ones stay, those between are
@@ -45,6 +50,43 @@ Status scale_as_llama3(const Config& rope, std::vector<float>& frequencies) {
   return {};
 }
 
+Status keep(const Config&, std::vector<float>&) { return {}; }
+
+Status scale_linearly(const Config& rope, std::vector<float>& frequencies) {
+  TESSERA_ASSIGN_OR_RETURN(const double factor, rope.number_or("factor", 1));
+  if (factor <= 0) {
+    return invalid_input(
+        fmt::format("{}: factor: expected a number > 0, found {}", rope.source(), factor));
+  }
+  for (float& frequency : frequencies) frequency = static_cast<float>(frequency / factor);
+  return {};
+}
+
+struct RotaryScaling {
+  std::string_view type;
+  Status (*scale)(const Config& rope, std::vector<float>& frequencies);
+};
+constexpr RotaryScaling kRotaryScalings[] = {
+    {"default", keep}, {"linear", scale_linearly}, {"llama3", scale_as_llama3}};
+
+// The names of a table's rows, for messages.
+template <typename Table, typename Name>
+std::string names_of(const Table& table, Name name) {
+  std::string names;
+  for (const auto& row : table) names += fmt::format("{}{}", names.empty() ? "" : ", ", row.*name);
+  return names;
+}
+
+Status scale_rotary(const Config& rope, std::vector<float>& frequencies) {
+  TESSERA_ASSIGN_OR_RETURN(const std::string old_type, rope.string_or("type", "default"));
+  TESSERA_ASSIGN_OR_RETURN(const std::string type, rope.string_or("rope_type", old_type));
+  for (const RotaryScaling& row : kRotaryScalings) {
+    if (row.type == type) return row.scale(rope, frequencies);
+  }
+  return unsupported(fmt::format("{}: rope_type: expected one of {}, found \"{}\"", rope.source(),
+                                 names_of(kRotaryScalings, &RotaryScaling::type), type));
+}
+
 }  // namespace
 
 Status read_size(const Config& config, std::string_view key, int32_t& target) {
@@ -62,17 +104,13 @@ Status read_layer_count(const Config& config, std::string_view key, int32_t& tar
 Status read_activation(const Config& config, std::string_view key, std::string_view fallback,
                        Activation& target) {
   TESSERA_ASSIGN_OR_RETURN(const std::string name, config.string_or(key, fallback));
-  std::string known;
   for (const NamedActivation& row : kActivations) {
-    if (row.name == name) {
-      target = row.activation;
-      return {};
-    }
-    known += known.empty() ? "" : ", ";
-    known += row.name;
+    if (row.name != name) continue;
+    target = row.activation;
+    return {};
   }
-  return unsupported(
-      fmt::format("{}: {}: expected one of {}, found \"{}\"", config.source(), key, known, name));
+  return unsupported(fmt::format("{}: {}: expected one of {}, found \"{}\"", config.source(), key,
+                                 names_of(kActivations, &NamedActivation::name), name));
 }
 
 Status read_eps(const Config& config, std::string_view key, double fallback, float& target) {
@@ -88,17 +126,12 @@ Status read_eps(const Config& config, std::string_view key, double fallback, flo
 Status read_heads(const Config& config, std::string_view heads_key, Architecture& architecture) {
   TESSERA_RETURN_IF_ERROR(read_size(config, heads_key, architecture.query_heads));
   architecture.kv_heads = architecture.query_heads;
-  if (config.has("head_dim")) {
-    TESSERA_RETURN_IF_ERROR(read_size(config, "head_dim", architecture.head_size));
-  } else if (architecture.hidden_size % architecture.query_heads != 0) {
+  if (architecture.hidden_size % architecture.query_heads != 0) {
     return invalid_input(fmt::format("{}: expected a hidden size that {} heads divide, found {}",
                                      config.source(), architecture.query_heads,
                                      architecture.hidden_size));
-  } else {
-    architecture.head_size = architecture.hidden_size / architecture.query_heads;
   }
-  architecture.score_scale =
-      static_cast<float>(1 / std::sqrt(static_cast<double>(architecture.head_size)));
+  architecture.head_size = architecture.hidden_size / architecture.query_heads;
   return {};
 }
 
@@ -110,12 +143,18 @@ Status read_rotary(const Config& config, double default_theta, Architecture& arc
   TESSERA_ASSIGN_OR_RETURN(const double outer_share, config.number_or("partial_rotary_factor", 1));
   TESSERA_ASSIGN_OR_RETURN(const double share,
                            rope.number_or("partial_rotary_factor", outer_share));
-  const int32_t rotated = static_cast<int32_t>(architecture.head_size * share);
-  if (theta <= 0 || share <= 0 || share > 1 || rotated % 2 != 0) {
+  if (theta <= 0) {
     return invalid_input(
-        fmt::format("{}: expected rope_theta > 0 and an even number of rotated elements, found "
-                    "theta {} and {} of {}",
-                    config.source(), theta, rotated, architecture.head_size));
+        fmt::format("{}: rope_theta: expected a number > 0, found {}", config.source(), theta));
+  }
+  if (share != 1) {
+    return unsupported(
+        fmt::format("{}: partial_rotary_factor: expected 1, found {}", config.source(), share));
+  }
+  const int32_t rotated = architecture.head_size;
+  if (rotated % 2 != 0) {
+    return invalid_input(fmt::format("{}: expected an even head size to rotate, found {}",
+                                     config.source(), rotated));
   }
   architecture.positions = PositionKind::kRotary;
   architecture.inverse_frequencies.resize(static_cast<size_t>(rotated / 2));
@@ -123,22 +162,7 @@ Status read_rotary(const Config& config, double default_theta, Architecture& arc
     architecture.inverse_frequencies[static_cast<size_t>(j)] =
         static_cast<float>(std::pow(theta, -2.0 * j / rotated));
   }
-  TESSERA_ASSIGN_OR_RETURN(const std::string old_type, rope.string_or("type", "default"));
-  TESSERA_ASSIGN_OR_RETURN(const std::string type, rope.string_or("rope_type", old_type));
-  if (type == "default") return {};
-  if (type == "linear") {
-    TESSERA_ASSIGN_OR_RETURN(const double factor, rope.number_or("factor", 1));
-    if (factor <= 0) {
-      return invalid_input(
-          fmt::format("{}: factor: expected a number > 0, found {}", rope.source(), factor));
-    }
-    for (float& frequency : architecture.inverse_frequencies)
-      frequency = static_cast<float>(frequency / factor);
-    return {};
-  }
-  if (type == "llama3") return scale_as_llama3(rope, architecture.inverse_frequencies);
-  return unsupported(fmt::format("{}: rope_type: expected default, linear or llama3, found \"{}\"",
-                                 rope.source(), type));
+  return scale_rotary(rope, architecture.inverse_frequencies);
 }
 
 Status require_truth(const Config& config, std::string_view key, Config::Truth expected,
@@ -150,24 +174,32 @@ Status require_truth(const Config& config, std::string_view key, Config::Truth e
                                  config.source(), key, wanted));
 }
 
-Status name_decoder_head(const Config& config, Config::Truth tied_by_default,
+Status read_tying(const Config& config, Config::Truth tied_by_default, HeadNames& head) {
+  TESSERA_ASSIGN_OR_RETURN(const Config::Truth tied,
+                           config.truth_or("tie_word_embeddings", tied_by_default));
+  head.tying = tied == Config::Truth::kYes ? Tying::kTokenEmbedding : Tying::kOwn;
+  return {};
+}
+
+Status name_decoder_head(const Config& config, const DecoderHead& defaults,
                          Architecture& architecture) {
   HeadNames& head = architecture.names.head;
   switch (architecture.head) {
     case Head::kNone:
       return {};
-    case Head::kCausalLm: {
-      TESSERA_ASSIGN_OR_RETURN(const Config::Truth tied,
-                               config.truth_or("tie_word_embeddings", tied_by_default));
-      if (tied == Config::Truth::kNo) head.output = linear_names_without_bias("/lm_head");
-      return {};
-    }
-    case Head::kSequenceClassification:
+    case Head::kCausalLm:
+      head.output = linear_names_without_bias("/lm_head");
+      return read_tying(config, defaults.tied_by_default, head);
+    case Head::kSequenceClassification: {
       head.reads = HeadReads::kLastToken;
       head.output = linear_names_without_bias("/score");
+      TESSERA_ASSIGN_OR_RETURN(const int64_t padding,
+                               config.integer_or("pad_token_id", -1, -1, kMostUnits));
+      architecture.head_padding_id = static_cast<int32_t>(padding);
       return {};
+    }
     case Head::kTokenClassification:
-      head.output = linear_names("/score");
+      head.output = linear_names(defaults.token_classifier);
       return {};
     default:
       return unsupported(fmt::format("{}: Tessera has no such head for {}: {}", config.source(),

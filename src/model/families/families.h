@@ -5,8 +5,8 @@
 
 #include "model/architecture.h"
 
-// What the family files share: readers of config keys that mean the same everywhere. A family is
-// one file here with its readers, and one row per model_type in families.cc.
+// What the family files share: readers of config keys that mean the same everywhere. A family is one file here with its readers, and one row
+// per model_type in table.inc.
 namespace tessera {
 
 constexpr int64_t kMostUnits = int64_t{1} << 24;  // widths, vocabularies, positions
@@ -18,7 +18,7 @@ Status read_activation(const Config& config, std::string_view key, std::string_v
                        Activation& target);
 Status read_layer_count(const Config& config, std::string_view key, int32_t& target);
 Status read_eps(const Config& config, std::string_view key, double fallback, float& target);
-// hidden_size / heads, which must divide, unless config has head_dim.
+// Heads whose size is hidden_size / heads, which must divide.
 Status read_heads(const Config& config, std::string_view heads_key, Architecture& architecture);
 // rope_parameters, or the older rope_theta and rope_scaling: default, linear, llama3.
 Status read_rotary(const Config& config, double default_theta, Architecture& architecture);
@@ -27,9 +27,16 @@ Status read_rotary(const Config& config, double default_theta, Architecture& arc
 Status require_truth(const Config& config, std::string_view key, Config::Truth expected,
                      Config::Truth fallback);
 
-// Names a decoder's head: logits from lm_head.weight, or tied; classifiers read score.weight.
-Status name_decoder_head(const Config& config, Config::Truth tied_by_default,
+struct DecoderHead {
+  Config::Truth tied_by_default = Config::Truth::kNo;
+  std::string token_classifier;
+};
+// Names a decoder's head: logits from lm_head.weight or tied, one label a sequence from
+// score.weight, one a token.
+Status name_decoder_head(const Config& config, const DecoderHead& defaults,
                          Architecture& architecture);
+// Whether config ties the head's output to the token embedding.
+Status read_tying(const Config& config, Config::Truth tied_by_default, HeadNames& head);
 
 LinearNames linear_names(const std::string& base, MatrixOrder order = MatrixOrder::kOutputRows);
 LinearNames linear_names_without_bias(const std::string& base);

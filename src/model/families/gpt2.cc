@@ -37,7 +37,7 @@ Status name_gpt_tensors(const Config& config, MatrixOrder order, Architecture& a
   names.layer.ffn_in = linear_names("h.{}.mlp.c_fc", order);
   names.layer.ffn_out = linear_names("h.{}.mlp.c_proj", order);
   names.layer.ffn_norm = norm_names("h.{}.ln_2");
-  return name_decoder_head(config, Config::Truth::kYes, architecture);
+  return name_decoder_head(config, {Config::Truth::kYes, "/classifier"}, architecture);
 }
 
 }  // namespace

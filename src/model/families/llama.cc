@@ -9,18 +9,22 @@ namespace {
 
 enum class Biases { kNone, kQkv, kAttention };
 
-Status read_llama_sizes(const Config& config, double default_eps, Architecture& architecture) {
-  architecture.mask = Mask::kCausal;
-  architecture.norm_placement = NormPlacement::kPre;
-  architecture.norm_kind = norm::Kind::kRms;
-  architecture.ffn = Ffn::kGated;
-  TESSERA_RETURN_IF_ERROR(read_eps(config, "rms_norm_eps", default_eps, architecture.norm_eps));
-  TESSERA_RETURN_IF_ERROR(read_layer_count(config, "num_hidden_layers", architecture.layers));
-  TESSERA_RETURN_IF_ERROR(read_size(config, "hidden_size", architecture.hidden_size));
-  TESSERA_RETURN_IF_ERROR(read_size(config, "intermediate_size", architecture.ffn_size));
-  TESSERA_RETURN_IF_ERROR(read_size(config, "vocab_size", architecture.vocabulary_size));
-  TESSERA_RETURN_IF_ERROR(read_size(config, "max_position_embeddings", architecture.max_positions));
-  TESSERA_RETURN_IF_ERROR(read_heads(config, "num_attention_heads", architecture));
+// What transformers takes for keys that a config leaves out; 0: derived from the others.
+struct Defaults {
+  int32_t kv_heads = 0;
+  int32_t head_size = 0;
+};
+
+Status read_llama_heads(const Config& config, const Defaults& defaults,
+                        Architecture& architecture) {
+  TESSERA_RETURN_IF_ERROR(read_size(config, "num_attention_heads", architecture.query_heads));
+  architecture.head_size = defaults.head_size;
+  if (config.has("head_dim")) {
+    TESSERA_RETURN_IF_ERROR(read_size(config, "head_dim", architecture.head_size));
+  } else if (defaults.head_size == 0) {
+    TESSERA_RETURN_IF_ERROR(read_heads(config, "num_attention_heads", architecture));
+  }
+  architecture.kv_heads = defaults.kv_heads > 0 ? defaults.kv_heads : architecture.query_heads;
   if (config.has("num_key_value_heads")) {
     TESSERA_RETURN_IF_ERROR(read_size(config, "num_key_value_heads", architecture.kv_heads));
   }
@@ -29,6 +33,22 @@ Status read_llama_sizes(const Config& config, double default_eps, Architecture& 
         fmt::format("{}: num_key_value_heads: expected a divisor of {} heads, found {}",
                     config.source(), architecture.query_heads, architecture.kv_heads));
   }
+  return {};
+}
+
+Status read_llama_sizes(const Config& config, const Defaults& defaults,
+                        Architecture& architecture) {
+  architecture.mask = Mask::kCausal;
+  architecture.norm_placement = NormPlacement::kPre;
+  architecture.norm_kind = norm::Kind::kRms;
+  architecture.ffn = Ffn::kGated;
+  TESSERA_RETURN_IF_ERROR(read_eps(config, "rms_norm_eps", 1e-6, architecture.norm_eps));
+  TESSERA_RETURN_IF_ERROR(read_layer_count(config, "num_hidden_layers", architecture.layers));
+  TESSERA_RETURN_IF_ERROR(read_size(config, "hidden_size", architecture.hidden_size));
+  TESSERA_RETURN_IF_ERROR(read_size(config, "intermediate_size", architecture.ffn_size));
+  TESSERA_RETURN_IF_ERROR(read_size(config, "vocab_size", architecture.vocabulary_size));
+  TESSERA_RETURN_IF_ERROR(read_size(config, "max_position_embeddings", architecture.max_positions));
+  TESSERA_RETURN_IF_ERROR(read_llama_heads(config, defaults, architecture));
   TESSERA_RETURN_IF_ERROR(read_activation(config, "hidden_act", "silu", architecture.activation));
   return read_rotary(config, 10000, architecture);
 }
@@ -58,15 +78,30 @@ Status name_llama_tensors(const Config& config, Biases biases, Architecture& arc
     names.layer.ffn_in.biases = {mlp + "gate_proj.bias", mlp + "up_proj.bias"};
     names.layer.ffn_out.biases = {mlp + "down_proj.bias"};
   }
-  return name_decoder_head(config, Config::Truth::kNo, architecture);
+  return name_decoder_head(config, {Config::Truth::kNo, "/score"}, architecture);
 }
 
-// Layers that attend within a sliding window, from layer_types or, in older configs, from
-// first_windowed on.
-Status read_windows(const Config& config, int32_t first_windowed, Architecture& architecture) {
-  if (!config.has("sliding_window")) return {};
-  int32_t window = 0;
-  TESSERA_RETURN_IF_ERROR(read_size(config, "sliding_window", window));
+// The window's width: transformers' default where the key is absent, 0 where it is null.
+Result<int32_t> read_window(const Config& config) {
+  constexpr int32_t kDefaultWindow = 4096;
+  int32_t window = kDefaultWindow;
+  if (config.has("sliding_window")) {
+    TESSERA_RETURN_IF_ERROR(read_size(config, "sliding_window", window));
+  } else if (config.contains("sliding_window")) {
+    window = 0;
+  }
+  return window;
+}
+
+// Layers that attend within the window: those that layer_types names, or else from
+// max_window_layers on.
+Status read_qwen_windows(const Config& config, Architecture& architecture) {
+  TESSERA_ASSIGN_OR_RETURN(const Config::Truth used,
+                           config.truth_or("use_sliding_window", Config::Truth::kNo));
+  if (used == Config::Truth::kNo) return {};
+  TESSERA_ASSIGN_OR_RETURN(const int32_t window, read_window(config));
+  TESSERA_ASSIGN_OR_RETURN(const int64_t first,
+                           config.integer_or("max_window_layers", 28, 0, kMostLayers));
   TESSERA_ASSIGN_OR_RETURN(const std::vector<std::string> types, config.strings("layer_types"));
   architecture.windows.assign(static_cast<size_t>(architecture.layers), 0);
   if (!types.empty() && types.size() != architecture.windows.size()) {
@@ -80,25 +115,16 @@ Status read_windows(const Config& config, int32_t first_windowed, Architecture& 
                       config.source(), types[i]));
     }
     const bool windowed =
-        types.empty() ? static_cast<int32_t>(i) >= first_windowed : types[i] == "sliding_attention";
+        types.empty() ? static_cast<int64_t>(i) >= first : types[i] == "sliding_attention";
     architecture.windows[i] = windowed ? window : 0;
   }
   return {};
 }
 
-Status read_qwen_windows(const Config& config, Architecture& architecture) {
-  TESSERA_ASSIGN_OR_RETURN(const Config::Truth used,
-                           config.truth_or("use_sliding_window", Config::Truth::kNo));
-  if (used == Config::Truth::kNo) return {};
-  TESSERA_ASSIGN_OR_RETURN(const int64_t first,
-                           config.integer_or("max_window_layers", 28, 0, kMostLayers));
-  return read_windows(config, static_cast<int32_t>(first), architecture);
-}
-
 }  // namespace
 
 Status read_llama(const Config& config, Architecture& architecture) {
-  TESSERA_RETURN_IF_ERROR(read_llama_sizes(config, 1e-6, architecture));
+  TESSERA_RETURN_IF_ERROR(read_llama_sizes(config, {}, architecture));
   TESSERA_ASSIGN_OR_RETURN(const Config::Truth bias,
                            config.truth_or("attention_bias", Config::Truth::kNo));
   return name_llama_tensors(
@@ -106,19 +132,21 @@ Status read_llama(const Config& config, Architecture& architecture) {
 }
 
 Status read_mistral(const Config& config, Architecture& architecture) {
-  TESSERA_RETURN_IF_ERROR(read_llama_sizes(config, 1e-6, architecture));
-  TESSERA_RETURN_IF_ERROR(read_windows(config, 0, architecture));
+  TESSERA_RETURN_IF_ERROR(read_llama_sizes(config, {.kv_heads = 8}, architecture));
+  TESSERA_ASSIGN_OR_RETURN(const int32_t window, read_window(config));
+  architecture.windows.assign(static_cast<size_t>(architecture.layers), window);
   return name_llama_tensors(config, Biases::kNone, architecture);
 }
 
 Status read_qwen2(const Config& config, Architecture& architecture) {
-  TESSERA_RETURN_IF_ERROR(read_llama_sizes(config, 1e-6, architecture));
+  TESSERA_RETURN_IF_ERROR(read_llama_sizes(config, {.kv_heads = 32}, architecture));
   TESSERA_RETURN_IF_ERROR(read_qwen_windows(config, architecture));
   return name_llama_tensors(config, Biases::kQkv, architecture);
 }
 
 Status read_qwen3(const Config& config, Architecture& architecture) {
-  TESSERA_RETURN_IF_ERROR(read_llama_sizes(config, 1e-6, architecture));
+  TESSERA_RETURN_IF_ERROR(
+      read_llama_sizes(config, {.kv_heads = 32, .head_size = 128}, architecture));
   TESSERA_RETURN_IF_ERROR(read_qwen_windows(config, architecture));
   TESSERA_ASSIGN_OR_RETURN(const Config::Truth bias,
                            config.truth_or("attention_bias", Config::Truth::kNo));

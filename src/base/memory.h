@@ -1,0 +1,16 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace tessera {
+
+// Memory that can still be had: what the kernel calls available, clamped by the limit of this
+// process's control group (of which caches of files count as free).
+int64_t available_memory_bytes();
+
+// The clamp alone, for a control-group mount such as /sys/fs/cgroup; the largest int64 where there
+// is no limit.
+int64_t group_memory_bytes(const std::string& mount);
+
+}  // namespace tessera
