@@ -163,8 +163,10 @@ class Bench {
       return {};
     }
     lengths_ = options_.lengths;
-    if (lengths_.empty()) lengths_ = {std::min<int64_t>(128, limit), std::min<int64_t>(384, limit)};
-    if (lengths_[0] == lengths_.back()) lengths_.resize(1);
+    if (lengths_.empty()) {
+      lengths_ = {std::min<int64_t>(128, limit), std::min<int64_t>(384, limit)};
+      if (lengths_[0] == lengths_[1]) lengths_.pop_back();
+    }
     for (const int64_t length : lengths_) {
       if (length > limit) {
         return invalid_input(fmt::format(

@@ -1,5 +1,7 @@
 #include <CLI/CLI.hpp>
+#include <optional>
 
+#include "cli/terminal.h"
 #include "cli/verbs.h"
 #include "tessera/evaluate.h"
 
@@ -21,7 +23,11 @@ struct Options {
 Status dump(const Options& options) {
   Result<std::shared_ptr<Model>> model = load_model(options.model);
   if (!model.ok()) return model.status();
-  return dump_cases(*model, options.cases, options.output);
+  std::optional<Progress> progress;
+  return dump_cases(*model, options.cases, options.output, [&](int64_t done, int64_t total) {
+    if (!progress.has_value()) progress.emplace("cases", total);
+    progress->update(done);
+  });
 }
 
 }  // namespace

@@ -112,13 +112,27 @@ class Embedder {
     return end;
   }
 
+  // The status of a batch as that of the one input that alone fails too, counted as the user gave
+  // them.
+  Status name_culprit(const std::vector<TokenSequence>& sequences, std::span<const size_t> batch,
+                      const Status& status) {
+    for (size_t j = 0; j < sequences.size(); ++j) {
+      const Status alone = model_.embed({sequences[j]}).status();
+      const std::string prefix = "sequence 0: ";
+      if (alone.ok() || !alone.message().starts_with(prefix)) continue;
+      return {alone.code(),
+              fmt::format("input {}: {}", batch[j] + 1, alone.message().substr(prefix.size()))};
+    }
+    return status;
+  }
+
   Status embed(std::span<const Input> inputs, std::span<const size_t> batch,
                std::vector<float>* vectors) {
     std::vector<TokenSequence> sequences;
     for (const size_t i : batch) sequences.push_back(inputs[i].tokens);
     int64_t truncated = 0;
     Result<std::vector<float>> result = model_.embed(sequences, &truncated);
-    if (!result.ok()) return result.status();
+    if (!result.ok()) return name_culprit(sequences, batch, result.status());
     const size_t width = model_.embedding_size();
     for (size_t j = 0; j < batch.size(); ++j) {
       std::copy_n(result->begin() + static_cast<int64_t>(j * width), width,

@@ -164,7 +164,7 @@ std::string to_json(const Generation& generation, const Request& request, const 
 // Writes a request's tokens as they come: text, or ids between commas where there is no tokenizer.
 class Stream {
  public:
-  explicit Stream(bool has_text) : has_text_(has_text) {}
+  explicit Stream(const ModelInfo& info) : has_text_(info.has_tokenizer) {}
 
   // False: stop.
   bool take(const Event& event) {
@@ -218,7 +218,7 @@ Status run_once(const std::shared_ptr<Model>& model, const Options& options,
                 const TokenSequence& prompt) {
   const ModelInfo& info = model->info();
   const Request request = make_request(options, info, sampling_of(options), prompt.ids);
-  Stream stream(info.has_tokenizer);
+  Stream stream(info);
   if (options.echo && !options.json) {
     std::string text = join_ids(prompt.ids) + ",";
     if (info.has_tokenizer) {
@@ -374,7 +374,7 @@ class Turns {
     const Request request =
         make_request(options_, model_->info(), sampling_, std::move(ids).value());
     ++sampling_.seed;  // the same line again draws anew
-    Stream stream(model_->info().has_tokenizer);
+    Stream stream(model_->info());
     Result<Generation> generation = generate_shown(model_, request, &stream);
     if (!generation.ok()) return generation.status();
     print_summary(*generation, request.sampling);

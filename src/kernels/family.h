@@ -66,6 +66,19 @@ class KernelFamily {
     return first != nullptr ? *first : rows_.back();
   }
 
+  // Why select(args) is what it is.
+  std::string why(const Args& args) const {
+    const KernelRow<Args>& chosen = select(args);
+    if (forced_kernel(name_) == chosen.name) return "forced by TESSERA_KERNEL";
+    const KernelRow<Args>& best = rows_.front();
+    if (&chosen == &best) return "the fastest there is";
+    if (!hardware_has(best.isa)) return "this CPU has no " + std::string(tessera::name(best.isa));
+    if (!available(best.isa))
+      return "TESSERA_ISA stops at " + std::string(tessera::name(isa_cap()));
+    const char* refusal = best.refuse(args);
+    return refusal != nullptr ? refusal : "the next best";
+  }
+
   void run(const Args& args, Exec exec) const { select(args).run(args, exec); }
 
   std::vector<KernelState> states() const {

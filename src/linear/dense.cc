@@ -61,6 +61,7 @@ class Dense final : public Linear {
     info.format = shape_.weight_type == DType::kF32 ? "dense f32" : "dense bf16";
     info.kernel = first == second ? fmt::format("matmul:{}", first)
                                   : fmt::format("matmul:{}, many rows matmul:{}", first, second);
+    info.why = matmul::kernels.why(many);
     info.inputs = shape_.inputs;
     info.outputs = shape_.outputs;
     info.bytes = static_cast<int64_t>(panels_.size_bytes() + bias_.size_bytes());

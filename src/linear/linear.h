@@ -27,7 +27,8 @@ struct LinearArgs {
 
 struct LinearInfo {
   std::string format;  // "dense f32", "dense bf16"
-  std::string kernel;  // family:row for one row and for many
+  std::string kernel;  // family:row, for one row and for many
+  std::string why;     // this kernel for many
   int64_t inputs = 0;
   int64_t outputs = 0;
   int64_t bytes = 0;                // prepared, with the bias

@@ -261,6 +261,7 @@ Result<std::vector<float>> run_embed(Model::State& state, const std::vector<Toke
 json linear_json(const LinearInfo& info) {
   return {{"format", info.format},
           {"kernel", info.kernel},
+          {"why", info.why},
           {"inputs", info.inputs},
           {"outputs", info.outputs},
           {"bytes", info.bytes},
