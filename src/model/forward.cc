@@ -313,16 +313,25 @@ void Executor::keep_hidden(const Pass& pass, size_t index, const Team::Member& m
             (*pass.output->all_hidden)[index].data() + part.begin * width);
 }
 
+// What a block reads: the normalised rows where the norm comes first, else the rows themselves.
+const float* Executor::enter_block(const NormWeights& norm, Pass& pass,
+                                   Team::Member& member) const {
+  if (architecture_.norm_placement != NormPlacement::kPre) return pass.x;
+  normalise(norm, pass.x, pass.normed, pass.rows, member);
+  member.barrier();
+  return pass.normed;
+}
+
+void Executor::leave_block(const NormWeights& norm, Pass& pass, Team::Member& member) const {
+  if (architecture_.norm_placement != NormPlacement::kPost) return;
+  normalise(norm, pass.x, pass.x, pass.rows, member);
+  member.barrier();
+}
+
 void Executor::attention_block(Pass& pass, int32_t layer, Team::Member& member) const {
   const Architecture& a = architecture_;
   const LayerWeights& weights = weights_.layers[at(layer)];
-  const bool pre = a.norm_placement == NormPlacement::kPre;
-  const float* input = pass.x;
-  if (pre) {
-    normalise(weights.attention_norm, pass.x, pass.normed, pass.rows, member);
-    member.barrier();
-    input = pass.normed;
-  }
+  const float* input = enter_block(weights.attention_norm, pass, member);
   weights.qkv->apply({.x = input,
                       .x_stride = a.hidden_size,
                       .rows = pass.rows,
@@ -357,10 +366,7 @@ void Executor::attention_block(Pass& pass, int32_t layer, Team::Member& member) 
                                    .y_stride = a.hidden_size},
                                   member);
   member.barrier();
-  if (!pre) {
-    normalise(weights.attention_norm, pass.x, pass.x, pass.rows, member);
-    member.barrier();
-  }
+  leave_block(weights.attention_norm, pass, member);
 }
 
 // Writes keys and values behind those in the pages and enters their positions in the tables.
@@ -424,13 +430,7 @@ void Executor::place_heads(Pass& pass, int32_t layer, const Team::Member& member
 void Executor::ffn_block(Pass& pass, int32_t layer, Team::Member& member) const {
   const Architecture& a = architecture_;
   const LayerWeights& weights = weights_.layers[at(layer)];
-  const bool pre = a.norm_placement == NormPlacement::kPre;
-  const float* input = pass.x;
-  if (pre) {
-    normalise(weights.ffn_norm, pass.x, pass.normed, pass.rows, member);
-    member.barrier();
-    input = pass.normed;
-  }
+  const float* input = enter_block(weights.ffn_norm, pass, member);
   const bool gated = a.ffn == Ffn::kGated;
   const int64_t stride = gated ? 2 * a.ffn_size : a.ffn_size;
   weights.ffn_in->apply({.x = input,
@@ -463,10 +463,7 @@ void Executor::ffn_block(Pass& pass, int32_t layer, Team::Member& member) const 
                           .y_stride = a.hidden_size},
                          member);
   member.barrier();
-  if (!pre) {
-    normalise(weights.ffn_norm, pass.x, pass.x, pass.rows, member);
-    member.barrier();
-  }
+  leave_block(weights.ffn_norm, pass, member);
 }
 
 void Executor::head(Pass& pass, Team::Member& member) const {

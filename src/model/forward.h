@@ -62,6 +62,8 @@ class Executor {
   void find_position_rows(Pass& pass) const;
 
   void embed(const Pass& pass, const Team::Member& member) const;
+  const float* enter_block(const NormWeights& norm, Pass& pass, Team::Member& member) const;
+  void leave_block(const NormWeights& norm, Pass& pass, Team::Member& member) const;
   void attention_block(Pass& pass, int32_t layer, Team::Member& member) const;
   void place_heads(Pass& pass, int32_t layer, const Team::Member& member) const;
   void append_keys(Pass& pass, int32_t layer, Team::Member& member) const;
