@@ -51,16 +51,16 @@ constexpr int64_t kPeakSteps = 20000;
 constexpr int kPeakChains = 12;
 #if defined(__x86_64__)
 #define TESSERA_CHAIN(r, n) "vfmadd231ps %%" r "13, %%" r "13, %%" r #n "\n"
-#define TESSERA_CHAINS(r)                                                          \
-  TESSERA_CHAIN(r, 0)                                                              \
-  TESSERA_CHAIN(r, 1)                                                              \
-  TESSERA_CHAIN(r, 2)                                                              \
-  TESSERA_CHAIN(r, 3)                                                              \
-  TESSERA_CHAIN(r, 4)                                                              \
-  TESSERA_CHAIN(r, 5)                                                              \
-  TESSERA_CHAIN(r, 6)                                                              \
-  TESSERA_CHAIN(r, 7) TESSERA_CHAIN(r, 8) TESSERA_CHAIN(r, 9) TESSERA_CHAIN(r, 10) \
-      TESSERA_CHAIN(r, 11)
+#define TESSERA_CHAINS(r) \
+  TESSERA_CHAIN(r, 0)     \
+  TESSERA_CHAIN(r, 1)     \
+  TESSERA_CHAIN(r, 2)     \
+  TESSERA_CHAIN(r, 3)     \
+  TESSERA_CHAIN(r, 4)     \
+  TESSERA_CHAIN(r, 5)     \
+  TESSERA_CHAIN(r, 6)     \
+  TESSERA_CHAIN(r, 7)     \
+  TESSERA_CHAIN(r, 8) TESSERA_CHAIN(r, 9) TESSERA_CHAIN(r, 10) TESSERA_CHAIN(r, 11)
 #define TESSERA_PEAK_LOOP(r)                                                                  \
   asm volatile("vzeroall\n1:\n" TESSERA_CHAINS(r) "dec %0\njnz 1b\n"                          \
                : "+r"(steps)::"xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", \

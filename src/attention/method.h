@@ -16,14 +16,17 @@ enum class Mask { kNone, kCausal };
 // What does not depend on the data of one call.
 struct AttentionShape {
   int32_t query_heads = 0;
-  PageShape pages;      // kv_heads, d_k, d_v; query_heads is a multiple of kv_heads, both head sizes 1..256
-  float scale = 1;      // usually 1 / sqrt(d_k)
+  PageShape
+      pages;  // kv_heads, d_k, d_v; query_heads is a multiple of kv_heads, both head sizes 1..256
+  float scale = 1;  // usually 1 / sqrt(d_k)
   Mask mask = Mask::kNone;
-  int32_t window = 0;   // > 0: a key is seen if query position - key position < window
+  int32_t window = 0;  // > 0: a key is seen if query position - key position < window
 };
 
-// One sequence of a batch. Query i stands at query_positions[i] and sees every key (kNone) or those at positions
-// <= its own (kCausal), within the window. A query that sees no key gets 0 and a log-sum-exp of -infinity.
+// One sequence of a batch. Query i stands at query_positions[i] and sees every key (kNone) or those
+// at positions
+// <= its own (kCausal), within the window. A query that sees no key gets 0 and a log-sum-exp of
+// -infinity.
 struct AttentionSequence {
   int64_t first_row = 0;  // its first row in query and output
   int32_t queries = 0;
@@ -33,10 +36,12 @@ struct AttentionSequence {
   const float* score_bias = nullptr;
 };
 
-// Grouped-query attention over a ragged batch: for query head h, with KV head g = h / (query_heads / kv_heads),
+// Grouped-query attention over a ragged batch: for query head h, with KV head g = h / (query_heads
+// / kv_heads),
 //   output[row, h, :] = sum_j softmax_j(scale * q[row, h, :] . k[j, g, :] + bias)  v[j, g, :]
-// query: rows of query_heads * d_k floats, query_stride apart. output: rows of query_heads * d_v, output_stride apart.
-// log_sum_exp: null, or [rows, query_heads], of the scores including scale and bias.
+// query: rows of query_heads * d_k floats, query_stride apart. output: rows of query_heads * d_v,
+// output_stride apart. log_sum_exp: null, or [rows, query_heads], of the scores including scale and
+// bias.
 struct AttentionArgs {
   AttentionShape shape;
   std::span<const AttentionSequence> sequences;
@@ -61,20 +66,22 @@ class AttentionMethod {
   virtual std::string_view summary() const = 0;  // one sentence with its source
   virtual Status check(const AttentionShape& shape) const = 0;
   // max_queries and max_keys are the largest of any sequence in the batch.
-  virtual AttentionCost cost(const AttentionShape& shape, int32_t max_queries, int32_t max_keys) const = 0;
-  // Does this member's part. workspace: cost().workspace_bytes of this member alone, aligned to 64 bytes. No barrier
-  // inside. The result does not depend on the size of the team.
-  virtual void run(const AttentionArgs& args, const Team::Member& member, void* workspace) const = 0;
+  virtual AttentionCost cost(const AttentionShape& shape, int32_t max_queries,
+                             int32_t max_keys) const = 0;
+  // Does this member's part. workspace: cost().workspace_bytes of this member alone, aligned to 64
+  // bytes. No barrier inside. The result does not depend on the size of the team.
+  virtual void run(const AttentionArgs& args, const Team::Member& member,
+                   void* workspace) const = 0;
 };
 
 // Every method, the oracle (unfused) last; find returns null for an unknown name.
 std::span<const AttentionMethod* const> attention_methods();
 const AttentionMethod* find_attention_method(std::string_view name);
 
-// Writes this member's part (by KV head and page) of new keys and values into the pages of each sequence, behind the tokens
-// already there, and leaves the tables as they are: the caller appends the positions once all members are done.
-// key and value: rows of kv_heads * d_k (d_v) floats, *_stride apart; sequence s has rows first_rows[s] ..
-// first_rows[s + 1].
+// Writes this member's part (by KV head and page) of new keys and values into the pages of each
+// sequence, behind the tokens already there, and leaves the tables as they are: the caller appends
+// the positions once all members are done. key and value: rows of kv_heads * d_k (d_v) floats,
+// *_stride apart; sequence s has rows first_rows[s] .. first_rows[s + 1].
 struct AppendArgs {
   PageShape shape;
   std::span<PageTable* const> tables;

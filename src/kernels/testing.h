@@ -12,7 +12,8 @@
 namespace tessera::testing {
 
 // Sizes around the vector widths.
-inline const std::vector<int64_t> kSizes = {1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 127, 130, 257};
+inline const std::vector<int64_t> kSizes = {1,  2,  7,  8,  9,  15,  16,  17,
+                                            31, 33, 63, 64, 65, 127, 130, 257};
 
 // Normal values; the seed is printed with a failure by SCOPED_TRACE(seed_trace(seed)).
 inline std::vector<float> random_values(int64_t count, uint32_t seed, float scale = 1.0f) {
@@ -25,7 +26,8 @@ inline std::vector<float> random_values(int64_t count, uint32_t seed, float scal
 
 inline std::string seed_trace(uint32_t seed) { return "seed " + std::to_string(seed); }
 
-// Calls check(row) for every row of the family but the reference that this machine has; says what it skips.
+// Calls check(row) for every row of the family but the reference that this machine has; says what
+// it skips.
 template <typename Args, typename Check>
 void for_each_fast_row(const KernelFamily<Args>& family, const Args& sample, Check check) {
   for (const KernelRow<Args>& row : family.rows()) {

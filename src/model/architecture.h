@@ -24,8 +24,8 @@ enum class QkNorm { kNone, kPerHead };
 // Which row of a sequence a head reads.
 enum class HeadReads { kEveryToken, kFirstToken, kLastToken };
 
-// Names of a linear map's tensors. Several weights are stacked by outputs; "{}" stands for the layer. No names: the
-// map is absent.
+// Names of a linear map's tensors. Several weights are stacked by outputs; "{}" stands for the
+// layer. No names: the map is absent.
 struct LinearNames {
   std::vector<std::string> weights;
   std::vector<std::string> biases;
@@ -47,10 +47,12 @@ struct LayerNames {
   NormNames key_norm;
 };
 
-// Whether a head's output has a weight of its own or, where the checkpoint holds none, shares the token embedding.
+// Whether a head's output has a weight of its own or, where the checkpoint holds none, shares the
+// token embedding.
 enum class Tying { kOwn, kTokenEmbedding };
 
-// What follows the last layer: y = output(x), or output(norm(activation(transform(x)))) with the norm optional.
+// What follows the last layer: y = output(x), or output(norm(activation(transform(x)))) with the
+// norm optional.
 struct HeadNames {
   HeadReads reads = HeadReads::kEveryToken;
   LinearNames transform;

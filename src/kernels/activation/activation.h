@@ -6,7 +6,8 @@
 
 namespace tessera {
 
-// kGeluErf: x Phi(x) (Hendrycks & Gimpel 2016).  kGeluTanh: its tanh form (GPT-2's gelu_new).  kSilu: x sigmoid(x).
+// kGeluErf: x Phi(x) (Hendrycks & Gimpel 2016).  kGeluTanh: its tanh form (GPT-2's gelu_new).
+// kSilu: x sigmoid(x).
 enum class Activation : int32_t { kNone, kRelu, kGeluErf, kGeluTanh, kSilu, kTanh };
 
 }  // namespace tessera

@@ -8,11 +8,13 @@ namespace {
 
 constexpr int32_t kLanes = 16;
 
-// 2^x for x <= 0: a polynomial of degree 5 fitted on [-1/2, 1/2] with p(0) = 1 (largest relative error 9.2e-8) and an
-// exact scaling. 0 below -126, as denormal numbers would slow the products with the values; NaN stays.
+// 2^x for x <= 0: a polynomial of degree 5 fitted on [-1/2, 1/2] with p(0) = 1 (largest relative
+// error 9.2e-8) and an exact scaling. 0 below -126, as denormal numbers would slow the products
+// with the values; NaN stays.
 inline __m512 power_of_two(__m512 x) {
   const __mmask16 normal = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-126.0f), _CMP_NLT_UQ);
-  // Adding 1.5 * 2^23 leaves no bits for a fraction: rounding to a whole number in two additions, on either port.
+  // Adding 1.5 * 2^23 leaves no bits for a fraction: rounding to a whole number in two additions,
+  // on either port.
   const __m512 rounder = _mm512_set1_ps(12582912.0f);
   const __m512 whole = _mm512_sub_ps(_mm512_add_ps(x, rounder), rounder);
   const __m512 f = _mm512_sub_ps(x, whole);

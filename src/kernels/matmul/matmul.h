@@ -11,11 +11,12 @@ namespace tessera::matmul {
 
 // Product with a prepared dense weight (formats/panels.h) and its epilogue:
 //   y[m,n] = f(sum_k x[m,k] w[k,n] + bias[n]) + residual[m,n]
-// x: [rows, inputs]; panels: [panel_count(outputs)][panel_elements(weight_type, inputs)], f32 or bf16, aligned to 64
-// bytes; bias: [outputs] or null; residual: [rows, outputs] or null; y: [rows, outputs], may be residual, never x.
-// Rows are *_stride floats apart. The unit of Exec is a panel of 64 outputs, so parts write disjoint columns.
-// bf16 weights are widened exactly; activations stay f32; sums in f32 or wider.
-// Max error against ref: (min(inputs, 128) / 2 + inputs / 256 + 8) eps sum_k |x w| per element before f.
+// x: [rows, inputs]; panels: [panel_count(outputs)][panel_elements(weight_type, inputs)], f32 or
+// bf16, aligned to 64 bytes; bias: [outputs] or null; residual: [rows, outputs] or null; y: [rows,
+// outputs], may be residual, never x. Rows are *_stride floats apart. The unit of Exec is a panel
+// of 64 outputs, so parts write disjoint columns. bf16 weights are widened exactly; activations
+// stay f32; sums in f32 or wider. Max error against ref: (min(inputs, 128) / 2 + inputs / 256 + 8)
+// eps sum_k |x w| per element before f.
 struct Args {
   const float* x = nullptr;
   int64_t x_stride = 0;
@@ -32,7 +33,7 @@ struct Args {
   int64_t y_stride = 0;
 };
 
-#define TESSERA_KERNEL(row, isa, refuse)           \
+#define TESSERA_KERNEL(row, isa, refuse)          \
   void row(const Args& args, Exec exec) noexcept; \
   const char* refuse(const Args& args) noexcept;
 #include "kernels/matmul/table.inc"
@@ -40,8 +41,8 @@ struct Args {
 
 extern const KernelFamily<Args> kernels;
 
-// Packs panels [exec.begin, exec.end) of a stack of dense matrices, converting f32, f16 or bf16 to weight_type.
-// panels points at panel 0 of the target.
+// Packs panels [exec.begin, exec.end) of a stack of dense matrices, converting f32, f16 or bf16 to
+// weight_type. panels points at panel 0 of the target.
 void pack(const DenseStack& weights, DType weight_type, void* panels, Exec exec);
 
 }  // namespace tessera::matmul

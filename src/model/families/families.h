@@ -5,8 +5,8 @@
 
 #include "model/architecture.h"
 
-// What the family files share: readers of config keys that mean the same everywhere. A family is one file here with its readers, and one row
-// per model_type in table.inc.
+// What the family files share: readers of config keys that mean the same everywhere. A family is
+// one file here with its readers, and one row per model_type in table.inc.
 namespace tessera {
 
 constexpr int64_t kMostUnits = int64_t{1} << 24;  // widths, vocabularies, positions
