@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,12 +12,18 @@
 
 namespace tessera {
 
-// How the next token is drawn. temperature 0 is greedy; top_k 0 and top_p 1 switch their filters
-// off. Filters apply in the order temperature, top_k, top_p.
+// How the next token is drawn, as transformers defines it. Applied in the order of the members but
+// repetition_penalty, which comes first: temperature, top_k, top_p, min_p. Top_k 0, top_p 1, min_p
+// 0 and repetition_penalty 1 change nothing.
 struct Sampling {
+  // Divides the logits; 0 takes the largest one (greedy) and leaves only the penalty in force.
   float temperature = 0;
-  int32_t top_k = 0;
-  float top_p = 1;
+  int32_t top_k = 0;  // the so many most probable tokens stay
+  float top_p = 1;    // the fewest most probable tokens that make up this share stay
+  float min_p = 0;    // tokens at least so probable, relative to the most probable one, stay
+  // For every token of the prompt and the output: a logit above 0 is divided by it, another one
+  // multiplied.
+  float repetition_penalty = 1;
   uint64_t seed = 0;
 };
 
@@ -27,6 +34,7 @@ struct Request {
   std::vector<int32_t>
       stop_ids;  // the model's own end tokens are added by submit unless ignore_end is set
   bool ignore_end = false;
+  bool log_probabilities = false;  // fill Event::log_probability
 };
 
 enum class FinishReason { kNone, kEndToken, kLength, kCancelled };
@@ -35,6 +43,9 @@ enum class FinishReason { kNone, kEndToken, kLength, kCancelled };
 struct Event {
   int64_t request = 0;
   int32_t token = 0;
+  // Where the request asks for it: the natural logarithm of the token's share in the softmax of the
+  // model's own logits, before penalty, temperature and filters.
+  std::optional<float> log_probability;
   std::string
       text;  // what became certain with this token; empty inside a character or without a tokenizer
   FinishReason finished = FinishReason::kNone;  // the last event of a request says why it ended
@@ -71,6 +82,7 @@ class Engine {
 
 struct Generation {
   std::vector<int32_t> ids;
+  std::vector<float> log_probabilities;  // of the ids, where asked for
   std::string text;
   FinishReason finished = FinishReason::kNone;
   double prompt_seconds = 0;  // until the first token

@@ -185,7 +185,11 @@ Status Engine::State::run_prompt_heads() {
 
 Result<Event> Engine::State::advance(Running& each, std::span<const float> logits) {
   Event event{.request = each.number};
-  TESSERA_ASSIGN_OR_RETURN(event.token, each.sampler.next(logits));
+  TESSERA_ASSIGN_OR_RETURN(event.token, each.sampler.next(logits, each.ids));
+  if (each.request.log_probabilities) {
+    event.log_probability =
+        static_cast<float>(logits[static_cast<size_t>(event.token)] - log_sum_exp(logits));
+  }
   each.ids.push_back(event.token);
   ++each.generated;
   const auto& stops = each.request.stop_ids;
@@ -288,6 +292,7 @@ Result<Generation> generate(std::shared_ptr<Model> model, Request request,
         if (event.finished == FinishReason::kCancelled) continue;
         generation.ids.push_back(event.token);
         generation.text += event.text;
+        if (event.log_probability) generation.log_probabilities.push_back(*event.log_probability);
         if (on_token && !on_token(event)) engine->cancel(number);
       }
     }

@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <map>
+#include <set>
 
 #include "runtime/testing.h"
 
@@ -175,6 +177,42 @@ TEST(Engine, SameSeedSameTokens) {
   };
   EXPECT_EQ(with_seed(5), with_seed(5));
   EXPECT_NE(with_seed(5), with_seed(6));
+}
+
+TEST(Engine, LogProbabilitiesAreThoseOfTheModel) {
+  const auto model = tiny_model();
+  Request request{.prompt_ids = prompt_of(5),
+                  .max_new_tokens = 6,
+                  .sampling = {.temperature = 1.5f, .top_k = 5, .repetition_penalty = 1.3f},
+                  .ignore_end = true,
+                  .log_probabilities = true};
+  const auto generation = generate(model, request);
+  ASSERT_TRUE(generation.ok()) << generation.status().message();
+  ASSERT_EQ(generation->log_probabilities.size(), 6u);
+  std::vector<int32_t> ids = request.prompt_ids;
+  for (size_t i = 0; i < 6; ++i) {
+    const auto logits = model->forward({{ids, {}}})->logits;
+    const auto row = logits.end() - 50;
+    double sum = 0;
+    for (auto logit = row; logit != logits.end(); ++logit) sum += std::exp(double{*logit});
+    const double expected = row[generation->ids[i]] - std::log(sum);
+    // The cached and the whole pass round differently in 2 layers of sums of at most 24 products.
+    EXPECT_NEAR(generation->log_probabilities[i], expected, 1e-4) << i;
+    ids.push_back(generation->ids[i]);
+  }
+  request.log_probabilities = false;
+  EXPECT_TRUE(generate(model, request)->log_probabilities.empty());
+}
+
+TEST(Engine, AHugePenaltyForbidsRepetition) {
+  const auto generation = generate(tiny_model(), {.prompt_ids = {1, 2, 3},
+                                                  .max_new_tokens = 40,
+                                                  .sampling = {.repetition_penalty = 1e30f},
+                                                  .ignore_end = true});
+  ASSERT_TRUE(generation.ok()) << generation.status().message();
+  std::set<int32_t> seen = {1, 2, 3};
+  seen.insert(generation->ids.begin(), generation->ids.end());
+  EXPECT_EQ(seen.size(), 43u);
 }
 
 }  // namespace
