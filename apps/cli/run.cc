@@ -117,6 +117,8 @@ const char* name(FinishReason reason) {
   switch (reason) {
     case FinishReason::kEndToken:
       return "end";
+    case FinishReason::kStopString:
+      return "stop_string";
     case FinishReason::kLength:
       return "length";
     case FinishReason::kCancelled:
