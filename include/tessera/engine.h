@@ -103,8 +103,8 @@ struct Generation {
   std::vector<float> log_probabilities;  // of the ids, where asked for
   std::string text;
   FinishReason finished = FinishReason::kNone;
-  double prompt_seconds = 0;  // until its first token
-  double total_seconds = 0;   // until its last one
+  double prompt_seconds = 0;  // until the prompt had run and the first token was chosen
+  double total_seconds = 0;   // until the last one
 };
 
 // Submits one request and steps until it ends. on_token sees every event as it comes and may return

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <list>
+#include <optional>
 #include <utility>
 
 #include "base/guarded.h"
@@ -273,17 +274,19 @@ Result<std::vector<Generation>> generate_sequences(
     const Clock::time_point start = Clock::now();
     TESSERA_ASSIGN_OR_RETURN(const int64_t number, engine->submit(std::move(request)));
     std::vector<Generation> generations;
+    std::optional<double> prompt_seconds;
     while (!engine->idle()) {
       TESSERA_ASSIGN_OR_RETURN(const std::vector<Event> events, engine->step());
       const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+      if (!prompt_seconds) prompt_seconds = seconds;
       for (const Event& event : events) {
         const size_t index = static_cast<size_t>(event.sequence);
         if (index >= generations.size()) generations.resize(index + 1);
         Generation& generation = generations[index];
         generation.finished = event.finished;
+        generation.prompt_seconds = *prompt_seconds;
         generation.total_seconds = seconds;
         if (event.finished == FinishReason::kCancelled) continue;
-        if (generation.ids.empty()) generation.prompt_seconds = seconds;
         generation.ids.push_back(event.token);
         generation.text += event.text;
         if (event.log_probability) generation.log_probabilities.push_back(*event.log_probability);
