@@ -39,7 +39,7 @@ int dump_verb(const Arguments& arguments) {
   app->add_option(
          "--cases", options.cases,
          "JSON: {\"cases\": [{\"name\", \"input_ids\": [[...]], ...}]}, with attention_mask, "
-         "token_type_ids and new_tokens where wanted")
+         "token_type_ids, new_tokens and beams where wanted")
       ->option_text("FILE")
       ->required();
   app->add_option("-o,--output", options.output, "The safetensors file to write")

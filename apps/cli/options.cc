@@ -124,6 +124,12 @@ CLI::Option* add_text(CLI::App& app, const TextOption& option, std::optional<std
   return add_callback(app, option, [value](const std::string& text) { *value = text; });
 }
 
+CLI::Option* add_texts(CLI::App& app, const TextOption& option, std::vector<std::string>* values) {
+  return app.add_option(option.name, *values, option.help)
+      ->option_text(option.placeholder)
+      ->allow_extra_args(false);  // one text each time: what follows may be something else
+}
+
 CLI::Option* add_ids(CLI::App& app, const char* help, std::vector<std::vector<int32_t>>* values) {
   const auto take = [values](const std::vector<std::string>& texts) {
     for (const std::string& text : texts) {

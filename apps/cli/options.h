@@ -70,6 +70,9 @@ struct TextOption {
 };
 CLI::Option* add_text(CLI::App& app, const TextOption& option, std::optional<std::string>* value);
 
+// A text for each time that it is given.
+CLI::Option* add_texts(CLI::App& app, const TextOption& option, std::vector<std::string>* values);
+
 // A list of token ids for each time that it is given.
 CLI::Option* add_ids(CLI::App& app, const char* help, std::vector<std::vector<int32_t>>* values);
 

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,12 +12,18 @@
 
 namespace tessera {
 
-// How the next token is drawn. temperature 0 is greedy; top_k 0 and top_p 1 switch their filters
-// off. Filters apply in the order temperature, top_k, top_p.
+// How the next token is drawn, as transformers defines it. Applied in the order of the members but
+// repetition_penalty, which comes first: temperature, top_k, top_p, min_p. Top_k 0, top_p 1, min_p
+// 0 and repetition_penalty 1 change nothing.
 struct Sampling {
+  // Divides the logits; 0 takes the largest one (greedy) and leaves only the penalty in force.
   float temperature = 0;
-  int32_t top_k = 0;
-  float top_p = 1;
+  int32_t top_k = 0;  // the so many most probable tokens stay
+  float top_p = 1;    // the fewest most probable tokens that make up this share stay
+  float min_p = 0;    // tokens at least so probable, relative to the most probable one, stay
+  // For every token of the prompt and the output: a logit above 0 is divided by it, another one
+  // multiplied.
+  float repetition_penalty = 1;
   uint64_t seed = 0;
 };
 
@@ -24,20 +31,40 @@ struct Request {
   std::vector<int32_t> prompt_ids;
   int32_t max_new_tokens = 128;
   Sampling sampling;
-  std::vector<int32_t>
-      stop_ids;  // the model's own end tokens are added by submit unless ignore_end is set
+  // How many continuations of the prompt, 1 to 1024; the prompt runs once and its cache is shared.
+  // Drawn ones: the i-th, from 0, draws with seed + i and is what a request of its own with that
+  // seed gives. With beams: the best so many. A greedy request has one.
+  int32_t sequences = 1;
+  // More than 1: a deterministic beam search, as transformers' generate with so many num_beams,
+  // do_sample false, early_stopping false and length_penalty 1. Sampling must have temperature 0;
+  // its repetition_penalty works on log-probabilities. At most 1024.
+  int32_t beams = 1;
+  // The model's own end tokens are added by submit unless ignore_end is set.
+  std::vector<int32_t> stop_ids;
+  // A continuation ends when its text contains one of these; its text stops before it, its tokens
+  // do not. Needs a tokenizer, and no beams.
+  std::vector<std::string> stop_strings;
   bool ignore_end = false;
+  bool log_probabilities = false;  // fill Event::log_probability
 };
 
-enum class FinishReason { kNone, kEndToken, kLength, kCancelled };
+enum class FinishReason { kNone, kEndToken, kStopString, kLength, kCancelled };
 
-// One token of one request.
+// One token of one continuation of a request. A beam search gives all of its events at once when it
+// is over: one continuation after the other, best first; fewer than asked for when the vocabulary
+// cannot form as many.
 struct Event {
   int64_t request = 0;
+  int32_t sequence = 0;  // which continuation, from 0
   int32_t token = 0;
-  std::string
-      text;  // what became certain with this token; empty inside a character or without a tokenizer
-  FinishReason finished = FinishReason::kNone;  // the last event of a request says why it ended
+  // Where the request asks for it: the natural logarithm of the token's share in the softmax of the
+  // model's own logits, before penalty, temperature and filters.
+  std::optional<float> log_probability;
+  // What became certain with this token: empty inside a character, where a stop string may have
+  // begun, or without a tokenizer.
+  std::string text;
+  // The last event of a sequence says why it ended; kCancelled comes without a token.
+  FinishReason finished = FinishReason::kNone;
 };
 
 // Advances any number of requests together, a token each a step. Requests may be submitted and
@@ -57,7 +84,8 @@ class Engine {
   // request's number. The last token is not run, so that prompt + max_new_tokens - 1 positions must
   // fit. kOutOfMemory: not while the requests before it hold the cache; anything else: never.
   Result<int64_t> submit(Request request);
-  // Runs the prompts of new requests and one token of every other; gives a token for each.
+  // Runs the prompts of new requests and one token of every other, all continuations and beams
+  // together; gives a token for each, but of a beam search only its result.
   Result<std::vector<Event>> step();
   void cancel(int64_t request);
   bool idle() const;  // nothing left to step
@@ -69,17 +97,23 @@ class Engine {
   std::unique_ptr<State> state_;
 };
 
+// One continuation.
 struct Generation {
   std::vector<int32_t> ids;
+  std::vector<float> log_probabilities;  // of the ids, where asked for
   std::string text;
   FinishReason finished = FinishReason::kNone;
-  double prompt_seconds = 0;  // until the first token
-  double total_seconds = 0;
+  double prompt_seconds = 0;  // until the prompt had run and the first token was chosen
+  double total_seconds = 0;   // until the last one
 };
 
 // Submits one request and steps until it ends. on_token sees every event as it comes and may return
-// false to stop.
+// false to stop. generate is for requests of one sequence, generate_sequences gives all of a
+// request in their order.
 Result<Generation> generate(std::shared_ptr<Model> model, Request request,
                             const std::function<bool(const Event&)>& on_token = {});
+Result<std::vector<Generation>> generate_sequences(
+    std::shared_ptr<Model> model, Request request,
+    const std::function<bool(const Event&)>& on_token = {});
 
 }  // namespace tessera

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,14 @@ struct LoadOptions {
   std::string plan_file;  // a plan to force, as Model::plan_json gives it; empty: choose
 };
 
+// What generation_config.json recommends, as it stands there; empty where it says nothing. The
+// library itself uses none of it: a Request says what it wants.
+struct GenerationDefaults {
+  std::optional<bool> do_sample;
+  std::optional<float> temperature, top_p, min_p, repetition_penalty;
+  std::optional<int32_t> top_k, max_new_tokens;
+};
+
 struct ModelInfo {
   std::string directory;
   std::string family;        // "bert", "llama", ...
@@ -50,6 +59,7 @@ struct ModelInfo {
   std::string weight_type;          // "f32" or "bf16"
   std::vector<std::string> labels;  // of classification heads
   int threads = 0;                  // of the team that runs it
+  GenerationDefaults generation;
   bool has_tokenizer = false;
   bool is_decoder = false;
   bool is_sentence_encoder =

@@ -23,6 +23,7 @@ struct Case {
   int64_t tokens = 0;  // of the rectangle that the file gives
   std::vector<TokenSequence> sequences;
   int32_t new_tokens = 0;
+  int32_t beams = 1;
 };
 
 struct Output {
@@ -69,15 +70,21 @@ Result<size_t> masked_length(const std::vector<int32_t>& mask, const std::string
   return static_cast<size_t>(end - mask.begin());
 }
 
-Result<int32_t> read_new_tokens(const Json& object, const std::string& name) {
-  constexpr int64_t kMost = 1 << 24;
-  const Json* value = object.find("new_tokens");
-  if (value == nullptr) return 0;
-  const int64_t* wanted = value->as<int64_t>();
-  if (wanted != nullptr && *wanted >= 0 && *wanted <= kMost) return static_cast<int32_t>(*wanted);
-  return invalid_input(
-      fmt::format("case {}: new_tokens: expected an integer from 0 to {}, found {}", name, kMost,
-                  shortened(*value)));
+struct Count {
+  const char* key;
+  int32_t fallback;
+  int64_t most;
+};
+
+Result<int32_t> read_count(const Json& object, const Count& count, const std::string& name) {
+  const Json* value = object.find(count.key);
+  if (value == nullptr) return count.fallback;
+  const int64_t* found = value->as<int64_t>();
+  if (found != nullptr && *found >= count.fallback && *found <= count.most) {
+    return static_cast<int32_t>(*found);
+  }
+  return invalid_input(fmt::format("case {}: {}: expected an integer from {} to {}, found {}", name,
+                                   count.key, count.fallback, count.most, shortened(*value)));
 }
 
 Result<Case> read_case(const Json& object) {
@@ -120,7 +127,9 @@ Result<Case> read_case(const Json& object) {
     }
     result.sequences.push_back(std::move(sequence));
   }
-  TESSERA_ASSIGN_OR_RETURN(result.new_tokens, read_new_tokens(object, result.name));
+  TESSERA_ASSIGN_OR_RETURN(result.new_tokens,
+                           read_count(object, {"new_tokens", 0, 1 << 24}, result.name));
+  TESSERA_ASSIGN_OR_RETURN(result.beams, read_count(object, {"beams", 1, 1024}, result.name));
   return result;
 }
 
@@ -183,14 +192,16 @@ Status run_forward(Model& model, const Case& one, std::vector<Output>& outputs) 
   return {};
 }
 
-// Prompt and greedy continuation, all sequences of the case in one engine.
-Status run_greedy(const std::shared_ptr<Model>& model, const Case& one,
+// Prompt and continuation, greedy or the best of the beams, all sequences of the case in one
+// engine.
+Status run_engine(const std::shared_ptr<Model>& model, const Case& one,
                   std::vector<Output>& outputs) {
   TESSERA_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, Engine::create(model, {}));
   std::vector<int64_t> numbers;
   for (const TokenSequence& sequence : one.sequences) {
     TESSERA_ASSIGN_OR_RETURN(const int64_t number, engine->submit({.prompt_ids = sequence.ids,
                                                                    .max_new_tokens = one.new_tokens,
+                                                                   .beams = one.beams,
                                                                    .ignore_end = true}));
     numbers.push_back(number);
   }
@@ -218,7 +229,7 @@ Status dump_cases(const std::shared_ptr<Model>& model, const std::string& cases_
     TESSERA_ASSIGN_OR_RETURN(const std::vector<Case> cases, read_cases(cases_path));
     std::vector<Output> outputs;
     for (size_t i = 0; i < cases.size(); ++i) {
-      const Status status = cases[i].new_tokens > 0 ? run_greedy(model, cases[i], outputs)
+      const Status status = cases[i].new_tokens > 0 ? run_engine(model, cases[i], outputs)
                                                     : run_forward(*model, cases[i], outputs);
       if (!status.ok())
         return {status.code(), fmt::format("case {}: {}", cases[i].name, status.message())};

@@ -3,6 +3,7 @@
 #include <fstream>
 
 #include "runtime/testing.h"
+#include "tessera/engine.h"
 #include "tessera/evaluate.h"
 
 namespace tessera {
@@ -41,7 +42,32 @@ TEST(Dump, RefusesBadCases) {
   EXPECT_CONTAINS(error("{\"cases\": [{\"name\": \"a\", \"input_ids\": [[1]], \"new_tokens\": " +
                         std::string(400000, '[') + std::string(400000, ']') + "}]}"),
                   "deep");
+  EXPECT_CONTAINS(
+      error(R"({"cases": [{"name": "a", "input_ids": [[1]], "new_tokens": 2, "beams": 0}]})"),
+      "beams: expected an integer from 1 to 1024, found 0");
   EXPECT_FALSE(std::ifstream(folder + "/out.safetensors").good());
+}
+
+TEST(Dump, ContinuesWithBeams) {
+  const std::string folder = testing::tiny_llama().write("dump_beams");
+  const auto model = Model::load(folder, {.threads = 1});
+  ASSERT_TRUE(model.ok()) << model.status().message();
+  const std::string cases = write_text(
+      folder, "cases.json",
+      R"({"cases": [{"name": "a", "input_ids": [[1, 2], [3, 4]], "new_tokens": 9, "beams": 4}]})");
+  const Status status = dump_cases(*model, cases, folder + "/out.safetensors");
+  ASSERT_TRUE(status.ok()) << status.message();
+  const auto written = Safetensors::open(folder + "/out.safetensors");
+  ASSERT_TRUE(written.ok());
+  const TensorView& ids = written->tensors().at("a.ids");
+  ASSERT_EQ(ids.shape, (std::vector<int64_t>{2, 9}));
+  const auto* found = static_cast<const int32_t*>(ids.data);
+  for (const std::vector<int32_t>& prompt : {std::vector<int32_t>{1, 2}, {3, 4}}) {
+    const auto expected = generate(
+        *model, {.prompt_ids = prompt, .max_new_tokens = 9, .beams = 4, .ignore_end = true});
+    EXPECT_EQ(expected->ids, std::vector<int32_t>(found, found + 9));
+    found += 9;
+  }
 }
 
 }  // namespace

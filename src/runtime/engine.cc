@@ -5,13 +5,14 @@
 #include <algorithm>
 #include <chrono>
 #include <list>
+#include <optional>
 #include <utility>
 
 #include "base/guarded.h"
 #include "base/memory.h"
 #include "runtime/cache_pool.h"
 #include "runtime/model_state.h"
-#include "runtime/sampling.h"
+#include "runtime/running.h"
 
 namespace tessera {
 namespace {
@@ -24,26 +25,48 @@ constexpr int32_t kPassRows = 2048;
 // Memory that the cache leaves to everything else.
 constexpr int64_t kReserveBytes = int64_t{256} << 20;
 
+// Bounds what a request can ask for; a pass takes all of its sequences together.
+constexpr int32_t kMostSequences = 1024;
+static_assert(kMostSequences <= kPassRows);
+
 // The last token is not run.
 int64_t positions_of(const Request& request) {
   return static_cast<int64_t>(request.prompt_ids.size()) + request.max_new_tokens - 1;
 }
 
-// One request on its way. `done` tokens of `ids` are in the cache.
-struct Running {
-  int64_t number = 0;
-  Request request;
-  std::vector<int32_t> ids;
-  int32_t done = 0;
-  int32_t generated = 0;
-  std::vector<PageTable> tables;  // [layer]
-  Sampler sampler;
-  std::unique_ptr<StreamDecoder> text;
-  bool cancelled = false;
-  bool finished = false;
+Status check_count(const char* name, int32_t count) {
+  if (count >= 1 && count <= kMostSequences) return {};
+  return invalid_input(fmt::format("{}: expected 1 to {}, found {}", name, kMostSequences, count));
+}
 
-  int32_t waiting() const { return static_cast<int32_t>(ids.size()) - done; }
-};
+// What does not depend on the model.
+Status check_options(const Request& request) {
+  if (request.max_new_tokens < 1) {
+    return invalid_input(
+        fmt::format("max_new_tokens: expected at least 1, found {}", request.max_new_tokens));
+  }
+  TESSERA_RETURN_IF_ERROR(check_sampling(request.sampling));
+  TESSERA_RETURN_IF_ERROR(check_stop_strings(request.stop_strings));
+  TESSERA_RETURN_IF_ERROR(check_count("beams", request.beams));
+  TESSERA_RETURN_IF_ERROR(check_count("sequences", request.sequences));
+  if (request.beams > 1 && request.sampling.temperature > 0) {
+    return unsupported(fmt::format("expected beams or a temperature above 0, found {} beams at {}",
+                                   request.beams, request.sampling.temperature));
+  }
+  if (request.beams > 1 && !request.stop_strings.empty()) {
+    return unsupported(fmt::format("expected beams or stop strings, found {} beams and {} strings",
+                                   request.beams, request.stop_strings.size()));
+  }
+  if (request.beams > 1 && request.sequences > request.beams) {
+    return invalid_input(fmt::format("sequences: expected at most {}, one a beam, found {}",
+                                     request.beams, request.sequences));
+  }
+  if (request.beams == 1 && request.sampling.temperature == 0 && request.sequences > 1) {
+    return invalid_input(fmt::format(
+        "sequences: expected 1, since greedy ones would be equal, found {}", request.sequences));
+  }
+  return {};
+}
 
 }  // namespace
 
@@ -53,16 +76,12 @@ struct Engine::State {
         pool(model->state().architecture.attention_shape(0).pages, cache_bytes) {}
 
   const Architecture& architecture() const { return model->state().architecture; }
-  int64_t pages_bytes(int64_t tokens) const {
-    return architecture().layers * int64_t{pages_for(static_cast<int32_t>(tokens))} *
-           pool.page_bytes();
-  }
-  Status pass(const std::vector<std::pair<Running*, int32_t>>& parts, HeadRows head_rows,
+  int64_t cache_bytes_of(const Request& request) const;
+  Status pass(const std::vector<std::pair<Sequence*, int32_t>>& parts, HeadRows head_rows,
               ForwardOutput& output);
   Status run_prompt_heads();
   Status run_together(std::list<Running>::iterator& next);
-  Result<Event> advance(Running& running, std::span<const float> logits);
-  Status admit(const Request& request, int64_t bytes) const;
+  Status check(const Request& request) const;
   Result<int64_t> start(Request request);
   void drop_cancelled();
   void finish(Running& running);
@@ -102,14 +121,18 @@ Result<int64_t> Engine::submit(Request request) {
   return guarded("submit", [&] { return state_->start(std::move(request)); });
 }
 
-// Checks a request, whose cache will take so many bytes, against the model and the cache.
-Status Engine::State::admit(const Request& request, int64_t bytes) const {
+// What a request may come to use: the prompt's whole pages once, everything behind them for every
+// sequence or beam.
+int64_t Engine::State::cache_bytes_of(const Request& request) const {
+  const int64_t shared = static_cast<int64_t>(request.prompt_ids.size()) / kPageTokens;
+  const int64_t all = pages_for(static_cast<int32_t>(positions_of(request)));
+  const int64_t copies = std::max(request.beams, request.sequences);
+  return architecture().layers * (shared + copies * (all - shared)) * pool.page_bytes();
+}
+
+Status Engine::State::check(const Request& request) const {
   const Architecture& a = architecture();
-  if (request.max_new_tokens < 1) {
-    return invalid_input(
-        fmt::format("max_new_tokens: expected at least 1, found {}", request.max_new_tokens));
-  }
-  TESSERA_RETURN_IF_ERROR(check_sampling(request.sampling));
+  TESSERA_RETURN_IF_ERROR(check_options(request));
   TESSERA_RETURN_IF_ERROR(check_sequence(a, {request.prompt_ids, {}}, "prompt"));
   if (positions_of(request) > a.max_positions) {
     return invalid_input(fmt::format(
@@ -117,40 +140,33 @@ Status Engine::State::admit(const Request& request, int64_t bytes) const {
         "positions: more than the model's context of {}",
         request.prompt_ids.size(), request.max_new_tokens, positions_of(request), a.max_positions));
   }
-  if (promised_bytes + bytes > pool.limit_bytes()) {
-    return out_of_memory(fmt::format("{} tokens need {} bytes of cache, but only {} of {} are free",
-                                     positions_of(request), bytes,
-                                     pool.limit_bytes() - promised_bytes, pool.limit_bytes()));
+  if (!request.stop_strings.empty() && model->state().tokenizer == nullptr) {
+    return not_found(fmt::format("{} has no tokenizer.json: stop strings need text",
+                                 model->state().info.directory));
   }
   return {};
 }
 
 Result<int64_t> Engine::State::start(Request request) {
-  const int64_t bytes = pages_bytes(positions_of(request));
-  TESSERA_RETURN_IF_ERROR(admit(request, bytes));
+  TESSERA_RETURN_IF_ERROR(check(request));
+  const int64_t bytes = cache_bytes_of(request);
+  if (promised_bytes + bytes > pool.limit_bytes()) {
+    return out_of_memory(fmt::format("{} tokens need {} bytes of cache, but only {} of {} are free",
+                                     positions_of(request), bytes,
+                                     pool.limit_bytes() - promised_bytes, pool.limit_bytes()));
+  }
   if (!request.ignore_end) {
     const std::vector<int32_t>& ends = architecture().end_ids;
     request.stop_ids.insert(request.stop_ids.end(), ends.begin(), ends.end());
   }
-  std::list<Running> one;
-  const Sampling sampling = request.sampling;
-  std::vector<int32_t> ids = request.prompt_ids;
-  one.push_back({.number = next_number,
-                 .request = std::move(request),
-                 .ids = std::move(ids),
-                 .tables = std::vector<PageTable>(static_cast<size_t>(architecture().layers)),
-                 .sampler = Sampler(sampling)});
-  if (const auto& tokenizer = model->state().tokenizer; tokenizer != nullptr) {
-    one.front().text = std::make_unique<StreamDecoder>(tokenizer, DecodeSpecial::kSkip);
-    one.front().text->prime(one.front().ids);
-  }
-  running.splice(running.end(), one);
+  running.emplace_back(next_number, std::move(request), architecture().layers,
+                       model->state().tokenizer);
   promised_bytes += bytes;
   return next_number++;
 }
 
 // Runs the next `count` tokens of each part through the model.
-Status Engine::State::pass(const std::vector<std::pair<Running*, int32_t>>& parts,
+Status Engine::State::pass(const std::vector<std::pair<Sequence*, int32_t>>& parts,
                            HeadRows head_rows, ForwardOutput& output) {
   TokenLayout layout;
   std::vector<int32_t> ids;
@@ -175,72 +191,51 @@ Status Engine::State::pass(const std::vector<std::pair<Running*, int32_t>>& part
 // Long prompts run piece by piece until the rest fits the common pass.
 Status Engine::State::run_prompt_heads() {
   for (Running& each : running) {
-    while (!each.cancelled && each.waiting() > kPromptRows) {
-      ForwardOutput ignored;
-      TESSERA_RETURN_IF_ERROR(pass({{&each, kPromptRows}}, HeadRows::kNone, ignored));
+    for (Sequence& sequence : each.sequences()) {
+      while (sequence.waiting() > kPromptRows) {
+        ForwardOutput ignored;
+        TESSERA_RETURN_IF_ERROR(pass({{&sequence, kPromptRows}}, HeadRows::kNone, ignored));
+      }
     }
   }
   return {};
 }
 
-Result<Event> Engine::State::advance(Running& each, std::span<const float> logits) {
-  Event event{.request = each.number};
-  TESSERA_ASSIGN_OR_RETURN(event.token, each.sampler.next(logits));
-  each.ids.push_back(event.token);
-  ++each.generated;
-  const auto& stops = each.request.stop_ids;
-  if (std::find(stops.begin(), stops.end(), event.token) != stops.end()) {
-    event.finished = FinishReason::kEndToken;
-  } else if (each.generated >= each.request.max_new_tokens) {
-    event.finished = FinishReason::kLength;
-  }
-  if (each.text != nullptr) {
-    // An id beyond the tokenizer's vocabulary has no text.
-    if (auto text = each.text->next(event.token); text.ok()) event.text = std::move(text).value();
-    if (event.finished != FinishReason::kNone) {
-      if (auto rest = each.text->finish(); rest.ok()) event.text += rest.value();
-    }
-  }
-  return event;
-}
-
-// Runs the waiting tokens of the requests from `next` on, as many as one pass takes, and draws a
-// token for each. A request that gives none ends; the others go on.
+// Runs the waiting tokens of the requests from `next` on, as many as one pass takes, and lets each
+// go on with its logits. A request that cannot ends; the others go on.
 Status Engine::State::run_together(std::list<Running>::iterator& next) {
-  std::vector<std::pair<Running*, int32_t>> parts;
+  std::vector<std::pair<Sequence*, int32_t>> parts;
+  const auto first = next;
   int32_t rows = 0;
   for (; next != running.end(); ++next) {
-    if (!parts.empty() && rows + next->waiting() > kPassRows) break;
+    if (next != first && rows + next->waiting() > kPassRows) break;
     rows += next->waiting();
-    parts.push_back({&*next, next->waiting()});
+    for (Sequence& each : next->sequences()) parts.push_back({&each, each.waiting()});
   }
   pending.reserve(pending.size() + parts.size());
   ForwardOutput output;
   TESSERA_RETURN_IF_ERROR(pass(parts, HeadRows::kLastOfEach, output));
-  const size_t width = static_cast<size_t>(output.width);
+  std::span<const float> logits = output.logits;
   Status status;
-  for (size_t i = 0; i < parts.size(); ++i) {
-    Running& each = *parts[i].first;
-    auto event = advance(each, {output.logits.data() + i * width, width});
-    each.finished = !event.ok() || event->finished != FinishReason::kNone;
-    if (event.ok()) {
-      pending.push_back(std::move(event).value());
-    } else {
-      status = event.status();
-    }
+  for (auto each = first; each != next; ++each) {
+    const size_t size = each->sequences().size() * static_cast<size_t>(output.width);
+    const Status advanced = each->advance(logits.first(size), pool, pending);
+    logits = logits.subspan(size);
+    each->failed = !advanced.ok();
+    if (each->failed) status = advanced;
   }
   return status;
 }
 
 void Engine::State::finish(Running& each) {
-  for (PageTable& table : each.tables) pool.release(table);
-  promised_bytes -= pages_bytes(positions_of(each.request));
+  each.release(pool);
+  promised_bytes -= cache_bytes_of(each.request());
 }
 
 void Engine::State::drop_cancelled() {
   std::erase_if(running, [&](Running& each) {
     if (!each.cancelled) return false;
-    pending.push_back({.request = each.number, .finished = FinishReason::kCancelled});
+    each.add_cancelled(pending);
     finish(each);
     return true;
   });
@@ -256,8 +251,9 @@ Result<std::vector<Event>> Engine::step() {
       status = state.run_together(next);
     }
     std::erase_if(state.running, [&](Running& each) {
-      if (each.finished) state.finish(each);
-      return each.finished;
+      const bool is_over = each.failed || each.sequences().empty();
+      if (is_over) state.finish(each);
+      return is_over;
     });
     if (!status.ok()) return status;
     return std::exchange(state.pending, {});
@@ -265,34 +261,52 @@ Result<std::vector<Event>> Engine::step() {
 }
 
 void Engine::cancel(int64_t request) {
-  for (Running& each : state_->running) each.cancelled = each.cancelled || each.number == request;
+  for (Running& each : state_->running) each.cancelled = each.cancelled || each.number() == request;
 }
 
-Result<Generation> generate(std::shared_ptr<Model> model, Request request,
-                            const std::function<bool(const Event&)>& on_token) {
+Result<std::vector<Generation>> generate_sequences(
+    std::shared_ptr<Model> model, Request request,
+    const std::function<bool(const Event&)>& on_token) {
   using Clock = std::chrono::steady_clock;
-  const auto seconds_since = [](Clock::time_point start) {
-    return std::chrono::duration<double>(Clock::now() - start).count();
-  };
-  return guarded("generate", [&]() -> Result<Generation> {
+  return guarded("generate", [&]() -> Result<std::vector<Generation>> {
     TESSERA_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine,
                              Engine::create(std::move(model), {}));
     const Clock::time_point start = Clock::now();
     TESSERA_ASSIGN_OR_RETURN(const int64_t number, engine->submit(std::move(request)));
-    Generation generation;
+    std::vector<Generation> generations;
+    std::optional<double> prompt_seconds;
     while (!engine->idle()) {
       TESSERA_ASSIGN_OR_RETURN(const std::vector<Event> events, engine->step());
-      if (generation.ids.empty()) generation.prompt_seconds = seconds_since(start);
+      const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+      if (!prompt_seconds) prompt_seconds = seconds;
       for (const Event& event : events) {
+        const size_t index = static_cast<size_t>(event.sequence);
+        if (index >= generations.size()) generations.resize(index + 1);
+        Generation& generation = generations[index];
         generation.finished = event.finished;
+        generation.prompt_seconds = *prompt_seconds;
+        generation.total_seconds = seconds;
         if (event.finished == FinishReason::kCancelled) continue;
         generation.ids.push_back(event.token);
         generation.text += event.text;
+        if (event.log_probability) generation.log_probabilities.push_back(*event.log_probability);
         if (on_token && !on_token(event)) engine->cancel(number);
       }
     }
-    generation.total_seconds = seconds_since(start);
-    return generation;
+    return generations;
+  });
+}
+
+Result<Generation> generate(std::shared_ptr<Model> model, Request request,
+                            const std::function<bool(const Event&)>& on_token) {
+  return guarded("generate", [&]() -> Result<Generation> {
+    if (request.sequences != 1) {
+      return invalid_input(fmt::format(
+          "sequences: expected 1 (generate_sequences gives several), found {}", request.sequences));
+    }
+    TESSERA_ASSIGN_OR_RETURN(std::vector<Generation> generations,
+                             generate_sequences(std::move(model), std::move(request), on_token));
+    return std::move(generations.front());
   });
 }
 

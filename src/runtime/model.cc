@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <utility>
 
 #include "base/guarded.h"
 #include "base/isa.h"
@@ -101,6 +102,30 @@ ModelInfo make_info(const Checkpoint& checkpoint, const Model::State& state, int
   return info;
 }
 
+Result<GenerationDefaults> read_generation_defaults(const Config& config) {
+  GenerationDefaults defaults;
+  if (config.has("do_sample")) {
+    TESSERA_ASSIGN_OR_RETURN(const Config::Truth sample,
+                             config.truth_or("do_sample", Config::Truth::kNo));
+    defaults.do_sample = sample == Config::Truth::kYes;
+  }
+  for (const auto& [key, target] :
+       {std::pair{"temperature", &defaults.temperature}, std::pair{"top_p", &defaults.top_p},
+        std::pair{"min_p", &defaults.min_p},
+        std::pair{"repetition_penalty", &defaults.repetition_penalty}}) {
+    if (!config.has(key)) continue;
+    TESSERA_ASSIGN_OR_RETURN(const double number, config.number_or(key, 0));
+    *target = static_cast<float>(number);
+  }
+  for (const auto& [key, target] : {std::pair{"top_k", &defaults.top_k},
+                                    std::pair{"max_new_tokens", &defaults.max_new_tokens}}) {
+    if (!config.has(key)) continue;
+    TESSERA_ASSIGN_OR_RETURN(const int64_t integer, config.integer(key, INT32_MIN, INT32_MAX));
+    *target = static_cast<int32_t>(integer);
+  }
+  return defaults;
+}
+
 Result<std::unique_ptr<Model::State>> load_state(const std::string& directory,
                                                  const LoadOptions& options) {
   TESSERA_ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::open(directory));
@@ -126,6 +151,8 @@ Result<std::unique_ptr<Model::State>> load_state(const std::string& directory,
   state->executor =
       std::make_unique<Executor>(state->architecture, state->weights, state->plan, *state->team);
   state->info = make_info(checkpoint, *state, loaded.parameters);
+  TESSERA_ASSIGN_OR_RETURN(state->info.generation,
+                           read_generation_defaults(checkpoint.generation_config()));
   return state;
 }
 

@@ -294,5 +294,35 @@ TEST(Tokenize, WithoutTokenizerSaysSo) {
   EXPECT_EQ((*model)->tokenize("text").status().code(), StatusCode::kNotFound);
 }
 
+TEST(Model, TellsWhatGenerationConfigRecommends) {
+  const std::string folder = tiny_llama().write("generation_config");
+  const auto load = [&](const std::string& text) {
+    std::ofstream(folder + "/generation_config.json") << text;
+    return Model::load(folder, {.threads = 1});
+  };
+  const auto full = load(R"({"do_sample": true, "temperature": 0.6, "top_k": 20, "top_p": 0.95,
+      "min_p": 0.05, "repetition_penalty": 1.1, "max_new_tokens": 64, "eos_token_id": [1, 2]})");
+  ASSERT_TRUE(full.ok()) << full.status().message();
+  const GenerationDefaults& found = (*full)->info().generation;
+  EXPECT_EQ(found.do_sample, true);
+  EXPECT_EQ(found.temperature, 0.6f);
+  EXPECT_EQ(found.top_k, 20);
+  EXPECT_EQ(found.top_p, 0.95f);
+  EXPECT_EQ(found.min_p, 0.05f);
+  EXPECT_EQ(found.repetition_penalty, 1.1f);
+  EXPECT_EQ(found.max_new_tokens, 64);
+  const auto empty = load(R"({"temperature": null})");
+  ASSERT_TRUE(empty.ok()) << empty.status().message();
+  EXPECT_FALSE((*empty)->info().generation.temperature.has_value());
+  EXPECT_FALSE((*empty)->info().generation.do_sample.has_value());
+  for (const char* bad : {R"({"temperature": "hot"})", R"({"do_sample": 1})",
+                          R"({"top_k": 9007199254740993})", R"({"max_new_tokens": 1.5})"}) {
+    const auto refused = load(bad);
+    ASSERT_FALSE(refused.ok()) << bad;
+    EXPECT_NE(refused.status().message().find("generation_config.json: "), std::string::npos)
+        << refused.status().message();
+  }
+}
+
 }  // namespace
 }  // namespace tessera

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 namespace tessera {
@@ -20,28 +21,64 @@ Status check_sampling(const Sampling& sampling) {
     return invalid_input(
         fmt::format("top_p: expected a number in (0, 1], found {}", sampling.top_p));
   }
+  if (!(sampling.min_p >= 0 && sampling.min_p <= 1)) {
+    return invalid_input(
+        fmt::format("min_p: expected a number in [0, 1], found {}", sampling.min_p));
+  }
+  if (!(sampling.repetition_penalty > 0 && std::isfinite(sampling.repetition_penalty))) {
+    return invalid_input(fmt::format("repetition_penalty: expected a number > 0, found {}",
+                                     sampling.repetition_penalty));
+  }
   return {};
 }
 
-Sampler::Sampler(const Sampling& sampling) : sampling_(sampling), generator_(sampling.seed) {}
-
-Result<int32_t> Sampler::next(std::span<const float> logits) {
-  size_t largest = 0;
+Status check_logits(std::span<const float> logits) {
+  bool any = false;
   for (size_t i = 0; i < logits.size(); ++i) {
     if (std::isnan(logits[i]) || logits[i] == INFINITY) {
       return invalid_input(
           fmt::format("the model gave no finite scores: expected a number for token {}, found {}",
                       i, logits[i]));
     }
-    if (logits[i] > logits[largest]) largest = i;
+    any = any || logits[i] > -INFINITY;
   }
-  if (logits.empty() || logits[largest] == -INFINITY) {
-    return invalid_input(
-        "the model gave no finite scores: expected at least one above -infinity, found none");
+  if (any) return {};
+  return invalid_input(
+      "the model gave no finite scores: expected at least one above -infinity, found none");
+}
+
+double log_sum_exp(std::span<const float> logits) {
+  const double largest = *std::max_element(logits.begin(), logits.end());
+  double sum = 0;
+  for (float logit : logits) sum += std::exp(static_cast<double>(logit) - largest);
+  return largest + std::log(sum);
+}
+
+void penalise(std::span<const float> scores, std::span<const int32_t> seen, float penalty,
+              std::span<float> target) {
+  constexpr float kLargest = std::numeric_limits<float>::max();
+  for (int32_t id : seen) {
+    const float score = scores[static_cast<size_t>(id)];
+    if (score == -INFINITY) continue;
+    // From the score itself, so that a second occurrence changes nothing.
+    target[static_cast<size_t>(id)] =
+        std::clamp(score > 0 ? score / penalty : score * penalty, -kLargest, kLargest);
   }
-  if (sampling_.temperature == 0) return static_cast<int32_t>(largest);
+}
+
+Sampler::Sampler(const Sampling& sampling) : sampling_(sampling), generator_(sampling.seed) {}
+
+Result<int32_t> Sampler::next(std::span<const float> logits, std::span<const int32_t> seen) {
+  TESSERA_RETURN_IF_ERROR(check_logits(logits));
+  if (sampling_.repetition_penalty != 1) {
+    penalised_.assign(logits.begin(), logits.end());
+    penalise(logits, seen, sampling_.repetition_penalty, penalised_);
+    logits = penalised_;
+  }
+  const auto largest = std::max_element(logits.begin(), logits.end());
+  if (sampling_.temperature == 0) return static_cast<int32_t>(largest - logits.begin());
   filter_top_k(logits);
-  const double total = weigh(logits, logits[largest]);
+  const double total = weigh(logits, *largest);
   const double uniform = static_cast<double>(generator_() >> 11) * 0x1.0p-53;
   double left = uniform * total;
   for (size_t i = 0; i < weights_.size(); ++i) {
@@ -51,8 +88,8 @@ Result<int32_t> Sampler::next(std::span<const float> logits) {
   return candidates_[weights_.size() - 1];
 }
 
-// Leaves the top_k most probable tokens in candidates_, in order of probability where top_p needs
-// it.
+// Leaves the top_k most probable tokens in candidates_, in order of probability where a later
+// filter needs it.
 void Sampler::filter_top_k(std::span<const float> logits) {
   candidates_.resize(logits.size());
   std::iota(candidates_.begin(), candidates_.end(), 0);
@@ -65,11 +102,11 @@ void Sampler::filter_top_k(std::span<const float> logits) {
                      before);
     candidates_.resize(static_cast<size_t>(sampling_.top_k));
   }
-  if (sampling_.top_p < 1) std::sort(candidates_.begin(), candidates_.end(), before);
+  if (needs_order()) std::sort(candidates_.begin(), candidates_.end(), before);
 }
 
-// Fills weights_ with the unnormalised probabilities of the candidates, the fewest that reach
-// top_p; gives their sum.
+// Fills weights_ with the probabilities of the candidates relative to the largest, the fewest that
+// reach top_p and of those the ones from min_p on; gives their sum.
 double Sampler::weigh(std::span<const float> logits, float largest) {
   weights_.resize(candidates_.size());
   double total = 0;
@@ -79,11 +116,13 @@ double Sampler::weigh(std::span<const float> logits, float largest) {
     weights_[i] = std::exp(distance / sampling_.temperature);
     total += weights_[i];
   }
-  if (sampling_.top_p == 1) return total;
-  const double wanted = sampling_.top_p * total;
+  if (!needs_order()) return total;
+  const double wanted = sampling_.top_p < 1 ? sampling_.top_p * total : INFINITY;
   double kept = 0;
   size_t count = 0;
-  while (count < weights_.size() && kept < wanted) kept += weights_[count++];
+  while (count < weights_.size() && kept < wanted && weights_[count] >= sampling_.min_p) {
+    kept += weights_[count++];
+  }
   weights_.resize(count);
   return kept;
 }

@@ -12,20 +12,32 @@ namespace tessera {
 
 Status check_sampling(const Sampling& sampling);
 
+// NaN, +infinity and nothing but -infinity are errors.
+Status check_logits(std::span<const float> logits);
+// ln(sum(exp(logits))) in double precision; logits as check_logits wants them.
+double log_sum_exp(std::span<const float> logits);
+// Applies a repetition penalty to the scores of the tokens seen; a token that occurs twice is
+// penalised once. Finite scores stay finite. scores and target: [vocabulary], target a copy of
+// scores.
+void penalise(std::span<const float> scores, std::span<const int32_t> seen, float penalty,
+              std::span<float> target);
+
 // Draws tokens of one request; the same seed and logits give the same tokens.
 class Sampler {
  public:
   explicit Sampler(const Sampling& sampling);
-  // The greedy choice is the first of the largest logits. logits: [vocabulary]; NaN, +infinity and
-  // nothing but -infinity are errors.
-  Result<int32_t> next(std::span<const float> logits);
+  // The greedy choice is the first of the largest logits. logits: [vocabulary]; errors as
+  // check_logits. seen: the ids of prompt and output, for the repetition penalty.
+  Result<int32_t> next(std::span<const float> logits, std::span<const int32_t> seen = {});
 
  private:
   void filter_top_k(std::span<const float> logits);
   double weigh(std::span<const float> logits, float largest);
+  bool needs_order() const { return sampling_.top_p < 1 || sampling_.min_p > 0; }
 
   Sampling sampling_;
   std::mt19937_64 generator_;
+  std::vector<float> penalised_;
   std::vector<int32_t> candidates_;
   std::vector<double> weights_;
 };

@@ -48,6 +48,50 @@ TEST(Sampler, TopKAndTopPCutTheTail) {
   EXPECT_TRUE(tiny_p.contains(1));
 }
 
+TEST(Sampler, MinPIsRelativeToTheLargestAfterTheTemperature) {
+  const std::vector<float> logits = {std::log(0.1f), std::log(0.5f), std::log(0.15f),
+                                     std::log(0.25f)};
+  // Relative to the largest: 0.2, 1, 0.3, 0.5.
+  const auto kept = [&](Sampling sampling) {
+    sampling.seed = 5;
+    std::vector<int32_t> tokens;
+    for (const auto& [token, share] : frequencies(sampling, logits, 2000)) tokens.push_back(token);
+    return tokens;
+  };
+  EXPECT_EQ(kept({.temperature = 1, .min_p = 0.25f}), (std::vector<int32_t>{1, 2, 3}));
+  EXPECT_EQ(kept({.temperature = 1, .min_p = 0.4f}), (std::vector<int32_t>{1, 3}));
+  EXPECT_EQ(kept({.temperature = 1, .min_p = 1}), (std::vector<int32_t>{1}));
+  // Temperature 2 takes square roots: 0.45, 1, 0.55, 0.71.
+  EXPECT_EQ(kept({.temperature = 2, .min_p = 0.4f}), (std::vector<int32_t>{0, 1, 2, 3}));
+  EXPECT_EQ(kept({.temperature = 1, .top_k = 2, .min_p = 0.25f}), (std::vector<int32_t>{1, 3}));
+  EXPECT_EQ(kept({.temperature = 1, .top_p = 0.7f, .min_p = 0.25f}), (std::vector<int32_t>{1, 3}));
+}
+
+TEST(Sampler, PenalisesWhatWasSeen) {
+  const std::vector<float> logits = {4, 3, -1, -2, -INFINITY, 3e38f};
+  const std::vector<int32_t> seen = {0, 2, 0, 4};
+  std::vector<float> found = logits;
+  penalise(logits, seen, 2, found);
+  EXPECT_EQ(found, (std::vector<float>{2, 3, -2, -2, -INFINITY, 3e38f}));
+  penalise(logits, std::vector<int32_t>{5}, 1e-3f, found);
+  EXPECT_TRUE(std::isfinite(found[5]));
+
+  Sampler greedy({.repetition_penalty = 2});
+  const std::vector<float> close = {4, 3, -1};
+  EXPECT_EQ(greedy.next(close).value(), 0);
+  EXPECT_EQ(greedy.next(close, std::vector<int32_t>{0}).value(), 1);
+  EXPECT_EQ(greedy.next(close, std::vector<int32_t>{0, 1}).value(), 0);
+  // Before the temperature: 4 / 2 and 3 at temperature 0.01 leave no doubt.
+  const auto drawn =
+      Sampler({.temperature = 0.01f, .repetition_penalty = 2}).next(close, std::vector<int32_t>{0});
+  EXPECT_EQ(drawn.value(), 1);
+}
+
+TEST(Sampler, LogSumExpOfLargeScores) {
+  EXPECT_DOUBLE_EQ(log_sum_exp(std::vector<float>{0, 0}), std::log(2.0));
+  EXPECT_DOUBLE_EQ(log_sum_exp(std::vector<float>{3000, 3000, -INFINITY}), 3000 + std::log(2.0));
+}
+
 TEST(Sampler, RefusesScoresThatAreNoNumbers) {
   for (const Sampling& sampling : {Sampling{}, Sampling{.temperature = 0.8f, .top_p = 0.95f}}) {
     Sampler sampler(sampling);
@@ -63,6 +107,14 @@ TEST(Sampler, RefusesBadSettings) {
   EXPECT_FALSE(check_sampling({.temperature = NAN}).ok());
   EXPECT_FALSE(check_sampling({.temperature = 1, .top_k = -1}).ok());
   EXPECT_FALSE(check_sampling({.temperature = 1, .top_p = 1.5f}).ok());
+  const auto message = [](const Sampling& sampling) { return check_sampling(sampling).message(); };
+  EXPECT_EQ(message({.min_p = 1.5f}), "min_p: expected a number in [0, 1], found 1.5");
+  EXPECT_EQ(message({.min_p = -0.5f}), "min_p: expected a number in [0, 1], found -0.5");
+  EXPECT_EQ(message({.repetition_penalty = 0}),
+            "repetition_penalty: expected a number > 0, found 0");
+  EXPECT_FALSE(check_sampling({.min_p = NAN}).ok());
+  EXPECT_FALSE(check_sampling({.repetition_penalty = INFINITY}).ok());
+  EXPECT_TRUE(check_sampling({.min_p = 1, .repetition_penalty = 0.5f}).ok());
   EXPECT_TRUE(check_sampling({}).ok());
 }
 

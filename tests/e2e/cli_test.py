@@ -10,6 +10,7 @@ Exit code 77 when every test was skipped.
 import csv
 import itertools
 import json
+import math
 import os
 import pathlib
 import pty
@@ -101,7 +102,8 @@ class Usage(CliTest):
     def test_integers(self):
         bad = ["-1", "2147483648", "9007199254740993", "99999999999999999999", "ten", "1.5", "1e3", "0x10",
                " 5", "5 ", "", "+5", "--json"]
-        options = [("run", "--max-tokens"), ("run", "--top-k"), ("run", "--threads"), ("bench", "--batch"),
+        options = [("run", "--max-tokens"), ("run", "--top-k"), ("run", "--threads"), ("run", "--beams"),
+                   ("run", "--num-sequences"), ("bench", "--batch"),
                    ("bench", "--length"), ("bench", "--prompt-tokens"), ("bench", "--new-tokens"),
                    ("bench", "--repeat"), ("embed", "--threads")]
         for verb, option in options:
@@ -122,10 +124,11 @@ class Usage(CliTest):
                     self.assert_usage(verb, "model", "--ids", value, says=["--ids", "token ids"])
 
     def test_numbers(self):
-        for option in ("--temperature", "--top-p"):
+        for option in ("--temperature", "--top-p", "--min-p", "--repetition-penalty"):
             for value in ("-1", "nan", "inf", "101", "x", "", "0,5", "1e999"):
                 self.assert_usage("run", "model", option, value, says=[option, f'found "{value}"'])
         self.assert_usage("run", "model", "--top-p", "0", says=["--top-p"])
+        self.assert_usage("run", "model", "--repetition-penalty", "0", says=["--repetition-penalty"])
         self.assert_usage("run", "model", "--dtype", "f8", says=["--dtype", "f8"])
         self.assert_usage("run", "model", "--plan", "", says=["--plan"])
 
@@ -134,6 +137,13 @@ class Usage(CliTest):
         for first, second in itertools.permutations(prompts, 2):
             self.assert_usage("run", "model", *first, *second, says=[first[0], second[0]])
         self.assert_usage("run", "model", "--greedy", "--temperature", "1", says=["--greedy"])
+        self.assert_usage("run", "model", "--beams", "2", "--temperature", "1", says=["--beams", "--temperature"])
+        self.assert_usage("run", "model", "--beams", "2", "--stop", "x", says=["--beams", "--stop"])
+        self.assert_usage("run", "model", "--beams", "2", "--num-sequences", "3", says=["--num-sequences", "3"])
+        self.assert_usage("run", "model", "--greedy", "--num-sequences", "2", says=["--num-sequences", "--greedy"])
+        self.assert_usage("run", "model", "--logprobs", says=["--logprobs", "--json"])
+        self.assert_usage("run", "model", "--stop", "", says=["--stop"])
+        self.assert_usage("run", "model", "--stop", says=["--stop"])
         self.assert_usage("run", "model", "--ids", "1", "--ids", "2", says=["--ids"])
         self.assert_usage("embed", "model", "text", "--file", "x")
         self.assert_usage("embed", "model", "text", "--ids", "1")
@@ -275,9 +285,112 @@ class Run(CliTest):
         self.assert_fails("run", self.model, "--ids-file", "-", stdin=b"\n", says=["none"])
         self.assert_fails("run", self.model, "--ids-file", "-", stdin=b"1\n2\n300\n", says=["prompt 3", "300"])
 
+    def test_choice_of_tokens(self):
+        def ids(*options):
+            return self.json("run", self.model, "--ids", "1,2,3", "--max-tokens", 24, *options)["ids"]
+
+        greedy = ids("--greedy")
+        self.assertEqual(greedy, ids("--min-p", 1, "--seed", 3))
+        self.assertNotEqual(greedy, ids("--min-p", 0, "--temperature", 3, "--seed", 3))
+        unrepeated = ids("--greedy", "--repetition-penalty", 100)
+        self.assertEqual(len(set(unrepeated) | {1, 2, 3}), 27)
+        self.assertEqual(greedy, ids("--beams", 1, "--greedy"))
+
+    def test_stop(self):
+        options = ("--prompt", "A fox", "--max-tokens", 60, "--seed", 1)
+        whole = self.json("run", self.model, *options)
+        stop = whole["text"][10:13]
+        expected = whole["text"][: whole["text"].index(stop)]
+        stopped = self.json("run", self.model, *options, "--stop", "none such", "--stop", stop)
+        self.assertEqual(stopped["text"], expected)
+        self.assertEqual(stopped["finish_reason"], "stop_string")
+        self.assertEqual(stopped["ids"], whole["ids"][: len(stopped["ids"])])
+        out, _ = self.call("run", self.model, *options, "--stop", stop)
+        self.assertEqual(out, expected if expected.endswith("\n") else expected + "\n")
+        self.assert_fails("run", self.silent, "--ids", "1", "--stop", "x", says=["tokenizer"])
+
+    def test_log_probabilities(self):
+        def run(*options):
+            return self.json("run", self.model, "--ids", "1,2,3", "--max-tokens", 12, *options)
+
+        self.assertNotIn("log_probabilities", run("--greedy"))
+        greedy = run("--greedy", "--logprobs")["log_probabilities"]
+        self.assertEqual(len(greedy), 12)
+        # The likeliest of 256 tokens has at least an equal share.
+        self.assertTrue(all(math.log(1 / 256) <= each <= 0 for each in greedy), greedy)
+
+    def test_beams(self):
+        options = ("--ids", "1,2,3", "--max-tokens", 12, "--beams", 4)
+        best = self.json("run", self.model, *options)
+        self.assertEqual(best["finish_reason"], "length")
+        four = self.json("run", self.model, *options, "--num-sequences", 4, "--logprobs")["sequences"]
+        self.assertEqual(four[0]["ids"], best["ids"])
+        self.assertEqual(len({tuple(each["ids"]) for each in four}), 4)
+        sums = [sum(each["log_probabilities"]) for each in four]
+        self.assertEqual(sums, sorted(sums, reverse=True))
+        self.assertEqual(self.json("run", self.model, *options, "--threads", 1)["ids"], best["ids"])
+        out, err = self.call("run", self.silent, *options)
+        self.assertEqual(out, join(best["ids"]) + "\n")
+        self.assertRegex(err, r"\A\[12 tokens, [^\n]+B\]\n\Z")
+
+    def test_several_sequences(self):
+        options = ("--prompt", "A fox", "--max-tokens", 20)
+        several = self.json("run", self.model, *options, "--num-sequences", 3, "--seed", 7)
+        self.assertEqual(several["seed"], 7)
+        for i, sequence in enumerate(several["sequences"]):
+            alone = self.json("run", self.model, *options, "--seed", 7 + i)
+            for key in ("ids", "text", "finish_reason"):
+                self.assertEqual(sequence[key], alone[key])
+        out, err = self.call("run", self.model, *options, "--num-sequences", 3, "--seed", 7, "--echo")
+        expected = ""
+        for i, sequence in enumerate(several["sequences"], 1):
+            text = "A fox" + sequence["text"]
+            expected += f"--- {i} of 3 ---\n" + (text if text.endswith("\n") else text + "\n")
+        self.assertEqual(out, expected)
+        self.assertIn("[60 tokens", err)
+        options = ("--ids-file", "-", "--num-sequences", 2, "--max-tokens", 3)
+        out, _ = self.call("run", self.model, *options, stdin=b"1,2\n3\n")
+        self.assertEqual(len(out.splitlines()), 4)
+        first, second = self.json_lines("run", self.model, *options, stdin=b"1,2\n3\n")
+        self.assertEqual([first["prompt_ids"], second["prompt_ids"]], [[1, 2], [3]])
+        self.assertEqual([len(each["ids"]) for each in first["sequences"]], [3, 3])
+
+    def test_recommendations_of_the_model(self):
+        model = checkpoints.make_decoder(self.folder / "recommends")
+
+        def recommend(**values):
+            checkpoints.write_json(model, "generation_config.json", values)
+
+        def ids(*options, of=model):
+            return self.json("run", of, "--ids", "1,2,3", "--seed", 5, *options)["ids"]
+
+        plain = self.model
+        recommend(do_sample=False, max_new_tokens=9)
+        self.assertEqual(ids(), ids("--greedy", "--max-tokens", 9, of=plain))
+        self.assertEqual(ids("--temperature", 0.8), ids("--max-tokens", 9, of=plain))
+        self.assertEqual(len(ids("--max-tokens", 4)), 4)
+        recommend(do_sample=True, max_new_tokens=30, temperature=1.7, top_k=9, top_p=0.9, min_p=0.01,
+                  repetition_penalty=1.3)
+        said = ("--temperature", 1.7, "--top-k", 9, "--top-p", 0.9, "--min-p", 0.01, "--repetition-penalty", 1.3)
+        self.assertEqual(ids(), ids(*said, "--max-tokens", 30, of=plain))
+        ours = ("--temperature", 0.8, "--top-k", 0, "--top-p", 0.95, "--min-p", 0, "--repetition-penalty", 1)
+        self.assertEqual(ids(*ours), ids("--max-tokens", 30, of=plain))
+        recommend(temperature="hot")
+        self.assert_fails("run", model, "--ids", 1, says=["generation_config.json", "temperature", "hot"])
+        recommend(temperature=-1)
+        self.assert_fails("run", model, "--ids", 1, says=["temperature", "-1"])
+
+    def test_interrupted_beams(self):
+        process = self.start("run", self.silent, "--ids", "1,2", "--max-tokens", 100000, "--beams", 2, "--json")
+        wait_until_caught(process.pid, signal.SIGINT)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=SECONDS)
+        self.assertEqual(process.returncode, 130, err)
+        self.assertEqual(json.loads(out)["finish_reason"], "cancelled")
+
     def test_full_disk(self):
         with open("/dev/full", "wb") as full:
-            for more in ([], ["--json"]):
+            for more in ([], ["--json"], ["--num-sequences", 2]):
                 self.assert_fails("run", self.model, "--ids", "1,2", *more, stdout=full, says=["No space left"])
             self.assert_fails("run", self.model, "--ids-file", "-", stdin=b"1\n", stdout=full, says=["No space left"])
 

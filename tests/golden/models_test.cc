@@ -6,6 +6,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "base/isa.h"
@@ -179,6 +180,33 @@ TEST_P(GoldenModel, AgreesOnTwoThreadsAndRepeats) {
     EXPECT_EQ(first->logits, again->logits);
     EXPECT_EQ(first->hidden_states, again->hidden_states);
   }
+}
+
+// The goldens were made without end tokens.
+TEST_P(GoldenModel, AgreesWithFourBeams) {
+  const Golden golden = read_golden(GetParam());
+  std::vector<json> cases;
+  for (const json& one : golden.cases) {
+    if (one.contains("beam4_new12")) cases.push_back(one);
+  }
+  if (cases.empty()) GTEST_SKIP() << "the reference has no beams";
+  const auto model = Model::load(golden.directory, {.threads = 1});
+  ASSERT_TRUE(model.ok()) << model.status().message();
+  const auto engine = Engine::create(*model, {});
+  ASSERT_TRUE(engine.ok()) << engine.status().message();
+  std::map<int64_t, std::vector<int32_t>> expected, found;
+  for (const json& one : cases) {
+    const auto number = (*engine)->submit(
+        {.prompt_ids = one["input_ids"][0], .max_new_tokens = 12, .beams = 4, .ignore_end = true});
+    ASSERT_TRUE(number.ok()) << number.status().message();
+    expected[*number] = one["beam4_new12"].get<std::vector<int32_t>>();
+  }
+  while (!(*engine)->idle()) {
+    const auto events = (*engine)->step();
+    ASSERT_TRUE(events.ok()) << events.status().message();
+    for (const Event& event : *events) found[event.request].push_back(event.token);
+  }
+  EXPECT_EQ(found, expected);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, GoldenModel, ::testing::ValuesIn(golden_models()),
