@@ -108,6 +108,8 @@ INSTANTIATE_TEST_SUITE_P(
                     GoldenCase{"llama3-style", "golden/tokenizers/llama3-style"},
                     GoldenCase{"qwen2-style", "golden/tokenizers/qwen2-style"},
                     GoldenCase{"roberta-style", "golden/tokenizers/roberta-style"},
+                    GoldenCase{"albert-unigram", "golden/tokenizers/albert-unigram"},
+                    GoldenCase{"t5-unigram-style", "golden/tokenizers/t5-unigram-style"},
                     GoldenCase{"stories260K", "models/stories260K"}),
     [](const auto& info) {
       std::string name = info.param.name;
