@@ -19,14 +19,20 @@ struct Encoding {
   std::vector<int32_t> type_ids;
 };
 
-// Text to ids and back, as the `tokenizers` library does it from the same tokenizer.json. Immutable
-// and safe to share between threads.
+// Text to ids and back, as the reference does it from the same files: the `tokenizers` library for
+// a tokenizer.json, SentencePiece for a tokenizer.model. Immutable and safe to share between
+// threads.
 class Tokenizer {
  public:
-  // Reads DIRECTORY/tokenizer.json. kNotFound when the directory has no tokenizer.
+  // Reads DIRECTORY/tokenizer.json, else tokenizer.model. kNotFound when the directory has no
+  // tokenizer.
   static Result<std::shared_ptr<const Tokenizer>> open(const std::string& directory);
   static Result<std::shared_ptr<const Tokenizer>> from_json(std::string_view json,
                                                             std::string source);
+  // A tokenizer.model of SentencePiece (Unigram or BPE) by itself: text to ids and back as the
+  // sentencepiece library does it, without special tokens around.
+  static Result<std::shared_ptr<const Tokenizer>> from_sentence_piece(std::string_view bytes,
+                                                                      std::string source);
   virtual ~Tokenizer() = default;
 
   // Text that is not UTF-8 is an error that names the byte offset.

@@ -10,7 +10,7 @@
 namespace tessera::tokenizer {
 
 // Longer tokens are taken for damage: the time for a text grows with the longest token.
-inline constexpr size_t kLongestPieceBytes = 4096;
+inline constexpr size_t kLongestPieceBytes = 8000;
 
 struct UnigramTokens {
   Vocabulary vocabulary;
@@ -31,10 +31,7 @@ struct UnigramOptions {
   bool byte_fallback = false;
   ScorePrecision precision = ScorePrecision::kDouble;
   JoinedUnknowns joined_unknowns = JoinedUnknowns::kLookedUp;
-  // Tokens that always win where they stand, by id (empty: none); the score of each is
-  // bytes * greatest_score - 0.1.
-  std::vector<bool> user_defined;
-  double greatest_score = 0;
+  std::vector<bool> user_defined;  // by id (empty: none): tokens scored by their length alone
 };
 
 // The most probable split of a text into tokens, each as probable as its score says whatever its

@@ -131,8 +131,8 @@ TEST(Unigram, ReportsDamage) {
   EXPECT_EQ(error(model(R"([["a", 0]])", "\"unk_id\": 1")),
             "tokenizer.json: model.unk_id: expected an integer from 0 to 0, found 1");
   EXPECT_NE(error(model("[]")), "") << "an unknown token in an empty vocabulary";
-  EXPECT_EQ(error(model("[[\"" + std::string(5000, 'a') + "\", 0]]")),
-            "tokenizer.json: model.vocab[0]: expected a token of at most 4096 bytes, found 5000");
+  EXPECT_EQ(error(model("[[\"" + std::string(9000, 'a') + "\", 0]]")),
+            "tokenizer.json: model.vocab[0]: expected a token of at most 8000 bytes, found 9000");
   Parts parts;
   parts.model = model(R"([["a", -1e308], ["b", 1e308]])");
   EXPECT_FALSE(tokens_of(parts, "abbaaabxbb").empty()) << "sums without a value must not matter";
