@@ -52,7 +52,9 @@ Result<Pipeline> make_sentence_piece_pipeline(std::string_view bytes, const Toke
   const DummyPrefix prefix =
       config.flag("legacy", true) ? DummyPrefix::kEveryStretch : DummyPrefix::kFirstStretch;
   made.normalizers.push_back(make_sentence_piece_normalizer(file, prefix));
-  TESSERA_ASSIGN_OR_RETURN(const JsonValue added, config.added_tokens(made.model->vocabulary()));
+  TESSERA_ASSIGN_OR_RETURN(
+      const JsonValue added,
+      JsonValue::parse(config.added_tokens(made.model->vocabulary()), source + " (added tokens)"));
   TESSERA_ASSIGN_OR_RETURN(made.added, AddedTokens::from_json(added, made.model->vocabulary()));
   TESSERA_ASSIGN_OR_RETURN(const JsonValue post_processor,
                            config.sentence_piece_template(made.model->vocabulary()));

@@ -34,4 +34,8 @@ Result<Pipeline> make_pipeline(const JsonValue& json);
 Result<Pipeline> make_sentence_piece_pipeline(std::string_view bytes, const TokenizerConfig& config,
                                               const std::string& source);
 
+// vocab.json with merges.txt (GPT-2, RoBERTa, Qwen2) or vocab.txt (BERT), whichever the directory
+// has; kNotFound without either.
+Result<Pipeline> make_vocabulary_pipeline(const std::string& directory, TokenizerConfig config);
+
 }  // namespace tessera::tokenizer

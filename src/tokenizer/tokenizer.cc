@@ -249,14 +249,16 @@ Made Tokenizer::open(const std::string& directory) {
     const Result<std::string> json = tokenizer::read_file(json_path);
     if (json.ok()) return from_json(*json, json_path);
     if (json.status().code() != StatusCode::kNotFound) return json.status();
+    TESSERA_ASSIGN_OR_RETURN(auto config, tokenizer::TokenizerConfig::read(directory));
     const std::string model_path = directory + "/tokenizer.model";
     const Result<std::string> model = tokenizer::read_file(model_path);
-    if (!model.ok()) {
-      return model.status().code() == StatusCode::kNotFound ? json.status() : model.status();
+    if (model.ok()) {
+      return tokenizer::PipelineTokenizer::make(
+          tokenizer::make_sentence_piece_pipeline(*model, config, model_path), model_path);
     }
-    TESSERA_ASSIGN_OR_RETURN(const auto config, tokenizer::TokenizerConfig::read(directory));
+    if (model.status().code() != StatusCode::kNotFound) return model.status();
     return tokenizer::PipelineTokenizer::make(
-        tokenizer::make_sentence_piece_pipeline(*model, config, model_path), model_path);
+        tokenizer::make_vocabulary_pipeline(directory, std::move(config)), directory);
   });
 }
 

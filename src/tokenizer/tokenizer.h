@@ -24,8 +24,9 @@ struct Encoding {
 // threads.
 class Tokenizer {
  public:
-  // Reads DIRECTORY/tokenizer.json, else tokenizer.model. kNotFound when the directory has no
-  // tokenizer.
+  // Reads DIRECTORY/tokenizer.json, else tokenizer.model, else vocab.json with merges.txt (GPT-2,
+  // RoBERTa, Qwen2), else vocab.txt (BERT); without tokenizer.json the files beside it say which
+  // special tokens there are. kNotFound when the directory has no tokenizer.
   static Result<std::shared_ptr<const Tokenizer>> open(const std::string& directory);
   static Result<std::shared_ptr<const Tokenizer>> from_json(std::string_view json,
                                                             std::string source);

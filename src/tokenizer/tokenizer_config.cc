@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
+#include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 namespace tessera::tokenizer {
 namespace {
@@ -109,9 +111,9 @@ Result<TokenizerConfig> TokenizerConfig::read(const std::string& directory) {
   return made;
 }
 
-std::optional<std::string> TokenizerConfig::special(const std::string& role) const {
+std::string TokenizerConfig::special(const std::string& role, const std::string& otherwise) const {
   const auto found = special_.find(role);
-  return found == special_.end() ? std::nullopt : std::optional(found->second);
+  return found == special_.end() ? otherwise : found->second;
 }
 
 bool TokenizerConfig::has_flag(std::string_view key) const {
@@ -135,7 +137,7 @@ int32_t TokenizerConfig::id_of(const std::string& token, const Vocabulary& vocab
   return vocabulary.find(token);
 }
 
-Result<JsonValue> TokenizerConfig::added_tokens(const Vocabulary& vocabulary) const {
+std::string TokenizerConfig::added_tokens(const Vocabulary& vocabulary) const {
   Json list = Json::array();
   const Json none = Json::object();
   const Json& config = files_ == nullptr ? none : files_->config;
@@ -154,8 +156,10 @@ Result<JsonValue> TokenizerConfig::added_tokens(const Vocabulary& vocabulary) co
     const auto add = [&](const std::string& text, bool special) {
       const int32_t id = id_of(text, vocabulary);
       if (id == kNoToken || text.empty()) return;
-      list.push_back(
-          {{"id", id}, {"content", text}, {"special", special}, {"normalized", !special}});
+      Json token = {{"id", id}, {"content", text}, {"special", special}, {"normalized", !special}};
+      // RoBERTa's mask token takes the space before it.
+      token["lstrip"] = text == "<mask>" && text == this->special("mask_token", "");
+      list.push_back(std::move(token));
     };
     if (files_ != nullptr) {
       for (const auto& [text, id] : files_->added.items()) add(text, false);
@@ -167,8 +171,7 @@ Result<JsonValue> TokenizerConfig::added_tokens(const Vocabulary& vocabulary) co
       for (const Json& token : *more) add(token_text(token).value_or(""), true);
     }
   }
-  return JsonValue::parse(list.dump(-1, ' ', false, Json::error_handler_t::replace),
-                          directory_ + " (its added tokens)");
+  return list.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
 Result<JsonValue> TokenizerConfig::sentence_piece_template(const Vocabulary& vocabulary) const {
@@ -181,7 +184,7 @@ Result<JsonValue> TokenizerConfig::sentence_piece_template(const Vocabulary& voc
   Json tokens = Json::object();
   Status missing;
   const auto text_of = [&](const std::string& role, const std::string& fallback) {
-    const std::string text = special(role).value_or(fallback);
+    const std::string text = special(role, fallback);
     const int32_t id = id_of(text, vocabulary);
     if (id == kNoToken) {
       missing = invalid_input(

@@ -2,7 +2,6 @@
 
 #include <map>
 #include <memory>
-#include <optional>
 #include <string>
 #include <string_view>
 
@@ -24,19 +23,24 @@ class TokenizerConfig {
   // "llama" for the tokenizer class LlamaTokenizer or LlamaTokenizerFast; where no class is named
   // the model_type of config.json; may be empty.
   const std::string& family() const { return family_; }
-  // The text of "cls_token" and such.
-  std::optional<std::string> special(const std::string& role) const;
+  // The text of "cls_token" and such, as the files say or else as given.
+  std::string special(const std::string& role, const std::string& otherwise) const;
+  // What the family takes where the files do not say.
+  void assume_special(const std::string& role, const std::string& text) {
+    special_.try_emplace(role, text);
+  }
   bool flag(std::string_view key, bool fallback) const;  // of tokenizer_config.json
   bool has_flag(std::string_view key) const;
 
-  // What "added_tokens" of a tokenizer.json would say.
-  Result<JsonValue> added_tokens(const Vocabulary& vocabulary) const;
+  // What "added_tokens" of a tokenizer.json would say, as JSON text.
+  std::string added_tokens(const Vocabulary& vocabulary) const;
+  // The id of a special or other token, kNoToken when it has none.
+  int32_t id_of(const std::string& token, const Vocabulary& vocabulary) const;
   // What its "post_processor" would say, for a tokenizer.model.
   Result<JsonValue> sentence_piece_template(const Vocabulary& vocabulary) const;
 
  private:
   struct Files;
-  int32_t id_of(const std::string& token, const Vocabulary& vocabulary) const;
 
   std::shared_ptr<const Files> files_;
   std::string directory_;
