@@ -3,12 +3,14 @@
 #include <fmt/format.h>
 
 #include <exception>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <new>
 
 #include "tokenizer/components.h"
 #include "tokenizer/pipeline.h"
+#include "tokenizer/truncation.h"
 #include "tokenizer/unicode.h"
 
 namespace tessera {
@@ -90,20 +92,30 @@ class PipelineTokenizer final : public Tokenizer {
   }
 
   Result<Encoding> encode(std::string_view text, SpecialTokens special) const override {
-    return guarded(pipeline_.source, [&]() -> Result<Encoding> {
-      std::vector<int32_t> ids;
-      TESSERA_RETURN_IF_ERROR(encode_text(text, "text", ids));
-      return pipeline_.special_tokens.assemble(ids, nullptr, special);
-    });
+    return encode(text, special, kWhole);
   }
 
   Result<Encoding> encode_pair(std::string_view first, std::string_view second,
                                SpecialTokens special) const override {
+    return encode_pair(first, second, special, kWhole);
+  }
+
+  Result<Encoding> encode(std::string_view text, SpecialTokens special,
+                          const Truncation& truncation) const override {
+    return guarded(pipeline_.source, [&]() -> Result<Encoding> {
+      std::vector<int32_t> ids;
+      TESSERA_RETURN_IF_ERROR(encode_text(text, "text", ids));
+      return assemble(ids, nullptr, special, truncation);
+    });
+  }
+
+  Result<Encoding> encode_pair(std::string_view first, std::string_view second,
+                               SpecialTokens special, const Truncation& truncation) const override {
     return guarded(pipeline_.source, [&]() -> Result<Encoding> {
       std::vector<int32_t> first_ids, second_ids;
       TESSERA_RETURN_IF_ERROR(encode_text(first, "first text", first_ids));
       TESSERA_RETURN_IF_ERROR(encode_text(second, "second text", second_ids));
-      return pipeline_.special_tokens.assemble(first_ids, &second_ids, special);
+      return assemble(first_ids, &second_ids, special, truncation);
     });
   }
 
@@ -127,6 +139,17 @@ class PipelineTokenizer final : public Tokenizer {
   }
 
  private:
+  static constexpr Truncation kWhole = {.max_tokens = std::numeric_limits<size_t>::max()};
+
+  Result<Encoding> assemble(std::vector<int32_t>& first, std::vector<int32_t>* second,
+                            SpecialTokens special, const Truncation& truncation) const {
+    const Template& form = pipeline_.special_tokens;
+    const size_t added =
+        special == SpecialTokens::kAdd ? form.special_count(second == nullptr ? 1 : 2) : 0;
+    TESSERA_RETURN_IF_ERROR(truncate(truncation, added, first, second));
+    return form.assemble(first, second, special);
+  }
+
   Status encode_text(std::string_view text, std::string_view name,
                      std::vector<int32_t>& ids) const {
     if (const size_t bad = find_invalid_utf8(text); bad != std::string_view::npos) {

@@ -14,6 +14,18 @@ namespace tessera {
 enum class SpecialTokens { kAdd, kOmit };
 enum class DecodeSpecial { kKeep, kSkip };
 
+// Which texts lose tokens: the longer one until both are as long, or one alone, which keeps at
+// least one token.
+enum class TruncationStrategy { kLongestFirst, kOnlyFirst, kOnlySecond };
+// The end that is cut off.
+enum class TruncationSide { kRight, kLeft };
+
+struct Truncation {
+  size_t max_tokens = 0;  // special tokens included
+  TruncationStrategy strategy = TruncationStrategy::kLongestFirst;
+  TruncationSide side = TruncationSide::kRight;
+};
+
 struct Encoding {
   std::vector<int32_t> ids;
   std::vector<int32_t> type_ids;
@@ -40,6 +52,13 @@ class Tokenizer {
   virtual Result<Encoding> encode(std::string_view text, SpecialTokens special) const = 0;
   virtual Result<Encoding> encode_pair(std::string_view first, std::string_view second,
                                        SpecialTokens special) const = 0;
+  // The same, shortened to fit; what a file says about truncation and padding has no effect. An
+  // error where the special tokens alone do not fit, or a text to truncate would be lost.
+  virtual Result<Encoding> encode(std::string_view text, SpecialTokens special,
+                                  const Truncation& truncation) const = 0;
+  virtual Result<Encoding> encode_pair(std::string_view first, std::string_view second,
+                                       SpecialTokens special,
+                                       const Truncation& truncation) const = 0;
   // Ids outside the vocabulary are errors. The text of byte tokens that form no character is
   // U+FFFD.
   virtual Result<std::string> decode(const std::vector<int32_t>& ids,
