@@ -114,15 +114,6 @@ Status check_piece(const Piece& piece) {
   return {};
 }
 
-// The byte that "<0x41>" stands for, -1 for other texts.
-int byte_of_piece(std::string_view text) {
-  if (text.size() != 6) return -1;
-  for (int byte = 0; byte < 256; ++byte) {
-    if (text == fmt::format("<0x{:02X}>", byte)) return byte;
-  }
-  return -1;
-}
-
 // What pieces must be together.
 class PieceChecks {
  public:
@@ -199,6 +190,17 @@ Status read_model(std::string_view bytes, SentencePieceModel& model) {
 }
 
 }  // namespace
+
+int byte_of_piece(std::string_view text) {
+  if (text.size() != 6 || !text.starts_with("<0x") || text[5] != '>') return -1;
+  const auto digit = [](char c) {
+    if (c >= '0' && c <= '9') return c - '0';
+    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+  };
+  const int high = digit(text[3]);
+  const int low = digit(text[4]);
+  return high < 0 || low < 0 ? -1 : 16 * high + low;
+}
 
 Result<SentencePieceModel> SentencePieceModel::parse(std::string_view bytes,
                                                      const std::string& source) {

@@ -46,6 +46,9 @@ struct SentencePieceModel {
 // What stands for a space in pieces: U+2581.
 inline constexpr std::string_view kSpaceMark = "\xE2\x96\x81";
 
+// The byte that "<0x41>" stands for, -1 for other texts.
+int byte_of_piece(std::string_view text);
+
 // Where the prefix that the model asks for goes: before every stretch between added tokens, or
 // before the first text alone.
 enum class DummyPrefix { kEveryStretch, kFirstStretch };

@@ -129,7 +129,7 @@ class SentencePieceDecoder final : public Decoder {
     bool at_start = true;
     bool dropped = false;
     for (const std::string& token : tokens) {
-      if (const int byte = byte_of(token); byte >= 0) {
+      if (const int byte = byte_fallback_ ? byte_of_piece(token) : -1; byte >= 0) {
         bytes.push_back(static_cast<char>(byte));
         continue;
       }
@@ -174,18 +174,6 @@ class SentencePieceDecoder final : public Decoder {
       rest.remove_prefix(1);
     }
     bytes.clear();
-  }
-
-  int byte_of(std::string_view token) const {
-    if (!byte_fallback_ || token.size() != 6 || !token.starts_with("<0x") || token[5] != '>') {
-      return -1;
-    }
-    const auto digit = [](char c) {
-      return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-    };
-    const int high = digit(token[3]);
-    const int low = digit(token[4]);
-    return high < 0 || low < 0 ? -1 : 16 * high + low;
   }
 
   std::string unk_;
