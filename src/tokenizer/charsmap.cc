@@ -54,20 +54,11 @@ Result<CharsMap> CharsMap::parse(std::string_view bytes) {
   return map;
 }
 
+// Values have the highest bit, which no label has, so they are never nodes; but for the root.
 Status CharsMap::check() const {
-  std::vector<bool> seen(units_.size());
-  std::vector<size_t> open = {0};
-  seen[0] = true;
-  while (!open.empty()) {
-    const size_t node = open.back();
-    open.pop_back();
-    if (ends_rule(units_[node])) TESSERA_RETURN_IF_ERROR(check_value(node));
-    for (unsigned byte = 1; byte < 256; ++byte) {
-      const size_t next = child(node, static_cast<uint8_t>(byte));
-      if (next == kNoNode || seen[next]) continue;
-      seen[next] = true;
-      open.push_back(next);
-    }
+  for (size_t node = 0; node < units_.size(); ++node) {
+    const bool is_node = node == 0 || (units_[node] & 0x80000000u) == 0;
+    if (is_node && ends_rule(units_[node])) TESSERA_RETURN_IF_ERROR(check_value(node));
   }
   return {};
 }

@@ -21,8 +21,8 @@ class CharsMap {
   };
 
   CharsMap() = default;
-  // Fails without the place, for the caller to name. The units that can be reached are checked, so
-  // that no text leads outside the map.
+  // Fails without the place, for the caller to name. All units are checked, so that no text leads
+  // outside the map.
   static Result<CharsMap> parse(std::string_view bytes);
 
   bool empty() const { return units_.empty(); }

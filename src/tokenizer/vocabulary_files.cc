@@ -212,14 +212,19 @@ Result<Pipeline> read_byte_level(const std::string& directory, const std::string
                         {"invert", false}};
     pre_tokenizer = {{"type", "Sequence"}, {"pretokenizers", {split, pre_tokenizer}}};
   }
-  const Json document = {
-      {"normalizer", normalizer},
-      {"pre_tokenizer", pre_tokenizer},
-      {"post_processor", processor},
-      {"decoder", {{"type", "ByteLevel"}}},
-      {"added_tokens", Json::parse(config.added_tokens(vocabulary))},
-      {"model", {{"type", "BPE"}, {"vocab", Json::parse(vocab)}, {"merges", merges}}}};
-  return read_document(document, directory + " (vocab.json, merges.txt)");
+  const Json document = {{"normalizer", normalizer},
+                         {"pre_tokenizer", pre_tokenizer},
+                         {"post_processor", processor},
+                         {"decoder", {{"type", "ByteLevel"}}},
+                         {"added_tokens", Json::parse(config.added_tokens(vocabulary))}};
+  // The vocabulary goes in as it stands: it is by far the most of the text.
+  std::string text = document.dump(-1, ' ', false, Json::error_handler_t::replace);
+  text.pop_back();
+  text +=
+      R"(, "model": {"type": "BPE", "merges": )" + merges.dump() + R"(, "vocab": )" + vocab + "}}";
+  TESSERA_ASSIGN_OR_RETURN(const JsonValue json,
+                           JsonValue::parse(text, directory + " (vocab.json, merges.txt)"));
+  return make_pipeline(json);
 }
 
 }  // namespace
