@@ -96,6 +96,7 @@ Result<std::unique_ptr<Model>> make_model(const JsonValue& json, ByteSpelling sp
   TESSERA_ASSIGN_OR_RETURN(const std::string type, model_type(json));
   if (type == "BPE") return make_bpe(json, spelling);
   if (type == "WordPiece") return make_word_piece(json);
+  if (type == "Unigram") return make_unigram(json);
   return unknown_type(json, "model", type);
 }
 

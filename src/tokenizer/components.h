@@ -28,6 +28,13 @@ struct Segment {
   bool at_origin = true;     // the first character stems from the first one of the input
 };
 
+// The best way to the end of a beginning of a piece: its last token.
+struct PathNode {
+  double score = 0;
+  uint32_t begin = 0;
+  int32_t id = kNoToken;
+};
+
 // What one call at a time writes to; kept between calls.
 struct Scratch {
   MatchState match;
@@ -39,6 +46,7 @@ struct Scratch {
   std::vector<int32_t> symbols;
   std::vector<uint64_t> queue;
   std::vector<Span> links;
+  std::vector<PathNode> path;
 };
 
 class Normalizer {
@@ -90,6 +98,7 @@ Result<std::string> model_type(const JsonValue& json);
 Result<std::unique_ptr<Model>> make_model(const JsonValue& json, ByteSpelling spelling);
 Result<std::unique_ptr<Model>> make_bpe(const JsonValue& json, ByteSpelling spelling);
 Result<std::unique_ptr<Model>> make_word_piece(const JsonValue& json);
+Result<std::unique_ptr<Model>> make_unigram(const JsonValue& json);
 
 // Calls visit for each leaf of nested Sequences, whose members stand under members_key.
 Status each_step(const JsonValue& json, std::string_view members_key,

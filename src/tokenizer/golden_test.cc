@@ -5,6 +5,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "tokenizer/proto_testing.h"
 #include "tokenizer/tokenizer.h"
 
 namespace tessera {
@@ -98,6 +99,40 @@ TEST_P(TokenizerGolden, StreamsTheDecodedText) {
   }
 }
 
+// What the sentencepiece library makes of a bare tokenizer.model.
+class SentencePieceGolden : public TokenizerGolden {};
+
+TEST_P(SentencePieceGolden, EncodesAndDecodesEveryText) {
+  ASSERT_FALSE(golden_.at("cases").empty());
+  for (const Json& one : golden_.at("cases")) {
+    const auto text = one.at("text").get<std::string>();
+    SCOPED_TRACE(text.substr(0, 200));
+    const auto decoded = one.at("decoded").get<std::string>();
+    const auto plain = tokenizer_->encode(text, SpecialTokens::kOmit);
+    ASSERT_TRUE(plain.ok()) << plain.status().message();
+    EXPECT_EQ(plain->ids, one.at("ids_plain").get<std::vector<int32_t>>());
+    for (const DecodeSpecial special : {DecodeSpecial::kKeep, DecodeSpecial::kSkip}) {
+      const auto back = tokenizer_->decode(plain->ids, special);
+      ASSERT_TRUE(back.ok()) << back.status().message();
+      EXPECT_EQ(*back, decoded);
+    }
+    StreamDecoder stream(tokenizer_, DecodeSpecial::kSkip);
+    std::string streamed;
+    for (const int32_t id : plain->ids) streamed += *stream.next(id);
+    EXPECT_EQ(streamed + *stream.finish(), decoded);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(, SentencePieceGolden,
+                         testing::Values(GoldenCase{"spm-spiece", "golden/tokenizers/spm-spiece"},
+                                         GoldenCase{"spm-test-model",
+                                                    "golden/tokenizers/spm-test-model"}),
+                         [](const auto& info) {
+                           std::string name = info.param.name;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
+
 INSTANTIATE_TEST_SUITE_P(
     , TokenizerGolden,
     testing::Values(GoldenCase{"bert-cased-style", "golden/tokenizers/bert-cased-style"},
@@ -108,6 +143,8 @@ INSTANTIATE_TEST_SUITE_P(
                     GoldenCase{"llama3-style", "golden/tokenizers/llama3-style"},
                     GoldenCase{"qwen2-style", "golden/tokenizers/qwen2-style"},
                     GoldenCase{"roberta-style", "golden/tokenizers/roberta-style"},
+                    GoldenCase{"albert-unigram", "golden/tokenizers/albert-unigram"},
+                    GoldenCase{"t5-unigram-style", "golden/tokenizers/t5-unigram-style"},
                     GoldenCase{"stories260K", "models/stories260K"}),
     [](const auto& info) {
       std::string name = info.param.name;

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <vector>
 
@@ -87,6 +88,13 @@ JsonValue JsonValue::operator[](size_t index) const {
 Result<std::string_view> JsonValue::string() const {
   if (!is_string()) return wrong("a string");
   return std::string_view(as_json(node_)->get_ref<const std::string&>());
+}
+
+Result<double> JsonValue::number() const {
+  if (is_null() || !as_json(node_)->is_number()) return wrong("a number");
+  const double value = as_json(node_)->get<double>();
+  if (!std::isfinite(value)) return wrong("a finite number");
+  return value;
 }
 
 Result<int64_t> JsonValue::integer(int64_t least, int64_t most) const {

@@ -30,6 +30,7 @@ class JsonValue {
   JsonValue operator[](size_t index) const;
 
   Result<std::string_view> string() const;  // valid as long as any value of the text lives
+  Result<double> number() const;            // finite
   Result<int64_t> integer(int64_t least, int64_t most) const;
   // Stop at the first error. The values are not null-checked.
   Status each_member(

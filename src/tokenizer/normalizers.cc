@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include "tokenizer/charsmap.h"
 #include "tokenizer/components.h"
 #include "tokenizer/unicode.h"
 
@@ -235,6 +236,90 @@ class Strip final : public Normalizer {
   bool right_ = true;
 };
 
+// The character map of SentencePiece as the `tokenizers` library applies it: by grapheme where that
+// is short, else by character, and with the shortest rule that matches the beginning.
+class Precompiled final : public Normalizer {
+ public:
+  explicit Precompiled(CharsMap map) : map_(std::move(map)) {}
+
+  static Result<std::unique_ptr<Normalizer>> make(const JsonValue& json) {
+    std::string text;
+    TESSERA_RETURN_IF_ERROR(json.require("precompiled_charsmap", text));
+    const std::optional<std::string> bytes = decode_base64(text);
+    if (!bytes.has_value()) return json["precompiled_charsmap"].refuse("expected base64");
+    Result<CharsMap> map = CharsMap::parse(*bytes);
+    if (!map.ok()) return json["precompiled_charsmap"].refuse(map.status().message());
+    return std::unique_ptr<Normalizer>(std::make_unique<Precompiled>(std::move(map).value()));
+  }
+
+  Status apply(Segment& segment, Scratch& scratch) const override {
+    std::string& out = scratch.text;
+    out.clear();
+    const std::string_view text = segment.text;
+    for (size_t pos = 0; pos < text.size();) {
+      const std::string_view grapheme = text.substr(pos, grapheme_end(text, pos) - pos);
+      pos += grapheme.size();
+      const auto whole = grapheme.size() < kShortGrapheme ? map_.shortest(grapheme) : std::nullopt;
+      if (whole.has_value()) {
+        out += whole->replacement;
+      } else {
+        append_characters(grapheme, out);
+      }
+      TESSERA_RETURN_IF_ERROR(check_text_size(out.size()));
+    }
+    segment.text.swap(out);
+    return {};
+  }
+
+ private:
+  static constexpr size_t kShortGrapheme = 6;
+
+  void append_characters(std::string_view grapheme, std::string& out) const {
+    for (size_t pos = 0; pos < grapheme.size() && out.size() <= kTextLimit;) {
+      const std::string_view character = grapheme.substr(pos, character_length(grapheme, pos));
+      const auto rule = map_.shortest(character);
+      out += rule.has_value() ? rule->replacement : character;
+      pos += character.size();
+    }
+  }
+
+  CharsMap map_;
+};
+
+// Control characters vanish, separators become spaces: the first step of SentencePiece's NMT maps.
+class Nmt final : public Normalizer {
+ public:
+  Status apply(Segment& segment, Scratch& scratch) const override {
+    std::string& out = scratch.text;
+    out.clear();
+    const std::string_view text = segment.text;
+    for (size_t pos = 0; pos < text.size();) {
+      const size_t begin = pos;
+      const char32_t c = next_character(text, pos);
+      if (is_dropped(c)) {
+        if (begin == 0) segment.at_origin = false;
+      } else if (is_separator(c)) {
+        out += ' ';
+      } else {
+        out.append(text, begin, pos - begin);
+      }
+    }
+    segment.text.swap(out);
+    return {};
+  }
+
+ private:
+  static bool is_dropped(char32_t c) {
+    return (c >= 0x01 && c <= 0x08) || c == 0x0B || (c >= 0x0E && c <= 0x1F) || c == 0x7F ||
+           c == 0x8F || c == 0x9F;
+  }
+  static bool is_separator(char32_t c) {
+    return c == 0x09 || c == 0x0A || c == 0x0C || c == 0x0D || c == 0x1680 ||
+           (c >= 0x200B && c <= 0x200F) || c == 0x2028 || c == 0x2029 || c == 0x2581 ||
+           c == 0xFEFF || c == 0xFFFD;
+  }
+};
+
 Result<std::unique_ptr<Normalizer>> make_normalizer(std::string_view type, const JsonValue& json) {
   const auto form = [](NormalForm which) -> Result<std::unique_ptr<Normalizer>> {
     return std::unique_ptr<Normalizer>(std::make_unique<UnicodeForm>(which));
@@ -248,6 +333,8 @@ Result<std::unique_ptr<Normalizer>> make_normalizer(std::string_view type, const
   if (type == "StripAccents") return std::unique_ptr<Normalizer>(std::make_unique<StripAccents>());
   if (type == "Replace") return Replace::make(json);
   if (type == "Strip") return Strip::make(json);
+  if (type == "Precompiled") return Precompiled::make(json);
+  if (type == "Nmt") return std::unique_ptr<Normalizer>(std::make_unique<Nmt>());
   if (type == "Prepend") {
     std::string prefix;
     TESSERA_RETURN_IF_ERROR(json.require("prepend", prefix));

@@ -111,6 +111,12 @@ Encoding Template::assemble(const std::vector<int32_t>& first, const std::vector
   return encoding;
 }
 
+size_t Template::special_count(int sequences) const {
+  size_t count = 0;
+  for (const Item& item : sequences == 1 ? single_ : pair_) count += item.ids.size();
+  return count;
+}
+
 int32_t Template::largest_id() const {
   int32_t largest = -1;
   for (const Items* items : {&single_, &pair_}) {

@@ -18,6 +18,8 @@ class Template {
   // second is null for a single sequence.
   Encoding assemble(const std::vector<int32_t>& first, const std::vector<int32_t>* second,
                     SpecialTokens special) const;
+  // How many special tokens one or two sequences get.
+  size_t special_count(int sequences) const;
   // The largest id of a special token, -1 without any.
   int32_t largest_id() const;
 

@@ -2,15 +2,15 @@
 
 #include <fmt/format.h>
 
-#include <cstdio>
 #include <exception>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <new>
 
-#include "tokenizer/added_tokens.h"
 #include "tokenizer/components.h"
-#include "tokenizer/template.h"
+#include "tokenizer/pipeline.h"
+#include "tokenizer/truncation.h"
 #include "tokenizer/unicode.h"
 
 namespace tessera {
@@ -79,73 +79,75 @@ class ScratchPool {
 
 class PipelineTokenizer final : public Tokenizer {
  public:
-  static Result<std::shared_ptr<const Tokenizer>> make(std::string_view text, std::string source) {
-    auto made = std::make_shared<PipelineTokenizer>();
-    made->source_ = source;
-    TESSERA_ASSIGN_OR_RETURN(const JsonValue json, JsonValue::parse(text, std::move(source)));
-    if (!json.is_object()) return json.wrong("an object");
-    TESSERA_RETURN_IF_ERROR(made->load(json));
+  explicit PipelineTokenizer(Pipeline pipeline) : pipeline_(std::move(pipeline)) {}
+
+  static Result<std::shared_ptr<const Tokenizer>> make(Result<Pipeline> pipeline,
+                                                       std::string source) {
+    if (!pipeline.ok()) return pipeline.status();
+    auto made = std::make_shared<PipelineTokenizer>(std::move(pipeline).value());
+    made->pipeline_.source = std::move(source);
+    TESSERA_RETURN_IF_ERROR(
+        made->pipeline_.added.normalize_with(made->pipeline_.normalizers, *made->scratch_.take()));
     return std::shared_ptr<const Tokenizer>(std::move(made));
   }
 
   Result<Encoding> encode(std::string_view text, SpecialTokens special) const override {
-    return guarded(source_, [&]() -> Result<Encoding> {
-      std::vector<int32_t> ids;
-      TESSERA_RETURN_IF_ERROR(encode_text(text, "text", ids));
-      return template_.assemble(ids, nullptr, special);
-    });
+    return encode(text, special, kWhole);
   }
 
   Result<Encoding> encode_pair(std::string_view first, std::string_view second,
                                SpecialTokens special) const override {
-    return guarded(source_, [&]() -> Result<Encoding> {
+    return encode_pair(first, second, special, kWhole);
+  }
+
+  Result<Encoding> encode(std::string_view text, SpecialTokens special,
+                          const Truncation& truncation) const override {
+    return guarded(pipeline_.source, [&]() -> Result<Encoding> {
+      std::vector<int32_t> ids;
+      TESSERA_RETURN_IF_ERROR(encode_text(text, "text", ids));
+      return assemble(ids, nullptr, special, truncation);
+    });
+  }
+
+  Result<Encoding> encode_pair(std::string_view first, std::string_view second,
+                               SpecialTokens special, const Truncation& truncation) const override {
+    return guarded(pipeline_.source, [&]() -> Result<Encoding> {
       std::vector<int32_t> first_ids, second_ids;
       TESSERA_RETURN_IF_ERROR(encode_text(first, "first text", first_ids));
       TESSERA_RETURN_IF_ERROR(encode_text(second, "second text", second_ids));
-      return template_.assemble(first_ids, &second_ids, special);
+      return assemble(first_ids, &second_ids, special, truncation);
     });
   }
 
   Result<std::string> decode(const std::vector<int32_t>& ids,
                              DecodeSpecial special) const override {
-    return guarded(source_, [&]() -> Result<std::string> { return decode_ids(ids, special); });
+    return guarded(pipeline_.source,
+                   [&]() -> Result<std::string> { return decode_ids(ids, special); });
   }
 
-  int32_t vocabulary_size() const override {
-    return std::max(model_->vocabulary().id_end(), added_.id_end());
-  }
+  int32_t vocabulary_size() const override { return pipeline_.vocabulary_size(); }
 
   std::optional<int32_t> id_of(std::string_view token) const override {
-    int32_t id = added_.find(token);
-    if (id == kNoToken) id = model_->vocabulary().find(token);
+    int32_t id = pipeline_.added.find(token);
+    if (id == kNoToken) id = pipeline_.model->vocabulary().find(token);
     return id == kNoToken ? std::nullopt : std::optional<int32_t>(id);
   }
 
   std::string token_of(int32_t id) const override {
-    const std::string* content = added_.content(id);
-    return content != nullptr ? *content : std::string(model_->vocabulary().token(id));
+    const std::string* content = pipeline_.added.content(id);
+    return content != nullptr ? *content : std::string(pipeline_.model->vocabulary().token(id));
   }
 
  private:
-  Status load(const JsonValue& json) {
-    TESSERA_RETURN_IF_ERROR(make_normalizers(json["normalizer"], normalizers_));
-    TESSERA_ASSIGN_OR_RETURN(const std::string type, model_type(json["model"]));
-    const ByteSpelling allowed =
-        type == "BPE" ? ByteSpelling::kRawBytes : ByteSpelling::kCharacters;
-    TESSERA_ASSIGN_OR_RETURN(const ByteSpelling spelling,
-                             make_pre_tokenizers(json["pre_tokenizer"], allowed, pre_tokenizers_));
-    TESSERA_RETURN_IF_ERROR(make_decoders(json["decoder"], decoders_));
-    has_decoder_ = !json["decoder"].is_null();
-    TESSERA_ASSIGN_OR_RETURN(template_, Template::from_json(json["post_processor"]));
-    TESSERA_ASSIGN_OR_RETURN(model_, make_model(json["model"], spelling));
-    TESSERA_ASSIGN_OR_RETURN(added_,
-                             AddedTokens::from_json(json["added_tokens"], model_->vocabulary()));
-    if (template_.largest_id() >= vocabulary_size()) {
-      return json["post_processor"].refuse(fmt::format(
-          "expected ids of special tokens below {}, the size of the vocabulary, found {}",
-          vocabulary_size(), template_.largest_id()));
-    }
-    return added_.normalize_with(normalizers_, *scratch_.take());
+  static constexpr Truncation kWhole = {.max_tokens = std::numeric_limits<size_t>::max()};
+
+  Result<Encoding> assemble(std::vector<int32_t>& first, std::vector<int32_t>* second,
+                            SpecialTokens special, const Truncation& truncation) const {
+    const Template& form = pipeline_.special_tokens;
+    const size_t added =
+        special == SpecialTokens::kAdd ? form.special_count(second == nullptr ? 1 : 2) : 0;
+    TESSERA_RETURN_IF_ERROR(truncate(truncation, added, first, second));
+    return form.assemble(first, second, special);
   }
 
   Status encode_text(std::string_view text, std::string_view name,
@@ -158,7 +160,7 @@ class PipelineTokenizer final : public Tokenizer {
     ids.reserve(text.size() / 4 + 8);
     const auto lease = scratch_.take();
     std::vector<AddedTokens::Stretch> stretches;
-    added_.split(AddedTokens::Stage::kRaw, text, stretches);
+    pipeline_.added.split(AddedTokens::Stage::kRaw, text, stretches);
     for (const AddedTokens::Stretch& stretch : stretches) {
       if (stretch.token != kNoToken) {
         ids.push_back(stretch.token);
@@ -175,12 +177,13 @@ class PipelineTokenizer final : public Tokenizer {
   // From the text between the added tokens that stand in it as given.
   Status encode_segment(Scratch& scratch, std::vector<int32_t>& ids) const {
     Segment& segment = scratch.segment;
-    for (const auto& normalizer : normalizers_) {
+    for (const auto& normalizer : pipeline_.normalizers) {
       TESSERA_RETURN_IF_ERROR(normalizer->apply(segment, scratch));
     }
-    if (!added_.any(AddedTokens::Stage::kNormalized)) return encode_words(segment, scratch, ids);
+    if (!pipeline_.added.any(AddedTokens::Stage::kNormalized))
+      return encode_words(segment, scratch, ids);
     std::vector<AddedTokens::Stretch> stretches;
-    added_.split(AddedTokens::Stage::kNormalized, segment.text, stretches);
+    pipeline_.added.split(AddedTokens::Stage::kNormalized, segment.text, stretches);
     Segment& part = scratch.normalized;
     for (const AddedTokens::Stretch& stretch : stretches) {
       if (stretch.token != kNoToken) {
@@ -199,13 +202,13 @@ class PipelineTokenizer final : public Tokenizer {
     segment.pieces.clear();
     if (segment.text.empty()) return {};
     segment.pieces.push_back({0, static_cast<uint32_t>(segment.text.size())});
-    for (const auto& pre_tokenizer : pre_tokenizers_) {
+    for (const auto& pre_tokenizer : pipeline_.pre_tokenizers) {
       TESSERA_RETURN_IF_ERROR(pre_tokenizer->apply(segment, scratch));
     }
     for (const Span piece : segment.pieces) {
       const std::string_view word(segment.text.data() + piece.begin, piece.end - piece.begin);
       if (word.size() > WordCache::kWordBytes) {
-        TESSERA_RETURN_IF_ERROR(model_->tokenize(word, scratch, ids));
+        TESSERA_RETURN_IF_ERROR(pipeline_.model->tokenize(word, scratch, ids));
         continue;
       }
       const uint64_t hash = hash_bytes(word);
@@ -214,88 +217,86 @@ class PipelineTokenizer final : public Tokenizer {
         continue;
       }
       const size_t before = ids.size();
-      TESSERA_RETURN_IF_ERROR(model_->tokenize(word, scratch, ids));
+      TESSERA_RETURN_IF_ERROR(pipeline_.model->tokenize(word, scratch, ids));
       scratch.cache.put(word, hash, std::span(ids).subspan(before));
     }
     return {};
   }
 
+  bool is_special(int32_t id) const {
+    const auto index = static_cast<size_t>(id);
+    return pipeline_.added.is_special(id) ||
+           (index < pipeline_.is_control.size() && pipeline_.is_control[index]);
+  }
+
   Result<std::string> decode_ids(const std::vector<int32_t>& ids, DecodeSpecial special) const {
     std::vector<std::string> tokens;
     tokens.reserve(ids.size());
-    const Vocabulary& vocabulary = model_->vocabulary();
+    const Vocabulary& vocabulary = pipeline_.model->vocabulary();
     for (const int32_t id : ids) {
       if (id < 0 || id >= vocabulary_size()) {
         return invalid_input(
             fmt::format("expected token ids from 0 to {}, found {}", vocabulary_size() - 1, id));
       }
-      if (special == DecodeSpecial::kSkip && added_.is_special(id)) continue;
-      if (const std::string* content = added_.content(id)) {
+      if (special == DecodeSpecial::kSkip && is_special(id)) continue;
+      if (const std::string* content = pipeline_.added.content(id)) {
         tokens.push_back(*content);
       } else if (vocabulary.has(id)) {
         tokens.emplace_back(vocabulary.token(id));
       }
     }
     const auto lease = scratch_.take();
-    for (const auto& decoder : decoders_) {
+    for (const auto& decoder : pipeline_.decoders) {
       TESSERA_RETURN_IF_ERROR(decoder->apply(tokens, *lease));
     }
     std::string text;
     for (size_t i = 0; i < tokens.size(); ++i) {
-      if (i > 0 && !has_decoder_) text += ' ';
+      if (i > 0 && !pipeline_.has_decoder) text += ' ';
       text += tokens[i];
     }
     return text;
   }
 
-  std::string source_;
-  std::vector<std::unique_ptr<Normalizer>> normalizers_;
-  std::vector<std::unique_ptr<PreTokenizer>> pre_tokenizers_;
-  std::unique_ptr<Model> model_;
-  Template template_;
-  std::vector<std::unique_ptr<Decoder>> decoders_;
-  bool has_decoder_ = false;
-  AddedTokens added_;
+  Pipeline pipeline_;
   mutable ScratchPool scratch_;
 };
-
-constexpr size_t kFileLimit = size_t{1} << 30;
-
-Result<std::string> read_file(const std::string& path) {
-  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"),
-                                                             &std::fclose);
-  if (file == nullptr) {
-    return not_found(fmt::format("expected a tokenizer in {}, found no such file", path));
-  }
-  std::string text;
-  char buffer[65536];
-  for (size_t count; (count = std::fread(buffer, 1, sizeof buffer, file.get())) > 0;) {
-    text.append(buffer, count);
-    if (text.size() > kFileLimit) {
-      return invalid_input(fmt::format("{}: expected at most {} bytes", path, kFileLimit));
-    }
-  }
-  if (std::ferror(file.get()) != 0) return io_error(fmt::format("{}: cannot be read", path));
-  return text;
-}
 
 }  // namespace
 }  // namespace tokenizer
 
-Result<std::shared_ptr<const Tokenizer>> Tokenizer::open(const std::string& directory) {
-  using Made = Result<std::shared_ptr<const Tokenizer>>;
-  const std::string path = directory + "/tokenizer.json";
-  return tokenizer::guarded(path, [&]() -> Made {
-    TESSERA_ASSIGN_OR_RETURN(const std::string text, tokenizer::read_file(path));
-    return from_json(text, path);
+using Made = Result<std::shared_ptr<const Tokenizer>>;
+
+Made Tokenizer::open(const std::string& directory) {
+  return tokenizer::guarded(directory, [&]() -> Made {
+    const std::string json_path = directory + "/tokenizer.json";
+    const Result<std::string> json = tokenizer::read_file(json_path);
+    if (json.ok()) return from_json(*json, json_path);
+    if (json.status().code() != StatusCode::kNotFound) return json.status();
+    TESSERA_ASSIGN_OR_RETURN(auto config, tokenizer::TokenizerConfig::read(directory));
+    const std::string model_path = directory + "/tokenizer.model";
+    const Result<std::string> model = tokenizer::read_file(model_path);
+    if (model.ok()) {
+      return tokenizer::PipelineTokenizer::make(
+          tokenizer::make_sentence_piece_pipeline(*model, config, model_path), model_path);
+    }
+    if (model.status().code() != StatusCode::kNotFound) return model.status();
+    return tokenizer::PipelineTokenizer::make(
+        tokenizer::make_vocabulary_pipeline(directory, std::move(config)), directory);
   });
 }
 
-Result<std::shared_ptr<const Tokenizer>> Tokenizer::from_json(std::string_view json,
-                                                              std::string source) {
-  const std::string name = source;
-  return tokenizer::guarded(
-      name, [&] { return tokenizer::PipelineTokenizer::make(json, std::move(source)); });
+Made Tokenizer::from_json(std::string_view json, std::string source) {
+  return tokenizer::guarded(source, [&]() -> Made {
+    TESSERA_ASSIGN_OR_RETURN(const auto parsed, tokenizer::JsonValue::parse(json, source));
+    return tokenizer::PipelineTokenizer::make(tokenizer::make_pipeline(parsed), source);
+  });
+}
+
+Made Tokenizer::from_sentence_piece(std::string_view bytes, std::string source) {
+  return tokenizer::guarded(source, [&] {
+    return tokenizer::PipelineTokenizer::make(
+        tokenizer::make_sentence_piece_pipeline(bytes, {}, source), source);
+  });
 }
 
 }  // namespace tessera

@@ -200,6 +200,23 @@ bool is_ascii(std::string_view text) {
   return pos == text.size();
 }
 
+size_t grapheme_end(std::string_view text, size_t pos) {
+  utf8proc_int32_t state = 0;
+  char32_t left = next_character(text, pos);
+  while (pos < text.size()) {
+    size_t next = pos;
+    const char32_t right = next_character(text, next);
+    const bool plain = left < 128 && right < 128 && !(left == '\r' && right == '\n');
+    if (plain || utf8proc_grapheme_break_stateful(static_cast<utf8proc_int32_t>(left),
+                                                  static_cast<utf8proc_int32_t>(right), &state)) {
+      break;
+    }
+    left = right;
+    pos = next;
+  }
+  return pos;
+}
+
 void normalize(NormalForm form, std::string& text) {
   if (is_ascii(text)) return;
   int options = UTF8PROC_STABLE;

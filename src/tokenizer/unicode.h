@@ -52,6 +52,9 @@ inline size_t previous_character(std::string_view text, size_t end) {
   return end;
 }
 
+// End of the extended grapheme cluster that begins at pos (Unicode annex 29).
+size_t grapheme_end(std::string_view text, size_t pos);
+
 void append_utf8(char32_t character, std::string& target);
 size_t count_characters(std::string_view text);
 bool is_ascii(std::string_view text);

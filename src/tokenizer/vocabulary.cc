@@ -25,17 +25,35 @@ Result<Vocabulary> Vocabulary::from_json(const JsonValue& tokens) {
           return value.refuse(fmt::format("expected an id of its own, found {}, which \"{}\" has",
                                           id, vocabulary.token(static_cast<int32_t>(id))));
         }
-        if (vocabulary.bytes_.size() + token.size() >= kAbsent) {
-          return tokens.refuse("expected less than 4 GiB of tokens");
-        }
-        entries[id] = {static_cast<uint32_t>(vocabulary.bytes_.size()),
-                       static_cast<uint32_t>(token.size())};
-        vocabulary.bytes_ += token;
-        vocabulary.longest_ = std::max(vocabulary.longest_, token.size());
-        return {};
+        return vocabulary.append(static_cast<size_t>(id), token, tokens.where());
       }));
   vocabulary.index();
   return vocabulary;
+}
+
+Result<Vocabulary> Vocabulary::from_list(const std::vector<std::string_view>& tokens,
+                                         const std::string& source) {
+  if (tokens.size() > static_cast<size_t>(kMaxId) + 1) {
+    return invalid_input(
+        fmt::format("{}: expected at most {} tokens, found {}", source, kMaxId + 1, tokens.size()));
+  }
+  Vocabulary vocabulary;
+  vocabulary.entries_.resize(tokens.size());
+  for (size_t id = 0; id < tokens.size(); ++id) {
+    TESSERA_RETURN_IF_ERROR(vocabulary.append(id, tokens[id], source));
+  }
+  vocabulary.index();
+  return vocabulary;
+}
+
+Status Vocabulary::append(size_t id, std::string_view token, const std::string& source) {
+  if (bytes_.size() + token.size() >= kAbsent) {
+    return invalid_input(fmt::format("{}: expected less than 4 GiB of tokens", source));
+  }
+  entries_[id] = {static_cast<uint32_t>(bytes_.size()), static_cast<uint32_t>(token.size())};
+  bytes_ += token;
+  longest_ = std::max(longest_, token.size());
+  return {};
 }
 
 void Vocabulary::index() {
@@ -44,7 +62,7 @@ void Vocabulary::index() {
   for (int32_t id = 0; id < id_end(); ++id) {
     if (!has(id)) continue;
     size_t slot = hash_bytes(token(id)) & mask;
-    while (slots_[slot] != kNoToken) slot = (slot + 1) & mask;
+    while (slots_[slot] != kNoToken && token(slots_[slot]) != token(id)) slot = (slot + 1) & mask;
     slots_[slot] = id;
   }
 }

@@ -23,6 +23,11 @@ class Vocabulary {
   // Reads {"token": id, ...}.
   static Result<Vocabulary> from_json(const JsonValue& tokens);
 
+  // The ids are the places in the list; of equal tokens the last one is found. source is used in
+  // messages.
+  static Result<Vocabulary> from_list(const std::vector<std::string_view>& tokens,
+                                      const std::string& source);
+
   int32_t find(std::string_view token) const;  // kNoToken when it is not here
   std::string_view token(int32_t id) const;    // empty when the id has none
   int32_t id_end() const { return static_cast<int32_t>(entries_.size()); }  // the largest id + 1
@@ -35,6 +40,7 @@ class Vocabulary {
     uint32_t offset = kAbsent;
     uint32_t length = 0;
   };
+  Status append(size_t id, std::string_view token, const std::string& source);
   void index();
 
   std::string bytes_;

@@ -1,0 +1,51 @@
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "base/status.h"
+#include "tokenizer/json_value.h"
+#include "tokenizer/vocabulary.h"
+
+namespace tessera::tokenizer {
+
+// The whole file; kNotFound when there is none.
+Result<std::string> read_file(const std::string& path);
+
+// What stands beside a vocabulary that is no tokenizer.json: tokenizer_config.json,
+// special_tokens_map.json, added_tokens.json and config.json. All may be absent.
+class TokenizerConfig {
+ public:
+  static Result<TokenizerConfig> read(const std::string& directory);
+
+  // "llama" for the tokenizer class LlamaTokenizer or LlamaTokenizerFast; where no class is named
+  // the model_type of config.json; may be empty.
+  const std::string& family() const { return family_; }
+  // The text of "cls_token" and such, as the files say or else as given.
+  std::string special(const std::string& role, const std::string& otherwise) const;
+  // What the family takes where the files do not say.
+  void assume_special(const std::string& role, const std::string& text) {
+    special_.try_emplace(role, text);
+  }
+  bool flag(std::string_view key, bool fallback) const;  // of tokenizer_config.json
+  bool has_flag(std::string_view key) const;
+
+  // What "added_tokens" of a tokenizer.json would say, as JSON text.
+  std::string added_tokens(const Vocabulary& vocabulary) const;
+  // The id of a special or other token, kNoToken when it has none.
+  int32_t id_of(const std::string& token, const Vocabulary& vocabulary) const;
+  // What its "post_processor" would say, for a tokenizer.model.
+  Result<JsonValue> sentence_piece_template(const Vocabulary& vocabulary) const;
+
+ private:
+  struct Files;
+
+  std::shared_ptr<const Files> files_;
+  std::string directory_;
+  std::string family_;
+  std::map<std::string, std::string> special_;
+};
+
+}  // namespace tessera::tokenizer
