@@ -197,7 +197,7 @@ Result<std::vector<Input>> read_inputs(const Options& options, const ModelInfo& 
   if (!inputs.empty()) return inputs;
   if (!info.has_tokenizer) {
     return unsupported(fmt::format(
-        "{} has no tokenizer (tokenizer.json): give token ids with --ids", info.directory));
+        "{} has no tokenizer: give token ids with --ids", info.directory));
   }
   std::vector<std::string> texts = options.texts;
   if (texts.empty()) {

@@ -576,7 +576,7 @@ Status check_model(const Options& options, const ModelInfo& info) {
   }
   if (!info.has_tokenizer && options.ids.empty() && !options.ids_file) {
     return unsupported(fmt::format(
-        "{} has no tokenizer (tokenizer.json): give token ids with --ids", info.directory));
+        "{} has no tokenizer: give token ids with --ids", info.directory));
   }
   return {};
 }

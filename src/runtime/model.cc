@@ -346,7 +346,7 @@ Result<std::shared_ptr<Model>> Model::load(const std::string& directory,
 
 Result<TokenSequence> Model::tokenize(const std::string& text) const {
   if (state_->tokenizer == nullptr) {
-    return not_found(fmt::format("{} has no tokenizer.json: give token ids instead of text",
+    return not_found(fmt::format("{} has no tokenizer: give token ids instead of text",
                                  state_->info.directory));
   }
   return guarded("tokenize", [&]() -> Result<TokenSequence> {
@@ -359,7 +359,7 @@ Result<TokenSequence> Model::tokenize(const std::string& text) const {
 Result<std::string> Model::detokenize(const std::vector<int32_t>& ids) const {
   if (state_->tokenizer == nullptr) {
     return not_found(
-        fmt::format("{} has no tokenizer.json: ids have no text", state_->info.directory));
+        fmt::format("{} has no tokenizer: ids have no text", state_->info.directory));
   }
   return guarded("detokenize",
                  [&] { return state_->tokenizer->decode(ids, DecodeSpecial::kSkip); });
