@@ -196,8 +196,8 @@ Result<std::vector<Input>> read_inputs(const Options& options, const ModelInfo& 
   for (const std::vector<int32_t>& ids : options.ids) inputs.push_back({std::nullopt, {ids, {}}});
   if (!inputs.empty()) return inputs;
   if (!info.has_tokenizer) {
-    return unsupported(fmt::format(
-        "{} has no tokenizer: give token ids with --ids", info.directory));
+    return unsupported(
+        fmt::format("{} has no tokenizer: give token ids with --ids", info.directory));
   }
   std::vector<std::string> texts = options.texts;
   if (texts.empty()) {

@@ -575,8 +575,8 @@ Status check_model(const Options& options, const ModelInfo& info) {
         info.directory));
   }
   if (!info.has_tokenizer && options.ids.empty() && !options.ids_file) {
-    return unsupported(fmt::format(
-        "{} has no tokenizer: give token ids with --ids", info.directory));
+    return unsupported(
+        fmt::format("{} has no tokenizer: give token ids with --ids", info.directory));
   }
   return {};
 }

@@ -141,8 +141,8 @@ Status Engine::State::check(const Request& request) const {
         request.prompt_ids.size(), request.max_new_tokens, positions_of(request), a.max_positions));
   }
   if (!request.stop_strings.empty() && model->state().tokenizer == nullptr) {
-    return not_found(fmt::format("{} has no tokenizer: stop strings need text",
-                                 model->state().info.directory));
+    return not_found(
+        fmt::format("{} has no tokenizer: stop strings need text", model->state().info.directory));
   }
   return {};
 }

@@ -346,8 +346,8 @@ Result<std::shared_ptr<Model>> Model::load(const std::string& directory,
 
 Result<TokenSequence> Model::tokenize(const std::string& text) const {
   if (state_->tokenizer == nullptr) {
-    return not_found(fmt::format("{} has no tokenizer: give token ids instead of text",
-                                 state_->info.directory));
+    return not_found(
+        fmt::format("{} has no tokenizer: give token ids instead of text", state_->info.directory));
   }
   return guarded("tokenize", [&]() -> Result<TokenSequence> {
     TESSERA_ASSIGN_OR_RETURN(Encoding encoding,
@@ -358,8 +358,7 @@ Result<TokenSequence> Model::tokenize(const std::string& text) const {
 
 Result<std::string> Model::detokenize(const std::vector<int32_t>& ids) const {
   if (state_->tokenizer == nullptr) {
-    return not_found(
-        fmt::format("{} has no tokenizer: ids have no text", state_->info.directory));
+    return not_found(fmt::format("{} has no tokenizer: ids have no text", state_->info.directory));
   }
   return guarded("detokenize",
                  [&] { return state_->tokenizer->decode(ids, DecodeSpecial::kSkip); });
