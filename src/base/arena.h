@@ -22,7 +22,6 @@ class Arena {
     return static_cast<T*>(take_bytes(static_cast<size_t>(count) * sizeof(T)));
   }
   static size_t rounded(size_t size_bytes) { return (size_bytes + 63) / 64 * 64; }
-  size_t capacity_bytes() const { return buffer_.size_bytes(); }
 
  private:
   void* take_bytes(size_t size_bytes);

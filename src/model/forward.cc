@@ -79,9 +79,7 @@ Executor::Sizes Executor::sizes(int64_t rows, int32_t max_length, int32_t max_ke
   return sizes;
 }
 
-int64_t Executor::scratch_bytes(int64_t rows, int32_t max_length, int32_t max_keys,
-                                int64_t head_rows) const {
-  const Sizes s = sizes(rows, max_length, max_keys, head_rows);
+int64_t Executor::scratch_bytes(const Sizes& s) const {
   int64_t total = s.workspace_bytes * team_.size();
   for (int64_t floats :
        {s.hidden, s.hidden, s.qkv, s.context, s.ffn, s.head_hidden, s.head_hidden, s.logits}) {
@@ -202,10 +200,9 @@ void Executor::measure(Pass& pass) const {
 Status Executor::carve(Pass& pass) {
   const int64_t page_bytes = static_cast<int64_t>(
       Arena::rounded(at(architecture_.attention_shape(0).pages.page_floats()) * sizeof(float)));
-  const int64_t bytes =
-      scratch_bytes(pass.rows, pass.max_length, pass.max_keys, pass.head_row_count);
-  TESSERA_RETURN_IF_ERROR(arena_.reset(at(bytes + pass.transient_pages * page_bytes)));
   const Sizes sizes = this->sizes(pass.rows, pass.max_length, pass.max_keys, pass.head_row_count);
+  TESSERA_RETURN_IF_ERROR(
+      arena_.reset(at(scratch_bytes(sizes) + pass.transient_pages * page_bytes)));
   pass.x = arena_.take<float>(sizes.hidden);
   pass.normed = arena_.take<float>(sizes.hidden);
   pass.qkv = arena_.take<float>(sizes.qkv);

@@ -42,16 +42,13 @@ class Executor {
   Executor(const Architecture& architecture, const Weights& weights, const Plan& plan, Team& team);
 
   Status run(const ForwardInput& input, ForwardOutput& output);
-  // Scratch memory of a pass of this many rows in all, the longest of max_length rows against
-  // max_keys keys.
-  int64_t scratch_bytes(int64_t rows, int32_t max_length, int32_t max_keys,
-                        int64_t head_rows) const;
 
  private:
   struct Pass;
   struct Sizes;
 
   Sizes sizes(int64_t rows, int32_t max_length, int32_t max_keys, int64_t head_rows) const;
+  int64_t scratch_bytes(const Sizes& sizes) const;
   Status prepare(const ForwardInput& input, ForwardOutput& output, Pass& pass);
   int32_t last_row(const Pass& pass, int64_t sequence) const;
   void measure(Pass& pass) const;
