@@ -33,7 +33,14 @@ ARROWS = {
 # Families are strangers to each other, but for the vocabulary of an epilogue.
 FAMILY_ARROWS = {"matmul": ["activation"]}
 # The public headers and the folders, with all that include them, that give them their code.
-PUBLIC = {"status.h": "base", "model.h": "model", "engine.h": "runtime", "evaluate.h": "evaluate"}
+PUBLIC = {
+    "status.h": "base",
+    "tokenizer.h": "tokenizer",
+    "model.h": "model",
+    "engine.h": "runtime",
+    "tasks.h": "runtime",
+    "evaluate.h": "evaluate",
+}
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 TEST_FILE = re.compile(r"(^|_)(test|bench|fuzz)\.cc$")
