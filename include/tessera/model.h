@@ -10,6 +10,9 @@
 
 namespace tessera {
 
+class Tokenizer;
+struct ModelState;
+
 // What a model's last layer feeds.
 enum class Head {
   kNone,                    // hidden states only
@@ -105,6 +108,7 @@ class Model {
   // tokenizer.
   Result<TokenSequence> tokenize(const std::string& text) const;
   Result<std::string> detokenize(const std::vector<int32_t>& ids) const;
+  std::shared_ptr<const Tokenizer> tokenizer() const;  // null when the directory has none
 
   // Runs whole sequences, of any lengths, without a cache. Ids outside the vocabulary, empty
   // sequences and sequences longer than max_positions are errors.
@@ -123,12 +127,10 @@ class Model {
   // by LoadOptions::plan_file.
   std::string plan_json() const;
 
-  struct State;  // internal
-  State& state() { return *state_; }
-
  private:
-  explicit Model(std::unique_ptr<State> state);
-  std::unique_ptr<State> state_;
+  friend struct ModelAccess;  // the library's own way to what is inside
+  explicit Model(std::unique_ptr<ModelState> state);
+  std::unique_ptr<ModelState> state_;
 };
 
 // The kernel rows of this build on this machine: [{"family": ..., "row": ..., "state": ...}],

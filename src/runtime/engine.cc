@@ -73,9 +73,9 @@ Status check_options(const Request& request) {
 struct Engine::State {
   State(std::shared_ptr<Model> loaded, int64_t cache_bytes)
       : model(std::move(loaded)),
-        pool(model->state().architecture.attention_shape(0).pages, cache_bytes) {}
+        pool(state_of(*model).architecture.attention_shape(0).pages, cache_bytes) {}
 
-  const Architecture& architecture() const { return model->state().architecture; }
+  const Architecture& architecture() const { return state_of(*model).architecture; }
   int64_t cache_bytes_of(const Request& request) const;
   Status pass(const std::vector<std::pair<Sequence*, int32_t>>& parts, HeadRows head_rows,
               ForwardOutput& output);
@@ -102,7 +102,7 @@ int64_t Engine::cache_bytes_in_use() const { return state_->pool.bytes_in_use();
 Result<std::unique_ptr<Engine>> Engine::create(std::shared_ptr<Model> model,
                                                const Options& options) {
   if (model == nullptr) return invalid_input("expected a model to generate with, found none");
-  const Architecture& a = model->state().architecture;
+  const Architecture& a = state_of(*model).architecture;
   if (!a.is_decoder() || a.head != Head::kCausalLm) {
     return unsupported(fmt::format(
         "expected a model with a causal language-model head to generate with, found {} ({})",
@@ -140,9 +140,9 @@ Status Engine::State::check(const Request& request) const {
         "positions: more than the model's context of {}",
         request.prompt_ids.size(), request.max_new_tokens, positions_of(request), a.max_positions));
   }
-  if (!request.stop_strings.empty() && model->state().tokenizer == nullptr) {
-    return not_found(
-        fmt::format("{} has no tokenizer: stop strings need text", model->state().info.directory));
+  if (!request.stop_strings.empty() && state_of(*model).tokenizer == nullptr) {
+    return not_found(fmt::format("{} has no tokenizer: stop strings need text",
+                                 state_of(*model).info.directory));
   }
   return {};
 }
@@ -160,7 +160,7 @@ Result<int64_t> Engine::State::start(Request request) {
     request.stop_ids.insert(request.stop_ids.end(), ends.begin(), ends.end());
   }
   running.emplace_back(next_number, std::move(request), architecture().layers,
-                       model->state().tokenizer);
+                       state_of(*model).tokenizer);
   promised_bytes += bytes;
   return next_number++;
 }
@@ -183,7 +183,7 @@ Status Engine::State::pass(const std::vector<std::pair<Sequence*, int32_t>>& par
     }
   }
   const ForwardInput input{.ids = ids, .layout = &layout, .tables = tables, .head_rows = head_rows};
-  TESSERA_RETURN_IF_ERROR(model->state().executor->run(input, output));
+  TESSERA_RETURN_IF_ERROR(state_of(*model).executor->run(input, output));
   for (const auto& [part, count] : parts) part->done += count;
   return {};
 }

@@ -71,7 +71,7 @@ Result<Plan> make_plan(const Checkpoint& checkpoint, const Architecture& archite
   return choose_plan(request);
 }
 
-ModelInfo make_info(const Checkpoint& checkpoint, const Model::State& state, int64_t parameters) {
+ModelInfo make_info(const Checkpoint& checkpoint, const ModelState& state, int64_t parameters) {
   const Architecture& a = state.architecture;
   ModelInfo info;
   info.directory = checkpoint.directory();
@@ -126,10 +126,10 @@ Result<GenerationDefaults> read_generation_defaults(const Config& config) {
   return defaults;
 }
 
-Result<std::unique_ptr<Model::State>> load_state(const std::string& directory,
-                                                 const LoadOptions& options) {
+Result<std::unique_ptr<ModelState>> load_state(const std::string& directory,
+                                               const LoadOptions& options) {
   TESSERA_ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::open(directory));
-  auto state = std::make_unique<Model::State>();
+  auto state = std::make_unique<ModelState>();
   TESSERA_ASSIGN_OR_RETURN(state->architecture, read_architecture(checkpoint));
   TESSERA_ASSIGN_OR_RETURN(state->sentence_encoder, read_sentence_encoder(directory));
   // A sentence encoder ends with its pooling, whatever class the encoder was saved as.
@@ -159,7 +159,7 @@ Result<std::unique_ptr<Model::State>> load_state(const std::string& directory,
 // Runs a batch in passes of about kRowsPerPass rows and hands each to `take` with the index of its
 // first sequence.
 template <typename Configure, typename Take>
-Status run_in_passes(Model::State& state, const std::vector<TokenSequence>& batch,
+Status run_in_passes(ModelState& state, const std::vector<TokenSequence>& batch,
                      Configure configure, Take take) {
   for (size_t first = 0; first < batch.size();) {
     TokenLayout layout;
@@ -219,7 +219,7 @@ void split_start_and_end(ForwardResult& result) {
   result.logits_width = 0;
 }
 
-Result<ForwardResult> run_forward(Model::State& state, const std::vector<TokenSequence>& batch,
+Result<ForwardResult> run_forward(ModelState& state, const std::vector<TokenSequence>& batch,
                                   const ForwardOptions& options) {
   const Architecture& a = state.architecture;
   TESSERA_RETURN_IF_ERROR(check_batch(a, batch));
@@ -246,7 +246,7 @@ Result<ForwardResult> run_forward(Model::State& state, const std::vector<TokenSe
 
 // Cuts sequences to the encoder's limit as sentence-transformers does: the text's last tokens go, a
 // closing special token stays.
-std::vector<TokenSequence> cut_to_limit(const Model::State& state,
+std::vector<TokenSequence> cut_to_limit(const ModelState& state,
                                         const std::vector<TokenSequence>& batch,
                                         int64_t& cut_count) {
   const int32_t context = state.architecture.max_positions,
@@ -254,7 +254,7 @@ std::vector<TokenSequence> cut_to_limit(const Model::State& state,
   const size_t limit = static_cast<size_t>(declared > 0 ? std::min(declared, context) : context);
   std::optional<int32_t> closing;
   if (state.tokenizer != nullptr) {
-    const auto nothing = state.tokenizer->encode("", SpecialTokens::kAdd);
+    const auto nothing = state.tokenizer->encode({""});
     if (nothing.ok() && !nothing->ids.empty()) closing = nothing->ids.back();
   }
   std::vector<TokenSequence> cut = batch;
@@ -268,7 +268,7 @@ std::vector<TokenSequence> cut_to_limit(const Model::State& state,
   return cut;
 }
 
-Result<std::vector<float>> run_embed(Model::State& state, const std::vector<TokenSequence>& batch) {
+Result<std::vector<float>> run_embed(ModelState& state, const std::vector<TokenSequence>& batch) {
   const SentenceEncoder& encoder = state.sentence_encoder;
   const int64_t hidden_size = state.architecture.hidden_size, width = encoder.width(hidden_size);
   std::vector<float> vectors(batch.size() * static_cast<size_t>(width));
@@ -326,7 +326,7 @@ Status check_sequence(const Architecture& architecture, const TokenSequence& seq
   return {};
 }
 
-Model::Model(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Model::Model(std::unique_ptr<ModelState> state) : state_(std::move(state)) {}
 Model::~Model() = default;
 const ModelInfo& Model::info() const { return state_->info; }
 
@@ -339,10 +339,12 @@ Result<std::shared_ptr<Model>> Model::load(const std::string& directory,
   return guarded(directory, [&]() -> Result<std::shared_ptr<Model>> {
     TESSERA_RETURN_IF_ERROR(check_isa_cap());
     TESSERA_RETURN_IF_ERROR(check_forced_kernels());
-    TESSERA_ASSIGN_OR_RETURN(std::unique_ptr<State> state, load_state(directory, options));
+    TESSERA_ASSIGN_OR_RETURN(std::unique_ptr<ModelState> state, load_state(directory, options));
     return std::shared_ptr<Model>(new Model(std::move(state)));
   });
 }
+
+std::shared_ptr<const Tokenizer> Model::tokenizer() const { return state_->tokenizer; }
 
 Result<TokenSequence> Model::tokenize(const std::string& text) const {
   if (state_->tokenizer == nullptr) {
@@ -350,8 +352,7 @@ Result<TokenSequence> Model::tokenize(const std::string& text) const {
         fmt::format("{} has no tokenizer: give token ids instead of text", state_->info.directory));
   }
   return guarded("tokenize", [&]() -> Result<TokenSequence> {
-    TESSERA_ASSIGN_OR_RETURN(Encoding encoding,
-                             state_->tokenizer->encode(text, SpecialTokens::kAdd));
+    TESSERA_ASSIGN_OR_RETURN(Encoding encoding, state_->tokenizer->encode({text}));
     return TokenSequence{std::move(encoding.ids), std::move(encoding.type_ids)};
   });
 }

@@ -17,7 +17,7 @@ namespace tessera {
 
 // What a loaded model is made of. The executor refers to its neighbours, so a state stays where it
 // is.
-struct Model::State {
+struct ModelState {
   Architecture architecture;
   Plan plan;
   std::unique_ptr<Team> team;
@@ -27,6 +27,13 @@ struct Model::State {
   SentenceEncoder sentence_encoder;
   ModelInfo info;
 };
+
+struct ModelAccess {
+  static ModelState& state(const Model& model) { return *model.state_; }
+};
+// Lives as long as the model, stays where it is, and is used by one thread at a time.
+inline ModelState& state_of(Model& model) { return ModelAccess::state(model); }
+inline const ModelState& state_of(const Model& model) { return ModelAccess::state(model); }
 
 // Checks a sequence against vocabulary, type vocabulary and context; `name` stands for it in the
 // message.

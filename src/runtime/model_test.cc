@@ -185,7 +185,7 @@ TEST(Families, MistralWindowByDefault) {
                                        .write(name),
                                    {.threads = 1});
     EXPECT_TRUE(model.ok()) << model.status().message();
-    return (*model)->state().architecture.windows;
+    return state_of(**model).architecture.windows;
   };
   EXPECT_EQ(windows("absent", ""), (std::vector<int32_t>{4096, 4096}));
   EXPECT_EQ(windows("null", "\"sliding_window\": null, "), (std::vector<int32_t>{0, 0}));

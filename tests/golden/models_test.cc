@@ -109,7 +109,7 @@ void check_dump(const Golden& golden, const Safetensors& found) {
 // does, and itself misses this reference by 0.12 in the logits; so this model alone is compared
 // with the frequencies rounded alike.
 void round_rotary_frequencies(Model& model) {
-  for (float& frequency : model.state().architecture.inverse_frequencies) {
+  for (float& frequency : state_of(model).architecture.inverse_frequencies) {
     frequency = bf16_to_f32(f32_to_bf16(frequency));
   }
 }
