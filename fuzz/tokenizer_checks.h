@@ -16,7 +16,7 @@ inline void require(bool condition) {
 // What holds for every tokenizer and text: a refusal says why; ids lie in the vocabulary, have a
 // type each, and decode to UTF-8.
 inline void check_text(const Tokenizer& tokenizer, std::string_view text) {
-  const auto encoding = tokenizer.encode(text, SpecialTokens::kAdd);
+  const auto encoding = tokenizer.encode({text});
   if (!encoding.ok()) {
     require(!encoding.status().message().empty());
     return;
@@ -43,7 +43,7 @@ inline void check_tokenizer(const Result<std::shared_ptr<const Tokenizer>>& made
         std::string_view("a\0b", 3), file.substr(0, 200)}) {
     check_text(**made, text);
   }
-  (void)(*made)->encode_pair("a b", "ab", SpecialTokens::kAdd);
+  (void)(*made)->encode({"a b", "ab"});
 }
 
 }  // namespace tessera::fuzz

@@ -32,7 +32,7 @@ struct Truncation {
 struct EncodeOptions {
   SpecialTokens special = SpecialTokens::kAdd;
   // None: the whole text, whatever the files say about truncation and padding.
-  std::optional<Truncation> truncation;
+  std::optional<Truncation> truncation = std::nullopt;
   Origins origins = Origins::kOmit;  // fill Encoding::origins
 };
 
@@ -56,7 +56,7 @@ struct Encoding {
 // A text, or two that belong together. The bytes belong to the caller.
 struct TextPair {
   std::string_view first;
-  std::optional<std::string_view> second;
+  std::optional<std::string_view> second = std::nullopt;
 };
 
 // Text to ids and back, as the reference does it from the same files: the `tokenizers` library for

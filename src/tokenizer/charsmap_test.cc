@@ -25,7 +25,7 @@ std::string normalized(const std::map<std::string, std::string>& rules, std::str
                                  to_base64(charsmap_bytes(rules)));
   const auto made = load(parts);
   if (!made.ok()) return made.status().message();
-  const auto encoding = (*made)->encode(text, SpecialTokens::kOmit);
+  const auto encoding = (*made)->encode({text}, {.special = SpecialTokens::kOmit});
   if (!encoding.ok()) return encoding.status().message();
   return *(*made)->decode(encoding->ids, DecodeSpecial::kKeep);
 }

@@ -43,12 +43,12 @@ class Files : public testing::Test {
     const auto made = open();
     EXPECT_TRUE(made.ok()) << made.status().message();
     if (!made.ok()) return {};
-    return (*made)->encode(text, special)->ids;
+    return (*made)->encode({text}, {.special = special})->ids;
   }
   Encoding pair(const std::string& first, const std::string& second) const {
     const auto made = open();
     EXPECT_TRUE(made.ok()) << made.status().message();
-    return made.ok() ? *(*made)->encode_pair(first, second, SpecialTokens::kAdd) : Encoding();
+    return made.ok() ? *(*made)->encode({first, second}) : Encoding();
   }
   // Copies a file of the shared data; false when there is none.
   bool copy_shared(const std::string& from, const std::string& name) const {
@@ -67,15 +67,15 @@ class Files : public testing::Test {
     ASSERT_TRUE(made.ok()) << made.status().message();
     for (const Json& one : golden.at("cases")) {
       SCOPED_TRACE(one.at("text").get<std::string>().substr(0, 200));
-      const auto encoded = (*made)->encode(one.at("text").get<std::string>(), SpecialTokens::kAdd);
+      const auto encoded = (*made)->encode({one.at("text").get<std::string>()});
       ASSERT_TRUE(encoded.ok()) << encoded.status().message();
       EXPECT_EQ(encoded->ids, one.at("ids").get<Ids>());
       EXPECT_EQ(*(*made)->decode(encoded->ids, DecodeSpecial::kSkip),
                 one.at("decoded_clean").get<std::string>());
     }
     for (const Json& one : golden.at("pairs")) {
-      const auto encoded = (*made)->encode_pair(
-          one.at("a").get<std::string>(), one.at("b").get<std::string>(), SpecialTokens::kAdd);
+      const auto encoded =
+          (*made)->encode({one.at("a").get<std::string>(), one.at("b").get<std::string>()});
       EXPECT_EQ(encoded->ids, one.at("ids").get<Ids>());
       EXPECT_EQ(encoded->type_ids, one.at("type_ids").get<Ids>());
     }

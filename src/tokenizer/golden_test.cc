@@ -46,11 +46,11 @@ TEST_P(TokenizerGolden, EncodesAndDecodesEveryText) {
     const auto text = one.at("text").get<std::string>();
     SCOPED_TRACE(text.substr(0, 200));
     const auto ids = one.at("ids").get<std::vector<int32_t>>();
-    const auto encoded = tokenizer_->encode(text, SpecialTokens::kAdd);
+    const auto encoded = tokenizer_->encode({text});
     ASSERT_TRUE(encoded.ok()) << encoded.status().message();
     EXPECT_EQ(encoded->ids, ids);
     EXPECT_EQ(encoded->type_ids.size(), encoded->ids.size());
-    const auto plain = tokenizer_->encode(text, SpecialTokens::kOmit);
+    const auto plain = tokenizer_->encode({text}, {.special = SpecialTokens::kOmit});
     ASSERT_TRUE(plain.ok()) << plain.status().message();
     EXPECT_EQ(plain->ids, one.at("ids_plain").get<std::vector<int32_t>>());
     const auto kept = tokenizer_->decode(plain->ids, DecodeSpecial::kKeep);
@@ -65,8 +65,8 @@ TEST_P(TokenizerGolden, EncodesAndDecodesEveryText) {
 TEST_P(TokenizerGolden, EncodesEveryPair) {
   ASSERT_FALSE(golden_.at("pairs").empty());
   for (const Json& one : golden_.at("pairs")) {
-    const auto encoded = tokenizer_->encode_pair(
-        one.at("a").get<std::string>(), one.at("b").get<std::string>(), SpecialTokens::kAdd);
+    const auto encoded =
+        tokenizer_->encode({one.at("a").get<std::string>(), one.at("b").get<std::string>()});
     ASSERT_TRUE(encoded.ok()) << encoded.status().message();
     EXPECT_EQ(encoded->ids, one.at("ids").get<std::vector<int32_t>>());
     EXPECT_EQ(encoded->type_ids, one.at("type_ids").get<std::vector<int32_t>>());
@@ -108,7 +108,7 @@ TEST_P(SentencePieceGolden, EncodesAndDecodesEveryText) {
     const auto text = one.at("text").get<std::string>();
     SCOPED_TRACE(text.substr(0, 200));
     const auto decoded = one.at("decoded").get<std::string>();
-    const auto plain = tokenizer_->encode(text, SpecialTokens::kOmit);
+    const auto plain = tokenizer_->encode({text}, {.special = SpecialTokens::kOmit});
     ASSERT_TRUE(plain.ok()) << plain.status().message();
     EXPECT_EQ(plain->ids, one.at("ids_plain").get<std::vector<int32_t>>());
     for (const DecodeSpecial special : {DecodeSpecial::kKeep, DecodeSpecial::kSkip}) {

@@ -158,7 +158,7 @@ TEST(Hostile, ReportsAddedTokensThatCollide) {
 std::string encode_error(const Parts& parts, std::string_view text) {
   const auto made = load(parts);
   if (!made.ok()) return made.status().message();
-  const auto encoding = (*made)->encode(text, SpecialTokens::kAdd);
+  const auto encoding = (*made)->encode({text});
   return encoding.ok() ? "" : encoding.status().message();
 }
 
@@ -241,7 +241,7 @@ TEST(Hostile, SurvivesDamagedFiles) {
         EXPECT_FALSE(made.status().message().empty());
         continue;
       }
-      (void)(*made)->encode("a b  ab<x>", SpecialTokens::kAdd);
+      (void)(*made)->encode({"a b  ab<x>"});
       (void)(*made)->decode({0, 1, 2}, DecodeSpecial::kSkip);
     }
   }

@@ -103,7 +103,7 @@ TEST(Bpe, EqualsTheDefinitionOnRandomWords) {
         word[place] += word[place + 1];
         word.erase(word.begin() + static_cast<int64_t>(place) + 1);
       }
-      const auto encoding = (*made)->encode(text, SpecialTokens::kOmit);
+      const auto encoding = (*made)->encode({text}, {.special = SpecialTokens::kOmit});
       ASSERT_TRUE(encoding.ok());
       Strings got;
       for (const int32_t id : encoding->ids) got.push_back((*made)->token_of(id));
@@ -141,14 +141,14 @@ TEST(Tokenizer, RefusesTextThatIsNotUtf8) {
   const auto made = load(parts);
   ASSERT_TRUE(made.ok());
   const auto message = [&](std::string_view text) {
-    return (*made)->encode(text, SpecialTokens::kAdd).status().message();
+    return (*made)->encode({text}).status().message();
   };
   EXPECT_EQ(message("ab\xFFzz"), "expected UTF-8, found byte 0xFF at offset 2 of the text");
   EXPECT_EQ(message("12345678\xC3"), "expected UTF-8, found byte 0xC3 at offset 8 of the text");
   EXPECT_EQ(message("\xED\xA0\x80"), "expected UTF-8, found byte 0xED at offset 0 of the text");
   EXPECT_EQ(message("a\xC0\x80"), "expected UTF-8, found byte 0xC0 at offset 1 of the text");
   EXPECT_EQ(message("\xF4\x90\x80\x80"), "expected UTF-8, found byte 0xF4 at offset 0 of the text");
-  EXPECT_EQ((*made)->encode_pair("a", "\x80", SpecialTokens::kAdd).status().message(),
+  EXPECT_EQ((*made)->encode({"a", "\x80"}).status().message(),
             "expected UTF-8, found byte 0x80 at offset 0 of the second text");
 }
 

@@ -150,7 +150,7 @@ TEST(PostProcessors, PlaceSpecialTokens) {
   const auto pair = [&](SpecialTokens special) {
     const auto made = load(parts);
     EXPECT_TRUE(made.ok()) << made.status().message();
-    return *(*made)->encode_pair("a", "b", special);
+    return *(*made)->encode({"a", "b"}, {.special = special});
   };
   using Ids = std::vector<int32_t>;
   EXPECT_EQ(pair(SpecialTokens::kAdd).ids, Ids({0, 1}));

@@ -18,7 +18,7 @@ namespace {
 Strings pieces_of_model(const TestSentencePiece& model, std::string_view text) {
   const auto made = Tokenizer::from_sentence_piece(model.to_bytes(), "m");
   if (!made.ok()) return {"error: " + made.status().message()};
-  const auto encoding = (*made)->encode(text, SpecialTokens::kAdd);
+  const auto encoding = (*made)->encode({text});
   if (!encoding.ok()) return {"error: " + encoding.status().message()};
   Strings tokens;
   for (const int32_t id : encoding->ids) tokens.push_back((*made)->token_of(id));
@@ -231,7 +231,7 @@ TEST(SentencePiece, SurvivesDamagedFiles) {
         EXPECT_FALSE(made.status().message().empty());
         continue;
       }
-      (void)(*made)->encode(" abcab  c\xC3\xA9 bca", SpecialTokens::kAdd);
+      (void)(*made)->encode({" abcab  c\xC3\xA9 bca"});
       (void)(*made)->decode({0, 1, 2}, DecodeSpecial::kKeep);
     }
   }

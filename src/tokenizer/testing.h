@@ -42,7 +42,7 @@ inline std::string load_error(const std::string& json) {
 inline std::vector<std::string> tokens_of(const Parts& parts, std::string_view text) {
   const auto made = load(parts);
   if (!made.ok()) return {"error: " + made.status().message()};
-  const auto encoding = (*made)->encode(text, SpecialTokens::kOmit);
+  const auto encoding = (*made)->encode({text}, {.special = SpecialTokens::kOmit});
   if (!encoding.ok()) return {"error: " + encoding.status().message()};
   std::vector<std::string> tokens;
   for (const int32_t id : encoding->ids) tokens.push_back((*made)->token_of(id));

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <exception>
-#include <limits>
 #include <memory>
 #include <mutex>
 #include <new>
@@ -91,32 +90,27 @@ class PipelineTokenizer final : public Tokenizer {
     return std::shared_ptr<const Tokenizer>(std::move(made));
   }
 
-  Result<Encoding> encode(std::string_view text, SpecialTokens special) const override {
-    return encode(text, special, kWhole);
+  Result<Encoding> encode(const TextPair& text, const EncodeOptions& options) const override {
+    return guarded(pipeline_.source, [&] { return encode_pair(text, options); });
   }
 
-  Result<Encoding> encode_pair(std::string_view first, std::string_view second,
-                               SpecialTokens special) const override {
-    return encode_pair(first, second, special, kWhole);
-  }
-
-  Result<Encoding> encode(std::string_view text, SpecialTokens special,
-                          const Truncation& truncation) const override {
-    return guarded(pipeline_.source, [&]() -> Result<Encoding> {
-      std::vector<int32_t> ids;
-      TESSERA_RETURN_IF_ERROR(encode_text(text, "text", ids));
-      return assemble(ids, nullptr, special, truncation);
+  Result<std::vector<Encoding>> encode_all(std::span<const TextPair> texts,
+                                           const EncodeOptions& options, int) const override {
+    return guarded(pipeline_.source, [&]() -> Result<std::vector<Encoding>> {
+      std::vector<Encoding> all;
+      for (size_t i = 0; i < texts.size(); ++i) {
+        Result<Encoding> one = encode_pair(texts[i], options);
+        if (!one.ok()) {
+          return Status(one.status().code(), fmt::format("text {}: {}", i, one.status().message()));
+        }
+        all.push_back(std::move(one).value());
+      }
+      return all;
     });
   }
 
-  Result<Encoding> encode_pair(std::string_view first, std::string_view second,
-                               SpecialTokens special, const Truncation& truncation) const override {
-    return guarded(pipeline_.source, [&]() -> Result<Encoding> {
-      std::vector<int32_t> first_ids, second_ids;
-      TESSERA_RETURN_IF_ERROR(encode_text(first, "first text", first_ids));
-      TESSERA_RETURN_IF_ERROR(encode_text(second, "second text", second_ids));
-      return assemble(first_ids, &second_ids, special, truncation);
-    });
+  Result<std::vector<Encoding>> encode_windows(const TextPair&, size_t, size_t) const override {
+    return unsupported("windows over a pair of texts are not supported yet");
   }
 
   Result<std::string> decode(const std::vector<int32_t>& ids,
@@ -138,16 +132,31 @@ class PipelineTokenizer final : public Tokenizer {
     return content != nullptr ? *content : std::string(pipeline_.model->vocabulary().token(id));
   }
 
- private:
-  static constexpr Truncation kWhole = {.max_tokens = std::numeric_limits<size_t>::max()};
+  std::optional<int32_t> mask_id() const override {
+    for (const char* content : {"[MASK]", "<mask>"}) {
+      const int32_t id = pipeline_.added.find(content);
+      if (id != kNoToken && pipeline_.added.is_special(id)) return id;
+    }
+    return std::nullopt;
+  }
 
-  Result<Encoding> assemble(std::vector<int32_t>& first, std::vector<int32_t>* second,
-                            SpecialTokens special, const Truncation& truncation) const {
+ private:
+  Result<Encoding> encode_pair(const TextPair& text, const EncodeOptions& options) const {
+    std::vector<int32_t> first, second;
+    const bool is_pair = text.second.has_value();
+    TESSERA_RETURN_IF_ERROR(encode_text(text.first, is_pair ? "first text" : "text", first));
+    if (is_pair) TESSERA_RETURN_IF_ERROR(encode_text(*text.second, "second text", second));
+    std::vector<int32_t>* const second_or_null = is_pair ? &second : nullptr;
+    const size_t tokens = first.size() + second.size();
     const Template& form = pipeline_.special_tokens;
-    const size_t added =
-        special == SpecialTokens::kAdd ? form.special_count(second == nullptr ? 1 : 2) : 0;
-    TESSERA_RETURN_IF_ERROR(truncate(truncation, added, first, second));
-    return form.assemble(first, second, special);
+    if (options.truncation.has_value()) {
+      const size_t added =
+          options.special == SpecialTokens::kAdd ? form.special_count(is_pair ? 2 : 1) : 0;
+      TESSERA_RETURN_IF_ERROR(truncate(*options.truncation, added, first, second_or_null));
+    }
+    Encoding encoding = form.assemble(first, second_or_null, options.special);
+    encoding.truncated = first.size() + second.size() < tokens;
+    return encoding;
   }
 
   Status encode_text(std::string_view text, std::string_view name,

@@ -22,8 +22,9 @@ std::shared_ptr<const Tokenizer> letters() {
 
 // How many tokens of two texts of nine and four are left, as "first second", or the message.
 std::string left_of_pair(TruncationStrategy strategy, size_t max_tokens) {
-  const auto made = letters()->encode_pair("aaaaaaaaa", "bbbb", SpecialTokens::kAdd,
-                                           {.max_tokens = max_tokens, .strategy = strategy});
+  const auto made =
+      letters()->encode({"aaaaaaaaa", "bbbb"},
+                        {.truncation = Truncation{.max_tokens = max_tokens, .strategy = strategy}});
   if (!made.ok()) return made.status().message();
   EXPECT_EQ(made->type_ids.size(), made->ids.size());
   return fmt::format("{} {}", std::count(made->ids.begin(), made->ids.end(), 1),
@@ -56,7 +57,7 @@ TEST(Truncation, ShortensOneTextAlone) {
 TEST(Truncation, CutsOffTheSideAskedFor) {
   const auto tokenizer = letters();
   const auto ids = [&](const Truncation& truncation, SpecialTokens special) {
-    const auto made = tokenizer->encode("abcdef", special, truncation);
+    const auto made = tokenizer->encode({"abcdef"}, {.special = special, .truncation = truncation});
     return made.ok() ? made->ids : Ids();
   };
   EXPECT_EQ(ids({.max_tokens = 5}, SpecialTokens::kAdd), Ids({27, 1, 2, 3, 28}));
@@ -68,9 +69,9 @@ TEST(Truncation, CutsOffTheSideAskedFor) {
   EXPECT_EQ(
       ids({.max_tokens = 8, .strategy = TruncationStrategy::kOnlySecond}, SpecialTokens::kAdd),
       Ids({27, 1, 2, 3, 4, 5, 6, 28}));
-  const auto made =
-      tokenizer->encode("abcdef", SpecialTokens::kAdd,
-                        {.max_tokens = 5, .strategy = TruncationStrategy::kOnlySecond});
+  const auto made = tokenizer->encode(
+      {"abcdef"},
+      {.truncation = Truncation{.max_tokens = 5, .strategy = TruncationStrategy::kOnlySecond}});
   EXPECT_EQ(made.status().message(), "expected a second text to truncate, found one text");
 }
 

@@ -70,7 +70,8 @@ TEST(Unigram, OfEqualTokensTheLastCounts) {
   parts.model = model(R"([["?", 0], ["a", -1], ["a", -2]])");
   const auto made = load(parts);
   ASSERT_TRUE(made.ok()) << made.status().message();
-  EXPECT_EQ((*made)->encode("a", SpecialTokens::kOmit)->ids, std::vector<int32_t>({2}));
+  EXPECT_EQ((*made)->encode({"a"}, {.special = SpecialTokens::kOmit})->ids,
+            std::vector<int32_t>({2}));
 }
 
 // Against the best score over all splits of random texts.
