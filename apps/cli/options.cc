@@ -163,10 +163,14 @@ std::optional<int> parse(CLI::App& app, const Arguments& arguments) {
     if (status.ok()) status = out.flush();
     return finish(status);
   } catch (const CLI::Error& error) {
-    fmt::print(stderr, "tessera {}: {}\nTry: tessera {} --help\n", app.get_name(), error.what(),
-               app.get_name());
-    return kUsage;
+    return report_usage(app, error.what());
   }
+}
+
+int report_usage(const CLI::App& app, const std::string& message) {
+  fmt::print(stderr, "tessera {}: {}\nTry: tessera {} --help\n", app.get_name(), message,
+             app.get_name());
+  return kUsage;
 }
 
 void usage_error(const std::string& message) {

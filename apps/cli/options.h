@@ -82,6 +82,9 @@ std::optional<int> parse(CLI::App& app, const Arguments& arguments);
 // Thrown by a parser's callback for options that do not go together; parse() reports it.
 [[noreturn]] void usage_error(const std::string& message);
 
+// Says what is wrong with the usage of a verb and gives the exit code.
+int report_usage(const CLI::App& app, const std::string& message);
+
 // Reports a failure as "tessera: sentence" and gives the exit code; kCancelled is an interrupt and
 // says nothing.
 int finish(const Status& status);

@@ -65,9 +65,12 @@ Interrupt::Interrupt() {
   std::signal(SIGINT, note_interrupt);
 }
 
-Interrupt::~Interrupt() { std::signal(SIGINT, SIG_DFL); }
+Interrupt::~Interrupt() {
+  std::signal(SIGINT, SIG_DFL);
+  interrupts = 0;
+}
 
-bool Interrupt::requested() const { return interrupts > 0; }
+bool Interrupt::requested() { return interrupts > 0; }
 
 Progress::Progress(std::string label, int64_t total)
     : label_(std::move(label)), total_(total), shown_(is_terminal(stderr)) {
@@ -82,7 +85,8 @@ void Progress::update(int64_t done, std::string_view note) {
   if (!shown_) return;
   // Redrawing more often than the eye sees costs time on slow terminals.
   constexpr std::chrono::milliseconds kInterval(50);
-  if (done < total_ && std::chrono::steady_clock::now() - last_draw_ < kInterval) return;
+  if ((total_ <= 0 || done < total_) && std::chrono::steady_clock::now() - last_draw_ < kInterval)
+    return;
   draw(done, note);
 }
 

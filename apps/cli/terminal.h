@@ -42,7 +42,7 @@ class Interrupt {
   Interrupt(const Interrupt&) = delete;
   Interrupt& operator=(const Interrupt&) = delete;
 
-  bool requested() const;
+  static bool requested();  // of the one that lives
 };
 
 // A line on standard error that is redrawn in place: only on a terminal, and gone when destroyed.

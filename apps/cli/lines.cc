@@ -1,0 +1,123 @@
+#include "cli/lines.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "cli/terminal.h"
+
+namespace tessera::cli {
+namespace {
+
+constexpr size_t kBufferBytes = size_t{1} << 18;
+constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
+
+// Bytes of the well-formed character at the front; 0 when there is none (Unicode 15, table 3-7).
+size_t character_bytes(std::string_view text) {
+  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
+  const auto continues = [&](size_t i, unsigned least, unsigned most) {
+    return i < text.size() && byte(i) >= least && byte(i) <= most;
+  };
+  const unsigned lead = byte(0);
+  if (lead < 0x80) return 1;
+  if (lead >= 0xC2 && lead <= 0xDF) return continues(1, 0x80, 0xBF) ? 2 : 0;
+  if (lead >= 0xE0 && lead <= 0xEF) {
+    const unsigned least = lead == 0xE0 ? 0xA0 : 0x80, most = lead == 0xED ? 0x9F : 0xBF;
+    return continues(1, least, most) && continues(2, 0x80, 0xBF) ? 3 : 0;
+  }
+  if (lead >= 0xF0 && lead <= 0xF4) {
+    const unsigned least = lead == 0xF0 ? 0x90 : 0x80, most = lead == 0xF4 ? 0x8F : 0xBF;
+    return continues(1, least, most) && continues(2, 0x80, 0xBF) && continues(3, 0x80, 0xBF) ? 4
+                                                                                             : 0;
+  }
+  return 0;
+}
+
+// Waits without going deaf to an interrupt, which restarts a read() but never a poll().
+Status wait_for_input(int file) {
+  constexpr int kMilliseconds = 200;
+  for (pollfd wait{file, POLLIN, 0}; !Interrupt::requested();) {
+    const int ready = poll(&wait, 1, kMilliseconds);
+    if (ready > 0 || (ready < 0 && errno != EINTR)) return {};
+  }
+  return {StatusCode::kCancelled, ""};
+}
+
+}  // namespace
+
+Status check_utf8(std::string_view text) {
+  for (size_t i = 0; i < text.size();) {
+    const size_t bytes = character_bytes(text.substr(i));
+    if (bytes == 0) {
+      return invalid_input(fmt::format("expected UTF-8, found byte 0x{:02X} at offset {}",
+                                       static_cast<unsigned char>(text[i]), i));
+    }
+    i += bytes;
+  }
+  return {};
+}
+
+LineReader::LineReader(int file, std::string name)
+    : file_(file), name_(std::move(name)), buffer_(new char[kBufferBytes]) {}
+
+LineReader::~LineReader() {
+  if (file_ != STDIN_FILENO) close(file_);
+}
+
+Result<std::unique_ptr<LineReader>> LineReader::open(const std::string& path) {
+  const std::string name = path == "-" ? "standard input" : path;
+  const int file = path == "-" ? STDIN_FILENO : ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (file < 0) return io_error(fmt::format("cannot open {}: {}", name, std::strerror(errno)));
+  return std::unique_ptr<LineReader>(new LineReader(file, name));
+}
+
+// False at the end.
+Result<bool> LineReader::fill() {
+  for (;;) {
+    if (Status status = wait_for_input(file_); !status.ok()) return status;
+    const ssize_t count = read(file_, buffer_.get(), kBufferBytes);
+    if (count < 0 && (errno == EINTR || errno == EAGAIN)) continue;
+    if (count < 0) {
+      return io_error(fmt::format("cannot read {}: {}", name_, std::strerror(errno)));
+    }
+    begin_ = 0;
+    end_ = static_cast<size_t>(count);
+    return count > 0;
+  }
+}
+
+Result<bool> LineReader::next(std::string* line) {
+  line->clear();
+  for (bool whole = false, some = false; !whole;) {
+    if (begin_ == end_) {
+      Result<bool> more = fill();
+      if (!more.ok()) return more.status();
+      if (!*more && !some) return false;
+      if (!*more) break;
+    }
+    if (!some) ++line_;
+    some = true;
+    const char* const from = buffer_.get() + begin_;
+    const auto* const at = static_cast<const char*>(std::memchr(from, '\n', end_ - begin_));
+    whole = at != nullptr;
+    const size_t count = whole ? static_cast<size_t>(at - from) : end_ - begin_;
+    if (line->size() + count > kLineLimitBytes) {
+      return error(line_,
+                   fmt::format("expected at most {} bytes in a line, found more", kLineLimitBytes));
+    }
+    line->append(from, count);
+    begin_ += count + (whole ? 1 : 0);
+  }
+  if (line_ == 1 && line->starts_with(kByteOrderMark)) line->erase(0, kByteOrderMark.size());
+  return true;
+}
+
+Status LineReader::error(int64_t line, const std::string& message) const {
+  return invalid_input(fmt::format("{}, line {}: {}", name_, line, message));
+}
+
+}  // namespace tessera::cli

@@ -1,0 +1,99 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "cli/options.h"
+#include "tessera/tasks.h"
+
+namespace tessera::cli {
+
+// One input of a verb.
+struct Record {
+  std::optional<std::string> text;
+  std::optional<std::string> pair;      // the text that belongs to it
+  std::optional<TokenSequence> tokens;  // where ids were given
+  int64_t line = 0;  // where it begins in its file, or its place on the command line; from 1
+};
+
+// Ids, where there are some, and otherwise the texts.
+TaskInput as_input(const Record& record);
+std::vector<TaskInput> as_inputs(std::span<const Record> records);
+
+enum class RecordFormat {
+  kAuto,       // by the file's ending, else RecordOptions::usual
+  kLines,      // a text a line
+  kCsv,        // RFC 4180
+  kTsv,        // fields between tabs, no quotes
+  kJsonLines,  // an object a line
+  kIds,        // "5,9,3" or "[5, 9, 3]" a line
+};
+
+// What a verb can use.
+enum class RecordContent { kTextOrIds, kText, kIds };
+enum class RecordPair { kNone, kOptional, kRequired };
+
+// What a verb says of its inputs, and what the user chose.
+struct RecordOptions {
+  // The verb's part, to be set before add_record_options.
+  RecordContent content = RecordContent::kTextOrIds;
+  RecordPair pairs = RecordPair::kNone;
+  RecordFormat usual = RecordFormat::kLines;
+  // Keys of JSON lines, of which --column and --pair-column replace the first two.
+  std::string text_key = "text", pair_key = "pair";
+  std::string ids_key = "ids", type_ids_key = "type_ids";
+
+  // The user's part. Texts, ids or a file; none of them: standard input.
+  std::vector<std::string> texts;
+  std::vector<std::string> text_pairs;  // none, or as many as texts
+  std::vector<std::vector<int32_t>> ids;
+  std::optional<std::string> file;  // "-": standard input
+  RecordFormat format = RecordFormat::kAuto;
+  // Name or number (from 1) of CSV's and TSV's columns; by default the first and, where a pair is
+  // required, the second. A name needs a row of names.
+  std::optional<std::string> column, pair_column;
+  bool header = false;  // the first row of CSV and TSV holds names
+};
+
+// The format in force.
+RecordFormat format_of(const RecordOptions& options);
+
+// Declares --file, --format, --column, --pair-column, --header, --ids and --pair, as far as
+// `options` says that the verb can use them. The texts of the command line come from parse_records.
+void add_record_options(CLI::App& app, RecordOptions* options);
+
+// parse() for verbs whose TEXT arguments are records: those behind MODEL, and behind "--" also such
+// as begin with "-". Checks that what was given goes together.
+std::optional<int> parse_records(CLI::App& app, const Arguments& arguments, RecordOptions* options);
+
+// Inputs in their order, a chunk at a time, so that an endless input needs bounded memory.
+class RecordReader {
+ public:
+  // Needs only the file to be there. `options` is copied.
+  static Result<std::unique_ptr<RecordReader>> open(const RecordOptions& options);
+  virtual ~RecordReader() = default;
+
+  // At most so many, fewer where they are long, none at the end. An error names the line; the
+  // records before it have been given then. kCancelled: interrupted while waiting.
+  Result<std::vector<Record>> next(size_t most);
+
+  // Where a record stands: "standard input, line 3", "text 3"; empty for the only one of the
+  // command line.
+  virtual std::string place(const Record& record) const = 0;
+  // How many there are; none when that is not known beforehand.
+  virtual std::optional<int64_t> total() const { return std::nullopt; }
+
+ protected:
+  // False at the end.
+  virtual Result<bool> read(Record* record) = 0;
+
+ private:
+  Status failed_;  // found behind records that had to be given first
+  bool ended_ = false;
+};
+
+}  // namespace tessera::cli
