@@ -36,6 +36,7 @@ FAMILY_ARROWS = {"matmul": ["activation"]}
 PUBLIC = {
     "status.h": "base",
     "tokenizer.h": "tokenizer",
+    "machine.h": "plan",
     "model.h": "model",
     "engine.h": "runtime",
     "tasks.h": "runtime",

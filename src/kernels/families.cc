@@ -6,6 +6,8 @@
 #include "kernels/family.h"
 #include "kernels/matmul/matmul.h"
 #include "kernels/norm/norm.h"
+#include "kernels/peak/peak.h"
+#include "kernels/read/read.h"
 #include "kernels/rotary/rotary.h"
 #include "kernels/transpose/transpose.h"
 
@@ -22,6 +24,8 @@ std::vector<KernelState> all_kernel_states() {
            attention_product::kernels.states(),
            attention_softmax::kernels.states(),
            transpose::kernels.states(),
+           peak::kernels.states(),
+           read::kernels.states(),
        }) {
     all.insert(all.end(), states.begin(), states.end());
   }

@@ -1,0 +1,25 @@
+#include <immintrin.h>
+
+#include "kernels/read/read.h"
+
+namespace tessera::read {
+
+void avx512(const Args& args, Exec exec) noexcept {
+  const char* begin = static_cast<const char*>(args.data) + exec.begin * kLineBytes;
+  const int64_t lines = exec.end - exec.begin, run = lines / args.streams;
+  __m512i sums[4];
+  for (auto& sum : sums) sum = _mm512_setzero_si512();
+  for (int64_t i = 0; i < run; ++i) {
+    for (int s = 0; s < args.streams; ++s) {
+      const void* line = begin + (s * run + i) * kLineBytes;
+      sums[s % 4] = _mm512_add_epi64(sums[s % 4], _mm512_load_si512(line));
+    }
+  }
+  for (int64_t i = run * args.streams; i < lines; ++i)
+    sums[0] = _mm512_add_epi64(sums[0], _mm512_load_si512(begin + i * kLineBytes));
+  const __m512i all =
+      _mm512_add_epi64(_mm512_add_epi64(sums[0], sums[1]), _mm512_add_epi64(sums[2], sums[3]));
+  *args.sum = static_cast<uint64_t>(_mm512_reduce_add_epi64(all));
+}
+
+}  // namespace tessera::read
