@@ -14,6 +14,8 @@
 // Generation: one request with generate(), or any number of them at a time with an Engine.
 namespace tessera {
 
+struct EngineState;  // the library's own
+
 // How the next token is drawn, as transformers defines it. Applied in the order of the members but
 // repetition_penalty, which comes first: temperature, top_k, top_p, min_p. Top_k 0, top_p 1, min_p
 // 0 and repetition_penalty 1 change nothing.
@@ -108,9 +110,8 @@ class TESSERA_API Engine {
   int64_t cache_bytes_in_use() const;
 
  private:
-  struct State;
-  explicit Engine(std::unique_ptr<State> state);
-  std::unique_ptr<State> state_;
+  explicit Engine(std::unique_ptr<EngineState> state);
+  std::unique_ptr<EngineState> state_;
 };
 
 // One continuation.

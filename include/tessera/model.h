@@ -12,8 +12,8 @@
 // Loading a checkpoint, asking what it is, and running it on token ids.
 namespace tessera {
 
-class Tokenizer;  // tessera/tokenizer.h
-struct ModelState;
+class Tokenizer;    // tessera/tokenizer.h
+struct ModelState;  // the library's own
 
 // What a model's last layer feeds.
 enum class Head {
