@@ -34,7 +34,9 @@ ARROWS = {
 FAMILY_ARROWS = {"matmul": ["activation"]}
 # The public headers and the folders, with all that include them, that give them their code.
 PUBLIC = {
+    "export.h": "base",
     "status.h": "base",
+    "version.h": "base",
     "tokenizer.h": "tokenizer",
     "machine.h": "plan",
     "model.h": "model",

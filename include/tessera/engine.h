@@ -7,10 +7,14 @@
 #include <string>
 #include <vector>
 
+#include "tessera/export.h"
 #include "tessera/model.h"
 #include "tessera/status.h"
 
+// Generation: one request with generate(), or any number of them at a time with an Engine.
 namespace tessera {
+
+struct EngineState;  // the library's own
 
 // How the next token is drawn, as transformers defines it. Applied in the order of the members but
 // repetition_penalty, which comes first: temperature, top_k, top_p, min_p. Top_k 0, top_p 1, min_p
@@ -27,10 +31,11 @@ struct Sampling {
   uint64_t seed = 0;
 };
 
+// A prompt to continue; greedily, unless sampling or beams say otherwise.
 struct Request {
-  std::vector<int32_t> prompt_ids;
+  std::vector<int32_t> prompt_ids = {};  // at least one; Model::tokenize makes them of a text
   int32_t max_new_tokens = 128;
-  Sampling sampling;
+  Sampling sampling = {};
   // How many continuations of the prompt, 1 to 1024; the prompt runs once and its cache is shared.
   // Drawn ones: the i-th, from 0, draws with seed + i and is what a request of its own with that
   // seed gives. With beams: the best so many. A greedy request has one.
@@ -40,21 +45,27 @@ struct Request {
   // its repetition_penalty works on log-probabilities. At most 1024.
   int32_t beams = 1;
   // The model's own end tokens are added by submit unless ignore_end is set.
-  std::vector<int32_t> stop_ids;
+  std::vector<int32_t> stop_ids = {};
   // A continuation ends when its text contains one of these; its text stops before it, its tokens
   // do not. Needs a tokenizer, and no beams.
-  std::vector<std::string> stop_strings;
+  std::vector<std::string> stop_strings = {};
   bool ignore_end = false;
   bool log_probabilities = false;  // fill Event::log_probability
 };
 
-enum class FinishReason { kNone, kEndToken, kStopString, kLength, kCancelled };
+enum class FinishReason {
+  kNone,        // it goes on
+  kEndToken,    // the model's own or one of stop_ids, which is the last token
+  kStopString,  // one of stop_strings
+  kLength,      // max_new_tokens
+  kCancelled,
+};
 
 // One token of one continuation of a request. A beam search gives all of its events at once when it
 // is over: one continuation after the other, best first; fewer than asked for when the vocabulary
 // cannot form as many.
 struct Event {
-  int64_t request = 0;
+  int64_t request = 0;   // the number that submit gave
   int32_t sequence = 0;  // which continuation, from 0
   int32_t token = 0;
   // Where the request asks for it: the natural logarithm of the token's share in the softmax of the
@@ -67,15 +78,21 @@ struct Event {
   FinishReason finished = FinishReason::kNone;
 };
 
-// Advances any number of requests together, a token each a step. Requests may be submitted and
-// cancelled between steps. The model must outlive the engine and is used by it alone while a step
-// runs.
-class Engine {
+// Advances any number of requests together, a token each a step, which takes little longer than one
+// alone. Requests may be submitted and cancelled between steps; one thread at a time. The engine
+// keeps its model alive and is alone in using it while a step runs.
+//   while (!engine->idle()) {
+//     tessera::Result<std::vector<tessera::Event>> events = engine->step();
+//     if (!events.ok()) return events.status();
+//     for (const tessera::Event& event : *events) text[event.request] += event.text;
+//   }
+class TESSERA_API Engine {
  public:
   struct Options {
     // Memory for keys and values; 0 means what the machine has free, less a reserve.
     int64_t cache_bytes = 0;
   };
+  // kUnsupported for a model without a causal language-model head.
   static Result<std::unique_ptr<Engine>> create(std::shared_ptr<Model> model,
                                                 const Options& options);
   ~Engine();
@@ -87,14 +104,14 @@ class Engine {
   // Runs the prompts of new requests and one token of every other, all continuations and beams
   // together; gives a token for each, but of a beam search only its result.
   Result<std::vector<Event>> step();
+  // The next step ends the request with kCancelled; unknown numbers are nothing to do.
   void cancel(int64_t request);
   bool idle() const;  // nothing left to step
   int64_t cache_bytes_in_use() const;
 
  private:
-  struct State;
-  explicit Engine(std::unique_ptr<State> state);
-  std::unique_ptr<State> state_;
+  explicit Engine(std::unique_ptr<EngineState> state);
+  std::unique_ptr<EngineState> state_;
 };
 
 // One continuation.
@@ -110,9 +127,9 @@ struct Generation {
 // Submits one request and steps until it ends. on_token sees every event as it comes and may return
 // false to stop. generate is for requests of one sequence, generate_sequences gives all of a
 // request in their order.
-Result<Generation> generate(std::shared_ptr<Model> model, Request request,
-                            const std::function<bool(const Event&)>& on_token = {});
-Result<std::vector<Generation>> generate_sequences(
+TESSERA_API Result<Generation> generate(std::shared_ptr<Model> model, Request request,
+                                        const std::function<bool(const Event&)>& on_token = {});
+TESSERA_API Result<std::vector<Generation>> generate_sequences(
     std::shared_ptr<Model> model, Request request,
     const std::function<bool(const Event&)>& on_token = {});
 

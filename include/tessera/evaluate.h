@@ -5,9 +5,11 @@
 #include <memory>
 #include <string>
 
+#include "tessera/export.h"
 #include "tessera/model.h"
 #include "tessera/status.h"
 
+// Writing down what a model gives, to be compared with another engine.
 namespace tessera {
 
 // Runs the cases of a JSON file and writes what the model gives as safetensors, to be compared with
@@ -18,8 +20,8 @@ namespace tessera {
 // them. Written: <case>.logits (or .start_logits, .end_logits) and <case>.hidden.<i>, f32, [batch,
 // tokens, width] with zeros where the attention mask is 0; sequence classification gives [batch,
 // labels]. on_progress, if given, is called with the cases done and their number.
-Status dump_cases(const std::shared_ptr<Model>& model, const std::string& cases_path,
-                  const std::string& output_path,
-                  const std::function<void(int64_t, int64_t)>& on_progress = {});
+TESSERA_API Status dump_cases(const std::shared_ptr<Model>& model, const std::string& cases_path,
+                              const std::string& output_path,
+                              const std::function<void(int64_t, int64_t)>& on_progress = {});
 
 }  // namespace tessera

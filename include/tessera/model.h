@@ -6,12 +6,14 @@
 #include <string>
 #include <vector>
 
+#include "tessera/export.h"
 #include "tessera/status.h"
 
+// Loading a checkpoint, asking what it is, and running it on token ids.
 namespace tessera {
 
-class Tokenizer;
-struct ModelState;
+class Tokenizer;    // tessera/tokenizer.h
+struct ModelState;  // the library's own
 
 // What a model's last layer feeds.
 enum class Head {
@@ -23,13 +25,18 @@ enum class Head {
   kQuestionAnswering,       // start and end logits [tokens]
 };
 
+// What makes scores of a classification head's logits: softmax (one label holds), sigmoid (each
+// label for itself), or the logits as they are (a regression).
+enum class LabelScores { kSoftmax, kSigmoid, kLogits };
+
 // How weights are kept. kAuto: as the checkpoint has them, f16 as f32.
 enum class WeightType { kAuto, kF32, kBF16 };
 
 struct LoadOptions {
-  int threads = 0;  // < 1: every CPU this process may use
+  int threads = 0;  // < 1: every CPU this process may use, which is the most
   WeightType weights = WeightType::kAuto;
-  std::string plan_file;  // a plan to force, as Model::plan_json gives it; empty: choose
+  // A plan to force, as Model::plan_json gives it; empty: choose. It names the weight type too.
+  std::string plan_file = {};
 };
 
 // What generation_config.json recommends, as it stands there; empty where it says nothing. The
@@ -40,10 +47,11 @@ struct GenerationDefaults {
   std::optional<int32_t> top_k, max_new_tokens;
 };
 
+// A loaded model in numbers. Sizes are what config.json says, whatever it calls them.
 struct ModelInfo {
-  std::string directory;
+  std::string directory;     // as given to load
   std::string family;        // "bert", "llama", ...
-  std::string architecture;  // class name in config.json
+  std::string architecture;  // class name in config.json, may be empty
   Head head = Head::kNone;
   int32_t layers = 0;
   int32_t hidden_size = 0;
@@ -55,34 +63,40 @@ struct ModelInfo {
   int32_t max_positions = 0;  // the longest sequence the model can take, in tokens
   int32_t type_vocabulary_size = 0;
   int64_t parameters = 0;
-  int64_t checkpoint_bytes = 0;
-  int64_t prepared_bytes = 0;   // weights in memory
-  int64_t flops_per_token = 0;  // of the linear maps, head included, dense
-  int64_t cache_bytes_per_token = 0;
-  std::string weight_type;          // "f32" or "bf16"
-  std::vector<std::string> labels;  // of classification heads
-  int threads = 0;                  // of the team that runs it
+  int64_t checkpoint_bytes = 0;       // of the safetensors files
+  int64_t prepared_bytes = 0;         // weights in memory
+  int64_t flops_per_token = 0;        // of the linear maps, head included, dense
+  int64_t cache_bytes_per_token = 0;  // keys and values of all layers
+  std::string weight_type;            // "f32" or "bf16"
+  std::vector<std::string> labels;    // of classification heads
+  // As config.json's problem_type says; else sigmoid for one label and softmax for several, as
+  // transformers does.
+  LabelScores label_scores = LabelScores::kSoftmax;
+  // Of a cross-encoder's only logit: the logit where config.json names Identity as sentence-
+  // transformers' activation, else its sigmoid.
+  LabelScores relevance_scores = LabelScores::kSigmoid;
+  int threads = 0;  // of the team that runs it
   GenerationDefaults generation;
   bool has_tokenizer = false;
-  bool is_decoder = false;
-  bool is_sentence_encoder =
-      false;  // a sentence-transformers directory: embed() pools and normalises as it says
+  bool is_decoder = false;  // a token sees those before it only; else an encoder
+  // A sentence-transformers directory: embed() pools and normalises as it says.
+  bool is_sentence_encoder = false;
 };
 
 // Token ids of one sequence; type_ids empty means all 0.
 struct TokenSequence {
-  std::vector<int32_t> ids;
-  std::vector<int32_t> type_ids;
+  std::vector<int32_t> ids = {};
+  std::vector<int32_t> type_ids = {};
 };
 
 struct ForwardOptions {
-  bool hidden_states = false;
+  bool hidden_states = false;  // fill ForwardResult::hidden_states
 };
 
-// Results for the rows of all sequences one after another; row r of sequence s is offsets[s] + r.
-// Tensors are row-major.
+// Results for the rows of all sequences one after another, a row a token; row r of sequence s is
+// offsets[s] + r. Tensors are row-major, f32. What the model's head does not give stays empty.
 struct ForwardResult {
-  std::vector<int32_t> offsets;
+  std::vector<int32_t> offsets;  // [sequences + 1]
   // kCausalLm, kMaskedLm, kTokenClassification: [rows, width]; kSequenceClassification: [sequences,
   // width].
   std::vector<float> logits;
@@ -93,29 +107,38 @@ struct ForwardResult {
   std::vector<std::vector<float>> hidden_states;
 };
 
-// A checkpoint prepared for execution. Its functions may be called from one thread at a time.
-class Model {
+// A checkpoint prepared for execution, with threads of its own. One thread at a time may call its
+// functions or run an Engine on it; models do not disturb each other. NaN or infinite weights are
+// not refused: they show in what the model gives.
+class TESSERA_API Model {
  public:
   // Reads a Hugging Face directory: config.json, safetensors (one file or shards) and, where there
-  // is one, the tokenizer.
+  // is one, the tokenizer. Its files are not needed any more when it returns. kNotFound: a file is
+  // missing; kInvalidInput: one is wrong; kUnsupported: a model_type or an option of config.json
+  // that Tessera cannot run.
+  // The environment variables TESSERA_ISA (ref, avx2, avx512, ...) and TESSERA_KERNEL
+  // (family:row) restrict the kernels, see kernels_json.
   static Result<std::shared_ptr<Model>> load(const std::string& directory,
                                              const LoadOptions& options = {});
   ~Model();
 
   const ModelInfo& info() const;
 
-  // Text to ids with the model's special tokens and back. kNotFound when the directory has no
-  // tokenizer.
+  // Text to ids with the model's special tokens, and ids to text without them. kNotFound when the
+  // directory has no tokenizer. tokenizer() itself can do more: pairs, truncation, origins.
   Result<TokenSequence> tokenize(const std::string& text) const;
   Result<std::string> detokenize(const std::vector<int32_t>& ids) const;
   std::shared_ptr<const Tokenizer> tokenizer() const;  // null when the directory has none
 
-  // Runs whole sequences, of any lengths, without a cache. Ids outside the vocabulary, empty
-  // sequences and sequences longer than max_positions are errors.
+  // Runs whole sequences, of any lengths, together and without a cache; an empty batch gives an
+  // empty result. Ids outside the vocabulary, empty sequences and sequences longer than
+  // ModelInfo::max_positions are kInvalidInput. A sequence's results depend on the others only by
+  // rounding.
   Result<ForwardResult> forward(const std::vector<TokenSequence>& batch,
                                 const ForwardOptions& options = {});
 
-  // One vector of embedding_size() floats a sequence, pooled (and normalised) as a
+  // One vector of embedding_size() floats a sequence, one after the other, pooled (and normalised)
+  // as a
   // sentence-transformers directory says, else the mean over the tokens, normalised. Sequences
   // longer than the encoder's limit are cut to it, as sentence-transformers does; truncated, if not
   // null, becomes their number.
@@ -136,6 +159,6 @@ class Model {
 // The kernel rows of this build on this machine: [{"family": ..., "row": ..., "state": ...}],
 // families in the order of the table and rows best first; state is "first choice", "available" or
 // the reason why not.
-std::string kernels_json();
+TESSERA_API std::string kernels_json();
 
 }  // namespace tessera

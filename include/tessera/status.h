@@ -4,16 +4,21 @@
 #include <string>
 #include <utility>
 
+// How functions of the library fail: they return a Status, or a Result<T> that holds either a value
+// or the Status that says why there is none. None of them throws, prints or ends the process.
+//   tessera::Result<std::shared_ptr<tessera::Model>> model = tessera::Model::load(directory);
+//   if (!model.ok()) return report(model.status().message());
+//   use(**model);
 namespace tessera {
 
 enum class StatusCode {
   kOk,
   kInvalidInput,  // a file, prompt, request or option is wrong
-  kNotFound,
-  kUnsupported,  // well-formed, but Tessera cannot do it
+  kNotFound,      // a file or a part of the model that was asked for is not there
+  kUnsupported,   // well-formed, but Tessera cannot do it
   kOutOfMemory,
-  kIo,
-  kCancelled,
+  kIo,         // the system could not read or write
+  kCancelled,  // a callback of the caller's wanted no more
 };
 
 // The outcome of an operation: ok, or a code with one sentence that names what was expected and
@@ -32,6 +37,7 @@ class [[nodiscard]] Status {
   std::string message_;
 };
 
+// For the library itself, and for callers that like to fail in the same way.
 inline Status invalid_input(std::string message) {
   return {StatusCode::kInvalidInput, std::move(message)};
 }
@@ -44,7 +50,8 @@ inline Status out_of_memory(std::string message) {
 }
 inline Status io_error(std::string message) { return {StatusCode::kIo, std::move(message)}; }
 
-// A value, or the Status that says why there is none. value() may be called only when ok().
+// A value, or the Status that says why there is none (and is not ok). value(), * and -> may be used
+// only when ok(), status().message() only when not.
 template <typename T>
 class [[nodiscard]] Result {
  public:

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "tessera/export.h"
 #include "tessera/status.h"
 
 namespace tessera {
@@ -62,7 +63,7 @@ struct TextPair {
 // Text to ids and back, as the reference does it from the same files: the `tokenizers` library for
 // a tokenizer.json, SentencePiece for a tokenizer.model. Immutable and safe to share between
 // threads.
-class Tokenizer {
+class TESSERA_API Tokenizer {
  public:
   // Reads DIRECTORY/tokenizer.json, else a SentencePiece model (tokenizer.model, spiece.model,
   // sentencepiece.bpe.model), else vocab.json with merges.txt (GPT-2, RoBERTa, Qwen2), else

@@ -70,8 +70,8 @@ Status check_options(const Request& request) {
 
 }  // namespace
 
-struct Engine::State {
-  State(std::shared_ptr<Model> loaded, int64_t cache_bytes)
+struct EngineState {
+  EngineState(std::shared_ptr<Model> loaded, int64_t cache_bytes)
       : model(std::move(loaded)),
         pool(state_of(*model).architecture.attention_shape(0).pages, cache_bytes) {}
 
@@ -94,7 +94,7 @@ struct Engine::State {
   int64_t promised_bytes = 0;  // what the running requests may come to use
 };
 
-Engine::Engine(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Engine::Engine(std::unique_ptr<EngineState> state) : state_(std::move(state)) {}
 Engine::~Engine() = default;
 bool Engine::idle() const { return state_->running.empty(); }
 int64_t Engine::cache_bytes_in_use() const { return state_->pool.bytes_in_use(); }
@@ -113,7 +113,8 @@ Result<std::unique_ptr<Engine>> Engine::create(std::shared_ptr<Model> model,
     const int64_t limit = options.cache_bytes > 0
                               ? options.cache_bytes
                               : std::max<int64_t>(available_memory_bytes() - kReserveBytes, 0);
-    return std::unique_ptr<Engine>(new Engine(std::make_unique<State>(std::move(model), limit)));
+    return std::unique_ptr<Engine>(
+        new Engine(std::make_unique<EngineState>(std::move(model), limit)));
   });
 }
 
@@ -123,14 +124,14 @@ Result<int64_t> Engine::submit(Request request) {
 
 // What a request may come to use: the prompt's whole pages once, everything behind them for every
 // sequence or beam.
-int64_t Engine::State::cache_bytes_of(const Request& request) const {
+int64_t EngineState::cache_bytes_of(const Request& request) const {
   const int64_t shared = static_cast<int64_t>(request.prompt_ids.size()) / kPageTokens;
   const int64_t all = pages_for(static_cast<int32_t>(positions_of(request)));
   const int64_t copies = std::max(request.beams, request.sequences);
   return architecture().layers * (shared + copies * (all - shared)) * pool.page_bytes();
 }
 
-Status Engine::State::check(const Request& request) const {
+Status EngineState::check(const Request& request) const {
   const Architecture& a = architecture();
   TESSERA_RETURN_IF_ERROR(check_options(request));
   TESSERA_RETURN_IF_ERROR(check_sequence(a, {request.prompt_ids, {}}, "prompt"));
@@ -147,7 +148,7 @@ Status Engine::State::check(const Request& request) const {
   return {};
 }
 
-Result<int64_t> Engine::State::start(Request request) {
+Result<int64_t> EngineState::start(Request request) {
   TESSERA_RETURN_IF_ERROR(check(request));
   const int64_t bytes = cache_bytes_of(request);
   if (promised_bytes + bytes > pool.limit_bytes()) {
@@ -166,8 +167,8 @@ Result<int64_t> Engine::State::start(Request request) {
 }
 
 // Runs the next `count` tokens of each part through the model.
-Status Engine::State::pass(const std::vector<std::pair<Sequence*, int32_t>>& parts,
-                           HeadRows head_rows, ForwardOutput& output) {
+Status EngineState::pass(const std::vector<std::pair<Sequence*, int32_t>>& parts,
+                         HeadRows head_rows, ForwardOutput& output) {
   TokenLayout layout;
   std::vector<int32_t> ids;
   std::vector<PageTable*> tables;
@@ -189,7 +190,7 @@ Status Engine::State::pass(const std::vector<std::pair<Sequence*, int32_t>>& par
 }
 
 // Long prompts run piece by piece until the rest fits the common pass.
-Status Engine::State::run_prompt_heads() {
+Status EngineState::run_prompt_heads() {
   for (Running& each : running) {
     for (Sequence& sequence : each.sequences()) {
       while (sequence.waiting() > kPromptRows) {
@@ -203,7 +204,7 @@ Status Engine::State::run_prompt_heads() {
 
 // Runs the waiting tokens of the requests from `next` on, as many as one pass takes, and lets each
 // go on with its logits. A request that cannot ends; the others go on.
-Status Engine::State::run_together(std::list<Running>::iterator& next) {
+Status EngineState::run_together(std::list<Running>::iterator& next) {
   std::vector<std::pair<Sequence*, int32_t>> parts;
   const auto first = next;
   int32_t rows = 0;
@@ -227,12 +228,12 @@ Status Engine::State::run_together(std::list<Running>::iterator& next) {
   return status;
 }
 
-void Engine::State::finish(Running& each) {
+void EngineState::finish(Running& each) {
   each.release(pool);
   promised_bytes -= cache_bytes_of(each.request());
 }
 
-void Engine::State::drop_cancelled() {
+void EngineState::drop_cancelled() {
   std::erase_if(running, [&](Running& each) {
     if (!each.cancelled) return false;
     each.add_cancelled(pending);
@@ -243,7 +244,7 @@ void Engine::State::drop_cancelled() {
 
 Result<std::vector<Event>> Engine::step() {
   return guarded("step", [&]() -> Result<std::vector<Event>> {
-    State& state = *state_;
+    EngineState& state = *state_;
     state.drop_cancelled();
     TESSERA_RETURN_IF_ERROR(state.run_prompt_heads());
     Status status;

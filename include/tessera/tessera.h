@@ -1,0 +1,18 @@
+#pragma once
+
+// Everything at once; and where to begin to read.
+//   status.h     how functions fail
+//   model.h      load a checkpoint, see what it is, run it on token ids, embed
+//   tokenizer.h  text to ids and back, with all that tokenizer.json can say
+//   engine.h     generate, one request or many at a time
+//   tasks.h      classify, tag, answer, fill masks, rerank
+//   evaluate.h   write logits and hidden states for comparison
+// Link with tessera::tessera (CMake) or what `pkg-config --cflags --libs tessera` says; C++20. The
+// folder examples/ beside the documentation has whole programs.
+#include "tessera/engine.h"     // IWYU pragma: export
+#include "tessera/evaluate.h"   // IWYU pragma: export
+#include "tessera/model.h"      // IWYU pragma: export
+#include "tessera/status.h"     // IWYU pragma: export
+#include "tessera/tasks.h"      // IWYU pragma: export
+#include "tessera/tokenizer.h"  // IWYU pragma: export
+#include "tessera/version.h"    // IWYU pragma: export
