@@ -43,11 +43,15 @@ AttentionShape shape_of(int32_t query_heads, int32_t kv_heads, int32_t d_k, int3
 struct Output {
   std::vector<float> values;
   std::vector<float> log_sum_exp;
+  std::vector<float> column_mass = {};  // of all sequences, one after another
 };
+
+enum class ColumnMass { kNo, kYes };
 
 // What a float may be off by: see Batch::exact.
 struct Exact {
   std::vector<double> values, values_slack, log_sum_exp, log_sum_exp_slack;
+  std::vector<double> column_mass, column_mass_slack;
 };
 
 // A batch with random data, its pages filled by append_to_pages.
@@ -110,12 +114,18 @@ class Batch {
     for (size_t s = 0; s < tables_.size(); ++s) tables_[s].positions = positions_[s];
   }
 
-  Output run(const AttentionMethod& method, int threads) {
+  Output run(const AttentionMethod& method, int threads, ColumnMass mass = ColumnMass::kNo) {
     Output output{
         std::vector<float>(static_cast<size_t>(first_rows_.back() * output_stride_), -7.0f),
         std::vector<float>(static_cast<size_t>(first_rows_.back() * shape_.query_heads), -7.0f)};
+    std::vector<AttentionSequence> sequences = sequences_;
+    if (mass == ColumnMass::kYes) {
+      output.column_mass.assign(static_cast<size_t>(mass_begin(sequences.size())), -7.0f);
+      for (size_t s = 0; s < sequences.size(); ++s)
+        sequences[s].column_mass = output.column_mass.data() + mass_begin(s);
+    }
     const AttentionArgs args{.shape = shape_,
-                             .sequences = sequences_,
+                             .sequences = sequences,
                              .query = query.data(),
                              .query_stride = query_stride_,
                              .output = output.values.data(),
@@ -145,12 +155,15 @@ class Batch {
   // Attention in double precision, straight from the definition and without pages, and what a
   // computation in f32 may be off by. With n the nonzero terms of a score, A the largest sum of
   // |terms| of a row: each score is off by at most (n + 6) eps A, a probability relative to the sum
-  // by twice that and by the sums' keys eps, and so is the output, in units of the largest |value|.
+  // by twice that and by the sums' keys eps, and so is the output, in units of the largest |value|;
+  // a column's mass as its probabilities, and by its own sum's queries eps.
   Exact exact() const {
     Exact exact;
     const auto elements = static_cast<size_t>(first_rows_.back() * output_stride_);
     exact.values.assign(elements, -7.0);
     exact.values_slack.assign(elements, 0.0);
+    exact.column_mass.assign(static_cast<size_t>(mass_begin(tables_.size())), 0.0);
+    exact.column_mass_slack.assign(exact.column_mass.size(), 1e-30);
     for (size_t s = 0; s < tables_.size(); ++s) {
       for (int32_t q = 0; q < sequences_[s].queries; ++q) {
         for (int32_t h = 0; h < shape_.query_heads; ++h) exact_row(s, q, h, exact);
@@ -185,6 +198,7 @@ class Batch {
     return values;
   }
 
+  int64_t mass_begin(size_t s) const { return int64_t{shape_.query_heads} * first_keys_[s]; }
   int32_t keys(size_t s) const { return first_keys_[s + 1] - first_keys_[s]; }
   int32_t first_part(size_t s) const { return keys(s) / 3; }
 
@@ -292,6 +306,13 @@ class Batch {
       exact.values[at] = total > 0 ? sums[d] / total : 0;
       exact.values_slack[at] = (2 * score_slack + sum_slack) * value_size;
     }
+    for (int32_t j = 0; total > 0 && j < n; ++j) {
+      const auto at = static_cast<size_t>(mass_begin(s) + int64_t{h} * n + j);
+      const double p = std::exp(scores[j] - maximum) / total;
+      exact.column_mass[at] += p;
+      exact.column_mass_slack[at] +=
+          p * (2 * score_slack + sum_slack + (sequences_[s].queries + 2) * kEpsilon);
+    }
     exact.log_sum_exp.push_back(total > 0 ? maximum + std::log(total) : -kInfinity);
     exact.log_sum_exp_slack.push_back(2 * score_slack + sum_slack + kEpsilon * std::abs(maximum));
   }
@@ -350,7 +371,7 @@ void check_case(const Case& c) {
                << c.shape.window);
   Batch batch(c);
   const Exact exact = batch.exact();
-  const Output expected = batch.run(oracle(), 2);
+  const Output expected = batch.run(oracle(), 2, ColumnMass::kYes);
   for (size_t i = 0; i < exact.values.size(); ++i) {
     ASSERT_NEAR(exact.values[i], expected.values[i], kEpsilon * std::abs(exact.values[i]) + 1e-12)
         << "element " << i;
@@ -360,10 +381,18 @@ void check_case(const Case& c) {
     ASSERT_NEAR(exact.log_sum_exp[i], expected.log_sum_exp[i],
                 kEpsilon * std::abs(exact.log_sum_exp[i]) + 1e-12);
   }
+  for (size_t i = 0; i < exact.column_mass.size(); ++i) {
+    ASSERT_NEAR(exact.column_mass[i], expected.column_mass[i],
+                kEpsilon * exact.column_mass[i] + 1e-12)
+        << "mass " << i;
+  }
   for_each_fast_method([&](const AttentionMethod& method) {
-    const Output found = batch.run(method, 1);
+    const Output found = batch.run(method, 1, ColumnMass::kYes);
     expect_near(expected.values, found.values, exact.values_slack);
     expect_near(expected.log_sum_exp, found.log_sum_exp, exact.log_sum_exp_slack);
+    expect_near(expected.column_mass, found.column_mass, exact.column_mass_slack);
+    // What is asked for beside it does not change the output.
+    EXPECT_EQ(found.values, batch.run(method, 1).values);
   });
 }
 
@@ -493,6 +522,12 @@ TEST(Attention, TeamsOfAnySizeGiveTheSameBits) {
         const Output more = batch.run(*method, threads);
         EXPECT_EQ(one.values, more.values) << method->name();
         EXPECT_EQ(one.log_sum_exp, more.log_sum_exp) << method->name();
+      }
+      const Output with_mass = batch.run(*method, 1, ColumnMass::kYes);
+      for (int threads : {2, 3}) {
+        const Output more = batch.run(*method, threads, ColumnMass::kYes);
+        EXPECT_EQ(one.values, more.values) << method->name();
+        EXPECT_EQ(with_mass.column_mass, more.column_mass) << method->name();
       }
     }
   }

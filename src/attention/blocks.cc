@@ -96,6 +96,11 @@ KeyRange Visibility::operator()(int32_t query) const {
   return range;
 }
 
+Dealer::Dealer(const AttentionArgs& args, int32_t max_rows) : args_(&args), max_rows_(max_rows) {
+  for (const AttentionSequence& sequence : args.sequences)
+    whole_heads_ = whole_heads_ || sequence.column_mass != nullptr;
+}
+
 Block Dealer::first(const AttentionSequence& sequence, int32_t kv_head) const {
   return next({.sequence = &sequence, .kv_head = kv_head, .first_row = 0, .rows = 0});
 }
@@ -117,14 +122,17 @@ int64_t Dealer::block_cost(const Block& block, const Visibility& visibility) con
   return int64_t{block.rows} * (std::max(0, last.end - first.begin) + kPageTokens);
 }
 
+int64_t Dealer::head_cost(const AttentionSequence& sequence, const Visibility& visibility) const {
+  int64_t cost = 0;
+  for (Block block = first(sequence, 0); block.rows > 0; block = next(block))
+    cost += block_cost(block, visibility);
+  return cost;
+}
+
 int64_t Dealer::total_cost() const {
   int64_t total = 0;
-  for (const AttentionSequence& sequence : args_->sequences) {
-    const Visibility visibility(args_->shape, sequence);
-    for (Block block = first(sequence, 0); block.rows > 0; block = next(block)) {
-      total += block_cost(block, visibility);
-    }
-  }
+  for (const AttentionSequence& sequence : args_->sequences)
+    total += head_cost(sequence, Visibility(args_->shape, sequence));
   return std::max<int64_t>(total * args_->shape.pages.kv_heads, 1);
 }
 
@@ -141,6 +149,7 @@ BlockRun::BlockRun(const AttentionArgs& args, const Kernels& kernels, int32_t ma
   maximum_ = carver.take<float>(max_rows);
   sum_ = carver.take<float>(max_rows);
   rescale_ = carver.take<float>(max_rows);
+  share_ = carver.take<float>(int64_t{max_rows} * group_);
   begin_ = carver.take<int32_t>(max_rows);
   end_ = carver.take<int32_t>(max_rows);
   bias_ = carver.take<const float*>(max_rows);
@@ -148,8 +157,9 @@ BlockRun::BlockRun(const AttentionArgs& args, const Kernels& kernels, int32_t ma
 }
 
 int64_t BlockRun::workspace_bytes(const AttentionShape& shape, int32_t max_rows, int64_t scores) {
-  constexpr int64_t kPieces = 9;
-  const int64_t row_words = int64_t{shape.pages.d_k} + shape.pages.d_v + kScorePadding + 5;
+  constexpr int64_t kPieces = 10;
+  const int64_t group = shape.query_heads / shape.pages.kv_heads;
+  const int64_t row_words = int64_t{shape.pages.d_k} + shape.pages.d_v + kScorePadding + 5 + group;
   const int64_t word = sizeof(float), pointer = sizeof(float*);
   return aligned(max_rows * (row_words * word + pointer) + scores * word) + kPieces * 64;
 }
@@ -184,6 +194,10 @@ void BlockRun::start(const Block& block, int32_t score_keys) {
   std::fill_n(maximum_, block.rows, -kInfinity);
   std::fill_n(sum_, block.rows, 0.0f);
   std::fill_n(output_, int64_t{block.rows} * shape.pages.d_v, 0.0f);
+  if (sequence.column_mass != nullptr && block.first_row == 0) {
+    const int64_t keys = sequence.keys->tokens();
+    std::fill_n(sequence.column_mass + block.kv_head * group_ * keys, group_ * keys, 0.0f);
+  }
   first_page_ = begin_[0] / kPageTokens;
   last_page_ = std::max(first_page_, pages_for(end_[block.rows - 1]));
 }
@@ -289,6 +303,34 @@ void BlockRun::finish() {
       args_->log_sum_exp[row * shape.query_heads + head] =
           sum_[r] == 0 ? -kInfinity : static_cast<float>(logarithm);
     }
+  }
+}
+
+void BlockRun::settle() {
+  std::fill_n(share_, int64_t{group_} * block_.rows, 0.0f);
+  for (int32_t r = 0; r < block_.rows; ++r) {
+    const int32_t head = (block_.first_row + r) % group_;
+    share_[int64_t{head} * block_.rows + r] = sum_[r] == 0 ? 0 : 1 / sum_[r];
+  }
+}
+
+void BlockRun::column_mass(int32_t page_begin, int32_t page_end) {
+  const int64_t keys = block_.sequence->keys->tokens();
+  float* mass = block_.sequence->column_mass + block_.kv_head * group_ * keys;
+  for (int32_t page = page_begin; page < page_end; ++page) {
+    const float* scores = scores_ + (page - page_begin) * kPageTokens;
+    for_each_part(page, [&](const Part& part) {
+      kernels_->product({.a = share_ + part.row_begin,
+                         .a_stride = block_.rows,
+                         .depth = part.row_end - part.row_begin,
+                         .b = scores + part.row_begin * score_stride_ + part.key_begin,
+                         .b_stride = score_stride_,
+                         .cols = part.key_end - part.key_begin,
+                         .start = attention_product::Start::kAdd,
+                         .c = mass + int64_t{page} * kPageTokens + part.key_begin,
+                         .c_stride = keys},
+                        {0, group_});
+    });
   }
 }
 

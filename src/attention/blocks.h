@@ -49,10 +49,11 @@ struct Block {
 };
 
 // Calls visit(block) for the blocks of this member: every sequence and KV head is cut into blocks
-// of at most max_rows rows, and each member gets a consecutive run of about the same cost.
+// of at most max_rows rows, and each member gets a consecutive run of about the same cost. Where
+// column masses are wanted a member gets whole heads, so that their sums have one order.
 class Dealer {
  public:
-  Dealer(const AttentionArgs& args, int32_t max_rows) : args_(&args), max_rows_(max_rows) {}
+  Dealer(const AttentionArgs& args, int32_t max_rows);
 
   template <typename Visit>
   void deal(const Team::Member& member, Visit visit) const {
@@ -60,12 +61,16 @@ class Dealer {
     int64_t passed = 0;
     for (const AttentionSequence& sequence : args_->sequences) {
       const Visibility visibility(args_->shape, sequence);
+      const int64_t head_cost = this->head_cost(sequence, visibility);
       for (int32_t head = 0; head < args_->shape.pages.kv_heads; ++head) {
+        // The middle of a block decides whose it is, so that shares differ by one block at most.
+        const auto owner = [&](int64_t cost) {
+          return (2 * passed + cost) * member.size() / (2 * total);
+        };
+        const int64_t head_owner = owner(head_cost);
         for (Block block = first(sequence, head); block.rows > 0; block = next(block)) {
           const int64_t cost = block_cost(block, visibility);
-          // The middle of a block decides whose it is, so that shares differ by one block at most.
-          const int64_t owner = (2 * passed + cost) * member.size() / (2 * total);
-          if (owner == member.rank()) visit(block);
+          if ((whole_heads_ ? head_owner : owner(cost)) == member.rank()) visit(block);
           passed += cost;
         }
       }
@@ -76,10 +81,12 @@ class Dealer {
   Block first(const AttentionSequence& sequence, int32_t kv_head) const;
   Block next(const Block& block) const;
   int64_t block_cost(const Block& block, const Visibility& visibility) const;
+  int64_t head_cost(const AttentionSequence& sequence, const Visibility& visibility) const;
   int64_t total_cost() const;
 
   const AttentionArgs* args_;
   int32_t max_rows_;
+  bool whole_heads_ = false;
 };
 
 // The kernels of one run, chosen once.
@@ -113,6 +120,12 @@ class BlockRun {
   // Writes outputs and log-sum-exp of the block's rows.
   void finish();
 
+  bool wants_column_mass() const { return block_.sequence->column_mass != nullptr; }
+  // After the last softmax: keeps the rows' sums, by which column_mass divides.
+  void settle();
+  // Adds the probabilities of these pages, relative to the final maximum, to the column masses.
+  void column_mass(int32_t page_begin, int32_t page_end);
+
  private:
   // A part of a page and the rows that see it: rows [row_begin, row_end), keys [key_begin, key_end)
   // of the page.
@@ -139,6 +152,7 @@ class BlockRun {
   float* maximum_ = nullptr;  // [rows], as of attention_softmax
   float* sum_ = nullptr;
   float* rescale_ = nullptr;
+  float* share_ = nullptr;    // [group, rows]: 1 / sum of the rows of a head, 0 for other heads
   int32_t* begin_ = nullptr;  // [rows], the keys that a row sees
   int32_t* end_ = nullptr;
   const float** bias_ = nullptr;

@@ -47,6 +47,16 @@ class Flash final : public AttentionMethod {
         run.values(page, end);
       }
       run.finish();
+      if (!run.wants_column_mass()) return;
+      // The maximum is final now, so that another softmax gives the probabilities but for their
+      // sum.
+      run.settle();
+      for (int32_t page = run.first_page(); page < run.last_page(); page += step_pages) {
+        const int32_t end = std::min(page + step_pages, run.last_page());
+        run.scores(page, end);
+        run.softmax(page, end);
+        run.column_mass(page, end);
+      }
     });
   }
 };

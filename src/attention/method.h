@@ -34,6 +34,11 @@ struct AttentionSequence {
   const PageTable* keys = nullptr;
   // Added to the scaled scores when not null: [query_heads][queries][keys].
   const float* score_bias = nullptr;
+  // Where not null, [query_heads][keys]: what each key was attended to in all, sum over the queries
+  // of the probabilities softmax_j (SpAtten's token importance). Exact, not an estimate; not
+  // written where there are no queries. A method that keeps whole score rows reads them once more
+  // for it, flash computes the scores a second time from its log-sum-exp.
+  float* column_mass = nullptr;
 };
 
 // Grouped-query attention over a ragged batch: for query head h, with KV head g = h / (query_heads

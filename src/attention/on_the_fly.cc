@@ -52,6 +52,10 @@ class OnTheFly final : public AttentionMethod {
       run.scores(run.first_page(), run.last_page());
       run.softmax(run.first_page(), run.last_page());
       run.values(run.first_page(), run.last_page());
+      if (run.wants_column_mass()) {
+        run.settle();
+        run.column_mass(run.first_page(), run.last_page());
+      }
       run.finish();
     });
   }

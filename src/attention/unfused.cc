@@ -84,6 +84,15 @@ void write_output(const Head& h, int32_t q) {
   }
 }
 
+void write_column_mass(const Head& h) {
+  const int32_t keys = h.sequence.keys->tokens();
+  for (int32_t j = 0; j < keys; ++j) {
+    double sum = 0;
+    for (int32_t q = 0; q < h.sequence.queries; ++q) sum += h.row(q)[j];
+    h.sequence.column_mass[int64_t{h.head} * keys + j] = static_cast<float>(sum);
+  }
+}
+
 void run_head(const Head& h) {
   const int32_t queries = h.sequence.queries, keys = h.sequence.keys->tokens();
   for (int32_t q = 0; q < queries; ++q) write_scores(h, q);
@@ -95,6 +104,7 @@ void run_head(const Head& h) {
     }
   }
   for (int32_t q = 0; q < queries; ++q) write_output(h, q);
+  if (h.sequence.column_mass != nullptr && queries > 0) write_column_mass(h);
 }
 
 class Unfused final : public AttentionMethod {
