@@ -7,46 +7,48 @@
 #include <string>
 #include <vector>
 
+#include "tessera/export.h"
 #include "tessera/model.h"
 #include "tessera/status.h"
 
 // What models with a head are used for. Every function takes any number of inputs, sorts and
-// batches them by length inside and answers in their order; a wrong input fails the call with a
-// sentence that names it by its index.
+// batches them by length inside and answers in their order. What cannot be answered fails the call
+// with a sentence that names the input ("input 3: ...", counted from 0): a wrong input, and logits
+// that are NaN or infinite, which have no order.
 namespace tessera {
 
 // One input: a text, a text with a second one (premise and hypothesis, question and context, query
 // and document), or token ids, which are taken as they are.
 struct TaskInput {
-  std::string text;
-  std::optional<std::string> pair;
-  std::optional<TokenSequence> tokens;  // instead of the texts
+  std::string text = {};
+  std::optional<std::string> pair = std::nullopt;
+  std::optional<TokenSequence> tokens = std::nullopt;  // instead of the texts
 };
 
-// A text longer than the model's context: cut (and marked so), or refused.
+// A text longer than the model's context: cut at its end, of two the longer one first (and marked
+// so), or refused. Ids that are too many are always refused.
 enum class TooLong { kCut, kRefuse };
 
 struct TaskOptions {
   TooLong too_long = TooLong::kCut;
   // Called with the inputs done so far; false cancels (kCancelled).
-  std::function<bool(int64_t done)> on_progress;
+  std::function<bool(int64_t done)> on_progress = {};
 };
 
-// How the scores of a classification head are read: as config.json's problem_type says, else one
-// label is a regression and several exclude each other.
 struct Classification {
   std::vector<float> logits;  // [labels], in the order of ModelInfo::labels
-  // softmax (single label), sigmoid (multiple labels) or the logits (regression).
-  std::vector<float> scores;
-  int32_t best = 0;  // the label of the largest score
+  std::vector<float> scores;  // as ModelInfo::label_scores says
+  int32_t best = 0;           // the label of the largest score
   int64_t tokens = 0;
   bool truncated = false;
 };
 // Needs Head::kSequenceClassification.
-Result<std::vector<Classification>> classify(Model& model, std::span<const TaskInput> inputs,
-                                             const TaskOptions& options = {});
+TESSERA_API Result<std::vector<Classification>> classify(Model& model,
+                                                         std::span<const TaskInput> inputs,
+                                                         const TaskOptions& options = {});
 
-// A range of the input: bytes of the text, and tokens. Without text (ids were given) only tokens.
+// A range of the input: bytes of the text (without spaces at its ends), and tokens. Without text
+// (ids were given) only tokens.
 struct TaskSpan {
   int64_t begin_byte = 0, end_byte = 0;
   int32_t begin_token = 0, end_token = 0;
@@ -55,17 +57,28 @@ struct TaskSpan {
 struct TaggedToken {
   int32_t id = 0;
   TaskSpan span;
-  int32_t label = 0;  // the one with the largest score
-  float score = 0;    // its softmax
-  bool special = false;
+  int32_t label = 0;     // the one with the largest score
+  float score = 0;       // its softmax
+  bool special = false;  // [CLS] and the like, which the tokenizer added or would add
 };
-// Neighbouring tokens of one entity, joined by the B-, I- (E-, S-, L-, U-) prefixes of their
-// labels, or by equal labels where those have none; "O" and special tokens form none.
+
+// What an entity is made of. kTokens: tokens by their own labels, which may tear a word. Else whole
+// words, whose tokens share a label: that of the first one, that of the largest mean score, or that
+// of the token with the largest score. Tokens of one word are those that WordPiece spells "##...",
+// or, with other tokenizers, that touch between two letters or digits. Ids have no words: kTokens.
+enum class Aggregation { kTokens, kFirst, kMean, kMax };
+
+struct TagOptions : TaskOptions {
+  Aggregation aggregation = Aggregation::kTokens;
+};
+
+// Neighbouring tokens or words of one entity, joined by the B-, I- (E-, S-, L-, U-) prefixes of
+// their labels, or by equal labels where those have none; "O" and special tokens form none.
 struct Entity {
   std::string label;  // without its prefix
   std::string text;   // empty when ids were given
   TaskSpan span;
-  float score = 0;  // mean over its tokens
+  float score = 0;  // mean over its tokens (words)
 };
 struct Tagging {
   std::vector<TaggedToken> tokens;
@@ -73,9 +86,9 @@ struct Tagging {
   std::vector<float> logits;  // [tokens, labels]
   bool truncated = false;
 };
-// Needs Head::kTokenClassification.
-Result<std::vector<Tagging>> tag(Model& model, std::span<const TaskInput> inputs,
-                                 const TaskOptions& options = {});
+// One text each, or ids. Needs Head::kTokenClassification.
+TESSERA_API Result<std::vector<Tagging>> tag(Model& model, std::span<const TaskInput> inputs,
+                                             const TagOptions& options = {});
 
 struct AnswerOptions : TaskOptions {
   int32_t answers = 1;  // the so many best of a question
@@ -83,10 +96,13 @@ struct AnswerOptions : TaskOptions {
   int32_t window_tokens = 384;   // at most; the model's context when that is smaller
   int32_t overlap_tokens = 128;  // of the context, between windows; at most half of what fits
 };
+// Answers end where words do (see Aggregation), unless ids were given.
 struct Answer {
   std::string text;  // of the context; empty when ids were given
   TaskSpan span;     // in the context; tokens: of the window (of the ids given)
-  float score = 0;   // softmax over start times softmax over end, over the window's context
+  // Softmax of the start times softmax of the end, each over the first token and the context of the
+  // window; the largest where several windows find the same.
+  float score = 0;
 };
 struct Answers {
   std::vector<Answer> best;  // at most `answers`, best first, none overlapping a better one
@@ -96,39 +112,49 @@ struct Answers {
   int32_t windows = 0;
   std::vector<float> start_logits, end_logits;  // [tokens], when ids were given
 };
-// input.text is the question, input.pair the context. Ids: the context is what has type id 1, or
-// everything where no token has. Needs Head::kQuestionAnswering.
-Result<std::vector<Answers>> answer(Model& model, std::span<const TaskInput> inputs,
-                                    const AnswerOptions& options = {});
+// input.text is the question, input.pair the context, which is never cut. Ids: one window, whose
+// context is what has type id 1, or everything behind the first token where no token has, but for
+// special tokens. An empty context has no answers. Needs Head::kQuestionAnswering.
+TESSERA_API Result<std::vector<Answers>> answer(Model& model, std::span<const TaskInput> inputs,
+                                                const AnswerOptions& options = {});
+
+enum class Logits { kOmit, kGive };
 
 struct FillMaskOptions : TaskOptions {
-  int32_t candidates = 5;  // a mask
+  int32_t candidates = 5;          // a mask
+  std::optional<int32_t> mask_id;  // instead of the tokenizer's
+  Logits logits = Logits::kOmit;
 };
 struct MaskCandidate {
   int32_t id = 0;
   std::string token;  // as the vocabulary spells it; empty without a tokenizer
+  std::string text;   // as it reads, perhaps with a space before it
   float score = 0;    // softmax over the vocabulary
 };
 struct FilledMasks {
   std::vector<int32_t> positions;                      // tokens that are masks
   std::vector<std::vector<MaskCandidate>> candidates;  // for each of them, best first
-  std::string text;  // with the best of each filled in, special tokens left out; empty for ids
+  // With the best of each filled in, special tokens left out; empty without a tokenizer.
+  std::string text;
+  std::vector<float> logits;  // [masks, vocabulary], where asked for
   bool truncated = false;
 };
-// Every mask token of the text ("[MASK]", "<mask>") is filled. An input without one is an error.
-// Needs Head::kMaskedLm.
-Result<std::vector<FilledMasks>> fill_mask(Model& model, std::span<const TaskInput> inputs,
-                                           const FillMaskOptions& options = {});
+// Every mask token ("[MASK]", "<mask>") is filled. An input without one, or whose masks are all cut
+// off, is an error. Needs Head::kMaskedLm.
+TESSERA_API Result<std::vector<FilledMasks>> fill_mask(Model& model,
+                                                       std::span<const TaskInput> inputs,
+                                                       const FillMaskOptions& options = {});
 
 struct Ranked {
   int64_t document = 0;  // index
   float score = 0;
 };
-// Documents by their relevance to a query, best first. A cross-encoder (sequence classification
-// with one label: its logit; with two: the softmax of the second) reads each pair; any other
-// encoder compares embeddings by cosine.
-Result<std::vector<Ranked>> rerank(Model& model, const std::string& query,
-                                   std::span<const std::string> documents,
-                                   const TaskOptions& options = {});
+// Documents by their relevance to a query, best first, equals in their order. A cross-encoder
+// (sequence classification with one label: ModelInfo::relevance_scores; with two: the
+// softmax of the second) reads each pair; an encoder without a head, or with a masked-LM one,
+// compares embeddings by cosine. Messages count the documents.
+TESSERA_API Result<std::vector<Ranked>> rerank(Model& model, const std::string& query,
+                                               std::span<const std::string> documents,
+                                               const TaskOptions& options = {});
 
 }  // namespace tessera

@@ -67,6 +67,41 @@ Status check_widths(const Config& config, const Architecture& a) {
                                    config.source(), kMostUnits, a.query_heads, a.head_size));
 }
 
+struct ProblemType {
+  std::string_view name;
+  LabelScores scores;
+};
+constexpr ProblemType kProblemTypes[] = {
+    {"single_label_classification", LabelScores::kSoftmax},
+    {"multi_label_classification", LabelScores::kSigmoid},
+    {"regression", LabelScores::kLogits},
+};
+
+Result<LabelScores> read_problem_type(const Config& config, int32_t labels) {
+  if (!config.has("problem_type")) {
+    return labels == 1 ? LabelScores::kSigmoid : LabelScores::kSoftmax;
+  }
+  TESSERA_ASSIGN_OR_RETURN(const std::string found, config.string("problem_type"));
+  std::string known;
+  for (const ProblemType& row : kProblemTypes) {
+    if (row.name == found) return row.scores;
+    known += fmt::format("{}{}", known.empty() ? "" : ", ", row.name);
+  }
+  return invalid_input(fmt::format("{}: problem_type: expected one of {}, found \"{}\"",
+                                   config.source(), known, found));
+}
+
+Status read_label_scores(const Config& config, Architecture& architecture) {
+  TESSERA_ASSIGN_OR_RETURN(architecture.label_scores,
+                           read_problem_type(config, architecture.labels));
+  TESSERA_ASSIGN_OR_RETURN(const std::string older,
+                           config.string_or("sbert_ce_default_activation_function", ""));
+  TESSERA_ASSIGN_OR_RETURN(const Config encoder, config.child("sentence_transformers"));
+  TESSERA_ASSIGN_OR_RETURN(const std::string activation, encoder.string_or("activation_fn", older));
+  if (activation.ends_with(".Identity")) architecture.relevance_scores = LabelScores::kLogits;
+  return {};
+}
+
 Status read_labels(const Config& config, Architecture& architecture) {
   if (architecture.head != Head::kSequenceClassification &&
       architecture.head != Head::kTokenClassification)
@@ -76,7 +111,7 @@ Status read_labels(const Config& config, Architecture& architecture) {
   architecture.labels = architecture.label_names.empty()
                             ? static_cast<int32_t>(labels)
                             : static_cast<int32_t>(architecture.label_names.size());
-  return {};
+  return read_label_scores(config, architecture);
 }
 
 Status read_end_ids(const Checkpoint& checkpoint, Architecture& architecture) {

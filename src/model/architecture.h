@@ -115,7 +115,9 @@ struct Architecture {
   // A head that reads the last token passes over ids equal to this at the end of a sequence; -1:
   // none.
   int32_t head_padding_id = -1;
-  std::vector<std::string> label_names;
+  std::vector<std::string> label_names;  // of classification heads; empty: the file names none
+  LabelScores label_scores = LabelScores::kSoftmax;
+  LabelScores relevance_scores = LabelScores::kSigmoid;
 
   TensorNames names;
 

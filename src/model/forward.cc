@@ -192,6 +192,9 @@ void Executor::measure(Pass& pass) const {
     if (head_rows == HeadRows::kFirstOfEach) pass.head_rows.push_back(layout.offsets[at(s)]);
     if (pass.input->tables.empty()) pass.transient_pages += pages_for(layout.length(s));
   }
+  if (head_rows == HeadRows::kGiven) {
+    pass.head_rows.assign(pass.input->given_head_rows.begin(), pass.input->given_head_rows.end());
+  }
   pass.head_row_count =
       head_rows == HeadRows::kAll ? pass.rows : static_cast<int64_t>(pass.head_rows.size());
 }

@@ -14,7 +14,7 @@
 namespace tessera {
 
 // Which rows the model's head is applied to.
-enum class HeadRows { kNone, kAll, kLastOfEach, kFirstOfEach };
+enum class HeadRows { kNone, kAll, kLastOfEach, kFirstOfEach, kGiven };
 
 struct ForwardInput {
   std::span<const int32_t> ids;       // [rows]
@@ -25,6 +25,7 @@ struct ForwardInput {
   // only.
   std::span<PageTable* const> tables;
   HeadRows head_rows = HeadRows::kNone;
+  std::span<const int32_t> given_head_rows;  // of kGiven
 };
 
 struct ForwardOutput {

@@ -95,6 +95,13 @@ ModelInfo make_info(const Checkpoint& checkpoint, const ModelState& state, int64
       int64_t{a.layers} * 2 * a.kv_width() * static_cast<int64_t>(sizeof(float));
   info.weight_type = state.plan.layers.front().weights == DType::kBF16 ? "bf16" : "f32";
   info.labels = a.label_names;
+  // The names that transformers gives where the file has none. Only a head that was loaded bounds
+  // their number.
+  while (a.head != Head::kNone && info.labels.size() < static_cast<size_t>(a.labels)) {
+    info.labels.push_back(fmt::format("LABEL_{}", info.labels.size()));
+  }
+  info.label_scores = a.label_scores;
+  info.relevance_scores = a.relevance_scores;
   info.threads = state.team->size();
   info.has_tokenizer = state.tokenizer != nullptr;
   info.is_decoder = a.is_decoder();
@@ -194,18 +201,6 @@ Status check_batch(const Architecture& architecture, const std::vector<TokenSequ
   return {};
 }
 
-HeadRows head_rows(const Architecture& architecture) {
-  if (architecture.head == Head::kNone) return HeadRows::kNone;
-  switch (architecture.names.head.reads) {
-    case HeadReads::kFirstToken:
-      return HeadRows::kFirstOfEach;
-    case HeadReads::kLastToken:
-      return HeadRows::kLastOfEach;
-    default:
-      return HeadRows::kAll;
-  }
-}
-
 void append(std::vector<float>& target, const std::vector<float>& part) {
   target.insert(target.end(), part.begin(), part.end());
 }
@@ -297,6 +292,18 @@ json linear_json(const LinearInfo& info) {
 }
 
 }  // namespace
+
+HeadRows head_rows(const Architecture& architecture) {
+  if (architecture.head == Head::kNone) return HeadRows::kNone;
+  switch (architecture.names.head.reads) {
+    case HeadReads::kFirstToken:
+      return HeadRows::kFirstOfEach;
+    case HeadReads::kLastToken:
+      return HeadRows::kLastOfEach;
+    default:
+      return HeadRows::kAll;
+  }
+}
 
 Status check_sequence(const Architecture& architecture, const TokenSequence& sequence,
                       const std::string& name) {

@@ -35,6 +35,9 @@ struct ModelAccess {
 inline ModelState& state_of(Model& model) { return ModelAccess::state(model); }
 inline const ModelState& state_of(const Model& model) { return ModelAccess::state(model); }
 
+// The rows that the model's head reads.
+HeadRows head_rows(const Architecture& architecture);
+
 // Checks a sequence against vocabulary, type vocabulary and context; `name` stands for it in the
 // message.
 Status check_sequence(const Architecture& architecture, const TokenSequence& sequence,

@@ -87,8 +87,8 @@ class Bpe final : public Model {
                       std::find(byte_ids_.begin(), byte_ids_.end(), kNoToken) == byte_ids_.end();
   }
 
-  Status tokenize(std::string_view piece, Scratch& scratch,
-                  std::vector<int32_t>& ids) const override {
+  Status tokenize(std::string_view piece, Scratch& scratch, Tokens& tokens) const override {
+    const auto piece_size = static_cast<uint32_t>(piece.size());
     if (bytes_complete_ && !options_.ignore_merges) {
       std::vector<int32_t>& symbols = scratch.symbols;
       symbols.clear();
@@ -101,14 +101,16 @@ class Bpe final : public Model {
       }
       if (options_.ignore_merges) {
         if (const int32_t whole = vocabulary().find(piece); whole != kNoToken) {
-          ids.push_back(whole);
+          tokens.push(whole, {0, piece_size});
           return {};
         }
       }
-      TESSERA_RETURN_IF_ERROR(read_symbols(piece, scratch.symbols));
+      TESSERA_RETURN_IF_ERROR(read_symbols(piece, scratch));
     }
+    if (tokens.has_spans) scratch.first_symbols = scratch.symbols;
     merge(scratch);
-    ids.insert(ids.end(), scratch.symbols.begin(), scratch.symbols.end());
+    tokens.ids.insert(tokens.ids.end(), scratch.symbols.begin(), scratch.symbols.end());
+    if (tokens.has_spans) push_spans(scratch, piece_size, tokens);
     return {};
   }
 
@@ -129,33 +131,36 @@ class Bpe final : public Model {
   }
 
   // False when one of the bytes has no token.
-  bool fall_back(std::string_view bytes, std::vector<int32_t>& symbols) const {
-    const size_t size = symbols.size();
-    for (const char byte : bytes) {
-      const int32_t id = fallback_ids_[static_cast<uint8_t>(byte)];
-      if (id == kNoToken) {
-        symbols.resize(size);
-        return false;
-      }
-      symbols.push_back(id);
-    }
+  bool fall_back(std::string_view bytes, Scratch& scratch) const {
+    const auto known = [&](char c) { return fallback_ids_[static_cast<uint8_t>(c)] != kNoToken; };
+    if (!std::all_of(bytes.begin(), bytes.end(), known)) return false;
+    for (const char c : bytes) push(fallback_ids_[static_cast<uint8_t>(c)], 1, scratch);
     return true;
   }
 
-  Status read_symbols(std::string_view piece, std::vector<int32_t>& symbols) const {
-    symbols.clear();
+  static void push(int32_t id, size_t length, Scratch& scratch) {
+    scratch.symbols.push_back(id);
+    scratch.first_lengths.push_back(static_cast<uint32_t>(length));
+  }
+
+  Status read_symbols(std::string_view piece, Scratch& scratch) const {
+    scratch.symbols.clear();
+    scratch.first_lengths.clear();
     std::string key;
-    bool pending_unk = false;  // written with the next known character, as the reference does
+    // Of unknown characters; written with the next known one, as the reference does.
+    size_t pending_unk = 0;
     for (size_t pos = 0; pos < piece.size();) {
       const size_t begin = pos;
       pos += character_length(piece, pos);
       const std::string_view text = piece.substr(begin, pos - begin);
+      // A byte that is spelled out is one byte of the piece.
+      const size_t length = spelling_ == ByteSpelling::kRawBytes ? 1 : text.size();
       const int32_t id = id_of_character(text, begin == 0, pos == piece.size(), key);
       if (id != kNoToken) {
-        if (pending_unk) symbols.push_back(unk_id_);
-        pending_unk = false;
-        symbols.push_back(id);
-      } else if (options_.byte_fallback && fall_back(direct_ ? text : key, symbols)) {
+        if (pending_unk > 0) push(unk_id_, pending_unk, scratch);
+        pending_unk = 0;
+        push(id, length, scratch);
+      } else if (options_.byte_fallback && fall_back(direct_ ? text : key, scratch)) {
         continue;
       } else if (options_.has_unk) {
         if (unk_id_ == kNoToken) {
@@ -163,12 +168,37 @@ class Bpe final : public Model {
               fmt::format("expected the unknown token \"{}\" in the vocabulary, found none",
                           options_.unk_token));
         }
-        if (pending_unk && !options_.fuse_unk) symbols.push_back(unk_id_);
-        pending_unk = true;
+        if (pending_unk > 0 && !options_.fuse_unk) {
+          push(unk_id_, pending_unk, scratch);
+          pending_unk = 0;
+        }
+        pending_unk += length;
       }
     }
-    if (pending_unk) symbols.push_back(unk_id_);
+    if (pending_unk > 0) push(unk_id_, pending_unk, scratch);
     return {};
+  }
+
+  // The text of a token of merges is that of its symbols, all prefixes but the first one left out:
+  // so the symbols of each can be told. What the piece has no symbols for shifts what follows, as
+  // in the reference.
+  void push_spans(const Scratch& scratch, uint32_t piece_size, Tokens& tokens) const {
+    const bool one_each = bytes_complete_ && !options_.ignore_merges;
+    const std::vector<int32_t>& symbols = scratch.first_symbols;
+    const auto size_of = [&](int32_t id) { return vocabulary().token(id).size(); };
+    uint32_t begin = 0;
+    size_t next = 0;
+    for (const int32_t id : scratch.symbols) {
+      uint32_t end = begin;
+      for (size_t covered = 0; next < symbols.size() && covered < size_of(id); ++next) {
+        covered += size_of(symbols[next]) - (covered > 0 ? options_.prefix.size() : 0);
+        end += one_each ? 1 : scratch.first_lengths[next];
+      }
+      end = std::min(std::max(end, begin + 1), piece_size);
+      begin = std::min(begin, piece_size - 1);
+      tokens.spans.push_back({begin, end});
+      begin = end;
+    }
   }
 
   void merge(Scratch& scratch) const {

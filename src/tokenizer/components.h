@@ -9,6 +9,7 @@
 #include "base/status.h"
 #include "tokenizer/json_value.h"
 #include "tokenizer/regex.h"
+#include "tokenizer/unicode.h"
 #include "tokenizer/vocabulary.h"
 #include "tokenizer/word_cache.h"
 
@@ -26,7 +27,39 @@ struct Segment {
   std::string text;
   std::vector<Span> pieces;  // in order, none empty; bytes outside them are dropped
   bool at_origin = true;     // the first character stems from the first one of the input
+  // By byte of the text: the character of the input that it stands for. Empty where nobody asked.
+  std::vector<Span> sources;
 };
+
+// Where a stretch of such bytes comes from.
+inline Span joined(const std::vector<Span>& sources, size_t begin, size_t end) {
+  return {sources[begin].begin, sources[end - 1].end};
+}
+
+// The tokens of a text and, where asked for, the bytes that each stands for: first of the piece at
+// hand, in the end of the input.
+struct Tokens {
+  std::vector<int32_t> ids;
+  std::vector<Span> spans;
+  bool has_spans = false;
+
+  void resize(size_t size) {
+    ids.resize(size);
+    if (has_spans) spans.resize(size);
+  }
+  void push(int32_t id, Span span) {
+    ids.push_back(id);
+    if (has_spans) spans.push_back(span);
+  }
+};
+
+inline Tokens slice(const Tokens& tokens, Span span) {
+  const auto part = [span](const auto& items) {
+    return std::vector(items.begin() + span.begin, items.begin() + span.end);
+  };
+  return {part(tokens.ids), tokens.has_spans ? part(tokens.spans) : std::vector<Span>(),
+          tokens.has_spans};
+}
 
 // The best way to the end of a beginning of a piece: its last token.
 struct PathNode {
@@ -42,11 +75,17 @@ struct Scratch {
   Segment segment;
   Segment normalized;
   std::string text;
+  std::vector<Span> sources;
   std::vector<Span> pieces;
+  std::vector<NormalCharacter> characters;
   std::vector<int32_t> symbols;
+  std::vector<int32_t> first_symbols;   // before any merge
+  std::vector<uint32_t> first_lengths;  // their bytes of the piece
   std::vector<uint64_t> queue;
   std::vector<Span> links;
   std::vector<PathNode> path;
+  Tokens first;
+  Tokens second;
 };
 
 class Normalizer {
@@ -66,9 +105,8 @@ class Model {
  public:
   explicit Model(Vocabulary vocabulary) : vocabulary_(std::move(vocabulary)) {}
   virtual ~Model() = default;
-  // Appends the ids of one piece (not empty).
-  virtual Status tokenize(std::string_view piece, Scratch& scratch,
-                          std::vector<int32_t>& ids) const = 0;
+  // Appends the tokens of one piece (not empty), their spans being of the piece.
+  virtual Status tokenize(std::string_view piece, Scratch& scratch, Tokens& tokens) const = 0;
   const Vocabulary& vocabulary() const { return vocabulary_; }
 
  private:

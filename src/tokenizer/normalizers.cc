@@ -2,16 +2,36 @@
 
 #include "tokenizer/charsmap.h"
 #include "tokenizer/components.h"
+#include "tokenizer/rewriter.h"
 #include "tokenizer/unicode.h"
 
 namespace tessera::tokenizer {
 namespace {
 
+// A character that takes no place has the source of what lies before it; so in the reference.
+void write(const std::vector<NormalCharacter>& characters, Segment& segment, Scratch& scratch) {
+  Rewriter rewriter(segment, scratch);
+  const std::string_view text = segment.text;
+  size_t at = 0;
+  for (const NormalCharacter& c : characters) {
+    append_utf8(c.character, rewriter.out);
+    rewriter.from(c.taken > 0 || at == 0 ? at : at - 1);
+    for (uint32_t i = 0; i < c.taken; ++i) at += character_length(text, at);
+  }
+  rewriter.finish();
+}
+
+void normalize(NormalForm form, Segment& segment, Scratch& scratch) {
+  if (is_ascii(segment.text)) return;
+  normalize(form, segment.text, scratch.characters);
+  write(scratch.characters, segment, scratch);
+}
+
 class UnicodeForm final : public Normalizer {
  public:
   explicit UnicodeForm(NormalForm form) : form_(form) {}
-  Status apply(Segment& segment, Scratch&) const override {
-    normalize(form_, segment.text);
+  Status apply(Segment& segment, Scratch& scratch) const override {
+    normalize(form_, segment, scratch);
     return {};
   }
 
@@ -20,31 +40,35 @@ class UnicodeForm final : public Normalizer {
 };
 
 // Drops the characters of some groups.
-void remove_groups(uint16_t groups, Segment& segment, std::string& buffer) {
-  buffer.clear();
+void remove_groups(uint16_t groups, Segment& segment, Scratch& scratch) {
+  Rewriter rewriter(segment, scratch);
   const std::string_view text = segment.text;
   for (size_t pos = 0; pos < text.size();) {
     const size_t begin = pos;
     if ((groups_of(next_character(text, pos)) & groups) == 0) {
-      buffer.append(text, begin, pos - begin);
+      rewriter.keep(begin, pos);
     } else if (begin == 0) {
       segment.at_origin = false;
     }
   }
-  segment.text.swap(buffer);
+  rewriter.finish();
 }
 
-void lowercase(Segment& segment, std::string& buffer) {
-  buffer.clear();
+void lowercase(Segment& segment, Scratch& scratch) {
+  Rewriter rewriter(segment, scratch);
   const std::string_view text = segment.text;
-  for (size_t pos = 0; pos < text.size();) append_lowercase(next_character(text, pos), buffer);
-  segment.text.swap(buffer);
+  for (size_t pos = 0; pos < text.size();) {
+    const size_t begin = pos;
+    append_lowercase(next_character(text, pos), rewriter.out);
+    rewriter.from(begin);
+  }
+  rewriter.finish();
 }
 
 class Lowercase final : public Normalizer {
  public:
   Status apply(Segment& segment, Scratch& scratch) const override {
-    lowercase(segment, scratch.text);
+    lowercase(segment, scratch);
     return {};
   }
 };
@@ -52,7 +76,7 @@ class Lowercase final : public Normalizer {
 class StripAccents final : public Normalizer {
  public:
   Status apply(Segment& segment, Scratch& scratch) const override {
-    if (!is_ascii(segment.text)) remove_groups(character::kMark, segment, scratch.text);
+    if (!is_ascii(segment.text)) remove_groups(character::kMark, segment, scratch);
     return {};
   }
 };
@@ -70,14 +94,14 @@ class BertNormalizer final : public Normalizer {
   }
 
   Status apply(Segment& segment, Scratch& scratch) const override {
-    if (clean_ascii(segment, scratch.text)) return {};
-    if (clean_text_) clean(segment, scratch.text);
-    if (space_ideographs_) space_ideographs(segment.text, scratch.text);
+    if (segment.sources.empty() && clean_ascii(segment, scratch.text)) return {};
+    if (clean_text_) clean(segment, scratch);
+    if (space_ideographs_) space_ideographs(segment, scratch);
     if (strip_accents_) {
-      normalize(NormalForm::kNfd, segment.text);
-      remove_groups(character::kNonspacingMark, segment, scratch.text);
+      normalize(NormalForm::kNfd, segment, scratch);
+      remove_groups(character::kNonspacingMark, segment, scratch);
     }
-    if (lowercase_) lowercase(segment, scratch.text);
+    if (lowercase_) lowercase(segment, scratch);
     return {};
   }
 
@@ -103,8 +127,8 @@ class BertNormalizer final : public Normalizer {
     return true;
   }
 
-  static void clean(Segment& segment, std::string& buffer) {
-    buffer.clear();
+  static void clean(Segment& segment, Scratch& scratch) {
+    Rewriter rewriter(segment, scratch);
     const std::string_view text = segment.text;
     for (size_t pos = 0; pos < text.size();) {
       const size_t begin = pos;
@@ -114,24 +138,27 @@ class BertNormalizer final : public Normalizer {
       if (c == 0 || c == kReplacement || ((groups & character::kOther) != 0 && !kept_control)) {
         if (begin == 0) segment.at_origin = false;
       } else if ((groups & character::kSpace) != 0) {
-        buffer += ' ';
+        rewriter.out += ' ';
+        rewriter.from(begin);
       } else {
-        buffer.append(text, begin, pos - begin);
+        rewriter.keep(begin, pos);
       }
     }
-    segment.text.swap(buffer);
+    rewriter.finish();
   }
 
-  static void space_ideographs(std::string& text, std::string& buffer) {
-    buffer.clear();
+  static void space_ideographs(Segment& segment, Scratch& scratch) {
+    Rewriter rewriter(segment, scratch);
+    const std::string_view text = segment.text;
     for (size_t pos = 0; pos < text.size();) {
       const size_t begin = pos;
       const bool ideograph = (groups_of(next_character(text, pos)) & character::kIdeograph) != 0;
-      if (ideograph) buffer += ' ';
-      buffer.append(text, begin, pos - begin);
-      if (ideograph) buffer += ' ';
+      if (ideograph) rewriter.out += ' ';
+      rewriter.out.append(text, begin, pos - begin);
+      if (ideograph) rewriter.out += ' ';
+      rewriter.from(begin);
     }
-    text.swap(buffer);
+    rewriter.finish();
   }
 
   bool clean_text_ = true;
@@ -159,16 +186,19 @@ class Replace final : public Normalizer {
 
   Status apply(Segment& segment, Scratch& scratch) const override {
     if (segment.text.empty()) return {};
-    std::string& buffer = scratch.text;
-    buffer.clear();
+    Rewriter rewriter(segment, scratch);
     const std::string_view text = segment.text;
     size_t done = 0;
-    Status size_status;
     const auto replace = [&](Span match) {
-      if (buffer.size() > kTextLimit) return;
+      if (rewriter.out.size() > kTextLimit) return;
       if (match.begin == 0 && match.end > 0 && content_.empty()) segment.at_origin = false;
-      buffer.append(text, done, match.begin - done);
-      buffer += content_;
+      rewriter.keep(done, match.begin);
+      rewriter.out += content_;
+      if (match.end > 0) {
+        rewriter.from(match.end - 1);
+      } else {
+        rewriter.from_before(0);
+      }
       done = match.end;
     };
     if (literal_.empty()) {
@@ -176,12 +206,12 @@ class Replace final : public Normalizer {
     } else {
       for (size_t at; (at = text.find(literal_, done)) != std::string_view::npos;) {
         replace({static_cast<uint32_t>(at), static_cast<uint32_t>(at + literal_.size())});
-        TESSERA_RETURN_IF_ERROR(check_text_size(buffer.size()));
+        TESSERA_RETURN_IF_ERROR(check_text_size(rewriter.out.size()));
       }
     }
-    buffer.append(text, done);
-    TESSERA_RETURN_IF_ERROR(check_text_size(buffer.size()));
-    segment.text.swap(buffer);
+    rewriter.keep(done, text.size());
+    TESSERA_RETURN_IF_ERROR(check_text_size(rewriter.out.size()));
+    rewriter.finish();
     return {};
   }
 
@@ -194,8 +224,13 @@ class Replace final : public Normalizer {
 class Prepend final : public Normalizer {
  public:
   explicit Prepend(std::string prefix) : prefix_(std::move(prefix)) {}
-  Status apply(Segment& segment, Scratch&) const override {
-    if (!segment.text.empty()) segment.text.insert(0, prefix_);
+  Status apply(Segment& segment, Scratch& scratch) const override {
+    if (segment.text.empty()) return {};
+    Rewriter rewriter(segment, scratch);
+    rewriter.out += prefix_;
+    rewriter.from(0);
+    rewriter.keep(0, segment.text.size());
+    rewriter.finish();
     return check_text_size(segment.text.size());
   }
 
@@ -212,8 +247,8 @@ class Strip final : public Normalizer {
     return std::unique_ptr<Normalizer>(std::move(made));
   }
 
-  Status apply(Segment& segment, Scratch&) const override {
-    std::string& text = segment.text;
+  Status apply(Segment& segment, Scratch& scratch) const override {
+    const std::string_view text = segment.text;
     const auto is_space = [&](size_t pos) {
       return (groups_of(next_character(text, pos)) & character::kSpace) != 0;
     };
@@ -225,8 +260,9 @@ class Strip final : public Normalizer {
     if (right_) {
       for (size_t last; end > begin && is_space(last = previous_character(text, end));) end = last;
     }
-    text.erase(end);
-    text.erase(0, begin);
+    Rewriter rewriter(segment, scratch);
+    rewriter.keep(begin, end);
+    rewriter.finish();
     if (begin > 0) segment.at_origin = false;
     return {};
   }
@@ -253,34 +289,48 @@ class Precompiled final : public Normalizer {
   }
 
   Status apply(Segment& segment, Scratch& scratch) const override {
-    std::string& out = scratch.text;
-    out.clear();
+    if (map_.empty()) return {};
+    std::vector<NormalCharacter>& made = scratch.characters;
+    made.clear();
     const std::string_view text = segment.text;
     for (size_t pos = 0; pos < text.size();) {
       const std::string_view grapheme = text.substr(pos, grapheme_end(text, pos) - pos);
       pos += grapheme.size();
       const auto whole = grapheme.size() < kShortGrapheme ? map_.shortest(grapheme) : std::nullopt;
       if (whole.has_value()) {
-        out += whole->replacement;
+        replace(grapheme, whole->replacement, made);
       } else {
-        append_characters(grapheme, out);
+        replace_characters(grapheme, made);
       }
-      TESSERA_RETURN_IF_ERROR(check_text_size(out.size()));
+      TESSERA_RETURN_IF_ERROR(check_text_size(made.size()));
     }
-    segment.text.swap(out);
-    return {};
+    write(made, segment, scratch);
+    return check_text_size(segment.text.size());
   }
 
  private:
   static constexpr size_t kShortGrapheme = 6;
 
-  void append_characters(std::string_view grapheme, std::string& out) const {
-    for (size_t pos = 0; pos < grapheme.size() && out.size() <= kTextLimit;) {
+  void replace_characters(std::string_view grapheme, std::vector<NormalCharacter>& made) const {
+    for (size_t pos = 0; pos < grapheme.size() && made.size() <= kTextLimit;) {
       const std::string_view character = grapheme.substr(pos, character_length(grapheme, pos));
       const auto rule = map_.shortest(character);
-      out += rule.has_value() ? rule->replacement : character;
+      replace(character, rule.has_value() ? rule->replacement : character, made);
       pos += character.size();
     }
+  }
+
+  // The characters take the place of the old ones one by one, the last of them that of all that are
+  // left; where there is none, the one before. What vanishes at the beginning is not counted: so in
+  // the reference, whose sources lag behind from there on.
+  static void replace(std::string_view old, std::string_view text,
+                      std::vector<NormalCharacter>& made) {
+    size_t left = count_characters(old);
+    for (size_t pos = 0; pos < text.size();) {
+      made.push_back({next_character(text, pos), left > 0 ? 1u : 0u});
+      if (left > 0) --left;
+    }
+    if (!made.empty()) made.back().taken += static_cast<uint32_t>(left);
   }
 
   CharsMap map_;
@@ -290,8 +340,7 @@ class Precompiled final : public Normalizer {
 class Nmt final : public Normalizer {
  public:
   Status apply(Segment& segment, Scratch& scratch) const override {
-    std::string& out = scratch.text;
-    out.clear();
+    Rewriter rewriter(segment, scratch);
     const std::string_view text = segment.text;
     for (size_t pos = 0; pos < text.size();) {
       const size_t begin = pos;
@@ -299,12 +348,13 @@ class Nmt final : public Normalizer {
       if (is_dropped(c)) {
         if (begin == 0) segment.at_origin = false;
       } else if (is_separator(c)) {
-        out += ' ';
+        rewriter.out += ' ';
+        rewriter.from(begin);
       } else {
-        out.append(text, begin, pos - begin);
+        rewriter.keep(begin, pos);
       }
     }
-    segment.text.swap(out);
+    rewriter.finish();
     return {};
   }
 

@@ -23,6 +23,7 @@ struct Pipeline {
   std::vector<std::unique_ptr<Decoder>> decoders;
   bool has_decoder = false;  // else spaces stand between the tokens
   AddedTokens added;
+  std::string mask_token;        // empty where the files name none
   std::vector<bool> is_control;  // by id (may be shorter): skipped with the special tokens
 
   int32_t vocabulary_size() const { return std::max(model->vocabulary().id_end(), added.id_end()); }

@@ -1,11 +1,16 @@
 #include <fmt/format.h>
 
 #include "tokenizer/components.h"
+#include "tokenizer/rewriter.h"
 #include "tokenizer/split.h"
 #include "tokenizer/unicode.h"
 
 namespace tessera::tokenizer {
 namespace {
+
+std::string_view piece_of(const Segment& segment, Span piece) {
+  return std::string_view(segment.text).substr(piece.begin, piece.end - piece.begin);
+}
 
 // Splits every piece at characters of some groups; each such character is a delimiter.
 template <typename IsDelimiter>
@@ -103,8 +108,7 @@ class Split final : public PreTokenizer {
     for (const Span piece : segment.pieces) {
       stretches.clear();
       // The pattern sees the piece alone: what lies before it and after it must not be looked at.
-      const std::string_view text =
-          std::string_view(segment.text).substr(piece.begin, piece.end - piece.begin);
+      const std::string_view text = piece_of(segment, piece);
       uint32_t done = 0;
       const auto push = [&](uint32_t begin, uint32_t end, bool matched) {
         stretches.push_back({{piece.begin + begin, piece.begin + end}, matched != inverted_});
@@ -127,19 +131,18 @@ class Split final : public PreTokenizer {
   bool inverted_;
 };
 
-// Rebuilds segment.text out of its pieces; write(piece, out) appends one of them.
+// Rebuilds segment.text out of its pieces; write(piece, rewriter) writes one of them.
 template <typename Write>
 Status rewrite_pieces(Segment& segment, Scratch& scratch, const Write& write) {
-  std::string& out = scratch.text;
-  out.clear();
+  Rewriter rewriter(segment, scratch);
   if (!segment.pieces.empty() && segment.pieces[0].begin != 0) segment.at_origin = false;
   for (Span& piece : segment.pieces) {
-    const auto begin = static_cast<uint32_t>(out.size());
-    write(std::string_view(segment.text).substr(piece.begin, piece.end - piece.begin), out);
-    TESSERA_RETURN_IF_ERROR(check_text_size(out.size()));
-    piece = {begin, static_cast<uint32_t>(out.size())};
+    const auto begin = static_cast<uint32_t>(rewriter.out.size());
+    write(piece, rewriter);
+    TESSERA_RETURN_IF_ERROR(check_text_size(rewriter.out.size()));
+    piece = {begin, static_cast<uint32_t>(rewriter.out.size())};
   }
-  segment.text.swap(out);
+  rewriter.finish();
   return {};
 }
 
@@ -155,11 +158,13 @@ class ByteLevel final : public PreTokenizer {
 
   Status apply(Segment& segment, Scratch& scratch) const override {
     if (add_prefix_space_) {
-      TESSERA_RETURN_IF_ERROR(
-          rewrite_pieces(segment, scratch, [](std::string_view piece, std::string& out) {
-            if (piece[0] != ' ') out += ' ';
-            out += piece;
-          }));
+      TESSERA_RETURN_IF_ERROR(rewrite_pieces(segment, scratch, [&](Span piece, Rewriter& rewriter) {
+        if (segment.text[piece.begin] != ' ') {
+          rewriter.out += ' ';
+          rewriter.from(piece.begin);
+        }
+        rewriter.keep(piece.begin, piece.end);
+      }));
     }
     if (use_regex_) {
       scratch.pieces.clear();
@@ -169,8 +174,11 @@ class ByteLevel final : public PreTokenizer {
       segment.pieces.swap(scratch.pieces);
     }
     if (spelling_ == ByteSpelling::kRawBytes) return {};
-    return rewrite_pieces(segment, scratch, [](std::string_view piece, std::string& out) {
-      for (const char byte : piece) out += byte_spelling(static_cast<uint8_t>(byte));
+    return rewrite_pieces(segment, scratch, [&](Span piece, Rewriter& rewriter) {
+      for (uint32_t at = piece.begin; at < piece.end; ++at) {
+        rewriter.out += byte_spelling(static_cast<uint8_t>(segment.text[at]));
+        rewriter.from(at);
+      }
     });
   }
 
@@ -210,26 +218,33 @@ class Metaspace final : public PreTokenizer {
   Status apply(Segment& segment, Scratch& scratch) const override {
     // Whether the first piece is where the input begins, before its text moves.
     bool first = segment.at_origin && !segment.pieces.empty() && segment.pieces[0].begin == 0;
-    TESSERA_RETURN_IF_ERROR(
-        rewrite_pieces(segment, scratch, [&](std::string_view piece, std::string& out) {
-          const bool marked = piece[0] == ' ' || piece.starts_with(mark_);
-          const bool wanted =
-              prepend_ == Prepend::kAlways || (prepend_ == Prepend::kFirst && first);
-          if (wanted && !marked) out += mark_;
-          for (const char c : piece) {
-            if (c == ' ') {
-              out += mark_;
-            } else {
-              out += c;
-            }
-          }
-          first = false;
-        }));
+    TESSERA_RETURN_IF_ERROR(rewrite_pieces(segment, scratch, [&](Span piece, Rewriter& rewriter) {
+      const std::string_view text = piece_of(segment, piece);
+      const bool marked = text[0] == ' ' || text.starts_with(mark_);
+      const bool wanted = prepend_ == Prepend::kAlways || (prepend_ == Prepend::kFirst && first);
+      if (wanted && !marked) {
+        rewriter.out += mark_;
+        rewriter.from(piece.begin);
+      }
+      mark_spaces(piece, text, rewriter);
+      first = false;
+    }));
     if (split_) split_before_marks(segment, scratch);
     return {};
   }
 
  private:
+  void mark_spaces(Span piece, std::string_view text, Rewriter& rewriter) const {
+    for (size_t begin = 0; begin < text.size();) {
+      const size_t space = std::min(text.find(' ', begin), text.size());
+      rewriter.keep(piece.begin + begin, piece.begin + space);
+      if (space == text.size()) break;
+      rewriter.out += mark_;
+      rewriter.from(piece.begin + space);
+      begin = space + 1;
+    }
+  }
+
   // A mark starts a piece; each further mark that follows at once starts another.
   void split_before_marks(Segment& segment, Scratch& scratch) const {
     scratch.pieces.clear();

@@ -37,14 +37,13 @@ class SentencePieceBpe final : public Model {
     }
   }
 
-  Status tokenize(std::string_view piece, Scratch& scratch,
-                  std::vector<int32_t>& ids) const override {
+  Status tokenize(std::string_view piece, Scratch& scratch, Tokens& tokens) const override {
     Symbols symbols{piece, scratch.links, scratch.pieces, scratch.queue, {}, {}};
     read_symbols(symbols);
     merge(symbols);
     bool after_unknown = false;
     for (uint32_t i = 0; i != kEnd; i = symbols.links[i].end) {
-      push(symbols.text(i), symbols, after_unknown, ids);
+      push(symbols.text(i), symbols, after_unknown, tokens);
     }
     return {};
   }
@@ -135,9 +134,9 @@ class SentencePieceBpe final : public Model {
     }
   }
 
-  // Appends the ids of a symbol; unused pieces come apart into what they were merged from.
+  // Appends the tokens of a symbol; unused pieces come apart into what they were merged from.
   void push(std::string_view text, const Symbols& symbols, bool& after_unknown,
-            std::vector<int32_t>& ids) const {
+            Tokens& tokens) const {
     std::vector<std::string_view> open = {text};
     while (!open.empty()) {
       const std::string_view part = open.back();
@@ -150,18 +149,24 @@ class SentencePieceBpe final : public Model {
         open.push_back(part.substr(0, cut->second));
         continue;
       }
-      push_piece(part, id, after_unknown, ids);
+      const auto begin = static_cast<uint32_t>(part.data() - symbols.piece.data());
+      push_piece(symbols.piece, {begin, begin + static_cast<uint32_t>(part.size())}, id, tokens,
+                 after_unknown);
     }
   }
 
-  void push_piece(std::string_view text, int32_t id, bool& after_unknown,
-                  std::vector<int32_t>& ids) const {
+  void push_piece(std::string_view piece, Span span, int32_t id, Tokens& tokens,
+                  bool& after_unknown) const {
     if (id != kNoToken) {
-      ids.push_back(id);
+      tokens.push(id, span);
     } else if (byte_fallback_) {
-      for (const char c : text) ids.push_back(byte_ids_[static_cast<uint8_t>(c)]);
+      for (uint32_t at = span.begin; at < span.end; ++at) {
+        tokens.push(byte_ids_[static_cast<uint8_t>(piece[at])], span);
+      }
     } else if (!after_unknown) {
-      ids.push_back(unk_id_);
+      tokens.push(unk_id_, span);
+    } else if (tokens.has_spans) {
+      tokens.spans.back().end = span.end;
     }
     after_unknown = id == kNoToken;
   }

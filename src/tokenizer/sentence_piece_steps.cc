@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "tokenizer/rewriter.h"
 #include "tokenizer/sentence_piece.h"
 #include "tokenizer/trie.h"
 #include "tokenizer/unicode.h"
@@ -26,27 +27,35 @@ class SentencePieceNormalizer final : public Normalizer {
   }
 
   Status apply(Segment& segment, Scratch& scratch) const override {
-    std::string& out = scratch.text;
-    out.clear();
-    std::string_view text = segment.text;
-    while (squeeze_ && !text.empty()) {
-      const CharsMap::Rule first = beginning(text);
+    Rewriter rewriter(segment, scratch);
+    std::string& out = rewriter.out;
+    const std::string_view text = segment.text;
+    size_t at = 0;
+    while (squeeze_ && at < text.size()) {
+      const CharsMap::Rule first = beginning(text.substr(at));
       if (first.replacement != " ") break;
-      text.remove_prefix(first.length);
+      at += first.length;
     }
     const bool dummy =
-        dummy_ && !text.empty() && (prefix_ == DummyPrefix::kEveryStretch || segment.at_origin);
-    if (dummy && !suffix_) out += space_;
+        dummy_ && at < text.size() && (prefix_ == DummyPrefix::kEveryStretch || segment.at_origin);
+    if (dummy && !suffix_) {
+      out += space_;
+      rewriter.from_before(at);
+    }
     bool after_space = squeeze_;
-    while (!text.empty()) {
-      const CharsMap::Rule next = beginning(text);
+    while (at < text.size()) {
+      const CharsMap::Rule next = beginning(text.substr(at));
       append(next.replacement, after_space, out);
-      text.remove_prefix(next.length);
+      rewriter.from(at, at + next.length);
+      at += next.length;
       TESSERA_RETURN_IF_ERROR(check_text_size(out.size()));
     }
-    while (squeeze_ && out.ends_with(space_)) out.resize(out.size() - space_.size());
-    if (dummy && suffix_) out += space_;
-    segment.text.swap(out);
+    while (squeeze_ && out.ends_with(space_)) rewriter.cut(out.size() - space_.size());
+    if (dummy && suffix_) {
+      out += space_;
+      rewriter.from(text.size() - 1);
+    }
+    rewriter.finish();
     return {};
   }
 

@@ -27,9 +27,21 @@ Status Template::read_classic(const JsonValue& json, bool is_roberta) {
   const Item sep_item = {Part::kSpecial, 0, {sep}};
   single_ = {cls_item, {Part::kFirst, 0, {}}, sep_item};
   pair_ = single_;
-  if (is_roberta) pair_.push_back(sep_item);
+  if (is_roberta) {
+    pair_.push_back(sep_item);
+    TESSERA_RETURN_IF_ERROR(read_space_trim(json));
+  }
   pair_.push_back({Part::kSecond, second_type, {}});
   pair_.push_back({Part::kSpecial, second_type, {sep}});
+  return {};
+}
+
+Status Template::read_space_trim(const JsonValue& json) {
+  bool trims = true;
+  bool adds_space = true;
+  TESSERA_RETURN_IF_ERROR(json.read("trim_offsets", trims));
+  TESSERA_RETURN_IF_ERROR(json.read("add_prefix_space", adds_space));
+  if (trims) space_trim_ = adds_space ? SpaceTrim::kAllButAdded : SpaceTrim::kAll;
   return {};
 }
 
@@ -77,7 +89,7 @@ Result<Template> Template::from_json(const JsonValue& json) {
   int count = 0;
   TESSERA_RETURN_IF_ERROR(
       each_step(json, "processors", [&](std::string_view type, const JsonValue& step) -> Status {
-        if (type == "ByteLevel") return {};  // it moves offsets only
+        if (type == "ByteLevel") return made.read_space_trim(step);  // adds no tokens
         if (++count > 1) {
           return unsupported(fmt::format(
               "{}: more than one post-processor that adds tokens is not supported", step.where()));
@@ -97,16 +109,33 @@ Result<Template> Template::from_json(const JsonValue& json) {
   return made;
 }
 
-Encoding Template::assemble(const std::vector<int32_t>& first, const std::vector<int32_t>* second,
+Encoding Template::assemble(const Tokens& first, const Tokens* second,
                             SpecialTokens special) const {
+  const Items& items = second == nullptr ? single_ : pair_;
+  size_t size = special == SpecialTokens::kAdd ? special_count(second == nullptr ? 1 : 2) : 0;
+  for (const Item& item : items) {
+    if (item.part != Part::kSpecial)
+      size += (item.part == Part::kFirst ? first : *second).ids.size();
+  }
   Encoding encoding;
-  for (const Item& item : second == nullptr ? single_ : pair_) {
+  encoding.ids.reserve(size);
+  encoding.type_ids.reserve(size);
+  if (first.has_spans) encoding.origins.reserve(size);
+  for (const Item& item : items) {
     if (item.part == Part::kSpecial && special == SpecialTokens::kOmit) continue;
-    const std::vector<int32_t>& ids = item.part == Part::kFirst    ? first
-                                      : item.part == Part::kSecond ? *second
-                                                                   : item.ids;
+    const Tokens* text = item.part == Part::kFirst    ? &first
+                         : item.part == Part::kSecond ? second
+                                                      : nullptr;
+    const std::vector<int32_t>& ids = text == nullptr ? item.ids : text->ids;
     encoding.ids.insert(encoding.ids.end(), ids.begin(), ids.end());
     encoding.type_ids.insert(encoding.type_ids.end(), ids.size(), item.type_id);
+    if (text == nullptr) {
+      if (first.has_spans) encoding.origins.resize(encoding.ids.size());
+      continue;
+    }
+    for (const Span span : text->spans) {
+      encoding.origins.push_back({item.part == Part::kFirst ? 0 : 1, span.begin, span.end});
+    }
   }
   return encoding;
 }

@@ -8,13 +8,19 @@
 namespace tessera::tokenizer {
 namespace {
 
-void shorten(TruncationSide side, size_t size, std::vector<int32_t>& ids) {
-  if (ids.size() <= size) return;
+template <typename T>
+void shorten(TruncationSide side, size_t size, std::vector<T>& items) {
+  if (items.size() <= size) return;
   if (side == TruncationSide::kLeft) {
-    ids.erase(ids.begin(), ids.end() - static_cast<std::ptrdiff_t>(size));
+    items.erase(items.begin(), items.end() - static_cast<std::ptrdiff_t>(size));
   } else {
-    ids.resize(size);
+    items.resize(size);
   }
+}
+
+void shorten(TruncationSide side, size_t size, Tokens& tokens) {
+  shorten(side, size, tokens.ids);
+  if (tokens.has_spans) shorten(side, size, tokens.spans);
 }
 
 // The sizes that leave the shorter one whole where that is possible, else halves of the room, the
@@ -32,9 +38,9 @@ std::pair<size_t, size_t> longest_first(size_t first, size_t second, size_t room
 
 }  // namespace
 
-Status truncate(const Truncation& truncation, size_t special_tokens, std::vector<int32_t>& first,
-                std::vector<int32_t>* second) {
-  const size_t size = first.size() + (second == nullptr ? 0 : second->size());
+Status truncate(const Truncation& truncation, size_t special_tokens, Tokens& first,
+                Tokens* second) {
+  const size_t size = first.ids.size() + (second == nullptr ? 0 : second->ids.size());
   if (size + special_tokens <= truncation.max_tokens) return {};
   if (special_tokens > truncation.max_tokens) {
     return invalid_input(
@@ -46,18 +52,18 @@ Status truncate(const Truncation& truncation, size_t special_tokens, std::vector
     if (second == nullptr) {
       shorten(truncation.side, room, first);
     } else {
-      const auto sizes = longest_first(first.size(), second->size(), room);
+      const auto sizes = longest_first(first.ids.size(), second->ids.size(), room);
       shorten(truncation.side, sizes.first, first);
       shorten(truncation.side, sizes.second, *second);
     }
     return {};
   }
   const bool only_first = truncation.strategy == TruncationStrategy::kOnlyFirst;
-  std::vector<int32_t>* target = only_first ? &first : second;
+  Tokens* target = only_first ? &first : second;
   if (target == nullptr) {
     return invalid_input("expected a second text to truncate, found one text");
   }
-  const size_t others = size - target->size();
+  const size_t others = size - target->ids.size();
   if (second != nullptr && others >= room) {
     return invalid_input(
         fmt::format("expected room for the {} text beside the {} tokens of the other one, found {}",
@@ -65,6 +71,20 @@ Status truncate(const Truncation& truncation, size_t special_tokens, std::vector
   }
   shorten(truncation.side, room - others, *target);
   return {};
+}
+
+Result<std::vector<Span>> windows_over(size_t tokens, size_t room, size_t overlap) {
+  std::vector<Span> windows;
+  if (tokens > room && overlap >= room) {
+    return invalid_input(fmt::format(
+        "expected room for more tokens of the second text than the overlap of {}, found {}",
+        overlap, room));
+  }
+  for (size_t begin = 0;; begin += room - overlap) {
+    const size_t end = std::min(begin + room, tokens);
+    windows.push_back({static_cast<uint32_t>(begin), static_cast<uint32_t>(end)});
+    if (end == tokens) return windows;
+  }
 }
 
 }  // namespace tessera::tokenizer

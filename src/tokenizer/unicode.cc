@@ -2,10 +2,8 @@
 
 #include <utf8proc.h>
 
-#include <cstdlib>
+#include <algorithm>
 #include <cstring>
-#include <memory>
-#include <new>
 
 namespace tessera::tokenizer {
 namespace {
@@ -121,6 +119,78 @@ uint16_t category_groups(char32_t c) {
   }
 }
 
+// No character below decomposes, none below the other composes with one before it.
+constexpr char32_t kLeastDecomposed = 0xA0;
+constexpr char32_t kLeastComposed = 0x300;
+
+int combining_class(char32_t c) {
+  if (c < kLeastComposed) return 0;
+  return utf8proc_get_property(static_cast<utf8proc_int32_t>(c))->combining_class;
+}
+
+// Brings the marks at the end into their canonical order.
+void sort_marks(std::vector<NormalCharacter>& characters, size_t begin) {
+  if (characters.size() - begin < 2) return;
+  std::stable_sort(characters.begin() + static_cast<std::ptrdiff_t>(begin), characters.end(),
+                   [](const NormalCharacter& a, const NormalCharacter& b) {
+                     return combining_class(a.character) < combining_class(b.character);
+                   });
+}
+
+// Appends what c decomposes into; the characters from `sorted` on are marks not yet in order.
+void decompose(NormalForm form, char32_t c, std::vector<NormalCharacter>& characters,
+               size_t& sorted) {
+  const bool compatible = form == NormalForm::kNfkc || form == NormalForm::kNfkd;
+  const int options = UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | (compatible ? UTF8PROC_COMPAT : 0);
+  constexpr utf8proc_ssize_t kLongest = 32;  // the longest there is has 18
+  utf8proc_int32_t parts[kLongest];
+  int bound_class = 0;
+  const utf8proc_ssize_t count =
+      utf8proc_decompose_char(static_cast<utf8proc_int32_t>(c), parts, kLongest,
+                              static_cast<utf8proc_option_t>(options), &bound_class);
+  for (utf8proc_ssize_t i = 0; i < std::min(count, kLongest); ++i) {
+    const auto part = static_cast<char32_t>(parts[i]);
+    if (combining_class(part) == 0) {
+      sort_marks(characters, sorted);
+      characters.push_back({part, i == 0 ? 1u : 0u});
+      sorted = characters.size();
+    } else {
+      characters.push_back({part, i == 0 ? 1u : 0u});
+    }
+  }
+}
+
+// The character that two compose into, 0 when they do not.
+char32_t composed(char32_t first, char32_t second) {
+  if (second < kLeastComposed) return 0;
+  utf8proc_int32_t pair[2] = {static_cast<utf8proc_int32_t>(first),
+                              static_cast<utf8proc_int32_t>(second)};
+  constexpr auto kOptions = static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+  return utf8proc_normalize_utf32(pair, 2, kOptions) == 1 ? static_cast<char32_t>(pair[0]) : 0;
+}
+
+// Unicode 15, section 3.11: every character that nothing blocks joins the last starter.
+void compose(std::vector<NormalCharacter>& characters) {
+  constexpr size_t kNone = static_cast<size_t>(-1);
+  size_t size = 0;
+  size_t starter = kNone;
+  int last_class = 0;
+  for (size_t i = 0; i < characters.size(); ++i) {
+    const NormalCharacter c = characters[i];
+    const int mark_class = combining_class(c.character);
+    if (starter != kNone && (starter + 1 == size || last_class < mark_class)) {
+      if (const char32_t both = composed(characters[starter].character, c.character); both != 0) {
+        characters[starter] = {both, characters[starter].taken + c.taken};
+        continue;
+      }
+    }
+    if (mark_class == 0) starter = size;
+    last_class = mark_class;
+    characters[size++] = c;
+  }
+  characters.resize(size);
+}
+
 }  // namespace
 
 #define TESSERA_ROW(n)                                                            \
@@ -217,19 +287,21 @@ size_t grapheme_end(std::string_view text, size_t pos) {
   return pos;
 }
 
-void normalize(NormalForm form, std::string& text) {
-  if (is_ascii(text)) return;
-  int options = UTF8PROC_STABLE;
-  const bool composed = form == NormalForm::kNfc || form == NormalForm::kNfkc;
-  options |= composed ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE;
-  if (form == NormalForm::kNfkc || form == NormalForm::kNfkd) options |= UTF8PROC_COMPAT;
-  utf8proc_uint8_t* normal = nullptr;
-  const auto* bytes = reinterpret_cast<const utf8proc_uint8_t*>(text.data());
-  const utf8proc_ssize_t length = utf8proc_map(bytes, static_cast<utf8proc_ssize_t>(text.size()),
-                                               &normal, static_cast<utf8proc_option_t>(options));
-  const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owner(normal, &std::free);
-  if (length < 0) throw std::bad_alloc();  // the text is well-formed, so nothing else can fail
-  text.assign(reinterpret_cast<const char*>(normal), static_cast<size_t>(length));
+void normalize(NormalForm form, std::string_view text, std::vector<NormalCharacter>& characters) {
+  characters.clear();
+  size_t sorted = 0;  // what lies before the nonstarters at the end
+  for (size_t pos = 0; pos < text.size();) {
+    const char32_t c = next_character(text, pos);
+    if (c < kLeastDecomposed) {
+      sort_marks(characters, sorted);
+      characters.push_back({c, 1});
+      sorted = characters.size();
+    } else {
+      decompose(form, c, characters, sorted);
+    }
+  }
+  sort_marks(characters, sorted);
+  if (form == NormalForm::kNfc || form == NormalForm::kNfkc) compose(characters);
 }
 
 void append_lowercase(char32_t c, std::string& target) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 // UTF-8 and the character properties that tokenizers ask for. Functions that take text need
 // well-formed UTF-8 (find_invalid_utf8 tells), but for that one and append_lossy.
@@ -80,8 +81,14 @@ inline uint16_t groups_of(char32_t character) {
 }
 
 enum class NormalForm { kNfc, kNfd, kNfkc, kNfkd };
-// Replaces text by its normal form.
-void normalize(NormalForm form, std::string& text);
+// A character of a normal form and how many characters of the text it takes the place of, of those
+// that are left: none where a character became several, more where several became one.
+struct NormalCharacter {
+  char32_t character = 0;
+  uint32_t taken = 0;
+};
+// Replaces characters by those of the normal form of the text.
+void normalize(NormalForm form, std::string_view text, std::vector<NormalCharacter>& characters);
 // Appends the lowercase of one character, without regard to its neighbours.
 void append_lowercase(char32_t character, std::string& target);
 

@@ -34,8 +34,7 @@ class Unigram final : public Model {
     }
   }
 
-  Status tokenize(std::string_view piece, Scratch& scratch,
-                  std::vector<int32_t>& ids) const override {
+  Status tokenize(std::string_view piece, Scratch& scratch, Tokens& tokens) const override {
     std::vector<PathNode>& best = scratch.path;
     best.assign(piece.size() + 1, {});
     for (size_t begin = 0; begin < piece.size();) {
@@ -43,7 +42,7 @@ class Unigram final : public Model {
       extend(piece, begin, character, best);
       begin += character;
     }
-    return trace(piece, scratch, ids);
+    return trace(piece, scratch, tokens);
   }
 
  private:
@@ -81,7 +80,7 @@ class Unigram final : public Model {
   bool is_unknown(int32_t id) const { return id == kUnknown || id == options_.unk_id; }
 
   // Reads the path from its end; neighbours without a token are one.
-  Status trace(std::string_view piece, Scratch& scratch, std::vector<int32_t>& ids) const {
+  Status trace(std::string_view piece, Scratch& scratch, Tokens& tokens) const {
     const std::vector<PathNode>& best = scratch.path;
     std::vector<Span>& spans = scratch.links;
     spans.clear();
@@ -97,16 +96,16 @@ class Unigram final : public Model {
     for (size_t i = spans.size(); i-- > 0;) {
       const int32_t id = best[spans[i].end].id;
       if (is_unknown(id)) {
-        TESSERA_RETURN_IF_ERROR(
-            push_unknown(piece.substr(spans[i].begin, spans[i].end - spans[i].begin), ids));
+        TESSERA_RETURN_IF_ERROR(push_unknown(piece, spans[i], tokens));
       } else {
-        ids.push_back(id);
+        tokens.push(id, spans[i]);
       }
     }
     return {};
   }
 
-  Status push_unknown(std::string_view text, std::vector<int32_t>& ids) const {
+  Status push_unknown(std::string_view piece, Span span, Tokens& tokens) const {
+    const std::string_view text = piece.substr(span.begin, span.end - span.begin);
     if (options_.unk_id == kNoToken) {
       return invalid_input(fmt::format(
           "expected a tokenizer with an unknown token for text outside its vocabulary, found none "
@@ -115,15 +114,15 @@ class Unigram final : public Model {
     }
     if (options_.joined_unknowns == JoinedUnknowns::kLookedUp) {
       if (const int32_t id = vocabulary().find(text); id != kNoToken) {
-        ids.push_back(id);
+        tokens.push(id, span);
         return {};
       }
     }
     const auto known = [&](char c) { return byte_ids_[static_cast<uint8_t>(c)] != kNoToken; };
     if (options_.byte_fallback && std::all_of(text.begin(), text.end(), known)) {
-      for (const char c : text) ids.push_back(byte_ids_[static_cast<uint8_t>(c)]);
+      for (const char c : text) tokens.push(byte_ids_[static_cast<uint8_t>(c)], span);
     } else {
-      ids.push_back(options_.unk_id);
+      tokens.push(options_.unk_id, span);
     }
     return {};
   }

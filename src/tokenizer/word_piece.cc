@@ -19,10 +19,9 @@ class WordPiece final : public Model {
         prefix_(std::move(prefix)),
         max_characters_(max_characters) {}
 
-  Status tokenize(std::string_view piece, Scratch& scratch,
-                  std::vector<int32_t>& ids) const override {
-    const size_t ids_before = ids.size();
-    if (count_characters(piece) > max_characters_) return unknown(ids_before, ids);
+  Status tokenize(std::string_view piece, Scratch& scratch, Tokens& tokens) const override {
+    const size_t before = tokens.ids.size();
+    if (count_characters(piece) > max_characters_) return unknown(before, piece.size(), tokens);
     // The bytes before a rest have been read, so its prefix can be written over them.
     std::string& buffer = scratch.text;
     buffer.assign(prefix_).append(piece);
@@ -41,22 +40,25 @@ class WordPiece final : public Model {
         id = vocabulary().find(rest.substr(0, end));
         if (id != kNoToken) break;
       }
-      if (id == kNoToken) return unknown(ids_before, ids);
-      ids.push_back(id);
-      begin = key_begin + end;
+      if (id == kNoToken) return unknown(before, piece.size(), tokens);
+      const size_t next = key_begin + end;
+      tokens.push(id, {static_cast<uint32_t>(begin - prefix_.size()),
+                       static_cast<uint32_t>(next - prefix_.size())});
+      begin = next;
     }
     return {};
   }
 
  private:
-  Status unknown(size_t ids_before, std::vector<int32_t>& ids) const {
+  // The tokens from the place `before` on are those of the piece.
+  Status unknown(size_t before, size_t piece_size, Tokens& tokens) const {
     const int32_t id = vocabulary().find(unk_token_);
     if (id == kNoToken) {
       return invalid_input(fmt::format(
           "expected the unknown token \"{}\" in the vocabulary, found none", unk_token_));
     }
-    ids.resize(ids_before);
-    ids.push_back(id);
+    tokens.resize(before);
+    tokens.push(id, {0, static_cast<uint32_t>(piece_size)});
     return {};
   }
 

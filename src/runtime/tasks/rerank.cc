@@ -1,0 +1,144 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <utility>
+
+#include "base/guarded.h"
+#include "runtime/tasks/batching.h"
+
+namespace tessera::tasks {
+namespace {
+
+// How relevant a document is by the logits of a cross-encoder.
+Result<LabelScores> relevance(const ModelInfo& info) {
+  if (info.labels.size() == 1) return info.relevance_scores;
+  if (info.labels.size() == 2) return LabelScores::kSoftmax;
+  return unsupported(
+      fmt::format("rerank expects a classifier with one label, or with two of which the second "
+                  "means relevant, found {} labels ({})",
+                  info.labels.size(), info.directory));
+}
+
+Result<std::vector<float>> score_pairs(Model& model, const std::string& query,
+                                       std::span<const std::string> documents,
+                                       const TaskOptions& options) {
+  TESSERA_ASSIGN_OR_RETURN(const LabelScores scores, relevance(model.info()));
+  std::vector<TaskInput> pairs;
+  for (const std::string& document : documents) pairs.push_back({query, document, std::nullopt});
+  TESSERA_ASSIGN_OR_RETURN(const std::vector<Classification> results,
+                           classify(model, pairs, options));
+  std::vector<float> relevances;
+  for (const Classification& result : results) {
+    relevances.push_back(to_scores(result.logits, scores).back());
+  }
+  return relevances;
+}
+
+// Embeds texts in batches of like length; [texts, embedding_size].
+Result<std::vector<float>> embed_all(Model& model, std::span<const std::string> texts,
+                                     const TaskOptions& options) {
+  std::vector<TokenSequence> sequences;
+  for (size_t i = 0; i < texts.size(); ++i) {
+    TESSERA_RETURN_IF_ERROR(check_progress(options, 0));
+    auto tokens = model.tokenize(texts[i]);
+    if (!tokens.ok()) return at_input(i, tokens.status());
+    sequences.push_back(std::move(tokens).value());
+  }
+  std::vector<size_t> order(texts.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  const auto length = [&](size_t i) {
+    return std::min<int64_t>(static_cast<int64_t>(sequences[i].ids.size()),
+                             model.info().max_positions);
+  };
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return length(a) > length(b); });
+  const size_t width = static_cast<size_t>(model.embedding_size());
+  std::vector<float> vectors(texts.size() * width);
+  for (size_t begin = 0, end = 0; begin < order.size(); begin = end) {
+    std::vector<TokenSequence> batch;
+    for (int64_t tokens = 0; end < order.size(); ++end) {
+      tokens += length(order[end]);
+      if (end > begin && tokens > kBatchTokens) break;
+      batch.push_back(std::move(sequences[order[end]]));
+    }
+    int64_t cut = 0;
+    TESSERA_ASSIGN_OR_RETURN(const std::vector<float> part, model.embed(batch, &cut));
+    if (cut > 0 && options.too_long == TooLong::kRefuse) {
+      return at_input(order[begin],
+                      invalid_input(fmt::format("expected a text within the model's limit, found "
+                                                "one of {} tokens",
+                                                batch.front().ids.size())));
+    }
+    for (size_t j = 0; j < batch.size(); ++j) {
+      std::copy_n(part.begin() + static_cast<int64_t>(j * width), width,
+                  vectors.begin() + static_cast<int64_t>(order[begin + j] * width));
+    }
+    TESSERA_RETURN_IF_ERROR(check_progress(options, static_cast<int64_t>(end)));
+  }
+  return vectors;
+}
+
+double dot(std::span<const float> a, std::span<const float> b) {
+  return std::inner_product(a.begin(), a.end(), b.begin(), 0.0);
+}
+
+Result<std::vector<float>> compare_embeddings(Model& model, const std::string& query,
+                                              std::span<const std::string> documents,
+                                              const TaskOptions& options) {
+  TESSERA_ASSIGN_OR_RETURN(const std::vector<float> wanted,
+                           embed_all(model, std::span(&query, 1), {}));
+  TESSERA_ASSIGN_OR_RETURN(const std::vector<float> vectors, embed_all(model, documents, options));
+  const double wanted_norm = std::sqrt(dot(wanted, wanted));
+  std::vector<float> cosines;
+  for (size_t i = 0; i < documents.size(); ++i) {
+    const auto vector = std::span(vectors).subspan(i * wanted.size(), wanted.size());
+    const double norms = wanted_norm * std::sqrt(dot(vector, vector));
+    const float cosine = norms == 0 ? 0 : static_cast<float>(dot(wanted, vector) / norms);
+    if (!std::isfinite(cosine)) {
+      return invalid_input(
+          fmt::format("{}: expected a finite embedding of it and of the query, found {} as their "
+                      "cosine: the model's weights are NaN or infinite, or too large",
+                      name_of(i), cosine));
+    }
+    cosines.push_back(cosine);
+  }
+  return cosines;
+}
+
+Result<std::vector<float>> score(Model& model, const std::string& query,
+                                 std::span<const std::string> documents,
+                                 const TaskOptions& options) {
+  const ModelInfo& info = model.info();
+  if (info.head == Head::kSequenceClassification) {
+    return score_pairs(model, query, documents, options);
+  }
+  if (!info.is_decoder && (info.head == Head::kNone || info.head == Head::kMaskedLm)) {
+    return compare_embeddings(model, query, documents, options);
+  }
+  return require_head(model, Head::kSequenceClassification, "rerank");
+}
+
+}  // namespace
+}  // namespace tessera::tasks
+
+namespace tessera {
+
+Result<std::vector<Ranked>> rerank(Model& model, const std::string& query,
+                                   std::span<const std::string> documents,
+                                   const TaskOptions& options) {
+  return guarded("rerank", [&]() -> Result<std::vector<Ranked>> {
+    TESSERA_ASSIGN_OR_RETURN(const std::vector<float> scores,
+                             tasks::score(model, query, documents, options));
+    std::vector<Ranked> ranking;
+    for (size_t i = 0; i < scores.size(); ++i) {
+      ranking.push_back({static_cast<int64_t>(i), scores[i]});
+    }
+    std::stable_sort(ranking.begin(), ranking.end(),
+                     [](const Ranked& a, const Ranked& b) { return a.score > b.score; });
+    return ranking;
+  });
+}
+
+}  // namespace tessera
