@@ -107,6 +107,17 @@ struct ForwardResult {
   std::vector<std::vector<float>> hidden_states;
 };
 
+// What one kind of operation did: time, arithmetic as executed and as the dense form would need,
+// and the bytes that it reads and writes at least, wherever they lie.
+struct OperationProfile {
+  std::string operation;  // "qkv", "attention", "norm", ...
+  int64_t calls = 0;
+  double seconds = 0;
+  double flops = 0;
+  double dense_flops = 0;
+  double bytes = 0;
+};
+
 // A checkpoint prepared for execution, with threads of its own. One thread at a time may call its
 // functions or run an Engine on it; models do not disturb each other. NaN or infinite weights are
 // not refused: they show in what the model gives.
@@ -145,6 +156,11 @@ class TESSERA_API Model {
   Result<std::vector<float>> embed(const std::vector<TokenSequence>& batch,
                                    int64_t* truncated = nullptr);
   int32_t embedding_size() const;
+
+  // From start_profile on, counts what the passes of this model do; stop_profile gives it, in the
+  // order of a layer, without what did not occur, and ends the counting.
+  void start_profile();
+  std::vector<OperationProfile> stop_profile();
 
   // The plan in force as JSON, with the reason of every choice. Written to a file it can be forced
   // by LoadOptions::plan_file.

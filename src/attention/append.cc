@@ -48,16 +48,16 @@ void append_to_pages(const AppendArgs& args, const Team::Member& member) {
   const PageShape& shape = args.shape;
   int64_t pages = 0;
   for (size_t s = 0; s < args.tables.size(); ++s) {
-    const int32_t before = args.tables[s]->tokens(),
-                  rows = args.first_rows[s + 1] - args.first_rows[s];
+    const int32_t rows = args.first_rows[s + 1] - args.first_rows[s],
+                  before = args.tables[s]->tokens() - rows;
     if (rows > 0) pages += pages_for(before + rows) - before / kPageTokens;
   }
   const Range mine = member.slice(pages * shape.kv_heads);
   int64_t item = 0;
   for (size_t s = 0; s < args.tables.size(); ++s) {
     const PageTable& table = *args.tables[s];
-    const int32_t before = table.tokens(),
-                  after = before + args.first_rows[s + 1] - args.first_rows[s];
+    const int32_t after = table.tokens(),
+                  before = after - (args.first_rows[s + 1] - args.first_rows[s]);
     for (int32_t head = 0; head < shape.kv_heads; ++head) {
       for (int32_t begin = before; begin < after;
            begin = (begin / kPageTokens + 1) * kPageTokens, ++item) {

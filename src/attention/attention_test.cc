@@ -98,7 +98,7 @@ class Batch {
       std::vector<PageTable*> tables;
       for (size_t s = 0; s < tables_.size(); ++s) {
         tables_[s].positions.assign(positions_[s].begin(),
-                                    positions_[s].begin() + (part == 0 ? 0 : first_part(s)));
+                                    positions_[s].begin() + (part == 0 ? first_part(s) : keys(s)));
         tables.push_back(&tables_[s]);
       }
       const AppendArgs args{.shape = shape_.pages,

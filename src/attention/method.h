@@ -84,8 +84,8 @@ std::span<const AttentionMethod* const> attention_methods();
 const AttentionMethod* find_attention_method(std::string_view name);
 
 // Writes this member's part (by KV head and page) of new keys and values into the pages of each
-// sequence, behind the tokens already there, and leaves the tables as they are: the caller appends
-// the positions once all members are done. key and value: rows of kv_heads * d_k (d_v) floats,
+// sequence. The tables hold the positions of the new tokens already, as the last ones. key and
+// value: rows of kv_heads * d_k (d_v) floats,
 // *_stride apart; sequence s has rows first_rows[s] .. first_rows[s + 1].
 struct AppendArgs {
   PageShape shape;

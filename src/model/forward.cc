@@ -52,7 +52,27 @@ namespace {
 
 constexpr size_t at(int64_t index) { return static_cast<size_t>(index); }
 
+constexpr double kFloatBytes = sizeof(float);
+
+// Weights read once; activations read, and written once more where they are added to.
+Work work_of(const Linear& linear, int64_t rows) {
+  const LinearInfo info = linear.info();
+  const auto n = static_cast<double>(rows);
+  return {.flops = n * static_cast<double>(info.flops_per_row),
+          .dense_flops = n * static_cast<double>(info.dense_flops_per_row),
+          .bytes = static_cast<double>(info.bytes) +
+                   n * kFloatBytes * static_cast<double>(info.inputs + info.outputs)};
+}
+
+// Reads and writes so many floats.
+Work moved(int64_t floats) { return {.bytes = kFloatBytes * static_cast<double>(floats)}; }
+
 }  // namespace
+
+template <typename Measure>
+void Executor::mark(Operation operation, const Team::Member& member, Measure work) const {
+  if (trace_ != nullptr && member.rank() == 0) trace_->mark(operation, work());
+}
 
 Executor::Executor(const Architecture& architecture, const Weights& weights, const Plan& plan,
                    Team& team)
@@ -130,6 +150,20 @@ void Executor::make_transient_tables(Pass& pass) {
   }
 }
 
+// Enters the positions of the new tokens in the tables, whose pages the layers fill.
+void Executor::enter_positions(Pass& pass) {
+  const TokenLayout& layout = *pass.input->layout;
+  const auto first = layout.positions.begin();
+  // The layers of a pass without a cache share their tables.
+  const int64_t tables =
+      static_cast<int64_t>(pass.input->tables.empty() ? pass.transient.size() : pass.tables.size());
+  for (int64_t i = 0; i < tables; ++i) {
+    const size_t s = at(i % layout.sequences());
+    std::vector<int32_t>& positions = pass.tables[at(i)]->positions;
+    positions.insert(positions.end(), first + layout.offsets[s], first + layout.offsets[s + 1]);
+  }
+}
+
 void Executor::prepare_attention(Pass& pass) {
   const TokenLayout& layout = *pass.input->layout;
   const int64_t sequences = layout.sequences();
@@ -138,7 +172,7 @@ void Executor::prepare_attention(Pass& pass) {
     int32_t max_keys = 0;
     for (int64_t s = 0; s < sequences; ++s) {
       const PageTable* table = pass.tables[at(layer * sequences + s)];
-      max_keys = std::max(max_keys, table->tokens() + layout.length(s));
+      max_keys = std::max(max_keys, table->tokens());
       pass.sequences.push_back({.first_row = layout.offsets[at(s)],
                                 .queries = layout.length(s),
                                 .query_positions = layout.positions.data() + layout.offsets[at(s)],
@@ -235,6 +269,7 @@ Status Executor::prepare(const ForwardInput& input, ForwardOutput& output, Pass&
   } else {
     pass.tables.assign(input.tables.begin(), input.tables.end());
   }
+  enter_positions(pass);
   prepare_attention(pass);
   if (!weights_.positions.empty()) find_position_rows(pass);
   const size_t hidden = at(pass.rows * a.hidden_size);
@@ -249,9 +284,11 @@ Status Executor::run(const ForwardInput& input, ForwardOutput& output) {
   Pass pass;
   TESSERA_RETURN_IF_ERROR(prepare(input, output, pass));
   const Architecture& a = architecture_;
+  if (trace_ != nullptr) trace_->begin();
   team_.run([&](Team::Member& member) {
     embed(pass, member);
     member.barrier();
+    mark(Operation::kEmbedding, member, [&] { return moved(2 * pass.rows * a.hidden_size); });
     keep_hidden(pass, 0, member);
     for (int32_t layer = 0; layer < a.layers; ++layer) {
       attention_block(pass, layer, member);
@@ -261,6 +298,7 @@ Status Executor::run(const ForwardInput& input, ForwardOutput& output) {
     if (!weights_.final_norm.empty()) {
       normalise(weights_.final_norm, pass.x, pass.x, pass.rows, member);
       member.barrier();
+      mark(Operation::kNorm, member, [&] { return moved(2 * pass.rows * a.hidden_size); });
     }
     keep_hidden(pass, at(a.layers), member);
     if (pass.output->last_hidden != nullptr) {
@@ -319,6 +357,7 @@ const float* Executor::enter_block(const NormWeights& norm, Pass& pass,
   if (architecture_.norm_placement != NormPlacement::kPre) return pass.x;
   normalise(norm, pass.x, pass.normed, pass.rows, member);
   member.barrier();
+  mark(Operation::kNorm, member, [&] { return moved(2 * pass.rows * architecture_.hidden_size); });
   return pass.normed;
 }
 
@@ -326,6 +365,7 @@ void Executor::leave_block(const NormWeights& norm, Pass& pass, Team::Member& me
   if (architecture_.norm_placement != NormPlacement::kPost) return;
   normalise(norm, pass.x, pass.x, pass.rows, member);
   member.barrier();
+  mark(Operation::kNorm, member, [&] { return moved(2 * pass.rows * architecture_.hidden_size); });
 }
 
 void Executor::attention_block(Pass& pass, int32_t layer, Team::Member& member) const {
@@ -339,9 +379,11 @@ void Executor::attention_block(Pass& pass, int32_t layer, Team::Member& member) 
                       .y_stride = a.qkv_width()},
                      member);
   member.barrier();
+  mark(Operation::kQkv, member, [&] { return work_of(*weights.qkv, pass.rows); });
   if (a.qk_norm == QkNorm::kPerHead || a.positions == PositionKind::kRotary) {
     place_heads(pass, layer, member);
     member.barrier();
+    mark(Operation::kPositions, member, [&] { return moved(2 * pass.rows * a.qkv_width()); });
   }
   append_keys(pass, layer, member);
   const int64_t sequences = pass.input->layout->sequences();
@@ -354,9 +396,7 @@ void Executor::attention_block(Pass& pass, int32_t layer, Team::Member& member) 
        .output_stride = a.query_width()},
       member, pass.workspace + member.rank() * pass.workspace_bytes);
   member.barrier();
-  if (member.rank() == 0 && pass.input->tables.empty()) {
-    for (PageTable& table : pass.transient) table.positions.clear();
-  }
+  mark(Operation::kAttention, member, [&] { return attention_work(pass, layer); });
   weights.attention_output->apply({.x = pass.context,
                                    .x_stride = a.query_width(),
                                    .rows = pass.rows,
@@ -366,10 +406,30 @@ void Executor::attention_block(Pass& pass, int32_t layer, Team::Member& member) 
                                    .y_stride = a.hidden_size},
                                   member);
   member.barrier();
+  mark(Operation::kAttentionOutput, member,
+       [&] { return work_of(*weights.attention_output, pass.rows); });
   leave_block(weights.attention_norm, pass, member);
 }
 
-// Writes keys and values behind those in the pages and enters their positions in the tables.
+// Queries and outputs once, keys and values once for each sequence.
+Work Executor::attention_work(const Pass& pass, int32_t layer) const {
+  const AttentionShape shape = architecture_.attention_shape(layer);
+  const int64_t sequences = pass.input->layout->sequences();
+  Work work;
+  int64_t floats = pass.rows * 2 * architecture_.query_width();
+  for (int64_t s = 0; s < sequences; ++s) {
+    const AttentionSequence& sequence = pass.sequences[at(layer * sequences + s)];
+    const int32_t keys = sequence.keys->tokens();
+    work.flops +=
+        pass.methods[at(layer)]->cost(shape, sequence.queries, keys).flops * sequence.queries;
+    floats += int64_t{keys} * 2 * architecture_.kv_width();
+  }
+  work.dense_flops = work.flops;
+  work.bytes = moved(floats).bytes;
+  return work;
+}
+
+// Writes keys and values behind those in the pages.
 void Executor::append_keys(Pass& pass, int32_t layer, Team::Member& member) const {
   const Architecture& a = architecture_;
   const int64_t sequences = pass.input->layout->sequences();
@@ -384,14 +444,7 @@ void Executor::append_keys(Pass& pass, int32_t layer, Team::Member& member) cons
                    .value_stride = a.qkv_width()},
                   member);
   member.barrier();
-  if (member.rank() == 0) {
-    for (int64_t s = 0; s < sequences; ++s) {
-      const int32_t* positions = pass.input->layout->positions.data();
-      tables[s]->positions.insert(tables[s]->positions.end(), positions + pass.first_rows[at(s)],
-                                  positions + pass.first_rows[at(s) + 1]);
-    }
-  }
-  member.barrier();
+  mark(Operation::kAppend, member, [&] { return moved(4 * pass.rows * a.kv_width()); });
 }
 
 // Normalises and rotates queries and keys in place.
@@ -441,6 +494,7 @@ void Executor::ffn_block(Pass& pass, int32_t layer, Team::Member& member) const 
                          .y_stride = stride},
                         member);
   member.barrier();
+  mark(Operation::kFfnIn, member, [&] { return work_of(*weights.ffn_in, pass.rows); });
   if (gated) {
     const Range part = member.slice(pass.rows);
     activation::kernels.run({.function = a.activation,
@@ -453,6 +507,7 @@ void Executor::ffn_block(Pass& pass, int32_t layer, Team::Member& member) const 
                              .y_stride = stride},
                             {part.begin, part.end});
     member.barrier();
+    mark(Operation::kActivation, member, [&] { return moved(3 * pass.rows * a.ffn_size); });
   }
   weights.ffn_out->apply({.x = pass.ffn,
                           .x_stride = stride,
@@ -463,6 +518,7 @@ void Executor::ffn_block(Pass& pass, int32_t layer, Team::Member& member) const 
                           .y_stride = a.hidden_size},
                          member);
   member.barrier();
+  mark(Operation::kFfnOut, member, [&] { return work_of(*weights.ffn_out, pass.rows); });
   leave_block(weights.ffn_norm, pass, member);
 }
 
@@ -498,6 +554,15 @@ void Executor::head(Pass& pass, Team::Member& member) const {
   const int64_t outputs = weights_.head.outputs;
   weights_.head.output->apply(
       {.x = input, .x_stride = width, .rows = rows, .y = pass.logits, .y_stride = outputs}, member);
+  if (trace_ == nullptr) return;
+  member.barrier();
+  mark(Operation::kHead, member, [&] {
+    Work work = work_of(*weights_.head.output, rows);
+    if (weights_.head.transform == nullptr) return work;
+    const Work transform = work_of(*weights_.head.transform, rows);
+    return Work{work.flops + transform.flops, work.dense_flops + transform.dense_flops,
+                work.bytes + transform.bytes};
+  });
 }
 
 }  // namespace tessera

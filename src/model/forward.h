@@ -6,6 +6,7 @@
 
 #include "base/arena.h"
 #include "base/team.h"
+#include "base/trace.h"
 #include "formats/token_layout.h"
 #include "model/architecture.h"
 #include "model/weights.h"
@@ -43,6 +44,8 @@ class Executor {
   Executor(const Architecture& architecture, const Weights& weights, const Plan& plan, Team& team);
 
   Status run(const ForwardInput& input, ForwardOutput& output);
+  // Counts the passes from now on; null: none. The trace is the caller's.
+  void set_trace(Trace* trace) { trace_ = trace; }
 
  private:
   struct Pass;
@@ -56,6 +59,7 @@ class Executor {
   Status carve(Pass& pass);
   Status extend_rotary_tables(int32_t positions);
   void make_transient_tables(Pass& pass);
+  void enter_positions(Pass& pass);
   void prepare_attention(Pass& pass);
   void find_position_rows(Pass& pass) const;
 
@@ -64,9 +68,13 @@ class Executor {
   void leave_block(const NormWeights& norm, Pass& pass, Team::Member& member) const;
   void attention_block(Pass& pass, int32_t layer, Team::Member& member) const;
   void place_heads(Pass& pass, int32_t layer, const Team::Member& member) const;
+  Work attention_work(const Pass& pass, int32_t layer) const;
   void append_keys(Pass& pass, int32_t layer, Team::Member& member) const;
   void ffn_block(Pass& pass, int32_t layer, Team::Member& member) const;
   void head(Pass& pass, Team::Member& member) const;
+  // Ends an operation after its barrier.
+  template <typename Measure>
+  void mark(Operation operation, const Team::Member& member, Measure work) const;
   void keep_hidden(const Pass& pass, size_t index, const Team::Member& member) const;
   void normalise(const NormWeights& weights, const float* x, float* y, int64_t rows,
                  const Team::Member& member) const;
@@ -75,6 +83,7 @@ class Executor {
   const Weights& weights_;
   const Plan& plan_;
   Team& team_;
+  Trace* trace_ = nullptr;
   Arena arena_;
   std::vector<float> cosines_;
   std::vector<float> sines_;

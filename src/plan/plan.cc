@@ -122,6 +122,29 @@ Result<Plan> read_plan(const Json& root, int32_t layers) {
   return plan;
 }
 
+// The crossover of the next larger head size that was measured, else of the largest.
+const AttentionCrossover* measured_crossover(const PlanRequest& request) {
+  if (!request.machine || request.machine->crossovers.empty()) return nullptr;
+  for (const AttentionCrossover& each : request.machine->crossovers) {
+    if (each.head_size >= request.head_size) return &each;
+  }
+  return &request.machine->crossovers.back();
+}
+
+std::vector<AttentionRule> attention_rules(const PlanRequest& request) {
+  const AttentionCrossover* measured = measured_crossover(request);
+  const int32_t keys = measured != nullptr ? measured->on_the_fly_up_to_keys : kOnTheFlyKeys;
+  const char* source = measured != nullptr ? "measured by tessera machine" : "the usual crossover";
+  std::vector<AttentionRule> rules;
+  if (keys > 0) {
+    rules.push_back({keys, method("on_the_fly"),
+                     fmt::format("the score rows of a block stay in L2 ({})", source)});
+  }
+  rules.push_back({0, method("flash"),
+                   fmt::format("longer rows leave L2, so the softmax is online ({})", source)});
+  return rules;
+}
+
 }  // namespace
 
 const AttentionMethod& Plan::attention(int32_t layer, int32_t keys) const {
@@ -135,10 +158,7 @@ const AttentionMethod& Plan::attention(int32_t layer, int32_t keys) const {
 Plan choose_plan(const PlanRequest& request) {
   LayerPlan layer;
   layer.weights = request.weights;
-  layer.attention = {
-      {kOnTheFlyKeys, method("on_the_fly"), "the score rows of a block stay in L2"},
-      {0, method("flash"), "longer rows leave L2, so the softmax is online"},
-  };
+  layer.attention = attention_rules(request);
   return {.threads = request.threads,
           .head_weights = request.weights,
           .weights_why = request.weights_why,

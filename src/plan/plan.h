@@ -1,12 +1,14 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "attention/method.h"
 #include "base/dtype.h"
 #include "base/status.h"
+#include "tessera/machine.h"
 
 namespace tessera {
 
@@ -38,9 +40,11 @@ struct PlanRequest {
   int32_t layers = 0;
   DType weights = DType::kF32;
   std::string weights_why;
+  int32_t head_size = 64;
+  std::optional<MachineTable> machine;  // none: the crossovers in plan.cc
 };
 
-// The fastest exact choice by the measured crossovers in plan.cc.
+// The fastest exact choice by measured crossovers, of this machine where it has a table.
 Plan choose_plan(const PlanRequest& request);
 
 // A plan is JSON: {"version": 1, "threads": 2, "head_weights": "f32", "layers": [{"first": 0,

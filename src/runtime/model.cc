@@ -12,6 +12,7 @@
 #include "io/mapped_file.h"
 #include "kernels/family.h"
 #include "runtime/model_state.h"
+#include "tessera/machine.h"
 
 namespace tessera {
 namespace {
@@ -35,6 +36,14 @@ DType largest_dtype(const Checkpoint& checkpoint) {
   return dtype;
 }
 
+// A table that is missing or of another CPU leaves the choice to the defaults.
+std::optional<MachineTable> kept_machine_table() {
+  const std::string path = machine_table_path();
+  if (path.empty()) return std::nullopt;
+  Result<MachineTable> table = read_machine_table(path);
+  return table.ok() ? std::optional(std::move(table).value()) : std::nullopt;
+}
+
 Result<Plan> make_plan(const Checkpoint& checkpoint, const Architecture& architecture,
                        const LoadOptions& options) {
   const int threads =
@@ -50,7 +59,10 @@ Result<Plan> make_plan(const Checkpoint& checkpoint, const Architecture& archite
     plan.threads = options.threads < 1 ? std::min(plan.threads, usable_cpus()) : threads;
     return plan;
   }
-  PlanRequest request{.threads = threads, .layers = architecture.layers};
+  PlanRequest request{.threads = threads,
+                      .layers = architecture.layers,
+                      .head_size = architecture.head_size,
+                      .machine = kept_machine_table()};
   const DType found = largest_dtype(checkpoint);
   switch (options.weights) {
     case WeightType::kAuto:
@@ -386,6 +398,26 @@ Result<std::vector<float>> Model::embed(const std::vector<TokenSequence>& batch,
     TESSERA_RETURN_IF_ERROR(check_batch(state_->architecture, cut));
     return run_embed(*state_, cut);
   });
+}
+
+void Model::start_profile() {
+  state_->trace = std::make_unique<Trace>();
+  state_->executor->set_trace(state_->trace.get());
+}
+
+std::vector<OperationProfile> Model::stop_profile() {
+  std::vector<OperationProfile> profile;
+  state_->executor->set_trace(nullptr);
+  if (state_->trace == nullptr) return profile;
+  for (int i = 0; i < kOperations; ++i) {
+    const auto operation = static_cast<Operation>(i);
+    const Trace::Entry& entry = state_->trace->entry(operation);
+    if (entry.calls == 0) continue;
+    profile.push_back({std::string(name(operation)), entry.calls, entry.seconds, entry.work.flops,
+                       entry.work.dense_flops, entry.work.bytes});
+  }
+  state_->trace.reset();
+  return profile;
 }
 
 std::string Model::plan_json() const {

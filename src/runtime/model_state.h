@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/team.h"
+#include "base/trace.h"
 #include "model/architecture.h"
 #include "model/forward.h"
 #include "model/pooling.h"
@@ -26,6 +27,7 @@ struct ModelState {
   std::shared_ptr<const Tokenizer> tokenizer;  // null when the directory has none
   SentenceEncoder sentence_encoder;
   ModelInfo info;
+  std::unique_ptr<Trace> trace;  // while a profile is taken
 };
 
 struct ModelAccess {
