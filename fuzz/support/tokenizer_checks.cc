@@ -83,8 +83,7 @@ void check_truncation(const Tokenizer& tokenizer, std::string_view text, const I
         continue;
       }
       const size_t size = std::min(most, whole.size());
-      require(cut->ids.size() == size);
-      require(cut->origins.empty() || cut->origins.size() == size);              // FIXME
+      require(cut->ids.size() == size && cut->origins.size() == size);
       require(cut->truncated == (size < whole.size()));
       require(side == TruncationSide::kRight
                   ? std::equal(cut->ids.begin(), cut->ids.end(), whole.begin())
