@@ -3,18 +3,10 @@
 
 #include "io/config.h"
 
-#include <cstdint>
-#include <cstdlib>
-#include <string>
-#include <string_view>
+#include "support/target.h"
 
-using tessera::Config;
-
+namespace tessera::fuzz {
 namespace {
-
-void require(bool condition) {
-  if (!condition) std::abort();
-}
 
 void ask_everything(const Config& config) {
   for (const std::string& key : config.keys()) {
@@ -33,17 +25,16 @@ void ask_everything(const Config& config) {
 
 }  // namespace
 
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
-
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  const auto config = Config::parse({reinterpret_cast<const char*>(data), size}, "fuzz");
+void check(std::string_view input) {
+  const auto config = Config::parse(input, "fuzz");
   if (!config.ok()) {
     require(!config.status().message().empty());
-    return 0;
+    return;
   }
   ask_everything(*config);
   const std::string dump = config->dump();
   const auto again = Config::parse(dump, "dump");
   require(again.ok() && again->dump() == dump);
-  return 0;
 }
+
+}  // namespace tessera::fuzz

@@ -67,13 +67,17 @@ std::unique_ptr<CLI::App> make_parser(const Synopsis& synopsis) {
   return app;
 }
 
+void add_directory_options(CLI::App& app, std::string* directory, int* threads) {
+  app.add_option("MODEL", *directory, "A checkpoint directory")->required();
+  add_callback(
+      app, {"--threads", "N", "Threads (default: every CPU this process may use)"},
+      [threads](const std::string& text) {
+        *threads = static_cast<int>(parse_integer({"--threads", 1, kMaxThreads, nullptr}, text));
+      });
+}
+
 void add_model_options(CLI::App& app, ModelOptions* options) {
-  app.add_option("MODEL", options->directory, "A checkpoint directory")->required();
-  add_callback(app, {"--threads", "N", "Threads (default: every CPU this process may use)"},
-               [options](const std::string& text) {
-                 options->load.threads =
-                     static_cast<int>(parse_integer({"--threads", 1, kMaxThreads, nullptr}, text));
-               });
+  add_directory_options(app, &options->directory, &options->load.threads);
   add_callback(app, {"--dtype", "TYPE", "Weights in memory: auto, f32 or bf16 (default: auto)"},
                [options](const std::string& text) { options->load.weights = parse_dtype(text); });
   add_callback(app, {"--plan", "FILE", "Force the plan in FILE (see tessera inspect --save-plan)"},

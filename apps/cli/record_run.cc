@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 
 namespace tessera::cli {
@@ -10,16 +11,15 @@ namespace {
 // Enough to sort by length, and little memory.
 constexpr size_t kChunkRecords = 8192;
 
-// "input N: message" with the place of the chunk's record N.
+// "input N: message" or "text N: message" with the place of the chunk's record N.
 Status with_place(const Status& status, const RecordReader& reader,
                   std::span<const Record> records) {
-  constexpr std::string_view kPrefix = "input ";
-  const std::string& message = status.message();
-  if (!message.starts_with(kPrefix)) return status;
+  std::string_view rest = status.message();
+  if (!rest.starts_with("input ") && !rest.starts_with("text ")) return status;
+  rest.remove_prefix(rest.find(' ') + 1);
   size_t index = 0;
-  const char* const end = message.data() + message.size();
-  const auto [after, error] = std::from_chars(message.data() + kPrefix.size(), end, index);
-  const std::string_view rest(after, static_cast<size_t>(end - after));
+  const auto [after, error] = std::from_chars(rest.data(), rest.data() + rest.size(), index);
+  rest.remove_prefix(static_cast<size_t>(after - rest.data()));
   if (error != std::errc() || !rest.starts_with(": ") || index >= records.size()) return status;
   const std::string place = reader.place(records[index]);
   return {status.code(), place.empty() ? std::string(rest.substr(2)) : place + std::string(rest)};
@@ -30,7 +30,8 @@ Status with_place(const Status& status, const RecordReader& reader,
 RecordRun::RecordRun(RunOptions options) : options_(std::move(options)) {}
 
 Status RecordRun::all(const RecordOptions& options,
-                      const std::function<Status(std::span<const Record>)>& chunk) {
+                      const std::function<Status(std::span<const Record>)>& chunk,
+                      const std::function<Status()>& last) {
   const Interrupt interrupt;
   Result<std::unique_ptr<RecordReader>> reader = RecordReader::open(options);
   if (!reader.ok()) return reader.status();
@@ -39,8 +40,9 @@ Status RecordRun::all(const RecordOptions& options,
   }
   start_ = std::chrono::steady_clock::now();
   total_ = (*reader)->total();
-  const Status status = run(**reader, chunk);
+  Status status = run(**reader, chunk);
   shown_.reset();
+  if (status.ok() && last) status = last();
   // What was made before a failure is kept; the failure is what is told.
   const Status closed = out_.close();
   if (!status.ok()) return status;

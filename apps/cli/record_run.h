@@ -34,10 +34,12 @@ class RecordRun {
   explicit RecordRun(RunOptions options);
 
   // Writes whole lines in the records' order and gives kCancelled after an interrupt: what was
-  // written until then stays. A status of `chunk` whose message begins with "input N: ", N a
-  // record's index in the chunk from 0, comes back with the record's place instead.
+  // written until then stays. A status of `chunk` whose message begins with "input N: " or
+  // "text N: ", N a record's index in the chunk from 0, comes back with the record's place instead.
+  // `last`, where there is one, is called behind the last chunk and may still write.
   Status all(const RecordOptions& options,
-             const std::function<Status(std::span<const Record>)>& chunk);
+             const std::function<Status(std::span<const Record>)>& chunk,
+             const std::function<Status()>& last = {});
 
   // For use by the function of a chunk. Shows how many of the chunk are done; false: the user wants
   // to stop, return kCancelled.

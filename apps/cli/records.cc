@@ -80,6 +80,9 @@ void check(const RecordOptions& options) {
   if (!options.texts.empty() && options.content == RecordContent::kIds) {
     usage_error(fmt::format("expected token ids, found the text \"{}\"", options.texts[0]));
   }
+  if (!options.ids.empty() && options.content == RecordContent::kText) {
+    usage_error("expected texts, found --ids");
+  }
   const bool needs_pairs = options.pairs == RecordPair::kRequired && !options.texts.empty();
   if ((needs_pairs || !options.text_pairs.empty()) &&
       options.text_pairs.size() != options.texts.size()) {

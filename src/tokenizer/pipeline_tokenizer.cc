@@ -148,7 +148,7 @@ Result<std::vector<Encoding>> PipelineTokenizer::windows_with(const TextPair& pa
   const size_t always = pipeline_.special_tokens.special_count(2) + first.ids.size();
   if (always > max_tokens) {
     return invalid_input(fmt::format(
-        "expected windows of more than {} tokens, as the first text and the special tokens have, "
+        "expected windows of at least {} tokens, which the first text and the special tokens take, "
         "found {}",
         always, max_tokens));
   }

@@ -75,5 +75,38 @@ TEST(Truncation, CutsOffTheSideAskedFor) {
   EXPECT_EQ(made.status().message(), "expected a second text to truncate, found one text");
 }
 
+std::string windows(std::string_view second, size_t max_tokens, size_t overlap) {
+  const auto made = letters()->encode_windows({"ab", second}, max_tokens, overlap);
+  if (!made.ok()) return made.status().message();
+  std::string text;
+  for (const Encoding& window : *made) {
+    EXPECT_EQ(window.origins.size(), window.ids.size());
+    EXPECT_EQ(window.type_ids.size(), window.ids.size());
+    if (!text.empty()) text += ' ';
+    for (const int32_t id : window.ids) text += static_cast<char>(id < 27 ? 'a' + id - 1 : '|');
+  }
+  return text;
+}
+
+TEST(Windows, OverlapAndCoverTheSecondText) {
+  EXPECT_EQ(windows("cdefgh", 8, 0), "|ab|cde| |ab|fgh|");
+  EXPECT_EQ(windows("cdefgh", 8, 1), "|ab|cde| |ab|efg| |ab|gh|");
+  EXPECT_EQ(windows("cdefgh", 8, 2), "|ab|cde| |ab|def| |ab|efg| |ab|fgh|");
+  EXPECT_EQ(windows("cdefgh", 11, 10), "|ab|cdefgh|") << "one window needs no overlap";
+  EXPECT_EQ(windows("", 5, 0), "|ab||");
+}
+
+TEST(Windows, NeedRoom) {
+  EXPECT_EQ(windows("cdefgh", 8, 3),
+            "expected room for more tokens of the second text than the overlap of 3, found 3");
+  EXPECT_EQ(windows("c", 5, 0),
+            "expected room for more tokens of the second text than the overlap of 0, found 0");
+  EXPECT_EQ(windows("", 4, 0),
+            "expected windows of at least 5 tokens, which the first text and the special tokens "
+            "take, found 4");
+  EXPECT_EQ(letters()->encode_windows({"a"}, 9, 1).status().message(),
+            "expected a second text for windows to go over, found one text");
+}
+
 }  // namespace
 }  // namespace tessera::tokenizer

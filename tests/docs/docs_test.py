@@ -24,6 +24,12 @@ def help_of(*arguments):
     return subprocess.run([BINARY, *arguments, "--help"], capture_output=True, text=True, check=True).stdout
 
 
+def options_of(verb):
+    """The long names of the lines that declare an option."""
+    lines = help_of(verb).split("Examples:", 1)[0].splitlines()
+    return {name for line in lines if re.match(r" +-", line) for name in OPTION.findall(line.split(maxsplit=1)[0])}
+
+
 def verbs():
     listed = help_of().split("Verbs:\n", 1)[1].split("\n\n", 1)[0]
     return [line.split()[0] for line in listed.splitlines()]
@@ -34,7 +40,7 @@ def complaints():
     names = verbs()
     known = {"--help", "--version"}
     for verb in names:
-        options = set(OPTION.findall(help_of(verb).split("Examples:", 1)[0]))
+        options = options_of(verb)
         known |= options
         if verb not in pages:
             yield f"docs/verbs/{verb}.md: expected a page for this verb, found none"

@@ -1,0 +1,228 @@
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+#include <span>
+
+#include "cli/inputs.h"
+#include "cli/record_run.h"
+#include "cli/verbs.h"
+#include "tessera/tokenizer.h"
+
+namespace tessera::cli {
+namespace {
+
+constexpr Synopsis kSynopsis = {
+    "tokenize", "MODEL [TEXT ...]",
+    "Turns texts into token ids and, with --decode, ids into texts: of the arguments, or of a file "
+    "or\n"
+    "standard input. A line for each, in their order. Only the tokenizer is loaded.",
+    "  tessera tokenize models/tales \"Once upon a time\"\n"
+    "  tessera tokenize models/tales --file stories.txt -o ids.txt\n"
+    "  tessera tokenize models/tales --decode --file ids.txt\n"
+    "  echo '{\"text\": \"a question\", \"pair\": \"its context\"}' | tessera tokenize models/bert "
+    "--json\n"
+    "  echo '{\"ids\": [101, 7592, 102]}' | tessera tokenize models/bert --decode --json\n"};
+
+struct Options {
+  std::string directory;
+  int threads = 0;
+  RecordOptions records;
+  std::optional<std::string> output;
+  std::optional<int64_t> max_tokens;
+  bool decode = false;
+  bool no_special = false;
+  bool json = false;
+};
+
+// Counts characters up to bytes of a text; cheap where the bytes asked for are near the last ones.
+class CharacterCounter {
+ public:
+  explicit CharacterCounter(std::string_view text) : text_(text) {}
+  uint32_t before(uint32_t byte) {
+    for (; byte_ < byte; ++byte_) characters_ += begins(byte_);
+    for (; byte_ > byte; --byte_) characters_ -= begins(byte_ - 1);
+    return characters_;
+  }
+
+ private:
+  uint32_t begins(uint32_t i) const {
+    return (static_cast<unsigned char>(text_[i]) & 0xC0) != 0x80 ? 1 : 0;
+  }
+  std::string_view text_;
+  uint32_t byte_ = 0;
+  uint32_t characters_ = 0;
+};
+
+class Converter {
+ public:
+  Converter(const Tokenizer& tokenizer, const Options& options)
+      : tokenizer_(tokenizer),
+        options_(options),
+        shows_tokens_(!options.json && !options.output && is_terminal(stdout)),
+        run_({options.decode ? "decoding" : "tokenizing", "texts", options.output}),
+        tokens_(static_cast<size_t>(tokenizer.vocabulary_size())) {}
+
+  Status run() {
+    return run_.all(options_.records, [this](std::span<const Record> records) {
+      return options_.decode ? decode(records) : encode(records);
+    });
+  }
+
+ private:
+  Status encode(std::span<const Record> records) {
+    EncodeOptions options;
+    if (options_.no_special) options.special = SpecialTokens::kOmit;
+    if (options_.max_tokens) {
+      options.truncation = Truncation{static_cast<size_t>(*options_.max_tokens)};
+    }
+    if (options_.json) options.origins = Origins::kGive;
+    std::vector<TextPair> texts;
+    texts.reserve(records.size());
+    for (const Record& record : records) texts.push_back({*record.text, record.pair});
+    // Parts of a chunk, so that an interrupt need not wait for all of it.
+    constexpr size_t kPart = 1024;
+    for (size_t begin = 0; begin < texts.size(); begin += kPart) {
+      if (!run_.progress(static_cast<int64_t>(begin))) return {StatusCode::kCancelled, ""};
+      const auto part =
+          std::span<const TextPair>(texts).subspan(begin, std::min(kPart, texts.size() - begin));
+      Result<std::vector<Encoding>> encodings =
+          tokenizer_.encode_all(part, options, options_.threads);
+      if (!encodings.ok()) return encodings.status();
+      line_.clear();
+      for (size_t i = 0; i < part.size(); ++i) {
+        run_.count_tokens(static_cast<int64_t>((*encodings)[i].ids.size()));
+        add_line(part[i], (*encodings)[i]);
+      }
+      if (Status status = run_.write(line_); !status.ok()) return status;
+    }
+    return {};
+  }
+
+  void add_line(const TextPair& text, const Encoding& encoding) {
+    if (options_.json) {
+      add_json(text, encoding);
+      return;
+    }
+    const char* separator = "";
+    if (shows_tokens_) {
+      for (const int32_t id : encoding.ids) {
+        // As JSON writes it, less the quotes: no control character reaches the terminal.
+        const std::string_view token = json_of(id);
+        line_ += separator;
+        line_ += token.substr(1, token.size() - 2);
+        separator = " ";
+      }
+      line_ += '\n';
+    }
+    line_ += join_ids(encoding.ids);
+    line_ += '\n';
+  }
+
+  void add_json(const TextPair& text, const Encoding& encoding) {
+    auto to = std::back_inserter(line_);
+    fmt::format_to(to, "{{\"ids\":[{}],\"type_ids\":[{}],\"tokens\":[",
+                   fmt::join(encoding.ids, ","), fmt::join(encoding.type_ids, ","));
+    const char* separator = "";
+    for (const int32_t id : encoding.ids) {
+      line_ += separator;
+      line_ += json_of(id);
+      separator = ",";
+    }
+    line_ += "],\"offsets\":[";
+    CharacterCounter counters[] = {CharacterCounter(text.first),
+                                   CharacterCounter(text.second.value_or(std::string_view()))};
+    separator = "";
+    for (const TokenOrigin& origin : encoding.origins) {
+      uint32_t begin = 0, end = 0;
+      if (origin.text >= 0) {
+        CharacterCounter& counter = counters[origin.text];
+        begin = counter.before(origin.begin);
+        end = counter.before(origin.end);
+      }
+      fmt::format_to(to, "{}[{},{}]", separator, begin, end);
+      separator = ",";
+    }
+    line_ += "]}\n";
+  }
+
+  const std::string& json_of(int32_t id) {
+    std::string& token = tokens_[static_cast<size_t>(id)];
+    if (token.empty()) {
+      token = nlohmann::json(tokenizer_.token_of(id))
+                  .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    }
+    return token;
+  }
+
+  Status decode(std::span<const Record> records) {
+    const DecodeSpecial special = options_.no_special ? DecodeSpecial::kSkip : DecodeSpecial::kKeep;
+    for (size_t i = 0; i < records.size(); ++i) {
+      if (!run_.progress(static_cast<int64_t>(i))) return {StatusCode::kCancelled, ""};
+      Result<std::string> text = tokenizer_.decode(records[i].tokens->ids, special);
+      if (!text.ok()) {
+        return {text.status().code(), fmt::format("input {}: {}", i, text.status().message())};
+      }
+      run_.count_tokens(static_cast<int64_t>(records[i].tokens->ids.size()));
+      Status status =
+          run_.write(options_.json ? nlohmann::json{{"text", std::move(text).value()}}.dump() + "\n"
+                                   : std::move(text).value() + "\n");
+      if (!status.ok()) return status;
+    }
+    return {};
+  }
+
+  const Tokenizer& tokenizer_;
+  const Options& options_;
+  bool shows_tokens_;
+  RecordRun run_;
+  std::vector<std::string> tokens_;  // by id, as JSON, where it was needed
+  std::string line_;
+};
+
+Status tokenize(const Options& options) {
+  auto tokenizer = Tokenizer::open(options.directory);
+  if (!tokenizer.ok()) return tokenizer.status();
+  return Converter(**tokenizer, options).run();
+}
+
+// What the flags say of the inputs.
+void settle(Options* options) {
+  RecordOptions& records = options->records;
+  records.content = options->decode ? RecordContent::kIds : RecordContent::kText;
+  if (options->json) {
+    records.usual = RecordFormat::kJsonLines;
+  } else if (options->decode) {
+    records.usual = RecordFormat::kIds;
+  }
+  if (options->decode && options->max_tokens) {
+    usage_error("expected --decode or --max-tokens, found both");
+  }
+}
+
+}  // namespace
+
+int tokenize_verb(const Arguments& arguments) {
+  Options options;
+  options.records.pairs = RecordPair::kOptional;
+  const auto app = make_parser(kSynopsis);
+  app->add_flag("--decode", options.decode, "Turn ids into texts");
+  app->add_flag("--no-special", options.no_special,
+                "Without the special tokens that are put around texts; with --decode: leave out "
+                "special tokens");
+  add_integer(*app, {"--max-tokens", 1, INT32_MAX, "Cut to N tokens, special ones included"},
+              &options.max_tokens);
+  add_record_options(*app, &options.records);
+  app->add_flag("--json", options.json,
+                "Read and print JSON lines: {\"text\", \"pair\"} gives {\"ids\", \"type_ids\", "
+                "\"tokens\", \"offsets\"}, the offsets in characters; with --decode {\"ids\"} "
+                "gives {\"text\"}");
+  add_text(*app, {"-o,--output", "FILE", "Write to FILE instead of standard output"},
+           &options.output);
+  add_directory_options(*app, &options.directory, &options.threads);
+  app->parse_complete_callback([&] { settle(&options); });
+  if (const auto code = parse_records(*app, arguments, &options.records)) return *code;
+  return finish(tokenize(options));
+}
+
+}  // namespace tessera::cli

@@ -1,0 +1,14 @@
+// Any text through a tokenizer.model of Unigram and of BPE, each with a character map and with
+// bytes to fall back to: what holds for every tokenizer.
+
+#include "support/small_tokenizers.h"
+#include "support/tokenizer_checks.h"
+
+namespace tessera::fuzz {
+
+void check(std::string_view input) {
+  static const std::vector<TokenizerPointer> tokenizers = sentence_piece_tokenizers();
+  for (const TokenizerPointer& tokenizer : tokenizers) check_bytes(tokenizer, input, Known::kOurs);
+}
+
+}  // namespace tessera::fuzz
