@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
+#include "cli/roofline.h"
 #include "cli/table.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
@@ -24,7 +25,9 @@ constexpr Synopsis kSynopsis = {
     "one length. Decoders: tokens/s of reading prompts and of generating behind them.",
     "  tessera bench models/all-MiniLM-L6-v2 --batch 1,8 --length 128,256\n"
     "  tessera bench models/tales --prompt-tokens 256 --new-tokens 64 --repeat 10\n"
-    "  tessera bench models/tales --threads 1 --json\n"};
+    "  tessera bench models/tales --threads 1 --json\n"
+    "  tessera bench models/all-MiniLM-L6-v2 --ragged 12,80,200     one batch of such texts\n"
+    "  tessera machine && tessera bench models/tales --roofline\n"};
 
 constexpr int64_t kMaxBatch = 4096;
 constexpr int64_t kMaxLength = 1 << 24;
@@ -36,7 +39,10 @@ struct Options {
   ModelOptions model;
   std::vector<int64_t> batches = {1, 8};
   std::vector<int64_t> lengths;
+  std::vector<int64_t> ragged;
   std::optional<int64_t> prompt_tokens, new_tokens, repeat;
+  std::optional<double> seconds;
+  bool roofline = false;
   bool json = false;
 };
 
@@ -46,7 +52,8 @@ struct Measurement {
   int64_t batch = 0;
   int64_t length = 0;
   int64_t tokens = 0;
-  std::vector<double> seconds;
+  std::vector<double> seconds = {};
+  std::vector<OperationProfile> profile = {};
 };
 
 // Interpolated between the neighbours; samples are sorted and not empty.
@@ -74,11 +81,15 @@ class Bench {
 
   Status run() {
     if (Status status = check_lengths(); !status.ok()) return status;
+    if (Status status = find_roofs(); !status.ok()) return status;
+    if (!options_.ragged.empty()) return encode(options_.ragged);
     const int64_t shapes = static_cast<int64_t>(options_.batches.size() * lengths_.size());
     Progress progress("measuring", shapes);
     for (const int64_t batch : options_.batches) {
       for (const int64_t length : lengths_) {
-        Status status = info().is_decoder ? decode(batch, length) : encode(batch, length);
+        Status status = info().is_decoder
+                            ? decode(batch, length)
+                            : encode(std::vector<int64_t>(static_cast<size_t>(batch), length));
         if (!status.ok()) return status;
         progress.update(++done_);
       }
@@ -99,17 +110,25 @@ class Bench {
                       number("gflops", 1)});
     }
     constexpr Align kRight = Align::kRight;
-    return fmt::format("{}: {}, {} threads\n", info().directory, info().weight_type,
-                       info().threads) +
-           format_table({{"", Align::kLeft},
-                         {"batch", kRight},
-                         {"length", kRight},
-                         {"median ms", kRight},
-                         {"p10", kRight},
-                         {"p90", kRight},
-                         {"tokens/s", kRight},
-                         {"GFLOP/s", kRight}},
-                        rows);
+    std::string text =
+        fmt::format("{}: {}, {} threads\n", info().directory, info().weight_type, info().threads) +
+        format_table({{"", Align::kLeft},
+                      {"batch", kRight},
+                      {"length", kRight},
+                      {"median ms", kRight},
+                      {"p10", kRight},
+                      {"p90", kRight},
+                      {"tokens/s", kRight},
+                      {"GFLOP/s", kRight}},
+                     rows);
+    for (const Measurement& measurement : measurements_) {
+      if (measurement.profile.empty()) continue;
+      text += fmt::format("\n{}, batch {}, length {}: one pass\n", measurement.what,
+                          measurement.batch, measurement.length) +
+              roofline_table(measurement.profile, roofs_,
+                             static_cast<int64_t>(measurement.seconds.size()));
+    }
+    return text;
   }
 
   std::string json() const {
@@ -143,6 +162,18 @@ class Bench {
     json["p90_ms"] = quantile(sorted, 0.9) * 1e3;
     json["tokens_per_second"] = rate;
     json["gflops"] = rate * static_cast<double>(info().flops_per_token) * 1e-9;
+    Json samples = Json::array();
+    for (const double seconds : measurement.seconds) samples.push_back(seconds * 1e3);
+    json["samples_ms"] = std::move(samples);
+    for (const OperationProfile& each : measurement.profile) {
+      json["roofline"].push_back({{"operation", each.operation},
+                                  {"calls", each.calls},
+                                  {"seconds", each.seconds},
+                                  {"flops", each.flops},
+                                  {"dense_flops", each.dense_flops},
+                                  {"bytes", each.bytes},
+                                  {"of_limit", roof_of(each, roofs_).share_of_limit}});
+    }
     return json;
   }
 
@@ -167,29 +198,67 @@ class Bench {
       lengths_ = {std::min<int64_t>(128, limit), std::min<int64_t>(384, limit)};
       if (lengths_[0] == lengths_[1]) lengths_.pop_back();
     }
-    for (const int64_t length : lengths_) {
+    for (const int64_t length : options_.ragged.empty() ? lengths_ : options_.ragged) {
       if (length > limit) {
         return invalid_input(fmt::format(
-            "expected --length of at most the model's {} tokens, found {}", limit, length));
+            "expected lengths of at most the model's {} tokens, found {}", limit, length));
       }
     }
     return {};
   }
 
-  Status encode(int64_t batch, int64_t length) {
+  // The roofs are those that were measured for this number of threads.
+  Status find_roofs() {
+    if (!options_.roofline) return {};
+    const Result<MachineTable> table = read_machine_table(machine_table_path());
+    if (!table.ok() && table.status().code() == StatusCode::kNotFound)
+      return not_found("--roofline: no machine table was kept: run tessera machine");
+    if (!table.ok()) return table.status();
+    const MachineSpeeds* speeds = table->at(info().threads);
+    if (speeds == nullptr) {
+      return not_found(fmt::format(
+          "--roofline: the machine table has no speeds of {0} threads: run tessera machine "
+          "--threads {0}",
+          info().threads));
+    }
+    roofs_ = *speeds;
+    return {};
+  }
+
+  // Whether to go on: so many samples and so many seconds at least.
+  bool wants_more(int64_t done, int64_t usual, Clock::time_point start) const {
+    return done < options_.repeat.value_or(options_.seconds ? 1 : usual) ||
+           seconds_since(start) < options_.seconds.value_or(0);
+  }
+
+  void begin_profile() {
+    if (options_.roofline) model_->start_profile();
+  }
+  void end_profile(Measurement* measurement) {
+    if (options_.roofline) add_profile(model_->stop_profile(), &measurement->profile);
+  }
+
+  Status encode(const std::vector<int64_t>& lengths) {
     std::mt19937 random(1);
-    std::vector<TokenSequence> sequences(static_cast<size_t>(batch));
-    for (TokenSequence& sequence : sequences)
-      sequence.ids = random_ids(length, info().vocabulary_size, random);
-    Measurement measurement{"encode", batch, length, batch * length, {}};
-    const int64_t repeats = options_.repeat.value_or(kEncoderRepeats);
-    for (int64_t i = -kWarmUps; i < repeats; ++i) {
+    std::vector<TokenSequence> sequences;
+    int64_t tokens = 0;
+    for (const int64_t length : lengths) {
+      sequences.push_back({random_ids(length, info().vocabulary_size, random)});
+      tokens += length;
+    }
+    const auto batch = static_cast<int64_t>(lengths.size());
+    Measurement measurement{"encode", batch, tokens / batch, tokens};
+    Clock::time_point begin;
+    for (int64_t i = -kWarmUps; i < 0 || wants_more(i, kEncoderRepeats, begin); ++i) {
+      if (i == 0) begin = Clock::now();
+      if (i == 0) begin_profile();
       const Clock::time_point start = Clock::now();
       const Result<ForwardResult> result = model_->forward(sequences);
       const double seconds = seconds_since(start);
       if (!result.ok()) return result.status();
       if (i >= 0) measurement.seconds.push_back(seconds);
     }
+    end_profile(&measurement);
     measurements_.push_back(std::move(measurement));
     return {};
   }
@@ -198,10 +267,11 @@ class Bench {
   Status decode(int64_t batch, int64_t length) {
     Result<std::unique_ptr<Engine>> engine = Engine::create(model_, {});
     if (!engine.ok()) return engine.status();
-    Measurement prefill{"prefill", batch, length, batch * length, {}};
-    Measurement decoding{"decode", batch, length, batch, {}};
-    const int64_t repeats = options_.repeat.value_or(kDecoderRepeats);
-    for (int64_t i = -1; i < repeats; ++i) {
+    Measurement prefill{"prefill", batch, length, batch * length};
+    Measurement decoding{"decode", batch, length, batch};
+    Clock::time_point begin;
+    for (int64_t i = -1; i < 0 || wants_more(i, kDecoderRepeats, begin); ++i) {
+      if (i == 0) begin = Clock::now();
       std::mt19937 random(1);
       for (int64_t b = 0; b < batch; ++b) {
         Request request;
@@ -212,11 +282,15 @@ class Bench {
         if (!number.ok()) return number.status();
       }
       for (int64_t step = 0; !(*engine)->idle(); ++step) {
+        if (i >= 0) begin_profile();
         const Clock::time_point start = Clock::now();
         const Result<std::vector<Event>> events = (*engine)->step();
         const double seconds = seconds_since(start);
         if (!events.ok()) return events.status();
-        if (i >= 0) (step == 0 ? prefill : decoding).seconds.push_back(seconds);
+        if (i < 0) continue;
+        Measurement& measurement = step == 0 ? prefill : decoding;
+        measurement.seconds.push_back(seconds);
+        end_profile(&measurement);
       }
     }
     measurements_.push_back(std::move(prefill));
@@ -228,14 +302,16 @@ class Bench {
   const Options& options_;
   std::vector<int64_t> lengths_;
   int64_t new_tokens_ = 0;
+  MachineSpeeds roofs_;
   int64_t done_ = 0;
   std::vector<Measurement> measurements_;
 };
 
 Status check_kind(const Options& options, const ModelInfo& info) {
-  if (info.is_decoder && !options.lengths.empty()) {
+  if (info.is_decoder && !(options.lengths.empty() && options.ragged.empty())) {
     return invalid_input(fmt::format(
-        "--length is for encoders and {} is a decoder: use --prompt-tokens", info.directory));
+        "--length and --ragged are for encoders and {} is a decoder: use --prompt-tokens",
+        info.directory));
   }
   if (!info.is_decoder && (options.prompt_tokens || options.new_tokens)) {
     return invalid_input(fmt::format(
@@ -271,8 +347,17 @@ int bench_verb(const Arguments& arguments) {
               &options.prompt_tokens);
   add_integer(*app, {"--new-tokens", 1, kMaxLength, "Decoders: tokens to generate (default: 64)"},
               &options.new_tokens);
-  add_integer(*app, {"--repeat", 1, 1000000, "Measure N times (default: 10, decoders 5)"},
+  add_integers(*app,
+               {"--ragged", 1, kMaxLength,
+                "Encoders: one batch of texts of these lengths, instead of --batch and --length"},
+               &options.ragged);
+  add_integer(*app,
+              {"--repeat", 1, 1000000,
+               "Measure N times (default: 10, decoders 5; with --seconds 1), at least"},
               &options.repeat);
+  add_number(*app, {"--seconds", 0, 86400, "Measure so long at least"}, &options.seconds);
+  app->add_flag("--roofline", options.roofline,
+                "The time of each kind of operation, beside what the machine table allows");
   app->add_flag("--json", options.json, "Print JSON instead of a table");
   add_model_options(*app, &options.model);
   if (const auto code = parse(*app, arguments)) return *code;

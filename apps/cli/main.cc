@@ -22,6 +22,7 @@ constexpr Verb kVerbs[] = {
     {"embed", "turn texts into vectors", embed_verb},
     {"inspect", "say what a model is and how it will be executed", inspect_verb},
     {"bench", "measure how fast it runs", bench_verb},
+    {"machine", "measure what this machine can do at most", machine_verb},
     {"dump", "write logits and hidden states for comparison", dump_verb},
 };
 

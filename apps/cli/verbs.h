@@ -9,6 +9,7 @@ int run_verb(const Arguments& arguments);
 int embed_verb(const Arguments& arguments);
 int inspect_verb(const Arguments& arguments);
 int bench_verb(const Arguments& arguments);
+int machine_verb(const Arguments& arguments);
 int dump_verb(const Arguments& arguments);
 
 }  // namespace tessera::cli

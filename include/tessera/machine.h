@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "tessera/export.h"
 #include "tessera/status.h"
 
 // What this machine can do at most: the roof that `tessera bench --roofline` holds a model against,
@@ -34,7 +35,7 @@ struct AttentionCrossover {
   int32_t on_the_fly_up_to_keys = 0;
 };
 
-struct MachineTable {
+struct TESSERA_API MachineTable {
   std::string cpu;
   int64_t l1_data_bytes = 0, l2_bytes = 0, l3_bytes = 0;  // 0: unknown
   std::vector<MachineSpeeds> speeds;                      // by number of threads, ascending
@@ -51,15 +52,15 @@ struct MachineOptions {
   std::function<bool(int64_t done, int64_t total)> on_progress;  // false cancels (kCancelled)
 };
 
-Result<MachineTable> measure_machine(const MachineOptions& options = {});
+TESSERA_API Result<MachineTable> measure_machine(const MachineOptions& options = {});
 
 // $TESSERA_MACHINE, else machine.json in tessera's folder of $XDG_CACHE_HOME or ~/.cache; empty
 // where the environment names no home.
-std::string machine_table_path();
+TESSERA_API std::string machine_table_path();
 // kNotFound: nothing was kept. kInvalidInput: the file is no machine table, or of another CPU.
-Result<MachineTable> read_machine_table(const std::string& path);
+TESSERA_API Result<MachineTable> read_machine_table(const std::string& path);
 // Makes the folder; replaces the file whole.
-Status write_machine_table(const MachineTable& table, const std::string& path);
-std::string machine_table_json(const MachineTable& table);
+TESSERA_API Status write_machine_table(const MachineTable& table, const std::string& path);
+TESSERA_API std::string machine_table_json(const MachineTable& table);
 
 }  // namespace tessera
