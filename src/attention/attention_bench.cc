@@ -1,9 +1,11 @@
 // Speed of the attention methods on one thread, interleaved so that noise of the machine meets all
 // of them alike.
-//   attention_bench [rounds] [all|decode]
-// Prints tables: prefill over lengths (GFLOP/s, share of the multiply-add peak measured in the same
-// rounds), the time of each method against the fastest, and decoding (GB/s of keys and values).
-#include <immintrin.h>
+//   attention_bench [rounds] [lengths|sizes|mass|decode|all]
+// Prints a JSON object a line: kind ("prefill", "decode"), method, mask, head size d, queries,
+// keys, heads, microseconds (median), gflops with the multiply-add peak of the same rounds, for
+// decoding GB/s of keys and values, and the bytes of scores that a query's heads send beyond the
+// caches by the method's own account. "+mass": with the column sums of the probabilities;
+// "whole_scores": the fast kernels with every score written out; "(only read)": the memory's limit.
 #include <time.h>
 
 #include <algorithm>
@@ -21,6 +23,7 @@
 #include "attention/method.h"
 #include "base/device.h"
 #include "base/isa.h"
+#include "kernels/peak/peak.h"
 
 namespace tessera {
 namespace {
@@ -45,45 +48,15 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-// Independent chains of multiply-adds in registers, more than the two multipliers' latency of four
-// needs: the most a core can do. The sums may be anything but denormal: zeros.
-constexpr int64_t kPeakSteps = 20000;
-constexpr int kPeakChains = 12;
-#if defined(__x86_64__)
-#define TESSERA_CHAIN(r, n) "vfmadd231ps %%" r "13, %%" r "13, %%" r #n "\n"
-#define TESSERA_CHAINS(r) \
-  TESSERA_CHAIN(r, 0)     \
-  TESSERA_CHAIN(r, 1)     \
-  TESSERA_CHAIN(r, 2)     \
-  TESSERA_CHAIN(r, 3)     \
-  TESSERA_CHAIN(r, 4)     \
-  TESSERA_CHAIN(r, 5)     \
-  TESSERA_CHAIN(r, 6)     \
-  TESSERA_CHAIN(r, 7)     \
-  TESSERA_CHAIN(r, 8) TESSERA_CHAIN(r, 9) TESSERA_CHAIN(r, 10) TESSERA_CHAIN(r, 11)
-#define TESSERA_PEAK_LOOP(r)                                                                  \
-  asm volatile("vzeroall\n1:\n" TESSERA_CHAINS(r) "dec %0\njnz 1b\n"                          \
-               : "+r"(steps)::"xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", \
-                 "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15", "cc")
-double peak_flops_avx512() {
-  int64_t steps = kPeakSteps;
-  const double start = now();
-  TESSERA_PEAK_LOOP("zmm");
-  return kPeakSteps * kPeakChains * 32 / (now() - start);
-}
-double peak_flops_avx2() {
-  int64_t steps = kPeakSteps;
-  const double start = now();
-  TESSERA_PEAK_LOOP("ymm");
-  return kPeakSteps * kPeakChains * 16 / (now() - start);
-}
+// FLOP/s of this core.
 double peak_flops() {
-  if (available(Isa::kAvx512)) return peak_flops_avx512();
-  return available(Isa::kAvx2) ? peak_flops_avx2() : 0.0;
+  constexpr int64_t kSteps = 400;
+  double sum = 0;
+  const double time = seconds([&] {
+    peak::kernels.run({.dtype = DType::kF32, .sum = &sum}, {0, kSteps});
+  });
+  return 2.0 * kSteps * peak::kProductsPerStep / time;
 }
-#else
-double peak_flops() { return 0; }
-#endif
 
 struct Problem {
   AttentionShape shape;
@@ -124,7 +97,9 @@ class Subject {
              .output_stride = int64_t{shape.query_heads} * shape.pages.d_v};
   }
 
-  void run(const AttentionMethod& method) {
+  void run(const AttentionMethod& method, bool with_mass = false) {
+    if (with_mass) mass_.resize(static_cast<size_t>(problem_.shape.query_heads * problem_.keys));
+    sequence_.column_mass = with_mass ? mass_.data() : nullptr;
     const int64_t bytes =
         method.cost(problem_.shape, problem_.queries, problem_.keys).workspace_bytes;
     void* memory = workspace(bytes);
@@ -176,7 +151,7 @@ class Subject {
   Team team_{1};
   size_t floats_ = 0;
   Buffer storage_;
-  std::vector<float> query_, output_;
+  std::vector<float> query_, output_, mass_;
   std::vector<int32_t> query_positions_;
   PageTable table_;
   AttentionSequence sequence_;
@@ -207,55 +182,64 @@ void measure(std::vector<Line>& lines, int rounds) {
   }
 }
 
-std::vector<Line> lines_for(Subject& subject, const Problem& problem) {
+bool is_slow(const AttentionMethod& method, const Problem& problem) {
+  // The oracle is double precision in plain loops. Where it takes long it says nothing more, and it
+  // would leave the others to find their data evicted from the last-level cache.
+  return method.name() == "unfused" &&
+         int64_t{problem.queries} * problem.keys * problem.shape.query_heads > 128 * 128;
+}
+
+std::vector<Line> lines_for(Subject& subject, const Problem& problem, bool with_mass) {
   std::vector<Line> lines;
   for (const AttentionMethod* method : attention_methods()) {
-    // The oracle is double precision in plain loops. Where it takes long it says nothing more, and
-    // it would leave the others to find their data evicted from the last-level cache.
-    const bool slow =
-        method->name() == "unfused" &&
-        int64_t{problem.queries} * problem.keys * problem.shape.query_heads > 128 * 128;
-    if (!slow)
-      lines.push_back(
-          {std::string(method->name()), [&subject, method] { subject.run(*method); }, {}});
+    if (is_slow(*method, problem)) continue;
+    const std::string name(method->name());
+    lines.push_back({name, [&subject, method] { subject.run(*method); }, {}});
+    if (!with_mass || name == "unfused") continue;
+    lines.push_back({name + "+mass", [&subject, method] { subject.run(*method, true); }, {}});
   }
-  if (problem.queries > 1)
+  if (problem.queries > 1 && !with_mass)
     lines.push_back({"whole_scores", [&subject] { subject.run_whole_scores(); }, {}});
   return lines;
 }
 
-void prefill(const Problem& problem, int rounds) {
+double score_bytes(const std::string& name, const Problem& problem) {
+  const AttentionMethod* method = find_attention_method(name.substr(0, name.find('+')));
+  // Written, read and written by the softmax, read.
+  if (method == nullptr) return 4.0 * sizeof(float) * problem.keys * problem.shape.query_heads;
+  return method->cost(problem.shape, problem.queries, problem.keys).score_bytes;
+}
+
+void print(const char* kind, const Problem& problem, const Line& line, const Subject& subject,
+           double peak) {
+  const double time = median(line.times);
+  std::printf(
+      "{\"kind\": \"%s\", \"method\": \"%s\", \"mask\": \"%s\", \"d\": %d, \"queries\": %d, "
+      "\"keys\": %d, \"query_heads\": %d, \"kv_heads\": %d, \"microseconds\": %.3f, "
+      "\"gflops\": %.2f, \"peak_gflops\": %.1f, \"gb_per_s\": %.2f, \"score_bytes\": %.0f}\n",
+      kind, line.name.c_str(), problem.shape.mask == Mask::kCausal ? "causal" : "full",
+      problem.shape.pages.d_k, problem.queries, problem.keys, problem.shape.query_heads,
+      problem.shape.pages.kv_heads, time * 1e6, subject.flops() / time * 1e-9, peak * 1e-9,
+      subject.bytes() / time * 1e-9, score_bytes(line.name, problem));
+  std::fflush(stdout);
+}
+
+void prefill(const Problem& problem, int rounds, bool with_mass = false) {
   Subject subject(problem);
-  std::vector<Line> lines = lines_for(subject, problem);
+  std::vector<Line> lines = lines_for(subject, problem, with_mass);
   std::vector<double> peaks;
   for (int i = 0; i < rounds; ++i) peaks.push_back(peak_flops());
   measure(lines, rounds);
   for (int i = 0; i < rounds; ++i) peaks.push_back(peak_flops());
-  const double peak = median(peaks);
-  for (const Line& line : lines) {
-    const double time = median(line.times), rate = subject.flops() / time;
-    std::printf(
-        "%-8s d=%-4d queries=%-5d keys=%-5d heads=%d/%d  %-13s %10.1f us %8.1f GFLOP/s %5.1f%% of "
-        "%.0f\n",
-        problem.shape.mask == Mask::kCausal ? "causal" : "full", problem.shape.pages.d_k,
-        problem.queries, problem.keys, problem.shape.query_heads, problem.shape.pages.kv_heads,
-        line.name.c_str(), time * 1e6, rate * 1e-9, 100 * rate / peak, peak * 1e-9);
-  }
+  for (const Line& line : lines) print("prefill", problem, line, subject, median(peaks));
 }
 
 void decode(const Problem& problem, int rounds) {
   Subject subject(problem);
-  std::vector<Line> lines = lines_for(subject, problem);
+  std::vector<Line> lines = lines_for(subject, problem, false);
   lines.push_back({"(only read)", [&subject] { subject.read(); }, {}});
   measure(lines, rounds);
-  for (const Line& line : lines) {
-    const double time = median(line.times);
-    std::printf(
-        "decode   d=%-4d queries=%-5d keys=%-5d heads=%d/%d  %-13s %10.1f us %8.1f GB/s of keys "
-        "and values\n",
-        problem.shape.pages.d_k, problem.queries, problem.keys, problem.shape.query_heads,
-        problem.shape.pages.kv_heads, line.name.c_str(), time * 1e6, subject.bytes() / time * 1e-9);
-  }
+  for (const Line& line : lines) print("decode", problem, line, subject, 0);
 }
 
 AttentionShape shape_of(int32_t query_heads, int32_t kv_heads, int32_t d, Mask mask) {
@@ -265,17 +249,31 @@ AttentionShape shape_of(int32_t query_heads, int32_t kv_heads, int32_t d, Mask m
           .mask = mask};
 }
 
-void prefill_tables(int rounds) {
-  for (int32_t d : {64, 32}) {
-    for (int32_t n : {16, 32, 64, 128, 256, 512, 1024, 2048, 4096}) {
-      prefill({.shape = shape_of(1, 1, d, Mask::kNone), .queries = n, .keys = n}, rounds);
+void lengths(int rounds) {
+  for (const Mask mask : {Mask::kNone, Mask::kCausal}) {
+    for (const int32_t d : {64, 128}) {
+      for (const int32_t n : {16, 32, 64, 128, 256, 512, 1024, 2048, 4096})
+        prefill({.shape = shape_of(1, 1, d, mask), .queries = n, .keys = n}, rounds);
     }
   }
-  for (int32_t n : {128, 512, 4096}) {
-    prefill({.shape = shape_of(1, 1, 64, Mask::kCausal), .queries = n, .keys = n}, rounds);
-  }
-  for (int32_t d : {8, 12, 16, 24, 40, 80, 128, 200, 256}) {
+}
+
+void sizes(int rounds) {
+  for (const int32_t d : {8, 12, 16, 24, 32, 40, 80, 200, 256})
     prefill({.shape = shape_of(1, 1, d, Mask::kNone), .queries = 512, .keys = 512}, rounds);
+}
+
+void mass(int rounds) {
+  for (const int32_t n : {128, 384, 1024, 4096})
+    prefill({.shape = shape_of(1, 1, 64, Mask::kNone), .queries = n, .keys = n}, rounds, true);
+}
+
+// All heads of a model of 8 KV heads, so that keys and values come from beyond the second-level
+// cache.
+void decoding(int rounds) {
+  for (const int32_t group : {1, 4}) {
+    decode({.shape = shape_of(8 * group, 8, 64, Mask::kCausal), .queries = 1, .keys = 2048},
+           rounds);
   }
 }
 
@@ -285,13 +283,11 @@ void prefill_tables(int rounds) {
 int main(int argc, char** argv) {
   using namespace tessera;
   const int rounds = argc > 1 ? std::atoi(argv[1]) : 15;
-  const std::string tables = argc > 2 ? argv[2] : "all";
-  if (tables == "all") prefill_tables(rounds);
-  for (int32_t group : {1, 4}) {
-    // All heads of a model of 8 KV heads, so that keys and values come from beyond the second-level
-    // cache.
-    decode({.shape = shape_of(8 * group, 8, 64, Mask::kCausal), .queries = 1, .keys = 2048},
-           rounds);
-  }
+  const std::string part = argc > 2 ? argv[2] : "all";
+  const auto wanted = [&](const char* name) { return part == name || part == "all"; };
+  if (wanted("lengths")) lengths(rounds);
+  if (wanted("sizes")) sizes(rounds);
+  if (wanted("mass")) mass(rounds);
+  if (wanted("decode")) decoding(rounds);
   return 0;
 }

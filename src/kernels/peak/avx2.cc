@@ -5,6 +5,7 @@
 namespace tessera::peak {
 namespace {
 
+// Every loop over them is unrolled whole, or they would live in memory.
 constexpr int kChains = 12;  // more than the latency of both multipliers, within 16 registers
 constexpr int64_t kRepeats = kProductsPerStep / (kChains * 8);
 
@@ -13,6 +14,7 @@ constexpr int64_t kRepeats = kProductsPerStep / (kChains * 8);
 void avx2(const Args& args, Exec exec) noexcept {
   const __m256 value = _mm256_set1_ps(args.value);
   __m256 chains[kChains];
+#pragma GCC unroll 24
   for (auto& chain : chains) chain = _mm256_setzero_ps();
   for (int64_t left = (exec.end - exec.begin) * kRepeats; left > 0; --left) {
 #pragma GCC unroll 24
@@ -22,6 +24,7 @@ void avx2(const Args& args, Exec exec) noexcept {
     }
   }
   double sum = 0;
+#pragma GCC unroll 24
   for (const __m256 chain : chains) {
     float lanes[8];
     _mm256_storeu_ps(lanes, chain);

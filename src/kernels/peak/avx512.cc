@@ -5,6 +5,7 @@
 namespace tessera::peak {
 namespace {
 
+// Every loop over them is unrolled whole, or they would live in memory.
 constexpr int kChains = 24;  // more than the latency of both multipliers
 constexpr int64_t kRepeats = kProductsPerStep / (kChains * 16);
 
@@ -13,6 +14,7 @@ constexpr int64_t kRepeats = kProductsPerStep / (kChains * 16);
 void avx512(const Args& args, Exec exec) noexcept {
   const __m512 value = _mm512_set1_ps(args.value);
   __m512 chains[kChains];
+#pragma GCC unroll 24
   for (auto& chain : chains) chain = _mm512_setzero_ps();
   for (int64_t left = (exec.end - exec.begin) * kRepeats; left > 0; --left) {
 #pragma GCC unroll 24
@@ -22,6 +24,7 @@ void avx512(const Args& args, Exec exec) noexcept {
     }
   }
   double sum = 0;
+#pragma GCC unroll 24
   for (const __m512 chain : chains) sum += static_cast<double>(_mm512_reduce_add_ps(chain));
   *args.sum = sum;
 }

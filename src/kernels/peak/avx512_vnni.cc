@@ -5,6 +5,7 @@
 namespace tessera::peak {
 namespace {
 
+// Every loop over them is unrolled whole, or they would live in memory.
 constexpr int kChains = 24;  // more than the latency of both multipliers
 constexpr int64_t kRepeats = kProductsPerStep / (kChains * 64);
 
@@ -13,6 +14,7 @@ constexpr int64_t kRepeats = kProductsPerStep / (kChains * 64);
 void avx512_vnni(const Args& args, Exec exec) noexcept {
   const __m512i value = _mm512_set1_epi8(static_cast<char>(args.value));
   __m512i chains[kChains];
+#pragma GCC unroll 24
   for (auto& chain : chains) chain = _mm512_setzero_si512();
   for (int64_t left = (exec.end - exec.begin) * kRepeats; left > 0; --left) {
 #pragma GCC unroll 24
@@ -22,6 +24,7 @@ void avx512_vnni(const Args& args, Exec exec) noexcept {
     }
   }
   double sum = 0;
+#pragma GCC unroll 24
   for (const __m512i chain : chains) {
     int32_t lanes[16];
     _mm512_storeu_si512(lanes, chain);
