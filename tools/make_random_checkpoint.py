@@ -90,6 +90,9 @@ SHAPES = {
     "gpt2": lambda: gpt2(12, 768, 12),
     "gpt2-medium": lambda: gpt2(24, 1024, 16),
     "llama-1.1b": lambda: llama(22, 2048, 32, 4, 5632),
+    "llama-0.1b-kv12": lambda: llama(12, 768, 12, 12, 2048),
+    "llama-0.1b-kv2": lambda: llama(12, 768, 12, 2, 2048),
+    "llama-0.1b-kv1": lambda: llama(12, 768, 12, 1, 2048),
 }
 # name: (bytes, name in safetensors, name in config.json)
 DTYPES = {"f32": (4, "F32", "float32"), "f16": (2, "F16", "float16"), "bf16": (2, "BF16", "bfloat16")}
