@@ -20,6 +20,12 @@ struct Verb {
 constexpr Verb kVerbs[] = {
     {"run", "continue a text", run_verb},
     {"embed", "turn texts into vectors", embed_verb},
+    {"classify", "give texts their labels", classify_verb},
+    {"tag", "find entities in texts", tag_verb},
+    {"answer", "find answers in a context", answer_verb},
+    {"fill-mask", "say what may stand at a mask", fill_mask_verb},
+    {"rerank", "order documents by relevance", rerank_verb},
+    {"tokenize", "turn texts into token ids and back", tokenize_verb},
     {"inspect", "say what a model is and how it will be executed", inspect_verb},
     {"bench", "measure how fast it runs", bench_verb},
     {"dump", "write logits and hidden states for comparison", dump_verb},
