@@ -4,6 +4,7 @@
 #include <exception>
 #include <new>
 
+#include "cli/bus_error.h"
 #include "cli/table.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
@@ -78,6 +79,7 @@ int dispatch(const Arguments& arguments) {
 int main(int argc, char** argv) {
   // A reader that has enough ends us quietly, even if the parent process ignored the signal.
   std::signal(SIGPIPE, SIG_DFL);
+  tessera::cli::report_cut_files();
   try {
     return tessera::cli::dispatch({argv + 1, argv + argc});
   } catch (const std::bad_alloc&) {
