@@ -215,7 +215,8 @@ TEST(Tasks, ReportNaNWithTheInput) {
   const auto masked = poisoned(tiny_bert(), "nan_fill");
   EXPECT_CONTAINS(fill_mask(*masked, with_bad).status().message(), "expected finite logits");
   const std::vector<std::string> documents = {"a", "b c"};
-  EXPECT_CONTAINS(rerank(*masked, "a", documents).status().message(), "expected finite embeddings");
+  EXPECT_CONTAINS(rerank(*masked, "a", documents).status().message(), "input 1: expected finite");
+  EXPECT_CONTAINS(rerank(*masked, "c", documents).status().message(), "the query: expected finite");
 }
 
 TEST(FillMask, GivesTheBestCandidatesOfEachMask) {
