@@ -1,6 +1,7 @@
 // Prints the vector of a text: embed MODEL TEXT
-#include <iostream>
 #include <tessera/model.h>
+
+#include <iostream>
 
 int fail(const tessera::Status& status) { return std::cerr << status.message() << "\n", 1; }
 

@@ -1,6 +1,7 @@
 // Continues a text: generate MODEL TEXT
-#include <iostream>
 #include <tessera/engine.h>
+
+#include <iostream>
 
 int fail(const tessera::Status& status) { return std::cerr << status.message() << "\n", 1; }
 

@@ -37,6 +37,7 @@ PUBLIC = {
     "export.h": "base",
     "status.h": "base",
     "version.h": "base",
+    "chat.h": "runtime",
     "tokenizer.h": "tokenizer",
     "machine.h": "plan",
     "model.h": "model",

@@ -5,7 +5,7 @@ cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/.."
 
 max_lines=800
 failed=0
-mapfile -t sources < <(find include src apps tests bench fuzz \( -name '*.h' -o -name '*.cc' \) 2>/dev/null | sort)
+mapfile -t sources < <(find include src apps examples tests bench fuzz \( -name '*.h' -o -name '*.cc' \) 2>/dev/null | sort)
 scripts=(quickstart test .ci/run tools/*.sh)
 
 clang-format --dry-run -Werror "${sources[@]}" || failed=1

@@ -42,18 +42,6 @@ Result<std::string> read_text(const std::string& path) {
   return text;
 }
 
-std::vector<std::string> split_lines(std::string_view text) {
-  std::vector<std::string> lines;
-  while (!text.empty()) {
-    const size_t end = text.find('\n');
-    std::string_view line = text.substr(0, end);
-    if (line.ends_with('\r')) line.remove_suffix(1);
-    lines.emplace_back(line);
-    text = end == std::string_view::npos ? std::string_view() : text.substr(end + 1);
-  }
-  return lines;
-}
-
 Result<std::vector<int32_t>> parse_ids(std::string_view text) {
   std::string_view rest = trimmed(text);
   if (rest.starts_with('[') && rest.ends_with(']')) rest = rest.substr(1, rest.size() - 2);
@@ -73,26 +61,6 @@ Result<std::vector<int32_t>> parse_ids(std::string_view text) {
     if (!last) rest = rest.substr(comma + 1);
   }
   return ids;
-}
-
-Result<std::vector<std::vector<int32_t>>> read_id_lines(const std::string& path) {
-  Result<std::string> text = read_text(path);
-  if (!text.ok()) return text.status();
-  const std::vector<std::string> lines = split_lines(*text);
-  std::vector<std::vector<int32_t>> all;
-  for (size_t i = 0; i < lines.size(); ++i) {
-    if (trimmed(lines[i]).empty()) continue;
-    Result<std::vector<int32_t>> ids = parse_ids(lines[i]);
-    if (!ids.ok()) {
-      return invalid_input(fmt::format("{}, line {}: {}", path == "-" ? "standard input" : path,
-                                       i + 1, ids.status().message()));
-    }
-    all.push_back(std::move(ids).value());
-  }
-  if (all.empty()) {
-    return invalid_input(fmt::format("expected lines of token ids in {}, found none", path));
-  }
-  return all;
 }
 
 std::string join_ids(const std::vector<int32_t>& ids) {

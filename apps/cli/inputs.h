@@ -12,14 +12,8 @@ namespace tessera::cli {
 // The whole of a file; "-" is standard input.
 Result<std::string> read_text(const std::string& path);
 
-// Its lines without their ends (LF or CRLF); a last line needs no end.
-std::vector<std::string> split_lines(std::string_view text);
-
 // "5,9,3" or "[5, 9, 3]": one or more integers from 0 to 2^31 - 1.
 Result<std::vector<int32_t>> parse_ids(std::string_view text);
-
-// A file of such lines, empty ones skipped; errors name the line.
-Result<std::vector<std::vector<int32_t>>> read_id_lines(const std::string& path);
 
 // "5,9,3"
 std::string join_ids(const std::vector<int32_t>& ids);

@@ -4,6 +4,7 @@
 #include <exception>
 #include <new>
 
+#include "cli/bus_error.h"
 #include "cli/table.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
@@ -20,6 +21,12 @@ struct Verb {
 constexpr Verb kVerbs[] = {
     {"run", "continue a text", run_verb},
     {"embed", "turn texts into vectors", embed_verb},
+    {"classify", "give texts their labels", classify_verb},
+    {"tag", "find entities in texts", tag_verb},
+    {"answer", "find answers in a context", answer_verb},
+    {"fill-mask", "say what may stand at a mask", fill_mask_verb},
+    {"rerank", "order documents by relevance", rerank_verb},
+    {"tokenize", "turn texts into token ids and back", tokenize_verb},
     {"inspect", "say what a model is and how it will be executed", inspect_verb},
     {"bench", "measure how fast it runs", bench_verb},
     {"machine", "measure what this machine can do at most", machine_verb},
@@ -73,6 +80,7 @@ int dispatch(const Arguments& arguments) {
 int main(int argc, char** argv) {
   // A reader that has enough ends us quietly, even if the parent process ignored the signal.
   std::signal(SIGPIPE, SIG_DFL);
+  tessera::cli::report_cut_files();
   try {
     return tessera::cli::dispatch({argv + 1, argv + argc});
   } catch (const std::bad_alloc&) {

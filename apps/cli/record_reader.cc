@@ -20,6 +20,7 @@ constexpr size_t kChunkBytes = size_t{1} << 20;
 size_t bytes_of(const Record& record) {
   size_t bytes = record.text.value_or("").size() + record.pair.value_or("").size();
   if (record.tokens) bytes += record.tokens->ids.size() * sizeof(int32_t);
+  for (const ChatMessage& message : record.messages) bytes += message.content.size();
   return bytes;
 }
 
@@ -320,6 +321,7 @@ class JsonReader : public FileReader {
     if (Status status = take_text(json, options_.pair_key, &record->pair); !status.ok()) {
       return status;
     }
+    if (Status status = take_messages(json, &record->messages); !status.ok()) return status;
     std::optional<std::vector<int32_t>> ids, type_ids;
     if (Status status = take_ids(json, options_.ids_key, &ids); !status.ok()) return status;
     if (Status status = take_ids(json, options_.type_ids_key, &type_ids); !status.ok()) {
@@ -335,7 +337,7 @@ class JsonReader : public FileReader {
   Status check(const Record& record) const {
     const bool wants_text = options_.content != RecordContent::kIds;
     const bool wants_ids = options_.content != RecordContent::kText;
-    if (wants_ids && record.tokens) return {};
+    if ((wants_ids && record.tokens) || !record.messages.empty()) return {};
     if (!wants_text) {
       return invalid_input(fmt::format("expected \"{}\", found none", options_.ids_key));
     }
@@ -365,6 +367,28 @@ class JsonReader : public FileReader {
           fmt::format("expected \"{}\" as a string, found {}", key, described(*found)));
     }
     *text = found->get<std::string>();
+    return {};
+  }
+
+  Status take_messages(const Json& json, std::vector<ChatMessage>* messages) const {
+    const auto found =
+        options_.messages_key.empty() ? json.end() : json.find(options_.messages_key);
+    if (found == json.end() || found->is_null()) return {};
+    const auto is_message = [](const Json& each) {
+      const auto is_text = [&](const char* key) {
+        return each.contains(key) && each.at(key).is_string();
+      };
+      return each.is_object() && is_text("role") && is_text("content");
+    };
+    if (!found->is_array() || found->empty() ||
+        !std::all_of(found->begin(), found->end(), is_message)) {
+      return invalid_input(
+          fmt::format("expected \"{}\" as an array of objects with texts \"role\" and \"content\"",
+                      options_.messages_key));
+    }
+    for (const Json& each : *found) {
+      messages->push_back({each.at("role"), each.at("content")});
+    }
     return {};
   }
 

@@ -68,30 +68,6 @@ void check_format(const RecordOptions& options) {
   }
 }
 
-void check(const RecordOptions& options) {
-  const int ways =
-      (options.texts.empty() ? 0 : 1) + (options.ids.empty() ? 0 : 1) + (options.file ? 1 : 0);
-  if (ways > 1) usage_error("expected texts, --file or --ids, found several");
-  const bool reads = options.texts.empty() && options.ids.empty();
-  if (!reads && (options.format != RecordFormat::kAuto || options.column || options.pair_column ||
-                 options.header)) {
-    usage_error("expected --format and columns with a file or standard input, found other inputs");
-  }
-  if (!options.texts.empty() && options.content == RecordContent::kIds) {
-    usage_error(fmt::format("expected token ids, found the text \"{}\"", options.texts[0]));
-  }
-  if (!options.ids.empty() && options.content == RecordContent::kText) {
-    usage_error("expected texts, found --ids");
-  }
-  const bool needs_pairs = options.pairs == RecordPair::kRequired && !options.texts.empty();
-  if ((needs_pairs || !options.text_pairs.empty()) &&
-      options.text_pairs.size() != options.texts.size()) {
-    usage_error(fmt::format("--pair: expected one for each text, {} in all, found {}",
-                            options.texts.size(), options.text_pairs.size()));
-  }
-  if (reads) check_format(options);
-}
-
 }  // namespace
 
 TaskInput as_input(const Record& record) {
@@ -114,29 +90,61 @@ RecordFormat format_of(const RecordOptions& options) {
   return options.usual;
 }
 
-void add_record_options(CLI::App& app, RecordOptions* options) {
-  add_text(app, {"--file", "FILE", "Read the inputs from FILE (- for standard input)"},
-           &options->file);
+bool has_format_options(const RecordOptions& options) {
+  return options.format != RecordFormat::kAuto || options.column || options.pair_column ||
+         options.header;
+}
+
+void check_records(const RecordOptions& options) {
+  const int ways =
+      (options.texts.empty() ? 0 : 1) + (options.ids.empty() ? 0 : 1) + (options.file ? 1 : 0);
+  if (ways > 1) usage_error("expected texts, --file or --ids, found several");
+  const bool reads = options.texts.empty() && options.ids.empty();
+  if (!reads && has_format_options(options)) {
+    usage_error("expected --format and columns with a file or standard input, found other inputs");
+  }
+  if (!options.texts.empty() && options.content == RecordContent::kIds) {
+    usage_error(fmt::format("expected token ids, found the text \"{}\"", options.texts[0]));
+  }
+  if (!options.ids.empty() && options.content == RecordContent::kText) {
+    usage_error("expected texts, found --ids");
+  }
+  const bool needs_pairs = options.pairs == RecordPair::kRequired && !options.texts.empty();
+  if ((needs_pairs || !options.text_pairs.empty()) &&
+      options.text_pairs.size() != options.texts.size()) {
+    usage_error(fmt::format("--pair: expected one for each text, {} in all, found {}",
+                            options.texts.size(), options.text_pairs.size()));
+  }
+  if (reads) check_format(options);
+}
+
+void add_format_options(CLI::App& app, RecordOptions* options) {
   app.add_option_function<std::string>(
          "--format",
          [options](const std::string& text) { options->format = parse_format(*options, text); },
          fmt::format("How the inputs are written: {} (default: by the file's ending)",
                      names_of_formats(*options)))
       ->option_text("FORMAT");
-  if (options->content != RecordContent::kIds) {
-    add_text(app,
-             {"--column", "NAME",
-              "The column (name or number) of CSV and TSV, or the key of JSON lines, that holds "
-              "the text"},
-             &options->column);
-    if (options->pairs != RecordPair::kNone) {
-      add_text(app, {"--pair-column", "NAME", "The same for the second text"},
-               &options->pair_column);
-      add_texts(app, {"--pair", "TEXT", "The second text of a TEXT; once for each"},
-                &options->text_pairs);
-    }
-    app.add_flag("--header", options->header,
-                 "The first row holds the columns' names; so it does where --column is a name");
+  if (options->content == RecordContent::kIds) return;
+  add_text(app,
+           {"--column", "NAME",
+            "The column (name or number) of CSV and TSV, or the key of JSON lines, that holds the "
+            "text"},
+           &options->column);
+  if (options->pairs != RecordPair::kNone) {
+    add_text(app, {"--pair-column", "NAME", "The same for the second text"}, &options->pair_column);
+  }
+  app.add_flag("--header", options->header,
+               "The first row holds the columns' names; so it does where --column is a name");
+}
+
+void add_record_options(CLI::App& app, RecordOptions* options) {
+  add_text(app, {"--file", "FILE", "Read the inputs from FILE (- for standard input)"},
+           &options->file);
+  add_format_options(app, options);
+  if (options->content != RecordContent::kIds && options->pairs != RecordPair::kNone) {
+    add_texts(app, {"--pair", "TEXT", "The second text of a TEXT; once for each"},
+              &options->text_pairs);
   }
   if (options->content != RecordContent::kText) {
     add_ids(app, "Take these token ids; may be given again", &options->ids);
@@ -157,7 +165,7 @@ std::optional<int> parse_records(CLI::App& app, const Arguments& arguments,
     if (dashes != arguments.end()) {
       options->texts.insert(options->texts.end(), dashes + 1, arguments.end());
     }
-    check(*options);
+    check_records(*options);
   } catch (const CLI::Error& error) {
     return report_usage(app, error.what());
   }

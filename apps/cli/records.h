@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "cli/options.h"
+#include "tessera/chat.h"
 #include "tessera/tasks.h"
 
 namespace tessera::cli {
@@ -17,6 +18,7 @@ struct Record {
   std::optional<std::string> text;
   std::optional<std::string> pair;      // the text that belongs to it
   std::optional<TokenSequence> tokens;  // where ids were given
+  std::vector<ChatMessage> messages;    // a conversation instead of texts
   int64_t line = 0;  // where it begins in its file, or its place on the command line; from 1
 };
 
@@ -46,6 +48,7 @@ struct RecordOptions {
   // Keys of JSON lines, of which --column and --pair-column replace the first two.
   std::string text_key = "text", pair_key = "pair";
   std::string ids_key = "ids", type_ids_key = "type_ids";
+  std::string messages_key;  // of [{"role", "content"}]; empty: none
 
   // The user's part. Texts, ids or a file; none of them: standard input.
   std::vector<std::string> texts;
@@ -65,6 +68,12 @@ RecordFormat format_of(const RecordOptions& options);
 // Declares --file, --format, --column, --pair-column, --header, --ids and --pair, as far as
 // `options` says that the verb can use them. The texts of the command line come from parse_records.
 void add_record_options(CLI::App& app, RecordOptions* options);
+
+// Only --format, --column, --pair-column and --header, and the checks of them that parse_records
+// does (it throws usage errors), for a verb that names its file itself.
+void add_format_options(CLI::App& app, RecordOptions* options);
+void check_records(const RecordOptions& options);
+bool has_format_options(const RecordOptions& options);  // given by the user
 
 // parse() for verbs whose TEXT arguments are records: those behind MODEL, and behind "--" also such
 // as begin with "-". Checks that what was given goes together.

@@ -119,8 +119,8 @@ struct OperationProfile {
 };
 
 // A checkpoint prepared for execution, with threads of its own. One thread at a time may call its
-// functions or run an Engine on it; models do not disturb each other. NaN or infinite weights are
-// not refused: they show in what the model gives.
+// functions or run an Engine on it; models do not disturb each other. Weights, logits or vectors
+// that are NaN or infinite are kInvalidInput.
 class TESSERA_API Model {
  public:
   // Reads a Hugging Face directory: config.json, safetensors (one file or shards) and, where there

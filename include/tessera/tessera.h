@@ -5,10 +5,12 @@
 //   model.h      load a checkpoint, see what it is, run it on token ids, embed
 //   tokenizer.h  text to ids and back, with all that tokenizer.json can say
 //   engine.h     generate, one request or many at a time
+//   chat.h       conversations as the text that a model was trained on
 //   tasks.h      classify, tag, answer, fill masks, rerank
 //   evaluate.h   write logits and hidden states for comparison
 // Link with tessera::tessera (CMake) or what `pkg-config --cflags --libs tessera` says; C++20. The
 // folder examples/ beside the documentation has whole programs.
+#include "tessera/chat.h"       // IWYU pragma: export
 #include "tessera/engine.h"     // IWYU pragma: export
 #include "tessera/evaluate.h"   // IWYU pragma: export
 #include "tessera/model.h"      // IWYU pragma: export

@@ -1,6 +1,7 @@
 #include "io/checkpoint.h"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -120,6 +121,26 @@ TEST_F(CheckpointTest, ALinkWithinTheDirectoryIsFollowed) {
   EXPECT_TRUE(open().ok()) << error().message();
 }
 
+// Nothing tells a hard link from a file: whoever made it could as well have made a copy, and it
+// opens with the rights of the user alone.
+TEST_F(CheckpointTest, AHardLinkIsAFile) {
+  const TempDir elsewhere;
+  elsewhere.put("s.safetensors", one_tensor("a"));
+  put_index(R"({"a":"s.safetensors"})");
+  fs::create_hard_link(elsewhere / "s.safetensors", dir_ / "s.safetensors");
+  EXPECT_TRUE(open().ok()) << error().message();
+}
+
+TEST_F(CheckpointTest, ALinkedFolderOnTheWayIsRefused) {
+  const TempDir elsewhere;
+  elsewhere.put("s.safetensors", one_tensor("a"));
+  fs::create_directory_symlink(elsewhere.path(), dir_ / "folder");
+  put_index(R"({"a":"folder/s.safetensors"})");
+  expect_message(error(), {"expected plain file names inside the directory"});
+  put_index(R"({"a":"folder"})");
+  expect_message(error(), {"found a link to"});
+}
+
 TEST_F(CheckpointTest, TheUsersOwnLinksAreFollowed) {
   const TempDir elsewhere;
   elsewhere.put("m", one_tensor("a"));
@@ -145,6 +166,18 @@ TEST(CheckpointLayout, HubCache) {
   expect_message(Checkpoint::open(snapshot).status(), {"inside the directory, found a link to"});
 }
 
+// A snapshot with one file is links alone, config.json among them.
+TEST(CheckpointLayout, HubCacheOfASingleFile) {
+  const TempDir cache;
+  cache.put("x/blobs/0123", one_tensor("a"));
+  cache.put("x/blobs/4567", "{}");
+  const std::string snapshot = cache / "x/snapshots/r";
+  fs::create_directories(snapshot);
+  fs::create_symlink("../../blobs/0123", snapshot + "/model.safetensors");
+  fs::create_symlink("../../blobs/4567", snapshot + "/config.json");
+  EXPECT_TRUE(Checkpoint::open(snapshot).ok()) << Checkpoint::open(snapshot).status().message();
+}
+
 TEST(CheckpointLayout, BlobsBesideAnOrdinaryDirectoryAreOutside) {
   const TempDir dir;
   dir.put("x/blobs/0123", one_tensor("a"));
@@ -161,6 +194,21 @@ TEST_F(CheckpointTest, AShardThatIsADirectoryOrAFifo) {
   fs::remove(dir_ / "s.safetensors");
   ASSERT_EQ(mkfifo((dir_ / "s.safetensors").c_str(), 0600), 0);
   expect_message(error(), {"s.safetensors: expected a regular file, found a FIFO"});
+}
+
+TEST_F(CheckpointTest, AnIndexThatIsADirectoryOrTooLarge) {
+  const std::string index = dir_ / "model.safetensors.index.json";
+  fs::create_directory(index);
+  expect_message(error(), {"index.json: expected a regular file, found a directory"});
+  fs::remove(index);
+  dir_.put("model.safetensors.index.json", "{");
+  ASSERT_EQ(truncate(index.c_str(), (int64_t{64} << 20) + 1), 0);  // sparse
+  expect_message(error(), {"expected at most 67108864 bytes, found 67108865"});
+}
+
+TEST_F(CheckpointTest, DeepIndexes) {
+  put_index(std::string(100'000, '[') + std::string(100'000, ']'));
+  expect_message(error(), {"index.json", "expected JSON at most 64 levels deep"});
 }
 
 TEST_F(CheckpointTest, TheIndexNamesATensorThatTheShardLacks) {

@@ -200,6 +200,25 @@ TEST(Safetensors, BytesOtherThanTheShapeSays) {
                  {"expected 0 bytes"});
 }
 
+TEST(Safetensors, DeclaredShapeLargerThanTheFile) {
+  expect_message(
+      tensor_error(R"("dtype":"F32","shape":[1000000000,1000],"data_offsets":[0,8])"),
+      {"data_offsets: expected 4000000000000 bytes for F32 [1000000000, 1000], found 8"});
+  expect_message(
+      tensor_error(R"("dtype":"F32","shape":[1000000000,1000],"data_offsets":[0,4000000000000])"),
+      {"expected integers from 0 to 8, the bytes of data in the file, found 4000000000000"});
+}
+
+TEST(Safetensors, OffsetsThatOverflow) {
+  for (const char* offsets :
+       {"[0,18446744073709551615]", "[18446744073709551608,0]", "[9223372036854775807,8]",
+        "[0,99999999999999999999]", "[0,9223372036854775808]"}) {
+    expect_message(
+        tensor_error(std::string(R"("dtype":"U8","shape":[8],"data_offsets":)") + offsets),
+        {"data_offsets: expected integers from 0 to 8"});
+  }
+}
+
 TEST(Safetensors, OffsetsOutOfOrder) {
   expect_message(tensor_error(R"("dtype":"U8","shape":[8],"data_offsets":[8,0])"),
                  {"expected a begin that is not after the end, found [8,0]"});

@@ -4,6 +4,9 @@
 
 #include <cstring>
 
+#include "io/json.h"
+#include "model/finite.h"
+
 namespace tessera {
 namespace {
 
@@ -126,8 +129,23 @@ class Loader {
       int64_t count = 1;
       for (int64_t extent : shape) count *= extent;
       parameters_ += count;
+      TESSERA_RETURN_IF_ERROR(check_finite(name, *tensor));
     }
     return tensor;
+  }
+
+  // Said here, where the tensor has a name: everything computed with it would be NaN.
+  Status check_finite(const std::string& name, const TensorView& tensor) {
+    const int64_t at = find_not_finite(tensor, team_);
+    if (at < 0) return {};
+    float value = 0;
+    const char* data = static_cast<const char*>(tensor.data);
+    convert_to_f32(data + at * static_cast<int64_t>(size_bytes(tensor.dtype)), tensor.dtype, 1,
+                   &value);
+    return invalid_input(
+        fmt::format("{}: tensor {}: expected finite values, found {} at index {} of {}",
+                    checkpoint_.directory(), quote(name), value, at,
+                    tensor.size_bytes / size_bytes(tensor.dtype)));
   }
 
   // The first BERT checkpoints call a norm's weight and bias gamma and beta.

@@ -134,7 +134,7 @@ int64_t EngineState::cache_bytes_of(const Request& request) const {
 Status EngineState::check(const Request& request) const {
   const Architecture& a = architecture();
   TESSERA_RETURN_IF_ERROR(check_options(request));
-  TESSERA_RETURN_IF_ERROR(check_sequence(a, {request.prompt_ids, {}}, "prompt"));
+  TESSERA_RETURN_IF_ERROR(check_sequence(state_of(*model), {request.prompt_ids, {}}, "prompt"));
   if (positions_of(request) > a.max_positions) {
     return invalid_input(fmt::format(
         "the prompt has {} tokens and {} new ones were asked for, which takes {} "

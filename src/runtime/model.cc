@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
@@ -206,11 +207,20 @@ Status run_in_passes(ModelState& state, const std::vector<TokenSequence>& batch,
   return {};
 }
 
-Status check_batch(const Architecture& architecture, const std::vector<TokenSequence>& batch) {
+Status check_batch(const ModelState& state, const std::vector<TokenSequence>& batch) {
   for (size_t i = 0; i < batch.size(); ++i) {
-    TESSERA_RETURN_IF_ERROR(check_sequence(architecture, batch[i], fmt::format("sequence {}", i)));
+    TESSERA_RETURN_IF_ERROR(check_sequence(state, batch[i], fmt::format("sequence {}", i)));
   }
   return {};
+}
+
+Status check_finite(std::span<const float> values, std::string_view what) {
+  const auto bad =
+      std::find_if(values.begin(), values.end(), [](float x) { return !std::isfinite(x); });
+  if (bad == values.end()) return {};
+  return invalid_input(fmt::format(
+      "expected finite {}, found {}: the model's weights are too large for these tokens", what,
+      *bad));
 }
 
 void append(std::vector<float>& target, const std::vector<float>& part) {
@@ -229,7 +239,7 @@ void split_start_and_end(ForwardResult& result) {
 Result<ForwardResult> run_forward(ModelState& state, const std::vector<TokenSequence>& batch,
                                   const ForwardOptions& options) {
   const Architecture& a = state.architecture;
-  TESSERA_RETURN_IF_ERROR(check_batch(a, batch));
+  TESSERA_RETURN_IF_ERROR(check_batch(state, batch));
   ForwardResult result;
   result.offsets = {0};
   for (const TokenSequence& sequence : batch) {
@@ -247,6 +257,7 @@ Result<ForwardResult> run_forward(ModelState& state, const std::vector<TokenSequ
         result.logits_width = output.width;
         for (size_t i = 0; i < hidden.size(); ++i) append(result.hidden_states[i], hidden[i]);
       }));
+  TESSERA_RETURN_IF_ERROR(check_finite(result.logits, "logits"));
   if (a.head == Head::kQuestionAnswering) split_start_and_end(result);
   return result;
 }
@@ -289,6 +300,7 @@ Result<std::vector<float>> run_embed(ModelState& state, const std::vector<TokenS
                        vectors.data() + (static_cast<int64_t>(first) + s) * width);
         }
       }));
+  TESSERA_RETURN_IF_ERROR(check_finite(vectors, "embeddings"));
   return vectors;
 }
 
@@ -301,6 +313,21 @@ json linear_json(const LinearInfo& info) {
           {"bytes", info.bytes},
           {"flops_per_row", info.flops_per_row},
           {"dense_flops_per_row", info.dense_flops_per_row}};
+}
+
+// Tokenizers with a few added tokens beyond the embedding exist and serve every text without these,
+// so a model with one loads; one of another model is found out here too.
+Status wrong_id(const ModelState& state, const TokenSequence& sequence, size_t token,
+                const std::string& name) {
+  const int32_t id = sequence.ids[token];
+  const int32_t rows = state.architecture.vocabulary_size;
+  std::string why;
+  if (id >= rows && state.tokenizer != nullptr && id < state.tokenizer->vocabulary_size()) {
+    why = fmt::format(" (the tokenizer has {} tokens, the model's embedding {})",
+                      state.tokenizer->vocabulary_size(), rows);
+  }
+  return invalid_input(fmt::format("{}: expected ids from 0 to {}, found {} at token {}{}", name,
+                                   rows - 1, id, token, why));
 }
 
 }  // namespace
@@ -317,8 +344,9 @@ HeadRows head_rows(const Architecture& architecture) {
   }
 }
 
-Status check_sequence(const Architecture& architecture, const TokenSequence& sequence,
+Status check_sequence(const ModelState& state, const TokenSequence& sequence,
                       const std::string& name) {
+  const Architecture& architecture = state.architecture;
   const size_t length = sequence.ids.size();
   if (length == 0)
     return invalid_input(fmt::format("{}: expected at least one token, found none", name));
@@ -334,8 +362,7 @@ Status check_sequence(const Architecture& architecture, const TokenSequence& seq
   const int32_t types = std::max(1, architecture.type_vocabulary_size);
   for (size_t i = 0; i < length; ++i) {
     if (sequence.ids[i] < 0 || sequence.ids[i] >= architecture.vocabulary_size) {
-      return invalid_input(fmt::format("{}: expected ids from 0 to {}, found {} at token {}", name,
-                                       architecture.vocabulary_size - 1, sequence.ids[i], i));
+      return wrong_id(state, sequence, i, name);
     }
     if (!sequence.type_ids.empty() && (sequence.type_ids[i] < 0 || sequence.type_ids[i] >= types)) {
       return invalid_input(fmt::format("{}: expected type ids from 0 to {}, found {} at token {}",
@@ -395,7 +422,7 @@ Result<std::vector<float>> Model::embed(const std::vector<TokenSequence>& batch,
     int64_t count = 0;
     const std::vector<TokenSequence> cut = cut_to_limit(*state_, batch, count);
     if (truncated != nullptr) *truncated = count;
-    TESSERA_RETURN_IF_ERROR(check_batch(state_->architecture, cut));
+    TESSERA_RETURN_IF_ERROR(check_batch(*state_, cut));
     return run_embed(*state_, cut);
   });
 }

@@ -42,7 +42,7 @@ HeadRows head_rows(const Architecture& architecture);
 
 // Checks a sequence against vocabulary, type vocabulary and context; `name` stands for it in the
 // message.
-Status check_sequence(const Architecture& architecture, const TokenSequence& sequence,
+Status check_sequence(const ModelState& state, const TokenSequence& sequence,
                       const std::string& name);
 
 }  // namespace tessera

@@ -248,5 +248,74 @@ TEST_F(Files, SentencePieceTakesItsSpecialTokensFromTheConfig) {
             std::string::npos);
 }
 
+TEST_F(Files, SentencePieceModelsHaveOtherNamesToo) {
+  TestSentencePiece model;
+  for (const char* text : {"\xE2\x96\x81", "a"}) model.pieces.push_back({text, -1});
+  write("spiece.model", model.to_bytes());
+  write("tokenizer_config.json", R"({"tokenizer_class": "T5Tokenizer"})");
+  EXPECT_EQ(ids("a"), Ids({3, 4, 2}));
+  for (const char* other : {"Pegasus", "Albert", "XLNet"}) {
+    write("tokenizer_config.json", fmt::format(R"({{"tokenizer_class": "{}Tokenizer"}})", other));
+    EXPECT_NE(error().find("is not supported without a tokenizer.json, expected T5"),
+              std::string::npos);
+  }
+}
+
+// The ids of fairseq: the pieces follow the four special tokens, and the mask comes last.
+TEST_F(Files, XlmRobertaShiftsItsPieces) {
+  TestSentencePiece model;
+  for (const char* text : {"\xE2\x96\x81", "a", "b"}) model.pieces.push_back({text, -1});
+  write("sentencepiece.bpe.model", model.to_bytes());
+  write("tokenizer_config.json", R"({"tokenizer_class": "XLMRobertaTokenizerFast"})");
+  const auto made = open();
+  ASSERT_TRUE(made.ok()) << made.status().message();
+  EXPECT_EQ((*made)->vocabulary_size(), 8);
+  EXPECT_EQ((*made)->mask_id(), 7);
+  EXPECT_EQ((*made)->token_of(1), "<pad>");
+  EXPECT_EQ(ids("ab"), Ids({0, 4, 5, 6, 2}));
+  EXPECT_EQ(ids("z"), Ids({0, 4, 3, 2})) << "<unk>";
+  EXPECT_EQ(ids("a <mask>"), Ids({0, 4, 5, 7, 2})) << "the mask takes the space before it";
+  EXPECT_EQ(pair("a", "b").ids, Ids({0, 4, 5, 2, 2, 4, 6, 2}));
+  EXPECT_EQ(pair("a", "b").type_ids, Ids(8, 0));
+  EXPECT_EQ(*(*made)->decode({0, 4, 5, 6, 2}, DecodeSpecial::kSkip), "ab");
+  write("tokenizer_config.json", "{}");
+  write("config.json", R"({"model_type": "xlm-roberta"})");
+  EXPECT_EQ(ids("ab"), Ids({0, 4, 5, 6, 2}));
+  write("config.json", R"({"model_type": "camembert"})");
+  EXPECT_NE(error().find("of the family \"camembert\" is not supported without a tokenizer.json, "
+                         "expected XLM-RoBERTa"),
+            std::string::npos);
+  write("config.json", R"({"model_type": "xlm-roberta"})");
+  model.pieces.push_back({"<mask>", 0, 4});
+  write("sentencepiece.bpe.model", model.to_bytes());
+  EXPECT_NE(error().find("expected no piece \"<mask>\""), std::string::npos);
+  std::swap(model.pieces[0], model.pieces[1]);
+  write("sentencepiece.bpe.model", model.to_bytes());
+  EXPECT_NE(error().find("expected \"<unk>\" as piece 0 of XLM-RoBERTa, found \"<s>\""),
+            std::string::npos);
+}
+
+TEST_F(Files, TheMaskIsTheTokenThatIsNamedSo) {
+  const auto mask = [&] {
+    const auto made = open();
+    EXPECT_TRUE(made.ok()) << made.status().message();
+    return made.ok() ? (*made)->mask_id() : std::optional<int32_t>(-1);
+  };
+  write("vocab.txt", "[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n[MASK]\n<hidden>\n");
+  EXPECT_EQ(mask(), 5) << "BERT's";
+  write("special_tokens_map.json", R"({"mask_token": {"content": "<hidden>"}})");
+  EXPECT_EQ(mask(), 6);
+  std::filesystem::remove(directory_ / "special_tokens_map.json");
+  Parts parts;
+  parts.model = R"({"type": "BPE", "merges": [], "vocab": {"a": 0, "<mask>": 1}})";
+  write("tokenizer.json", to_json(parts));
+  EXPECT_EQ(mask(), std::nullopt) << "not a special token";
+  parts.added_tokens = R"([{"id": 1, "content": "<mask>", "special": true}])";
+  write("tokenizer.json", to_json(parts));
+  EXPECT_EQ(mask(), 1);
+  write("tokenizer_config.json", R"({"mask_token": "a"})");
+  EXPECT_EQ(mask(), 0);
+}
+
 }  // namespace
 }  // namespace tessera::tokenizer

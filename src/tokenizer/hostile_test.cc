@@ -216,6 +216,46 @@ TEST(Hostile, ReportsAnUnknownTokenWithoutAnId) {
             "expected the unknown token \"?\" in the vocabulary, found none");
 }
 
+// What a message quotes is on its line, and does not fill it for ever.
+TEST(Hostile, MessagesAreOneSentence) {
+  Parts parts;
+  parts.model = R"({"type": "Unigram", "vocab": [["a", -1]]})";
+  EXPECT_EQ(
+      encode_error(parts, "\r\n\x1B[2J"),
+      "expected a tokenizer with an unknown token for text outside its vocabulary, found none "
+      "(\"\\x0d\\n\\x1b[2J\")");
+  EXPECT_EQ(model_error(R"({"type": "BPE", "vocab": {"a\nb": -1}, "merges": []})"),
+            "tokenizer.json: model.vocab.a\\nb: expected an integer from 0 to 65600, found -1");
+  const std::string key(100000, 'k');
+  const std::string error =
+      model_error(R"({"type": "BPE", "vocab": {")" + key + R"(": -1}, "merges": []})");
+  EXPECT_LT(error.size(), 1000u);
+  EXPECT_TRUE(error.ends_with("kkk..."));
+}
+
+TEST(Hostile, EmptyTextGivesOnlySpecialTokens) {
+  Parts parts;
+  parts.model = kModel;
+  const auto made = load(parts);
+  ASSERT_TRUE(made.ok()) << made.status().message();
+  const auto encoding = (*made)->encode({""});
+  ASSERT_TRUE(encoding.ok());
+  EXPECT_TRUE(encoding->ids.empty() && encoding->type_ids.empty());
+  EXPECT_EQ(*(*made)->decode({}, DecodeSpecial::kSkip), "");
+}
+
+TEST(Hostile, ReportsIdsOutsideTheVocabulary) {
+  Parts parts;
+  parts.model = kModel;
+  const auto made = load(parts);
+  ASSERT_TRUE(made.ok()) << made.status().message();
+  for (const int32_t id : {-1, 2, INT32_MAX, INT32_MIN}) {
+    EXPECT_EQ((*made)->decode({0, id}, DecodeSpecial::kKeep).status().message(),
+              fmt::format("expected token ids from 0 to 1, found {}", id));
+    EXPECT_EQ((*made)->token_of(id), "");
+  }
+}
+
 // Every prefix of a good file, and every file with one byte changed, loads or gives a message.
 TEST(Hostile, SurvivesDamagedFiles) {
   Parts parts;

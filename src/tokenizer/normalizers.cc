@@ -1,5 +1,8 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
+
 #include "tokenizer/charsmap.h"
 #include "tokenizer/components.h"
 #include "tokenizer/rewriter.h"
@@ -276,7 +279,12 @@ class Strip final : public Normalizer {
 // is short, else by character, and with the shortest rule that matches the beginning.
 class Precompiled final : public Normalizer {
  public:
-  explicit Precompiled(CharsMap map) : map_(std::move(map)) {}
+  explicit Precompiled(CharsMap map) : map_(std::move(map)) {
+    for (size_t c = 0; c < stays_.size(); ++c) {
+      const char byte = static_cast<char>(c);
+      stays_[c] = !map_.shortest(std::string_view(&byte, 1)).has_value();
+    }
+  }
 
   static Result<std::unique_ptr<Normalizer>> make(const JsonValue& json) {
     std::string text;
@@ -296,6 +304,10 @@ class Precompiled final : public Normalizer {
     for (size_t pos = 0; pos < text.size();) {
       const std::string_view grapheme = text.substr(pos, grapheme_end(text, pos) - pos);
       pos += grapheme.size();
+      if (grapheme.size() == 1 && stays_[static_cast<uint8_t>(grapheme[0])]) {
+        made.push_back({static_cast<uint8_t>(grapheme[0]), 1});
+        continue;
+      }
       const auto whole = grapheme.size() < kShortGrapheme ? map_.shortest(grapheme) : std::nullopt;
       if (whole.has_value()) {
         replace(grapheme, whole->replacement, made);
@@ -334,6 +346,7 @@ class Precompiled final : public Normalizer {
   }
 
   CharsMap map_;
+  std::array<bool, 128> stays_{};  // the ASCII characters without a rule
 };
 
 // Control characters vanish, separators become spaces: the first step of SentencePiece's NMT maps.

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "tokenizer/sentence_piece.h"
 
 namespace tessera::tokenizer {
@@ -13,6 +15,30 @@ Status check_special_tokens(const Pipeline& pipeline, const JsonValue& json) {
   return json.refuse(
       fmt::format("expected ids of special tokens below {}, the size of the vocabulary, found {}",
                   pipeline.vocabulary_size(), pipeline.special_tokens.largest_id()));
+}
+
+void assume_xlm_roberta_tokens(TokenizerConfig& config) {
+  constexpr std::pair<const char*, const char*> kTokens[] = {
+      {"bos_token", "<s>"},    {"cls_token", "<s>"},   {"eos_token", "</s>"},
+      {"sep_token", "</s>"},   {"unk_token", "<unk>"}, {"pad_token", "<pad>"},
+      {"mask_token", "<mask>"}};
+  for (const auto& [role, text] : kTokens) config.assume_special(role, text);
+}
+
+// Some families give the pieces of these files other ids, or change the text before: those are
+// refused, as a tokenizer.json says it all.
+Status check_family(std::string_view name, const std::string& family, const std::string& path) {
+  const auto one_of = [&](std::initializer_list<std::string_view> families) {
+    return std::find(families.begin(), families.end(), family) != families.end();
+  };
+  const bool known = name == "tokenizer.model" ||
+                     (name == "spiece.model" && one_of({"", "t5", "mt5", "umt5"})) ||
+                     (name == "sentencepiece.bpe.model" && one_of({"xlmroberta", "xlm-roberta"}));
+  if (known) return {};
+  return unsupported(
+      fmt::format("{}: a {} of {} is not supported without a tokenizer.json, expected {}", path,
+                  name, family.empty() ? "no family" : fmt::format("the family \"{}\"", family),
+                  name == "spiece.model" ? "T5" : "XLM-RoBERTa"));
 }
 
 }  // namespace
@@ -36,9 +62,15 @@ Result<Pipeline> make_pipeline(const JsonValue& json) {
   return made;
 }
 
-Result<Pipeline> make_sentence_piece_pipeline(std::string_view bytes, const TokenizerConfig& config,
+Result<Pipeline> make_sentence_piece_pipeline(std::string_view bytes, TokenizerConfig config,
                                               const std::string& source) {
   TESSERA_ASSIGN_OR_RETURN(SentencePieceModel file, SentencePieceModel::parse(bytes, source));
+  if (config.is_xlm_roberta()) {
+    if (const Status status = file.reorder_as_fairseq(); !status.ok()) {
+      return Status(status.code(), fmt::format("{}: {}", source, status.message()));
+    }
+    assume_xlm_roberta_tokens(config);
+  }
   Pipeline made;
   TESSERA_ASSIGN_OR_RETURN(made.model, make_sentence_piece_model(file, source));
   for (const SentencePieceModel::Piece& piece : file.pieces) {
@@ -61,6 +93,19 @@ Result<Pipeline> make_sentence_piece_pipeline(std::string_view bytes, const Toke
   TESSERA_ASSIGN_OR_RETURN(made.special_tokens, Template::from_json(post_processor));
   TESSERA_RETURN_IF_ERROR(check_special_tokens(made, post_processor));
   return made;
+}
+
+Result<Pipeline> make_sentence_piece_pipeline(const std::string& directory,
+                                              const TokenizerConfig& config) {
+  for (const char* name : {"tokenizer.model", "spiece.model", "sentencepiece.bpe.model"}) {
+    const std::string path = directory + "/" + name;
+    const Result<std::string> bytes = read_file(path);
+    if (!bytes.ok() && bytes.status().code() == StatusCode::kNotFound) continue;
+    if (!bytes.ok()) return bytes.status();
+    TESSERA_RETURN_IF_ERROR(check_family(name, config.family(), path));
+    return make_sentence_piece_pipeline(*bytes, config, path);
+  }
+  return not_found("no SentencePiece model");
 }
 
 }  // namespace tessera::tokenizer

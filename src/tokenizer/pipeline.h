@@ -32,8 +32,12 @@ struct Pipeline {
 // tokenizer.json
 Result<Pipeline> make_pipeline(const JsonValue& json);
 // tokenizer.model; bytes need not outlive the result.
-Result<Pipeline> make_sentence_piece_pipeline(std::string_view bytes, const TokenizerConfig& config,
+Result<Pipeline> make_sentence_piece_pipeline(std::string_view bytes, TokenizerConfig config,
                                               const std::string& source);
+// Whichever of tokenizer.model, spiece.model and sentencepiece.bpe.model the directory has;
+// kNotFound without any.
+Result<Pipeline> make_sentence_piece_pipeline(const std::string& directory,
+                                              const TokenizerConfig& config);
 
 // vocab.json with merges.txt (GPT-2, RoBERTa, Qwen2) or vocab.txt (BERT), whichever the directory
 // has; kNotFound without either.

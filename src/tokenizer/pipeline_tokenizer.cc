@@ -55,6 +55,26 @@ class FirstFailure {
 
 }  // namespace
 
+Status one_sentence(const Status& error) {
+  constexpr size_t kMostBytes = 800;
+  std::string text;
+  for (const char c : error.message()) {
+    if (static_cast<uint8_t>(c) >= 0x20 && c != 0x7F) {
+      text += c;
+    } else {
+      text += c == '\n' ? "\\n" : fmt::format("\\x{:02x}", static_cast<uint8_t>(c));
+    }
+    if (text.size() > kMostBytes) break;
+  }
+  if (text.size() > kMostBytes) {
+    size_t end = kMostBytes;
+    while (end > 0 && is_continuation(text[end])) --end;
+    text.resize(end);
+    text += "...";
+  }
+  return {error.code(), text};
+}
+
 Result<std::shared_ptr<const Tokenizer>> PipelineTokenizer::make(Result<Pipeline> pipeline,
                                                                  std::string source) {
   if (!pipeline.ok()) return pipeline.status();

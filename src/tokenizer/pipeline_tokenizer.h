@@ -14,11 +14,17 @@
 
 namespace tessera::tokenizer {
 
-// Runs a function and turns what it throws into a Status.
+// An error on one line and of bounded length, whatever it quotes from a file or a text: control
+// characters are escaped.
+Status one_sentence(const Status& error);
+
+// Runs a function, whose errors become sentences, and turns what it throws into a Status.
 template <typename Function>
 auto guarded(const std::string& source, const Function& function) -> decltype(function()) {
   try {
-    return function();
+    auto result = function();
+    if (!result.ok()) return one_sentence(result.status());
+    return result;
   } catch (const std::bad_alloc&) {
     return out_of_memory(fmt::format("{}: out of memory in the tokenizer", source));
   } catch (const std::exception& error) {

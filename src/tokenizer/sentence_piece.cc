@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <unordered_set>
@@ -208,6 +209,33 @@ Result<SentencePieceModel> SentencePieceModel::parse(std::string_view bytes,
   const Status status = read_model(bytes, model);
   if (status.ok()) return model;
   return Status(status.code(), fmt::format("{}: {}", source, status.message()));
+}
+
+Status SentencePieceModel::reorder_as_fairseq() {
+  constexpr std::array<std::pair<std::string_view, PieceType>, 3> kBegin = {
+      {{"<unk>", PieceType::kUnknown},
+       {"<s>", PieceType::kControl},
+       {"</s>", PieceType::kControl}}};
+  for (size_t id = 0; id < kBegin.size(); ++id) {
+    const auto& [text, type] = kBegin[id];
+    if (id >= pieces.size() || pieces[id].text != text || pieces[id].type != type) {
+      return invalid_input(
+          fmt::format("expected \"{}\" as piece {} of XLM-RoBERTa, found {}", text, id,
+                      id < pieces.size() ? fmt::format("\"{}\"", pieces[id].text) : "none"));
+    }
+  }
+  for (const Piece& piece : pieces) {
+    if (piece.text == "<pad>" || piece.text == "<mask>") {
+      return invalid_input(fmt::format(
+          "expected no piece \"{}\", which XLM-RoBERTa adds to its pieces, found one", piece.text));
+    }
+  }
+  std::vector<Piece> ordered = {pieces[1], {"<pad>", 0, PieceType::kControl}, pieces[2], pieces[0]};
+  ordered.insert(ordered.end(), pieces.begin() + 3, pieces.end());
+  ordered.push_back({"<mask>", 0, PieceType::kControl});
+  pieces = std::move(ordered);
+  unk_id = 3;
+  return {};
 }
 
 Result<std::unique_ptr<Model>> make_sentence_piece_model(const SentencePieceModel& file,

@@ -41,6 +41,10 @@ struct SentencePieceModel {
   // Reads and checks: exactly one unknown piece, texts in UTF-8 and all different, finite scores,
   // 256 byte pieces or none. bytes must outlive the result.
   static Result<SentencePieceModel> parse(std::string_view bytes, const std::string& source);
+
+  // Gives the pieces the ids that XLM-RoBERTa has them by: <s>, <pad>, </s>, <unk>, then the pieces
+  // from the fourth on, and <mask> (the vocabulary of fairseq).
+  Status reorder_as_fairseq();
 };
 
 // What stands for a space in pieces: U+2581.

@@ -237,5 +237,35 @@ TEST(SentencePiece, SurvivesDamagedFiles) {
   }
 }
 
+// The text that each token comes from, in brackets.
+std::string sources_of_model(const TestSentencePiece& model, std::string_view text) {
+  const auto made = Tokenizer::from_sentence_piece(model.to_bytes(), "m");
+  if (!made.ok()) return made.status().message();
+  const auto encoding = (*made)->encode({text}, {.origins = Origins::kGive});
+  if (!encoding.ok()) return encoding.status().message();
+  std::string joined;
+  for (const TokenOrigin& origin : encoding->origins) {
+    joined.append("[").append(text.substr(origin.begin, origin.end - origin.begin)).append("]");
+  }
+  return joined;
+}
+
+// As the sentencepiece library has them, but that tokens of one character share it and that a token
+// does not end with spaces that are squeezed away.
+TEST(SentencePiece, TellsWhereTokensComeFrom) {
+  for (const int algorithm : {1, 2}) {
+    TestSentencePiece model = letters(algorithm);
+    model.pieces.push_back({kMark + "b", -1});
+    EXPECT_EQ(sources_of_model(model, " a   b "), "[][a][   b]")
+        << "no space stands for the prefix";
+    EXPECT_EQ(sources_of_model(model, "a\xC3\xA9z c"), "[][a][\xC3\xA9z][ ][c]");
+    model.trainer = proto_integer(35, 1);
+    for (int byte = 0; byte < 256; ++byte) {
+      model.pieces.push_back({fmt::format("<0x{:02X}>", byte), 0, 6});
+    }
+    EXPECT_EQ(sources_of_model(model, "a\xC3\xA9"), "[][a][\xC3\xA9][\xC3\xA9]");
+  }
+}
+
 }  // namespace
 }  // namespace tessera::tokenizer

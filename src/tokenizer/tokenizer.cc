@@ -8,21 +8,25 @@ namespace tessera {
 using Made = Result<std::shared_ptr<const Tokenizer>>;
 
 Made Tokenizer::open(const std::string& directory) {
+  using tokenizer::PipelineTokenizer;
   return tokenizer::guarded(directory, [&]() -> Made {
+    TESSERA_ASSIGN_OR_RETURN(auto config, tokenizer::TokenizerConfig::read(directory));
+    const std::string mask = config.special("mask_token", "");
     const std::string json_path = directory + "/tokenizer.json";
     const Result<std::string> json = tokenizer::read_file(json_path);
-    if (json.ok()) return from_json(*json, json_path);
-    if (json.status().code() != StatusCode::kNotFound) return json.status();
-    TESSERA_ASSIGN_OR_RETURN(auto config, tokenizer::TokenizerConfig::read(directory));
-    const std::string model_path = directory + "/tokenizer.model";
-    const Result<std::string> model = tokenizer::read_file(model_path);
-    if (model.ok()) {
-      return tokenizer::PipelineTokenizer::make(
-          tokenizer::make_sentence_piece_pipeline(*model, config, model_path), model_path);
+    if (json.ok()) {
+      TESSERA_ASSIGN_OR_RETURN(const auto parsed, tokenizer::JsonValue::parse(*json, json_path));
+      TESSERA_ASSIGN_OR_RETURN(auto pipeline, tokenizer::make_pipeline(parsed));
+      pipeline.mask_token = mask;
+      return PipelineTokenizer::make(std::move(pipeline), json_path);
     }
-    if (model.status().code() != StatusCode::kNotFound) return model.status();
-    return tokenizer::PipelineTokenizer::make(
-        tokenizer::make_vocabulary_pipeline(directory, std::move(config)), directory);
+    if (json.status().code() != StatusCode::kNotFound) return json.status();
+    auto pipeline = tokenizer::make_sentence_piece_pipeline(directory, config);
+    if (!pipeline.ok() && pipeline.status().code() == StatusCode::kNotFound) {
+      pipeline = tokenizer::make_vocabulary_pipeline(directory, std::move(config));
+    }
+    if (pipeline.ok()) pipeline->mask_token = mask;
+    return PipelineTokenizer::make(std::move(pipeline), directory);
   });
 }
 

@@ -116,6 +116,11 @@ std::string TokenizerConfig::special(const std::string& role, const std::string&
   return found == special_.end() ? otherwise : found->second;
 }
 
+bool TokenizerConfig::is_xlm_roberta() const {
+  // By the class of the tokenizer or the model_type.
+  return family_ == "xlmroberta" || family_ == "xlm-roberta";
+}
+
 bool TokenizerConfig::has_flag(std::string_view key) const {
   if (files_ == nullptr) return false;
   const auto found = files_->config.find(key);
@@ -202,6 +207,12 @@ Result<JsonValue> TokenizerConfig::sentence_piece_template(const Vocabulary& voc
     pair = single;
     pair.push_back(sequence("B", 1));
     pair.push_back(special_item(sep, 1));
+  } else if (is_xlm_roberta()) {
+    const std::string cls = text_of("cls_token", "<s>");
+    const std::string sep = text_of("sep_token", "</s>");
+    single = {special_item(cls, 0), sequence("A", 0), special_item(sep, 0)};
+    pair = single;
+    pair.insert(pair.end(), {special_item(sep, 0), sequence("B", 0), special_item(sep, 0)});
   } else {
     const bool begun = flag("add_bos_token", is_one_of(family_, kBegun));
     const bool ended = flag("add_eos_token", is_one_of(family_, kEnded));

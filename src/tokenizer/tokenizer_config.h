@@ -23,6 +23,8 @@ class TokenizerConfig {
   // "llama" for the tokenizer class LlamaTokenizer or LlamaTokenizerFast; where no class is named
   // the model_type of config.json; may be empty.
   const std::string& family() const { return family_; }
+  // XLM-RoBERTa, whose SentencePiece model has other ids than the tokenizer.
+  bool is_xlm_roberta() const;
   // The text of "cls_token" and such, as the files say or else as given.
   std::string special(const std::string& role, const std::string& otherwise) const;
   // What the family takes where the files do not say.

@@ -235,10 +235,11 @@ Result<Pipeline> make_vocabulary_pipeline(const std::string& directory, Tokenize
   if (vocab.status().code() != StatusCode::kNotFound) return vocab.status();
   Result<Pipeline> bert = read_bert(directory + "/vocab.txt", std::move(config));
   if (bert.ok() || bert.status().code() != StatusCode::kNotFound) return bert;
-  return not_found(fmt::format(
-      "expected a tokenizer in {} (tokenizer.json, tokenizer.model, vocab.json or vocab.txt), "
-      "found none of these",
-      directory));
+  return not_found(
+      fmt::format("expected a tokenizer in {} (tokenizer.json, a SentencePiece model, vocab.json "
+                  "or vocab.txt), "
+                  "found none of these",
+                  directory));
 }
 
 }  // namespace tessera::tokenizer

@@ -54,7 +54,7 @@ class Windows {
       auto parts = inputs[i].tokens ? of_ids(*inputs[i].tokens) : of_text(inputs[i], i);
       if (!parts.ok()) return at_input(i, parts.status());
       for (Sequence& part : *parts) {
-        TESSERA_RETURN_IF_ERROR(check_sequence(state_.architecture, part.tokens, name_of(i)));
+        TESSERA_RETURN_IF_ERROR(check_sequence(state_, part.tokens, name_of(i)));
         windows.push_back({i, std::move(part), {}, {}});
       }
     }

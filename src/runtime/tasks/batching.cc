@@ -187,7 +187,7 @@ Result<std::vector<Sequence>> to_sequences(ModelState& state, std::span<const Ta
     } else {
       drop_unknown_types(state, sequences[i].tokens);
     }
-    TESSERA_RETURN_IF_ERROR(check_sequence(state.architecture, sequences[i].tokens, name_of(i)));
+    TESSERA_RETURN_IF_ERROR(check_sequence(state, sequences[i].tokens, name_of(i)));
   }
   return sequences;
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <string_view>
 #include <utility>
 
 #include "base/guarded.h"
@@ -36,6 +37,22 @@ Result<std::vector<float>> score_pairs(Model& model, const std::string& query,
   return relevances;
 }
 
+// The message without what it calls the only one of its inputs.
+std::string without(std::string_view prefix, const std::string& message) {
+  return message.starts_with(prefix) ? message.substr(prefix.size()) : message;
+}
+
+// The status of a batch as that of the first text that fails alone too.
+Status name_culprit(Model& model, const std::vector<TokenSequence>& batch,
+                    std::span<const size_t> texts, const Status& status) {
+  for (size_t j = 0; j < batch.size(); ++j) {
+    const Status alone = model.embed({batch[j]}).status();
+    if (alone.ok()) continue;
+    return at_input(texts[j], {alone.code(), without("sequence 0: ", alone.message())});
+  }
+  return status;
+}
+
 // Embeds texts in batches of like length; [texts, embedding_size].
 Result<std::vector<float>> embed_all(Model& model, std::span<const std::string> texts,
                                      const TaskOptions& options) {
@@ -64,7 +81,10 @@ Result<std::vector<float>> embed_all(Model& model, std::span<const std::string> 
       batch.push_back(std::move(sequences[order[end]]));
     }
     int64_t cut = 0;
-    TESSERA_ASSIGN_OR_RETURN(const std::vector<float> part, model.embed(batch, &cut));
+    const auto part = model.embed(batch, &cut);
+    if (!part.ok()) {
+      return name_culprit(model, batch, std::span(order).subspan(begin), part.status());
+    }
     if (cut > 0 && options.too_long == TooLong::kRefuse) {
       return at_input(order[begin],
                       invalid_input(fmt::format("expected a text within the model's limit, found "
@@ -72,7 +92,7 @@ Result<std::vector<float>> embed_all(Model& model, std::span<const std::string> 
                                                 batch.front().ids.size())));
     }
     for (size_t j = 0; j < batch.size(); ++j) {
-      std::copy_n(part.begin() + static_cast<int64_t>(j * width), width,
+      std::copy_n(part->begin() + static_cast<int64_t>(j * width), width,
                   vectors.begin() + static_cast<int64_t>(order[begin + j] * width));
     }
     TESSERA_RETURN_IF_ERROR(check_progress(options, static_cast<int64_t>(end)));
@@ -87,8 +107,12 @@ double dot(std::span<const float> a, std::span<const float> b) {
 Result<std::vector<float>> compare_embeddings(Model& model, const std::string& query,
                                               std::span<const std::string> documents,
                                               const TaskOptions& options) {
-  TESSERA_ASSIGN_OR_RETURN(const std::vector<float> wanted,
-                           embed_all(model, std::span(&query, 1), {}));
+  const auto wanted_vector = embed_all(model, std::span(&query, 1), {});
+  if (!wanted_vector.ok()) {
+    return Status(wanted_vector.status().code(),
+                  "the query: " + without(name_of(0) + ": ", wanted_vector.status().message()));
+  }
+  const std::vector<float>& wanted = *wanted_vector;
   TESSERA_ASSIGN_OR_RETURN(const std::vector<float> vectors, embed_all(model, documents, options));
   const double wanted_norm = std::sqrt(dot(wanted, wanted));
   std::vector<float> cosines;
@@ -96,12 +120,6 @@ Result<std::vector<float>> compare_embeddings(Model& model, const std::string& q
     const auto vector = std::span(vectors).subspan(i * wanted.size(), wanted.size());
     const double norms = wanted_norm * std::sqrt(dot(vector, vector));
     const float cosine = norms == 0 ? 0 : static_cast<float>(dot(wanted, vector) / norms);
-    if (!std::isfinite(cosine)) {
-      return invalid_input(
-          fmt::format("{}: expected a finite embedding of it and of the query, found {} as their "
-                      "cosine: the model's weights are NaN or infinite, or too large",
-                      name_of(i), cosine));
-    }
     cosines.push_back(cosine);
   }
   return cosines;

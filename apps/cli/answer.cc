@@ -1,0 +1,189 @@
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+
+#include "cli/inputs.h"
+#include "cli/task_verb.h"
+#include "cli/verbs.h"
+
+namespace tessera::cli {
+namespace {
+
+constexpr Synopsis kSynopsis = {
+    "answer", "MODEL [QUESTION ...]",
+    "Finds the answers to questions in a context, which may be long: it is read in overlapping\n"
+    "windows. Prints a line for each question, in their order. Questions of the arguments, with "
+    "one\n"
+    "context for all or a --pair each, or of a file or standard input: JSON lines of "
+    "{\"question\",\n"
+    "\"context\"}, CSV or TSV. Offsets of --json count characters (code points) of the context.",
+    "  tessera answer models/squad \"Who wrote it?\" \"When?\" --context-file chapter.txt\n"
+    "  tessera answer models/squad \"Who?\" --context \"Ada wrote it in 1843.\" --answers 3\n"
+    "  tessera answer models/squad --file questions.jsonl --json\n"
+    "  tessera answer models/squad --file questions.txt --format lines --context-file "
+    "chapter.txt\n"};
+
+struct Options {
+  TaskVerb task;
+  std::optional<std::string> context, context_file;
+  std::optional<int64_t> answers, max_answer_tokens, window_tokens, overlap_tokens;
+  bool no_answer = false;
+};
+
+class Answerer {
+ public:
+  Answerer(Model& model, const Options& options) : model_(model), options_(options) {}
+
+  Status run(std::span<const Record> records, RecordRun& run) {
+    std::vector<TaskInput> inputs = as_inputs(records);
+    for (TaskInput& input : inputs) {
+      if (!input.tokens && !input.pair) input.pair = options_.context;
+    }
+    Result<std::vector<Answers>> results = answer(model_, inputs, task(run));
+    if (!results.ok()) return results.status();
+    for (size_t i = 0; i < records.size(); ++i) {
+      const Answers& result = (*results)[i];
+      const Status status = run.write(options_.task.json ? json(inputs[i], result) : plain(result));
+      if (!status.ok()) return status;
+    }
+    return {};
+  }
+
+ private:
+  AnswerOptions task(RecordRun& run) const {
+    auto task = task_options<AnswerOptions>(options_.task, run);
+    for (const auto& [given, target] :
+         {std::pair{&options_.answers, &task.answers},
+          std::pair{&options_.max_answer_tokens, &task.max_answer_tokens},
+          std::pair{&options_.window_tokens, &task.window_tokens},
+          std::pair{&options_.overlap_tokens, &task.overlap_tokens}}) {
+      if (*given) *target = static_cast<int32_t>(**given);
+    }
+    return task;
+  }
+
+  // Whether the model finds it likelier that the context has no answer.
+  bool has_none(const Answers& result) const {
+    return result.best.empty() ||
+           (options_.no_answer && result.no_answer_score > result.best.front().score);
+  }
+
+  std::string plain(const Answers& result) const {
+    if (has_none(result)) return "-\n";
+    std::string line;
+    for (const Answer& each : result.best) {
+      const std::string what =
+          each.text.empty()
+              ? fmt::format("tokens {}-{}", each.span.begin_token, each.span.end_token - 1)
+              : on_one_line(each.text);
+      line += fmt::format("{}{} [{:.4f}]", line.empty() ? "" : "  ", what, each.score);
+    }
+    return line + "\n";
+  }
+
+  std::string json(const TaskInput& input, const Answers& result) const {
+    JsonLine line;
+    std::optional<CharacterIndex> characters;
+    if (input.tokens) {
+      line.raw("ids", json_array(input.tokens->ids));
+    } else {
+      line.text("question", input.text);
+      characters.emplace(*input.pair);
+      if (has_none(result)) {
+        line.raw("answer", "null");
+      } else {
+        line.text("answer", result.best.front().text);
+      }
+    }
+    std::vector<std::string> answers;
+    for (const Answer& each : result.best) {
+      JsonLine entry;
+      if (characters) {
+        entry.text("text", each.text);
+        entry.integer("start", characters->of(each.span.begin_byte));
+        entry.integer("end", characters->of(each.span.end_byte));
+      } else {
+        entry.integer("start_token", each.span.begin_token);
+        entry.integer("end_token", each.span.end_token);
+      }
+      entry.number("score", each.score);
+      answers.push_back(entry.object());
+    }
+    line.raw("answers", json_array(answers)).number("no_answer_score", result.no_answer_score);
+    line.integer("windows", result.windows);
+    if (options_.task.logits && input.tokens) {
+      line.raw("start_logits", json_array(result.start_logits));
+      line.raw("end_logits", json_array(result.end_logits));
+    }
+    return line.line();
+  }
+
+  Model& model_;
+  const Options& options_;
+};
+
+Status answer_records(Options& options) {
+  constexpr Head kHeads[] = {Head::kQuestionAnswering};
+  if (options.context_file) {
+    Result<std::string> text = read_text(*options.context_file);
+    if (!text.ok()) return text.status();
+    options.context = std::move(text).value();
+  }
+  Result<std::shared_ptr<Model>> model = load_for(options.task, kSynopsis.verb, kHeads);
+  if (!model.ok()) return model.status();
+  Answerer answerer(**model, options);
+  RecordRun run({"answering", "questions", options.task.output});
+  return run.all(options.task.records,
+                 [&](std::span<const Record> records) { return answerer.run(records, run); });
+}
+
+void add_answer_options(CLI::App& app, Options* options) {
+  // With a context for all, questions may stand alone.
+  const auto take_context = [options](std::optional<std::string>* target) {
+    return [options, target](const std::string& text) {
+      *target = text;
+      options->task.records.pairs = RecordPair::kOptional;
+    };
+  };
+  auto* context = app.add_option_function<std::string>(
+      "--context", take_context(&options->context), "The context of questions that come without");
+  auto* file =
+      app.add_option_function<std::string>("--context-file", take_context(&options->context_file),
+                                           "The same, from FILE (- for standard input)");
+  context->option_text("TEXT")->excludes(file);
+  file->option_text("FILE");
+  add_integer(app, {"--answers", 1, INT32_MAX, "Answers to a question, best first (default: 1)"},
+              &options->answers);
+  add_integer(app, {"--max-answer-tokens", 1, INT32_MAX, "Longest answer (default: 30)"},
+              &options->max_answer_tokens);
+  add_integer(
+      app,
+      {"--window", 1, INT32_MAX, "Tokens read at once, the question's included (default: 384)"},
+      &options->window_tokens);
+  add_integer(app, {"--overlap", 0, INT32_MAX, "Tokens that windows share (default: 128)"},
+              &options->overlap_tokens);
+  app.add_flag("--no-answer", options->no_answer,
+               "Say - (null in JSON) where that no answer is there is likelier than the best one");
+}
+
+}  // namespace
+
+int answer_verb(const Arguments& arguments) {
+  Options options;
+  RecordOptions& records = options.task.records;
+  records.pairs = RecordPair::kRequired;
+  records.usual = RecordFormat::kJsonLines;
+  records.text_key = "question";
+  records.pair_key = "context";
+  const auto app = make_parser(kSynopsis);
+  add_answer_options(*app, &options);
+  add_task_options(*app,
+                   {"Print lines of {\"question\", \"answer\", \"answers\": [{\"text\", \"start\", "
+                    "\"end\", \"score\"}], ...}",
+                    "With start and end logits where ids were given (with --json)"},
+                   &options.task);
+  if (const auto code = parse_task(*app, arguments, &options.task)) return *code;
+  return finish(answer_records(options));
+}
+
+}  // namespace tessera::cli

@@ -1,0 +1,31 @@
+#include "cli/bus_error.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <string_view>
+
+namespace tessera::cli {
+namespace {
+
+void end_with_sentence(int signal, siginfo_t* info, void*) {
+  if (info->si_code != BUS_ADRERR) {  // not for want of a file behind the address
+    ::signal(signal, SIG_DFL);
+    return;
+  }
+  constexpr std::string_view kSentence =
+      "tessera: a file of the model became shorter while it was read\n";
+  (void)!write(STDERR_FILENO, kSentence.data(), kSentence.size());
+  _exit(1);
+}
+
+}  // namespace
+
+void report_cut_files() {
+  struct sigaction action {};
+  action.sa_sigaction = end_with_sentence;
+  action.sa_flags = SA_SIGINFO;
+  sigaction(SIGBUS, &action, nullptr);
+}
+
+}  // namespace tessera::cli

@@ -1,0 +1,108 @@
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+
+#include "cli/task_verb.h"
+#include "cli/verbs.h"
+
+namespace tessera::cli {
+namespace {
+
+constexpr Synopsis kSynopsis = {
+    "rerank", "MODEL --query TEXT [DOCUMENT ...]",
+    "Orders documents by how relevant they are to a query: documents of the arguments, or of a "
+    "file\n"
+    "or standard input, one a line. Prints them best first, each with its score and its number. A\n"
+    "cross-encoder reads query and document together; an encoder compares their embeddings.",
+    "  tessera rerank models/cross-encoder --query \"wet streets\" \"It rains.\" \"It is noon.\"\n"
+    "  tessera rerank models/all-MiniLM-L6-v2 --query \"wet streets\" --file lines.txt --top 10\n"
+    "  tessera rerank models/cross-encoder --query \"tyres\" --file shop.csv --column title "
+    "--json\n"};
+
+struct Options {
+  TaskVerb task;
+  std::string query;
+  std::optional<int64_t> top;
+};
+
+struct Document {
+  std::string text;
+  int64_t number = 0;  // from 1
+  float score = 0;
+};
+
+// Documents come in chunks and leave all together.
+class Ranking {
+ public:
+  Ranking(Model& model, const Options& options) : model_(model), options_(options) {}
+
+  Status add(std::span<const Record> records, RecordRun& run) {
+    std::vector<std::string> texts;
+    for (const Record& record : records) texts.push_back(record.text.value_or(""));
+    Result<std::vector<Ranked>> ranked =
+        rerank(model_, options_.query, texts, task_options(options_.task, run));
+    if (!ranked.ok()) return ranked.status();
+    const int64_t before = count_;
+    count_ += static_cast<int64_t>(texts.size());
+    for (const Ranked& each : *ranked) {
+      documents_.push_back({std::move(texts[static_cast<size_t>(each.document)]),
+                            before + each.document + 1, each.score});
+    }
+    std::stable_sort(documents_.begin(), documents_.end(),
+                     [](const Document& a, const Document& b) { return a.score > b.score; });
+    if (options_.top && documents_.size() > static_cast<size_t>(*options_.top)) {
+      documents_.resize(static_cast<size_t>(*options_.top));
+    }
+    return {};
+  }
+
+  Status write(RecordRun& run) const {
+    for (const Document& document : documents_) {
+      JsonLine line;
+      line.integer("document", document.number).number("score", document.score);
+      line.text("text", document.text);
+      const std::string plain = fmt::format("{:.4f}  {}  {}\n", document.score, document.number,
+                                            on_one_line(document.text));
+      const Status status = run.write(options_.task.json ? line.line() : plain);
+      if (!status.ok()) return status;
+    }
+    return {};
+  }
+
+ private:
+  Model& model_;
+  const Options& options_;
+  std::vector<Document> documents_;  // best first
+  int64_t count_ = 0;
+};
+
+Status rerank_records(const Options& options) {
+  constexpr Head kHeads[] = {Head::kSequenceClassification, Head::kNone, Head::kMaskedLm};
+  Result<std::shared_ptr<Model>> model = load_for(options.task, kSynopsis.verb, kHeads);
+  if (!model.ok()) return model.status();
+  Ranking ranking(**model, options);
+  RecordRun run({"ranking", "documents", options.task.output});
+  return run.all(
+      options.task.records,
+      [&](std::span<const Record> records) { return ranking.add(records, run); },
+      [&] { return ranking.write(run); });
+}
+
+}  // namespace
+
+int rerank_verb(const Arguments& arguments) {
+  Options options;
+  options.task.records.content = RecordContent::kText;
+  const auto app = make_parser(kSynopsis);
+  std::optional<std::string> query;
+  add_text(*app, {"--query", "TEXT", "What the documents are compared with"}, &query)->required();
+  add_integer(*app, {"--top", 1, INT32_MAX, "Print the so many best only"}, &options.top);
+  add_refuse_long(*app, &options.task);
+  add_task_options(*app, {"Print lines of {\"document\", \"score\", \"text\"}"}, &options.task);
+  if (const auto code = parse_task(*app, arguments, &options.task)) return *code;
+  options.query = query.value_or("");
+  return finish(rerank_records(options));
+}
+
+}  // namespace tessera::cli
