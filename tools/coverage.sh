@@ -21,9 +21,10 @@ tools/build.sh coverage "${programs[@]}"
 folder=build/coverage
 find "$folder" -name '*.gcda' -delete
 for program in "${programs[@]}"; do
-  inputs=()
-  [[ $program != fuzz_corpus_* ]] || inputs=("fuzz/corpus/${program#fuzz_corpus_}")
-  "$folder/bin/$program" "${inputs[@]}" >"$folder/$program.log" 2>&1 ||
+  # A bound on time says nothing of code that counts its lines.
+  arguments=("--gtest_filter=-*InBoundedTime")
+  [[ $program != fuzz_corpus_* ]] || arguments=("fuzz/corpus/${program#fuzz_corpus_}")
+  "$folder/bin/$program" "${arguments[@]}" >"$folder/$program.log" 2>&1 ||
     { tail -n 40 "$folder/$program.log" >&2 && exit 1; }
 done
 

@@ -1,7 +1,5 @@
 #pragma once
 
-#include <fmt/format.h>
-
 #include <exception>
 #include <memory>
 #include <new>
@@ -26,9 +24,9 @@ auto guarded(const std::string& source, const Function& function) -> decltype(fu
     if (!result.ok()) return one_sentence(result.status());
     return result;
   } catch (const std::bad_alloc&) {
-    return out_of_memory(fmt::format("{}: out of memory in the tokenizer", source));
+    return out_of_memory(source + ": out of memory in the tokenizer");
   } catch (const std::exception& error) {
-    return invalid_input(fmt::format("{}: {}", source, error.what()));
+    return invalid_input(source + ": " + error.what());
   }
 }
 
