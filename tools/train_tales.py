@@ -37,6 +37,11 @@ def arguments():
     parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--weight-decay", type=float, default=0.1)
     parser.add_argument("--vocab", type=int, default=4096)
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--heads", type=int, default=8)
+    parser.add_argument("--kv-heads", type=int, default=2)
+    parser.add_argument("--ffn", type=int, default=688)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
@@ -70,9 +75,9 @@ def prepare_text(args):
 
 def build_model(args):
     return LlamaForCausalLM(LlamaConfig(
-        vocab_size=args.vocab, hidden_size=256, num_hidden_layers=6, num_attention_heads=8, num_key_value_heads=2,
-        intermediate_size=688, max_position_embeddings=args.context, tie_word_embeddings=True,
-        bos_token_id=0, eos_token_id=0))
+        vocab_size=args.vocab, hidden_size=args.width, num_hidden_layers=args.layers, num_attention_heads=args.heads,
+        num_key_value_heads=args.kv_heads, intermediate_size=args.ffn, max_position_embeddings=args.context,
+        tie_word_embeddings=True, bos_token_id=0, eos_token_id=0))
 
 
 def build_optimizers(model, args):
