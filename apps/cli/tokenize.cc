@@ -80,20 +80,13 @@ class Converter {
     std::vector<TextPair> texts;
     texts.reserve(records.size());
     for (const Record& record : records) texts.push_back({*record.text, record.pair});
-    // Parts of a chunk, so that an interrupt need not wait for all of it.
-    constexpr size_t kPart = 1024;
-    for (size_t begin = 0; begin < texts.size(); begin += kPart) {
-      if (!run_.progress(static_cast<int64_t>(begin))) return {StatusCode::kCancelled, ""};
-      const auto part =
-          std::span<const TextPair>(texts).subspan(begin, std::min(kPart, texts.size() - begin));
-      Result<std::vector<Encoding>> encodings =
-          tokenizer_.encode_all(part, options, options_.threads);
-      if (!encodings.ok()) return encodings.status();
+    Result<std::vector<Encoding>> encodings =
+        tokenizer_.encode_all(texts, options, options_.threads);
+    if (!encodings.ok()) return encodings.status();
+    for (size_t i = 0; i < texts.size(); ++i) {
+      run_.count_tokens(static_cast<int64_t>((*encodings)[i].ids.size()));
       line_.clear();
-      for (size_t i = 0; i < part.size(); ++i) {
-        run_.count_tokens(static_cast<int64_t>((*encodings)[i].ids.size()));
-        add_line(part[i], (*encodings)[i]);
-      }
+      add_line(texts[i], (*encodings)[i]);
       if (Status status = run_.write(line_); !status.ok()) return status;
     }
     return {};
