@@ -12,6 +12,7 @@ struct Piece {
   float* values;
   int32_t begin;
   int32_t end;
+  bool fills;        // what lies behind `end` is new and becomes zero
   const float* key;  // row of token `begin`
   const float* value;
 };
@@ -25,7 +26,7 @@ void write_keys(const AppendArgs& args, const Piece& piece, Transpose transpose)
              .y = piece.keys + piece.begin,
              .y_stride = kPageTokens},
             {0, piece.end - piece.begin});
-  if (piece.begin > 0) return;
+  if (!piece.fills) return;
   for (int32_t d = 0; d < args.shape.d_k; ++d) {
     float* row = piece.keys + int64_t{d} * kPageTokens;
     std::fill(row + piece.end, row + kPageTokens, 0.0f);
@@ -37,44 +38,55 @@ void write_values(const AppendArgs& args, const Piece& piece) {
   for (int32_t t = piece.begin; t < piece.end; ++t) {
     std::copy_n(piece.value + (t - piece.begin) * args.value_stride, d_v, piece.values + t * d_v);
   }
-  if (piece.begin == 0)
+  if (piece.fills)
     std::fill(piece.values + piece.end * d_v, piece.values + kPageTokens * d_v, 0.0f);
+}
+
+// Tokens [first, last) of a sequence of which tokens before `before` were there already.
+struct Tokens {
+  int32_t before;
+  int32_t first;
+  int32_t last;
+  int64_t row;  // of token `first`
+};
+
+void append_tokens(const AppendArgs& args, const PageTable& table, const Tokens& tokens,
+                   Transpose transpose) {
+  const PageShape& shape = args.shape;
+  for (int32_t begin = tokens.first; begin < tokens.last;
+       begin = (begin / kPageTokens + 1) * kPageTokens) {
+    const int32_t page = begin / kPageTokens, start = page * kPageTokens;
+    const int32_t end = std::min(tokens.last, start + kPageTokens);
+    const int64_t row = tokens.row + begin - tokens.first;
+    for (int32_t head = 0; head < shape.kv_heads; ++head) {
+      const Piece piece{.keys = table.pages[page] + shape.keys_at(head),
+                        .values = table.pages[page] + shape.values_at(head),
+                        .begin = begin - start,
+                        .end = end - start,
+                        // A page that was begun before has its zeros.
+                        .fills = end == table.tokens() && start >= tokens.before,
+                        .key = args.key + row * args.key_stride + int64_t{head} * shape.d_k,
+                        .value = args.value + row * args.value_stride + int64_t{head} * shape.d_v};
+      write_keys(args, piece, transpose);
+      write_values(args, piece);
+    }
+  }
 }
 
 }  // namespace
 
-void append_to_pages(const AppendArgs& args, const Team::Member& member) {
+void append_to_pages(const AppendArgs& args, Range rows) {
   const Transpose transpose = transpose::kernels.select({}).run;
-  const PageShape& shape = args.shape;
-  int64_t pages = 0;
   for (size_t s = 0; s < args.tables.size(); ++s) {
-    const int32_t rows = args.first_rows[s + 1] - args.first_rows[s],
-                  before = args.tables[s]->tokens() - rows;
-    if (rows > 0) pages += pages_for(before + rows) - before / kPageTokens;
-  }
-  const Range mine = member.slice(pages * shape.kv_heads);
-  int64_t item = 0;
-  for (size_t s = 0; s < args.tables.size(); ++s) {
+    const int64_t begin = std::max<int64_t>(args.first_rows[s], rows.begin),
+                  end = std::min<int64_t>(args.first_rows[s + 1], rows.end);
+    if (begin >= end) continue;
     const PageTable& table = *args.tables[s];
-    const int32_t after = table.tokens(),
-                  before = after - (args.first_rows[s + 1] - args.first_rows[s]);
-    for (int32_t head = 0; head < shape.kv_heads; ++head) {
-      for (int32_t begin = before; begin < after;
-           begin = (begin / kPageTokens + 1) * kPageTokens, ++item) {
-        if (item < mine.begin || item >= mine.end) continue;
-        const int32_t page = begin / kPageTokens, start = page * kPageTokens;
-        const int64_t row = args.first_rows[s] + begin - before;
-        const Piece piece{
-            .keys = table.pages[page] + shape.keys_at(head),
-            .values = table.pages[page] + shape.values_at(head),
-            .begin = begin - start,
-            .end = std::min(after - start, kPageTokens),
-            .key = args.key + row * args.key_stride + int64_t{head} * shape.d_k,
-            .value = args.value + row * args.value_stride + int64_t{head} * shape.d_v};
-        write_keys(args, piece, transpose);
-        write_values(args, piece);
-      }
-    }
+    const int32_t before = table.tokens() - (args.first_rows[s + 1] - args.first_rows[s]);
+    const auto token = [&](int64_t row) {
+      return before + static_cast<int32_t>(row - args.first_rows[s]);
+    };
+    append_tokens(args, table, {before, token(begin), token(end), begin}, transpose);
   }
 }
 

@@ -109,7 +109,7 @@ class Batch {
                             .value = some_value.data(),
                             .value_stride = value_stride()};
       Team team(threads);
-      team.run([&](Team::Member& member) { append_to_pages(args, member); });
+      team.run([&](Team::Member& member) { append_to_pages(args, member.slice(rows.back())); });
     }
     for (size_t s = 0; s < tables_.size(); ++s) tables_[s].positions = positions_[s];
   }

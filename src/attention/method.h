@@ -83,8 +83,9 @@ class AttentionMethod {
 std::span<const AttentionMethod* const> attention_methods();
 const AttentionMethod* find_attention_method(std::string_view name);
 
-// Writes this member's part (by KV head and page) of new keys and values into the pages of each
-// sequence. The tables hold the positions of the new tokens already, as the last ones. key and
+// Writes new keys and values, those of `rows` of the batch, into the pages of each sequence. The
+// tables hold the positions of the new tokens already, as the last ones. Calls for different rows
+// may run at the same time, and all together write every row and the zeros behind the last. key and
 // value: rows of kv_heads * d_k (d_v) floats,
 // *_stride apart; sequence s has rows first_rows[s] .. first_rows[s + 1].
 struct AppendArgs {
@@ -96,6 +97,6 @@ struct AppendArgs {
   const float* value = nullptr;
   int64_t value_stride = 0;
 };
-void append_to_pages(const AppendArgs& args, const Team::Member& member);
+void append_to_pages(const AppendArgs& args, Range rows);
 
 }  // namespace tessera

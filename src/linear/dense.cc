@@ -75,7 +75,15 @@ class Dense final : public Linear {
     const Range rows =
         slice(args.rows, kRowGrain, member.rank() / grid.panel_parts, grid.row_parts);
     const Range part = slice(panels, 1, member.rank() % grid.panel_parts, grid.panel_parts);
-    if (rows.size() <= 0 || part.size() <= 0) return;
+    if (rows.size() > 0 && part.size() > 0) multiply(args, rows, part);
+  }
+
+  void apply_alone(const LinearArgs& args) const override {
+    if (args.rows > 0) multiply(args, {0, args.rows}, {0, panel_count(shape_.outputs)});
+  }
+
+ private:
+  void multiply(const LinearArgs& args, Range rows, Range part) const {
     matmul::Args product = shape_;
     product.x = args.x + rows.begin * args.x_stride;
     product.x_stride = args.x_stride;
@@ -90,7 +98,6 @@ class Dense final : public Linear {
     matmul::kernels.run(product, {part.begin, part.end});
   }
 
- private:
   matmul::Args shape_;
   Buffer panels_;
   Buffer bias_;

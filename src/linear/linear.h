@@ -45,6 +45,8 @@ class Linear {
   // Does this member's part of the product. Every member of the team calls it with the same
   // arguments; there is no barrier inside, so y is whole only after the caller's next barrier.
   virtual void apply(const LinearArgs& args, const Team::Member& member) const = 0;
+  // The whole product, by the calling thread.
+  virtual void apply_alone(const LinearArgs& args) const = 0;
 };
 
 // Packs a stack of dense matrices once, in f32 or bf16 (rounded to nearest), dealt over the team;

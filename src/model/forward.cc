@@ -34,12 +34,17 @@ struct Executor::Pass {
   float* normed = nullptr;    // [rows, hidden], pre-norm only
   float* qkv = nullptr;       // [rows, qkv_width]
   float* context = nullptr;   // [rows, query_width]
-  float* ffn = nullptr;       // [rows, ffn] or [rows, 2 ffn]
+  float* ffn = nullptr;       // [rows, ffn], twice as wide if gated; [members, group] with own rows
   float* head_in = nullptr;   // [head rows, hidden]
   float* head_mid = nullptr;  // [head rows, hidden]
   float* logits = nullptr;    // [head rows, width]
   char* workspace = nullptr;  // per member
   int64_t workspace_bytes = 0;
+
+  // Whether each member takes its own rows through everything but attention, so that they stay in
+  // its caches and nobody waits, in groups of so many rows; else all share every product.
+  bool own_rows = false;
+  int64_t group_rows = 0;
 
   std::vector<PageTable> transient;             // [sequence]
   std::vector<PageTable*> tables;               // [layer][sequence]
@@ -53,6 +58,17 @@ namespace {
 constexpr size_t at(int64_t index) { return static_cast<size_t>(index); }
 
 constexpr double kFloatBytes = sizeof(float);
+
+// Rows are dealt in register tiles of the products.
+constexpr int64_t kRowGrain = 6;
+// Rows a member must have to take them alone. Every member then reads all weights, which few rows
+// would not pay for.
+constexpr int64_t kOwnRows = 32;
+// The inner activations of a group lie in half a second-level cache of 2 MiB, between the products
+// that write and read them.
+constexpr int64_t kGroupBytes = 1 << 20;
+constexpr int64_t kMinGroupRows = 48;
+constexpr int64_t kMaxGroupRows = 192;
 
 // Weights read once; activations read, and written once more where they are added to.
 Work work_of(const Linear& linear, int64_t rows) {
@@ -78,6 +94,17 @@ Executor::Executor(const Architecture& architecture, const Weights& weights, con
                    Team& team)
     : architecture_(architecture), weights_(weights), plan_(plan), team_(team) {}
 
+int64_t Executor::ffn_stride() const {
+  return int64_t{architecture_.ffn_size} * (architecture_.ffn == Ffn::kGated ? 2 : 1);
+}
+
+bool Executor::deals_own_rows(int64_t rows) const { return rows >= kOwnRows * team_.size(); }
+
+int64_t Executor::group_rows() const {
+  const int64_t fitting = kGroupBytes / (static_cast<int64_t>(kFloatBytes) * ffn_stride());
+  return std::clamp(fitting, kMinGroupRows, kMaxGroupRows) / kRowGrain * kRowGrain;
+}
+
 Executor::Sizes Executor::sizes(int64_t rows, int32_t max_length, int32_t max_keys,
                                 int64_t head_rows) const {
   const Architecture& a = architecture_;
@@ -85,7 +112,8 @@ Executor::Sizes Executor::sizes(int64_t rows, int32_t max_length, int32_t max_ke
   sizes.hidden = rows * a.hidden_size;
   sizes.qkv = rows * a.qkv_width();
   sizes.context = rows * a.query_width();
-  sizes.ffn = rows * a.ffn_size * (a.ffn == Ffn::kGated ? 2 : 1);
+  const int64_t ffn_rows = deals_own_rows(rows) ? team_.size() * group_rows() : rows;
+  sizes.ffn = ffn_rows * ffn_stride();
   if (weights_.head.output != nullptr) {
     sizes.head_hidden = head_rows * a.hidden_size;
     sizes.logits = head_rows * weights_.head.outputs;
@@ -215,6 +243,8 @@ void Executor::measure(Pass& pass) const {
   const TokenLayout& layout = *pass.input->layout;
   const HeadRows head_rows = pass.input->head_rows;
   pass.rows = layout.rows();
+  pass.own_rows = deals_own_rows(pass.rows);
+  pass.group_rows = group_rows();
   for (int64_t s = 0; s < layout.sequences(); ++s) {
     pass.max_length = std::max(pass.max_length, layout.length(s));
     int32_t before = 0;
@@ -283,39 +313,43 @@ Status Executor::prepare(const ForwardInput& input, ForwardOutput& output, Pass&
 Status Executor::run(const ForwardInput& input, ForwardOutput& output) {
   Pass pass;
   TESSERA_RETURN_IF_ERROR(prepare(input, output, pass));
-  const Architecture& a = architecture_;
   if (trace_ != nullptr) trace_->begin();
   team_.run([&](Team::Member& member) {
-    embed(pass, member);
+    embed(pass, rows_of(pass, member));
+    meet(pass, member);
+    mark(Operation::kEmbedding, member, [&] { return moved(2 * pass.rows * hidden_size()); });
+    keep_hidden(pass, 0, rows_of(pass, member));
+    for (int32_t layer = 0; layer < architecture_.layers; ++layer) run_layer(pass, layer, member);
+    finish(pass, rows_of(pass, member), member);
     member.barrier();
-    mark(Operation::kEmbedding, member, [&] { return moved(2 * pass.rows * a.hidden_size); });
-    keep_hidden(pass, 0, member);
-    for (int32_t layer = 0; layer < a.layers; ++layer) {
-      attention_block(pass, layer, member);
-      ffn_block(pass, layer, member);
-      if (layer + 1 < a.layers) keep_hidden(pass, at(layer) + 1, member);
-    }
-    if (!weights_.final_norm.empty()) {
-      normalise(weights_.final_norm, pass.x, pass.x, pass.rows, member);
-      member.barrier();
-      mark(Operation::kNorm, member, [&] { return moved(2 * pass.rows * a.hidden_size); });
-    }
-    keep_hidden(pass, at(a.layers), member);
-    if (pass.output->last_hidden != nullptr) {
-      const Range part = member.slice(pass.rows);
-      std::copy(pass.x + part.begin * a.hidden_size, pass.x + part.end * a.hidden_size,
-                pass.output->last_hidden->data() + part.begin * a.hidden_size);
-    }
     head(pass, member);
   });
   output.logits.assign(pass.logits, pass.logits + pass.head_row_count * output.width);
   return {};
 }
 
-void Executor::embed(const Pass& pass, const Team::Member& member) const {
+Range Executor::rows_of(const Pass& pass, const Team::Member& member) const {
+  return member.slice(pass.rows, kRowGrain);
+}
+
+int64_t Executor::hidden_size() const { return architecture_.hidden_size; }
+
+// After the last layer.
+void Executor::finish(const Pass& pass, Range rows, const Team::Member& member) const {
+  if (!weights_.final_norm.empty()) {
+    normalise(weights_.final_norm, pass.x, pass.x, rows);
+    mark(Operation::kNorm, member, [&] { return moved(2 * pass.rows * hidden_size()); });
+  }
+  keep_hidden(pass, at(architecture_.layers), rows);
+  if (pass.output->last_hidden != nullptr) {
+    std::copy(pass.x + rows.begin * hidden_size(), pass.x + rows.end * hidden_size(),
+              pass.output->last_hidden->data() + rows.begin * hidden_size());
+  }
+}
+
+void Executor::embed(const Pass& pass, Range rows) const {
   const Architecture& a = architecture_;
-  const Range part = member.slice(pass.rows);
-  for (int64_t r = part.begin; r < part.end; ++r) {
+  for (int64_t r = rows.begin; r < rows.end; ++r) {
     float* x = pass.x + r * a.hidden_size;
     weights_.tokens.copy_row(pass.input->ids[at(r)], x);
     if (!weights_.positions.empty()) weights_.positions.add_row(pass.position_rows[at(r)], x);
@@ -323,14 +357,10 @@ void Executor::embed(const Pass& pass, const Team::Member& member) const {
       weights_.types.add_row(pass.input->type_ids.empty() ? 0 : pass.input->type_ids[at(r)], x);
     }
   }
-  if (!weights_.embedding_norm.empty()) {
-    normalise(weights_.embedding_norm, pass.x, pass.x, pass.rows, member);
-  }
+  if (!weights_.embedding_norm.empty()) normalise(weights_.embedding_norm, pass.x, pass.x, rows);
 }
 
-void Executor::normalise(const NormWeights& weights, const float* x, float* y, int64_t rows,
-                         const Team::Member& member) const {
-  const Range part = member.slice(rows);
+void Executor::normalise(const NormWeights& weights, const float* x, float* y, Range rows) const {
   norm::kernels.run({.kind = architecture_.norm_kind,
                      .x = x,
                      .x_stride = architecture_.hidden_size,
@@ -340,52 +370,115 @@ void Executor::normalise(const NormWeights& weights, const float* x, float* y, i
                      .eps = architecture_.norm_eps,
                      .y = y,
                      .y_stride = architecture_.hidden_size},
-                    {part.begin, part.end});
+                    {rows.begin, rows.end});
 }
 
-void Executor::keep_hidden(const Pass& pass, size_t index, const Team::Member& member) const {
+void Executor::keep_hidden(const Pass& pass, size_t index, Range rows) const {
   if (pass.output->all_hidden == nullptr) return;
-  const Range part = member.slice(pass.rows);
   const int64_t width = architecture_.hidden_size;
-  std::copy(pass.x + part.begin * width, pass.x + part.end * width,
-            (*pass.output->all_hidden)[index].data() + part.begin * width);
+  std::copy(pass.x + rows.begin * width, pass.x + rows.end * width,
+            (*pass.output->all_hidden)[index].data() + rows.begin * width);
+}
+
+// Ends work on own rows that all members are about to read.
+void Executor::meet(const Pass& pass, Team::Member& member) const {
+  if (!pass.own_rows) member.barrier();
+}
+
+// Rows that a member takes through a part of a layer: a group of its own, whose products it does
+// alone, or its share of all, whose products it does with the others.
+struct Executor::Group {
+  Pass* pass = nullptr;
+  Team::Member* member = nullptr;
+  Range rows;         // of the element-wise work
+  int64_t first = 0;  // row of the products, and the row that `ffn` begins with
+  int64_t count = 0;  // rows of the products
+  float* ffn = nullptr;
+};
+
+template <typename Work>
+void Executor::for_each_group(Pass& pass, Team::Member& member, Work work) const {
+  const Range own = rows_of(pass, member);
+  if (!pass.own_rows) {
+    work(Group{&pass, &member, own, 0, pass.rows, pass.ffn});
+    return;
+  }
+  float* ffn = pass.ffn + member.rank() * pass.group_rows * ffn_stride();
+  const int64_t groups = (own.size() + pass.group_rows - 1) / pass.group_rows;
+  for (int64_t i = 0; i < groups; ++i) {
+    // Of like size, so that the last one is not a remnant.
+    const Range part = slice(own.size(), kRowGrain, static_cast<int>(i), static_cast<int>(groups));
+    const Range rows{own.begin + part.begin, own.begin + part.end};
+    if (rows.size() > 0) work(Group{&pass, &member, rows, rows.begin, rows.size(), ffn});
+  }
+}
+
+// The pointers in `args` are those of the group's first row.
+void Executor::multiply(const Linear& linear, LinearArgs args, Operation operation,
+                        const Group& group) const {
+  args.rows = group.count;
+  if (group.pass->own_rows) {
+    linear.apply_alone(args);
+  } else {
+    linear.apply(args, *group.member);
+    group.member->barrier();
+  }
+  mark(operation, *group.member, [&] { return work_of(linear, traced_rows(group)); });
+}
+
+// What the whole team does while the one that marks does its group.
+int64_t Executor::traced_rows(const Group& group) const {
+  const Pass& pass = *group.pass;
+  return group.rows.size() * pass.rows / rows_of(pass, *group.member).size();
+}
+
+void Executor::run_layer(Pass& pass, int32_t layer, Team::Member& member) const {
+  for_each_group(pass, member, [&](const Group& group) { project(group, layer); });
+  append_keys(pass, layer, member);
+  attend(pass, layer, member);
+  for_each_group(pass, member, [&](const Group& group) { leave_attention(group, layer); });
+  if (layer + 1 < architecture_.layers) keep_hidden(pass, at(layer) + 1, rows_of(pass, member));
+}
+
+void Executor::normalise_group(const NormWeights& norm, float* target, const Group& group) const {
+  normalise(norm, group.pass->x, target, group.rows);
+  meet(*group.pass, *group.member);
+  mark(Operation::kNorm, *group.member,
+       [&] { return moved(2 * traced_rows(group) * hidden_size()); });
 }
 
 // What a block reads: the normalised rows where the norm comes first, else the rows themselves.
-const float* Executor::enter_block(const NormWeights& norm, Pass& pass,
-                                   Team::Member& member) const {
-  if (architecture_.norm_placement != NormPlacement::kPre) return pass.x;
-  normalise(norm, pass.x, pass.normed, pass.rows, member);
-  member.barrier();
-  mark(Operation::kNorm, member, [&] { return moved(2 * pass.rows * architecture_.hidden_size); });
-  return pass.normed;
+const float* Executor::enter_block(const NormWeights& norm, const Group& group) const {
+  const bool normed = architecture_.norm_placement == NormPlacement::kPre;
+  if (normed) normalise_group(norm, group.pass->normed, group);
+  return (normed ? group.pass->normed : group.pass->x) + group.first * hidden_size();
 }
 
-void Executor::leave_block(const NormWeights& norm, Pass& pass, Team::Member& member) const {
-  if (architecture_.norm_placement != NormPlacement::kPost) return;
-  normalise(norm, pass.x, pass.x, pass.rows, member);
-  member.barrier();
-  mark(Operation::kNorm, member, [&] { return moved(2 * pass.rows * architecture_.hidden_size); });
+void Executor::leave_block(const NormWeights& norm, const Group& group) const {
+  if (architecture_.norm_placement == NormPlacement::kPost)
+    normalise_group(norm, group.pass->x, group);
 }
 
-void Executor::attention_block(Pass& pass, int32_t layer, Team::Member& member) const {
+// Queries, keys and values.
+void Executor::project(const Group& group, int32_t layer) const {
   const Architecture& a = architecture_;
   const LayerWeights& weights = weights_.layers[at(layer)];
-  const float* input = enter_block(weights.attention_norm, pass, member);
-  weights.qkv->apply({.x = input,
-                      .x_stride = a.hidden_size,
-                      .rows = pass.rows,
-                      .y = pass.qkv,
-                      .y_stride = a.qkv_width()},
-                     member);
-  member.barrier();
-  mark(Operation::kQkv, member, [&] { return work_of(*weights.qkv, pass.rows); });
-  if (a.qk_norm == QkNorm::kPerHead || a.positions == PositionKind::kRotary) {
-    place_heads(pass, layer, member);
-    member.barrier();
-    mark(Operation::kPositions, member, [&] { return moved(2 * pass.rows * a.qkv_width()); });
-  }
-  append_keys(pass, layer, member);
+  Pass& pass = *group.pass;
+  multiply(*weights.qkv,
+           {.x = enter_block(weights.attention_norm, group),
+            .x_stride = a.hidden_size,
+            .y = pass.qkv + group.first * a.qkv_width(),
+            .y_stride = a.qkv_width()},
+           Operation::kQkv, group);
+  if (a.qk_norm != QkNorm::kPerHead && a.positions != PositionKind::kRotary) return;
+  place_heads(pass, layer, group.rows);
+  meet(pass, *group.member);
+  mark(Operation::kPositions, *group.member,
+       [&] { return moved(2 * traced_rows(group) * a.qkv_width()); });
+}
+
+void Executor::attend(Pass& pass, int32_t layer, Team::Member& member) const {
+  const Architecture& a = architecture_;
   const int64_t sequences = pass.input->layout->sequences();
   pass.methods[at(layer)]->run(
       {.shape = a.attention_shape(layer),
@@ -397,18 +490,63 @@ void Executor::attention_block(Pass& pass, int32_t layer, Team::Member& member) 
       member, pass.workspace + member.rank() * pass.workspace_bytes);
   member.barrier();
   mark(Operation::kAttention, member, [&] { return attention_work(pass, layer); });
-  weights.attention_output->apply({.x = pass.context,
-                                   .x_stride = a.query_width(),
-                                   .rows = pass.rows,
-                                   .residual = pass.x,
-                                   .residual_stride = a.hidden_size,
-                                   .y = pass.x,
-                                   .y_stride = a.hidden_size},
-                                  member);
-  member.barrier();
-  mark(Operation::kAttentionOutput, member,
-       [&] { return work_of(*weights.attention_output, pass.rows); });
-  leave_block(weights.attention_norm, pass, member);
+}
+
+// From what attention gave to the end of the layer.
+void Executor::leave_attention(const Group& group, int32_t layer) const {
+  const Architecture& a = architecture_;
+  const LayerWeights& weights = weights_.layers[at(layer)];
+  float* x = group.pass->x + group.first * a.hidden_size;
+  multiply(*weights.attention_output,
+           {.x = group.pass->context + group.first * a.query_width(),
+            .x_stride = a.query_width(),
+            .residual = x,
+            .residual_stride = a.hidden_size,
+            .y = x,
+            .y_stride = a.hidden_size},
+           Operation::kAttentionOutput, group);
+  leave_block(weights.attention_norm, group);
+  ffn_block(group, layer);
+  leave_block(weights.ffn_norm, group);
+}
+
+void Executor::ffn_block(const Group& group, int32_t layer) const {
+  const Architecture& a = architecture_;
+  const LayerWeights& weights = weights_.layers[at(layer)];
+  const bool gated = a.ffn == Ffn::kGated;
+  float* x = group.pass->x + group.first * a.hidden_size;
+  multiply(*weights.ffn_in,
+           {.x = enter_block(weights.ffn_norm, group),
+            .x_stride = a.hidden_size,
+            .activation = gated ? Activation::kNone : a.activation,
+            .y = group.ffn,
+            .y_stride = ffn_stride()},
+           Operation::kFfnIn, group);
+  if (gated) gate(group);
+  multiply(*weights.ffn_out,
+           {.x = group.ffn,
+            .x_stride = ffn_stride(),
+            .residual = x,
+            .residual_stride = a.hidden_size,
+            .y = x,
+            .y_stride = a.hidden_size},
+           Operation::kFfnOut, group);
+}
+
+void Executor::gate(const Group& group) const {
+  const Architecture& a = architecture_;
+  activation::kernels.run({.function = a.activation,
+                           .x = group.ffn,
+                           .x_stride = ffn_stride(),
+                           .up = group.ffn + a.ffn_size,
+                           .up_stride = ffn_stride(),
+                           .cols = a.ffn_size,
+                           .y = group.ffn,
+                           .y_stride = ffn_stride()},
+                          {group.rows.begin - group.first, group.rows.end - group.first});
+  meet(*group.pass, *group.member);
+  mark(Operation::kActivation, *group.member,
+       [&] { return moved(3 * traced_rows(group) * a.ffn_size); });
 }
 
 // Queries and outputs once, keys and values once for each sequence.
@@ -429,7 +567,7 @@ Work Executor::attention_work(const Pass& pass, int32_t layer) const {
   return work;
 }
 
-// Writes keys and values behind those in the pages.
+// Writes the keys and values of the member's rows behind those in the pages.
 void Executor::append_keys(Pass& pass, int32_t layer, Team::Member& member) const {
   const Architecture& a = architecture_;
   const int64_t sequences = pass.input->layout->sequences();
@@ -442,16 +580,15 @@ void Executor::append_keys(Pass& pass, int32_t layer, Team::Member& member) cons
                    .key_stride = a.qkv_width(),
                    .value = key + a.kv_width(),
                    .value_stride = a.qkv_width()},
-                  member);
+                  rows_of(pass, member));
   member.barrier();
   mark(Operation::kAppend, member, [&] { return moved(4 * pass.rows * a.kv_width()); });
 }
 
 // Normalises and rotates queries and keys in place.
-void Executor::place_heads(Pass& pass, int32_t layer, const Team::Member& member) const {
+void Executor::place_heads(Pass& pass, int32_t layer, Range rows) const {
   const Architecture& a = architecture_;
   const LayerWeights& weights = weights_.layers[at(layer)];
-  const Range part = member.slice(pass.rows);
   if (a.qk_norm == QkNorm::kPerHead) {
     for (int32_t h = 0; h < a.query_heads + a.kv_heads; ++h) {
       const NormWeights& norm = h < a.query_heads ? weights.query_norm : weights.key_norm;
@@ -464,7 +601,7 @@ void Executor::place_heads(Pass& pass, int32_t layer, const Team::Member& member
                          .eps = a.norm_eps,
                          .y = x,
                          .y_stride = a.qkv_width()},
-                        {part.begin, part.end});
+                        {rows.begin, rows.end});
     }
   }
   if (a.positions == PositionKind::kRotary) {
@@ -476,50 +613,8 @@ void Executor::place_heads(Pass& pass, int32_t layer, const Team::Member& member
                          .positions = pass.input->layout->positions.data(),
                          .cosines = cosines_.data(),
                          .sines = sines_.data()},
-                        {part.begin, part.end});
+                        {rows.begin, rows.end});
   }
-}
-
-void Executor::ffn_block(Pass& pass, int32_t layer, Team::Member& member) const {
-  const Architecture& a = architecture_;
-  const LayerWeights& weights = weights_.layers[at(layer)];
-  const float* input = enter_block(weights.ffn_norm, pass, member);
-  const bool gated = a.ffn == Ffn::kGated;
-  const int64_t stride = gated ? 2 * a.ffn_size : a.ffn_size;
-  weights.ffn_in->apply({.x = input,
-                         .x_stride = a.hidden_size,
-                         .rows = pass.rows,
-                         .activation = gated ? Activation::kNone : a.activation,
-                         .y = pass.ffn,
-                         .y_stride = stride},
-                        member);
-  member.barrier();
-  mark(Operation::kFfnIn, member, [&] { return work_of(*weights.ffn_in, pass.rows); });
-  if (gated) {
-    const Range part = member.slice(pass.rows);
-    activation::kernels.run({.function = a.activation,
-                             .x = pass.ffn,
-                             .x_stride = stride,
-                             .up = pass.ffn + a.ffn_size,
-                             .up_stride = stride,
-                             .cols = a.ffn_size,
-                             .y = pass.ffn,
-                             .y_stride = stride},
-                            {part.begin, part.end});
-    member.barrier();
-    mark(Operation::kActivation, member, [&] { return moved(3 * pass.rows * a.ffn_size); });
-  }
-  weights.ffn_out->apply({.x = pass.ffn,
-                          .x_stride = stride,
-                          .rows = pass.rows,
-                          .residual = pass.x,
-                          .residual_stride = a.hidden_size,
-                          .y = pass.x,
-                          .y_stride = a.hidden_size},
-                         member);
-  member.barrier();
-  mark(Operation::kFfnOut, member, [&] { return work_of(*weights.ffn_out, pass.rows); });
-  leave_block(weights.ffn_norm, pass, member);
 }
 
 void Executor::head(Pass& pass, Team::Member& member) const {
@@ -548,7 +643,7 @@ void Executor::head(Pass& pass, Team::Member& member) const {
     input = pass.head_mid;
   }
   if (weights_.head.transform != nullptr && !weights_.head.norm.empty()) {
-    normalise(weights_.head.norm, pass.head_mid, pass.head_mid, rows, member);
+    normalise(weights_.head.norm, pass.head_mid, pass.head_mid, member.slice(rows));
     member.barrier();
   }
   const int64_t outputs = weights_.head.outputs;

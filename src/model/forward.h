@@ -49,6 +49,7 @@ class Executor {
 
  private:
   struct Pass;
+  struct Group;
   struct Sizes;
 
   Sizes sizes(int64_t rows, int32_t max_length, int32_t max_keys, int64_t head_rows) const;
@@ -63,21 +64,41 @@ class Executor {
   void prepare_attention(Pass& pass);
   void find_position_rows(Pass& pass) const;
 
-  void embed(const Pass& pass, const Team::Member& member) const;
-  const float* enter_block(const NormWeights& norm, Pass& pass, Team::Member& member) const;
-  void leave_block(const NormWeights& norm, Pass& pass, Team::Member& member) const;
-  void attention_block(Pass& pass, int32_t layer, Team::Member& member) const;
-  void place_heads(Pass& pass, int32_t layer, const Team::Member& member) const;
-  Work attention_work(const Pass& pass, int32_t layer) const;
+  // How the rows of a pass are dealt.
+  int64_t hidden_size() const;
+  int64_t ffn_stride() const;
+  bool deals_own_rows(int64_t rows) const;
+  int64_t group_rows() const;
+  Range rows_of(const Pass& pass, const Team::Member& member) const;
+  template <typename Work>
+  void for_each_group(Pass& pass, Team::Member& member, Work work) const;
+  void meet(const Pass& pass, Team::Member& member) const;
+
+  void embed(const Pass& pass, Range rows) const;
+  void run_layer(Pass& pass, int32_t layer, Team::Member& member) const;
+  void project(const Group& group, int32_t layer) const;
+  void place_heads(Pass& pass, int32_t layer, Range rows) const;
   void append_keys(Pass& pass, int32_t layer, Team::Member& member) const;
-  void ffn_block(Pass& pass, int32_t layer, Team::Member& member) const;
+  void attend(Pass& pass, int32_t layer, Team::Member& member) const;
+  void leave_attention(const Group& group, int32_t layer) const;
+  void ffn_block(const Group& group, int32_t layer) const;
+  void gate(const Group& group) const;
+  void finish(const Pass& pass, Range rows, const Team::Member& member) const;
   void head(Pass& pass, Team::Member& member) const;
+
+  const float* enter_block(const NormWeights& norm, const Group& group) const;
+  void leave_block(const NormWeights& norm, const Group& group) const;
+  void normalise_group(const NormWeights& norm, float* target, const Group& group) const;
+  void normalise(const NormWeights& weights, const float* x, float* y, Range rows) const;
+  void multiply(const Linear& linear, LinearArgs args, Operation operation,
+                const Group& group) const;
+  void keep_hidden(const Pass& pass, size_t index, Range rows) const;
+
   // Ends an operation after its barrier.
   template <typename Measure>
   void mark(Operation operation, const Team::Member& member, Measure work) const;
-  void keep_hidden(const Pass& pass, size_t index, const Team::Member& member) const;
-  void normalise(const NormWeights& weights, const float* x, float* y, int64_t rows,
-                 const Team::Member& member) const;
+  int64_t traced_rows(const Group& group) const;
+  Work attention_work(const Pass& pass, int32_t layer) const;
 
   const Architecture& architecture_;
   const Weights& weights_;
