@@ -262,6 +262,8 @@ class Tasks(TaskTest):
         self.assertEqual([line["text"] for line in lines], [documents[line["document"] - 1] for line in lines])
         out, _ = self.call("rerank", self.masked, "--query", "a b", "--top", 2, stdin="\n".join(documents).encode())
         self.assertEqual(out, "1.0000  2  a b\n1.0000  4  a b\n")
+        out, _ = self.call("rerank", self.masked, "--query", "a b", "a\n\x1b[31mb\x7f")
+        self.assertRegex(out, r"\A\S+  1  a  \[31mb \n\Z")
         cross = make_model(self.folder / "cross", "SequenceClassification", 1)
         for model in (self.masked, cross):
             _, err = self.call("rerank", model, "--query", "a b", "a" * 60, "b", "c" * 80)
