@@ -193,6 +193,10 @@ int answer_verb(const Arguments& arguments) {
                     "\"end\", \"score\"}], ...}",
                     "With start and end logits where ids were given (with --json)"},
                    &options.task);
+  // Ids hold their context; one beside them would be left unread.
+  for (const char* context : {"--context", "--context-file"}) {
+    app->get_option("--ids")->excludes(app->get_option(context));
+  }
   if (const auto code = parse_task(*app, arguments, &options.task)) return *code;
   return finish(answer_records(options));
 }

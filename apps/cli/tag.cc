@@ -157,6 +157,7 @@ int tag_verb(const Arguments& arguments) {
        "\"end\", ...}], ...}",
        "With the logits of every token (with --json)"},
       &options.task);
+  app->get_option("--tokens")->needs(app->get_option("--json"));
   if (const auto code = parse_task(*app, arguments, &options.task)) return *code;
   return finish(tag_records(options));
 }

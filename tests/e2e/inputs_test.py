@@ -446,6 +446,9 @@ class Batch(CliTest):
         out, _ = self.call("run", self.model, "--batch", "-", *options, stdin=b"a\nb\n")
         self.assertRegex(out, r"\A--- prompt 1 ---\n(?s:.*)\n--- prompt 2 ---\n(?s:.*)\n\Z")
 
+    def test_a_system_message_needs_a_conversation(self):
+        self.assert_usage("run", self.model, "--batch", "prompts.txt", "--system", "a", says=["--system", "--chat"])
+
     def test_prompts_before_a_wrong_one_are_answered(self):
         process = subprocess.run([BINARY, "run", self.model, "--batch", "-", "--max-tokens", "2", "--json"],
                                  input=b"a\nb\n\nc\n", capture_output=True)

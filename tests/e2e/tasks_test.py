@@ -103,7 +103,9 @@ class Tasks(TaskTest):
         for verb in ("classify", "tag", "answer", "fill-mask"):
             self.assert_usage(verb, "model", "--ids", "1", "--logits", says=["--json"])
         self.assert_usage("answer", "model", "q", "--context", "a", "--context-file", "b", says=["--context"])
-        self.assert_usage("answer", "model", "q", says=["--pair"])
+        self.assert_usage("answer", "model", "q", says=["--pair", "--context"])
+        self.assert_usage("answer", "model", "--ids", "2,5", "--context", "a", says=["--ids", "--context"])
+        self.assert_usage("tag", "model", "--tokens", "a", says=["--tokens", "--json"])
         self.assert_usage("rerank", "model", "a", says=["--query"])
 
     def test_wrong_head(self):
