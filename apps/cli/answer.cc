@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 
 #include "cli/inputs.h"
 #include "cli/task_verb.h"
@@ -22,6 +23,9 @@ constexpr Synopsis kSynopsis = {
     "  tessera answer models/squad --file questions.jsonl --json\n"
     "  tessera answer models/squad --file questions.txt --format lines --context-file "
     "chapter.txt\n"};
+
+// Contexts of one chunk of questions that have theirs in common.
+constexpr size_t kChunkContextBytes = size_t{1} << 20;
 
 struct Options {
   TaskVerb task;
@@ -132,7 +136,13 @@ Status answer_records(Options& options) {
   Result<std::shared_ptr<Model>> model = load_for(options.task, kSynopsis.verb, kHeads);
   if (!model.ok()) return model.status();
   Answerer answerer(**model, options);
-  RecordRun run({"answering", "questions", options.task.output});
+  RunOptions run_options{"answering", "questions", options.task.output};
+  // The windows of a chunk are held together, and each question has its own over the context.
+  if (options.context) {
+    run_options.most_records = std::clamp<size_t>(
+        kChunkContextBytes / (options.context->size() + 1), 1, run_options.most_records);
+  }
+  RecordRun run(std::move(run_options));
   return run.all(options.task.records,
                  [&](std::span<const Record> records) { return answerer.run(records, run); });
 }
@@ -175,6 +185,7 @@ int answer_verb(const Arguments& arguments) {
   records.usual = RecordFormat::kJsonLines;
   records.text_key = "question";
   records.pair_key = "context";
+  records.pair_options = "--context for all, or --pair";
   const auto app = make_parser(kSynopsis);
   add_answer_options(*app, &options);
   add_task_options(*app,
@@ -182,6 +193,10 @@ int answer_verb(const Arguments& arguments) {
                     "\"end\", \"score\"}], ...}",
                     "With start and end logits where ids were given (with --json)"},
                    &options.task);
+  // Ids hold their context; one beside them would be left unread.
+  for (const char* context : {"--context", "--context-file"}) {
+    app->get_option("--ids")->excludes(app->get_option(context));
+  }
   if (const auto code = parse_task(*app, arguments, &options.task)) return *code;
   return finish(answer_records(options));
 }

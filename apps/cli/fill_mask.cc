@@ -5,7 +5,6 @@
 #include "cli/task_verb.h"
 #include "cli/verbs.h"
 #include "tessera/tokenizer.h"
-#include "tessera/tokenizer.h"
 
 namespace tessera::cli {
 namespace {

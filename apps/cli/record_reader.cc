@@ -81,7 +81,11 @@ class FileReader : public RecordReader {
     return more;
   }
   bool is_blank() const { return line_.find_first_not_of(" \t") == std::string::npos; }
-  Status error(const std::string& message) const { return lines_->error(begin_, message); }
+  Status error(const std::string& message) const {
+    // Before the first line what is wrong is the file as a whole.
+    if (begin_ == 0) return invalid_input(fmt::format("{}: {}", lines_->name(), message));
+    return lines_->error(begin_, message);
+  }
   Result<bool> finished(Record* record) const {
     record->line = begin_;
     for (const auto* text : {&record->text, &record->pair}) {
@@ -183,6 +187,9 @@ Result<size_t> find_column(const std::string& column, const std::vector<std::str
   const auto [end, problem] = std::from_chars(column.data(), column.data() + column.size(), number);
   if (problem == std::errc() && end == column.data() + column.size() && number > 0) {
     return number - 1;
+  }
+  if (header.empty()) {
+    return invalid_input(fmt::format("expected columns from 1, found \"{}\"", column));
   }
   return invalid_input(
       fmt::format("expected a column \"{}\", found {}", column, fmt::join(header, ", ")));
@@ -300,6 +307,8 @@ class JsonReader : public FileReader {
       json = Json::parse(line_);
     } catch (const Json::parse_error& problem) {
       return error(fmt::format("expected a JSON object, found an error at byte {}", problem.byte));
+    } catch (const Json::out_of_range&) {
+      return error("expected a JSON object, found a number in it that is too large");
     }
     if (!json.is_object()) {
       return error(fmt::format("expected a JSON object, found {}", described(json)));

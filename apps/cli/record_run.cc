@@ -1,6 +1,8 @@
 #include "cli/record_run.h"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <charconv>
@@ -8,21 +10,34 @@
 namespace tessera::cli {
 namespace {
 
-// Enough to sort by length, and little memory.
-constexpr size_t kChunkRecords = 8192;
+// What "input N: message" and "text N: message" say of a chunk.
+struct Wrong {
+  size_t index = 0;
+  std::string_view message;
+};
 
-// "input N: message" or "text N: message" with the place of the chunk's record N.
-Status with_place(const Status& status, const RecordReader& reader,
-                  std::span<const Record> records) {
+std::optional<Wrong> wrong_one(const Status& status, size_t records) {
   std::string_view rest = status.message();
-  if (!rest.starts_with("input ") && !rest.starts_with("text ")) return status;
+  if (!rest.starts_with("input ") && !rest.starts_with("text ")) return std::nullopt;
   rest.remove_prefix(rest.find(' ') + 1);
   size_t index = 0;
   const auto [after, error] = std::from_chars(rest.data(), rest.data() + rest.size(), index);
   rest.remove_prefix(static_cast<size_t>(after - rest.data()));
-  if (error != std::errc() || !rest.starts_with(": ") || index >= records.size()) return status;
-  const std::string place = reader.place(records[index]);
-  return {status.code(), place.empty() ? std::string(rest.substr(2)) : place + std::string(rest)};
+  if (error != std::errc() || !rest.starts_with(": ") || index >= records) return std::nullopt;
+  return Wrong{index, rest.substr(2)};
+}
+
+// Opening a file for output empties it, so that nothing would be left to read.
+Status check_apart(const RecordOptions& input, const std::string& output) {
+  if (!input.texts.empty() || !input.ids.empty()) return {};
+  struct stat in {
+  }, out{};
+  const std::string path = input.file.value_or("-");
+  const int found = path == "-" ? fstat(STDIN_FILENO, &in) : stat(path.c_str(), &in);
+  if (found != 0 || stat(output.c_str(), &out) != 0 || !S_ISREG(out.st_mode)) return {};
+  if (in.st_dev != out.st_dev || in.st_ino != out.st_ino) return {};
+  return invalid_input(
+      fmt::format("expected to write to another file than the input's, {}", output));
 }
 
 }  // namespace
@@ -36,7 +51,9 @@ Status RecordRun::all(const RecordOptions& options,
   Result<std::unique_ptr<RecordReader>> reader = RecordReader::open(options);
   if (!reader.ok()) return reader.status();
   if (options_.output) {
-    if (Status status = out_.open(*options_.output); !status.ok()) return status;
+    Status status = check_apart(options, *options_.output);
+    if (status.ok()) status = out_.open(*options_.output);
+    if (!status.ok()) return status;
   }
   start_ = std::chrono::steady_clock::now();
   total_ = (*reader)->total();
@@ -54,18 +71,34 @@ Status RecordRun::all(const RecordOptions& options,
 Status RecordRun::run(RecordReader& reader,
                       const std::function<Status(std::span<const Record>)>& chunk) {
   for (;;) {
-    Result<std::vector<Record>> records = reader.next(kChunkRecords);
+    Result<std::vector<Record>> records = reader.next(options_.most_records);
     if (!records.ok()) return records.status();
     if (records->empty()) return {};
     // Not before: a person may still be typing.
     if (!shown_) shown_.emplace(options_.label, total_.value_or(0));
     if (!progress(0)) return {StatusCode::kCancelled, ""};
-    Status status = chunk(*records);
-    if (!status.ok()) return with_place(status, reader, *records);
+    Status status = take(reader, *records, chunk);
+    if (!status.ok()) return status;
     done_ += static_cast<int64_t>(records->size());
     // A reader on the other side of a pipe sees what is done.
     if (status = out_.flush(); !status.ok()) return status;
   }
+}
+
+Status RecordRun::take(const RecordReader& reader, std::span<const Record> records,
+                       const std::function<Status(std::span<const Record>)>& chunk) {
+  const Status status = chunk(records);
+  if (status.ok()) return {};
+  const std::optional<Wrong> wrong = wrong_one(status, records.size());
+  if (!wrong) return status;
+  if (wrong->index > 0) {
+    // Where several are wrong the first one is told.
+    Status before = take(reader, records.first(wrong->index), chunk);
+    if (!before.ok()) return before;
+  }
+  const std::string place = reader.place(records[wrong->index]);
+  return {status.code(), place.empty() ? std::string(wrong->message)
+                                       : fmt::format("{}: {}", place, wrong->message)};
 }
 
 bool RecordRun::progress(int64_t done_in_chunk) {

@@ -16,6 +16,8 @@ struct RunOptions {
   const char* label = "";             // "embedding"
   const char* unit = "texts";         // what is counted
   std::optional<std::string> output;  // a file instead of standard output
+  // Of a chunk: enough to sort by length, and little memory.
+  size_t most_records = 8192;
 };
 
 // Takes records in chunks through a function, with progress, interrupts and a report:
@@ -35,7 +37,8 @@ class RecordRun {
 
   // Writes whole lines in the records' order and gives kCancelled after an interrupt: what was
   // written until then stays. A status of `chunk` whose message begins with "input N: " or
-  // "text N: ", N a record's index in the chunk from 0, comes back with the record's place instead.
+  // "text N: ", N a record's index in the chunk from 0, comes back with the record's place instead,
+  // after `chunk` was called again for the records before it: it must not write before it fails.
   // `last`, where there is one, is called behind the last chunk and may still write.
   Status all(const RecordOptions& options,
              const std::function<Status(std::span<const Record>)>& chunk,
@@ -50,6 +53,8 @@ class RecordRun {
 
  private:
   Status run(RecordReader& reader, const std::function<Status(std::span<const Record>)>& chunk);
+  static Status take(const RecordReader& reader, std::span<const Record> records,
+                     const std::function<Status(std::span<const Record>)>& chunk);
   void report() const;
   double seconds() const;
 

@@ -112,8 +112,8 @@ void check_records(const RecordOptions& options) {
   const bool needs_pairs = options.pairs == RecordPair::kRequired && !options.texts.empty();
   if ((needs_pairs || !options.text_pairs.empty()) &&
       options.text_pairs.size() != options.texts.size()) {
-    usage_error(fmt::format("--pair: expected one for each text, {} in all, found {}",
-                            options.texts.size(), options.text_pairs.size()));
+    usage_error(fmt::format("{}: expected one for each text, {} in all, found {}",
+                            options.pair_options, options.texts.size(), options.text_pairs.size()));
   }
   if (reads) check_format(options);
 }

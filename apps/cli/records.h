@@ -45,6 +45,7 @@ struct RecordOptions {
   RecordContent content = RecordContent::kTextOrIds;
   RecordPair pairs = RecordPair::kNone;
   RecordFormat usual = RecordFormat::kLines;
+  const char* pair_options = "--pair";  // as messages call what gives second texts
   // Keys of JSON lines, of which --column and --pair-column replace the first two.
   std::string text_key = "text", pair_key = "pair";
   std::string ids_key = "ids", type_ids_key = "type_ids";

@@ -46,6 +46,7 @@ class Ranking {
     const int64_t before = count_;
     count_ += static_cast<int64_t>(texts.size());
     for (const Ranked& each : *ranked) {
+      run.count_truncated(each.truncated ? 1 : 0);
       documents_.push_back({std::move(texts[static_cast<size_t>(each.document)]),
                             before + each.document + 1, each.score});
     }

@@ -102,7 +102,9 @@ void declare(CLI::App& app, GenerateOptions* options) {
   app.add_flag("--chat", options->chat,
                "Prompts are what a user says, and the answer is the assistant's, as the model's "
                "chat template writes them");
-  add_text(app, {"--system", "TEXT", "What the conversation begins with (needs --chat)"},
+  add_text(app,
+           {"--system", "TEXT",
+            "What the conversation begins with (with --chat, or conversations in JSON lines)"},
            &options->system);
   add_integer(app,
               {"--max-tokens", 1, kMaxInt32,
@@ -134,6 +136,10 @@ void check(GenerateOptions* options) {
   }
   if (options->batch.file) {
     check_records(options->batch);
+    if (options->system && !options->chat &&
+        format_of(options->batch) != RecordFormat::kJsonLines) {
+      usage_error("expected --system with --chat or --format jsonl, found neither");
+    }
     if (options->echo) usage_error("expected --echo or --batch, found both");
   } else if (has_format_options(options->batch)) {
     usage_error("expected --format and columns with --batch, found none");

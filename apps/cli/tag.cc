@@ -6,7 +6,6 @@
 #include "cli/task_verb.h"
 #include "cli/verbs.h"
 #include "tessera/tokenizer.h"
-#include "tessera/tokenizer.h"
 
 namespace tessera::cli {
 namespace {
@@ -158,6 +157,7 @@ int tag_verb(const Arguments& arguments) {
        "\"end\", ...}], ...}",
        "With the logits of every token (with --json)"},
       &options.task);
+  app->get_option("--tokens")->needs(app->get_option("--json"));
   if (const auto code = parse_task(*app, arguments, &options.task)) return *code;
   return finish(tag_records(options));
 }

@@ -87,7 +87,7 @@ class CharacterIndex {
   std::vector<int32_t> before_;  // characters that begin before each byte, and before the end
 };
 
-// A text that stays on its line: what would end it becomes a space.
+// A text that stays on its line and leaves a terminal as it is: control characters become spaces.
 std::string on_one_line(std::string_view text);
 
 }  // namespace tessera::cli

@@ -150,6 +150,7 @@ class Converter {
 
   Status decode(std::span<const Record> records) {
     const DecodeSpecial special = options_.no_special ? DecodeSpecial::kSkip : DecodeSpecial::kKeep;
+    line_.clear();
     for (size_t i = 0; i < records.size(); ++i) {
       if (!run_.progress(static_cast<int64_t>(i))) return {StatusCode::kCancelled, ""};
       Result<std::string> text = tokenizer_.decode(records[i].tokens->ids, special);
@@ -157,12 +158,10 @@ class Converter {
         return {text.status().code(), fmt::format("input {}: {}", i, text.status().message())};
       }
       run_.count_tokens(static_cast<int64_t>(records[i].tokens->ids.size()));
-      Status status =
-          run_.write(options_.json ? nlohmann::json{{"text", std::move(text).value()}}.dump() + "\n"
-                                   : std::move(text).value() + "\n");
-      if (!status.ok()) return status;
+      line_ += options_.json ? nlohmann::json{{"text", *text}}.dump() : *text;
+      line_ += '\n';
     }
-    return {};
+    return run_.write(line_);
   }
 
   const Tokenizer& tokenizer_;
@@ -170,7 +169,7 @@ class Converter {
   bool shows_tokens_;
   RecordRun run_;
   std::vector<std::string> tokens_;  // by id, as JSON, where it was needed
-  std::string line_;
+  std::string line_;                 // or lines
 };
 
 Status tokenize(const Options& options) {

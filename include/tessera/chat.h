@@ -41,6 +41,7 @@ class TESSERA_API ChatFormat {
   const std::vector<std::string>& end_tokens() const;
 
  private:
+  ChatFormat() = default;  // there is none without a template
   struct State;
   std::shared_ptr<const State> state_;
 };

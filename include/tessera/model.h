@@ -149,8 +149,7 @@ class TESSERA_API Model {
                                 const ForwardOptions& options = {});
 
   // One vector of embedding_size() floats a sequence, one after the other, pooled (and normalised)
-  // as a
-  // sentence-transformers directory says, else the mean over the tokens, normalised. Sequences
+  // as a sentence-transformers directory says, else the mean over the tokens, normalised. Sequences
   // longer than the encoder's limit are cut to it, as sentence-transformers does; truncated, if not
   // null, becomes their number.
   Result<std::vector<float>> embed(const std::vector<TokenSequence>& batch,

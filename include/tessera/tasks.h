@@ -148,11 +148,13 @@ TESSERA_API Result<std::vector<FilledMasks>> fill_mask(Model& model,
 struct Ranked {
   int64_t document = 0;  // index
   float score = 0;
+  bool truncated = false;
 };
 // Documents by their relevance to a query, best first, equals in their order. A cross-encoder
 // (sequence classification with one label: ModelInfo::relevance_scores; with two: the
 // softmax of the second) reads each pair; an encoder without a head, or with a masked-LM one,
-// compares embeddings by cosine. Messages count the documents.
+// compares embeddings by cosine. Messages count the documents. A query that is too long for an
+// encoder is cut or refused as they are.
 TESSERA_API Result<std::vector<Ranked>> rerank(Model& model, const std::string& query,
                                                std::span<const std::string> documents,
                                                const TaskOptions& options = {});

@@ -267,9 +267,7 @@ Result<ForwardResult> run_forward(ModelState& state, const std::vector<TokenSequ
 std::vector<TokenSequence> cut_to_limit(const ModelState& state,
                                         const std::vector<TokenSequence>& batch,
                                         int64_t& cut_count) {
-  const int32_t context = state.architecture.max_positions,
-                declared = state.sentence_encoder.max_tokens;
-  const size_t limit = static_cast<size_t>(declared > 0 ? std::min(declared, context) : context);
+  const size_t limit = embedding_limit(state);
   std::optional<int32_t> closing;
   if (state.tokenizer != nullptr) {
     const auto nothing = state.tokenizer->encode({""});
@@ -331,6 +329,12 @@ Status wrong_id(const ModelState& state, const TokenSequence& sequence, size_t t
 }
 
 }  // namespace
+
+size_t embedding_limit(const ModelState& state) {
+  const int32_t context = state.architecture.max_positions,
+                declared = state.sentence_encoder.max_tokens;
+  return static_cast<size_t>(declared > 0 ? std::min(declared, context) : context);
+}
 
 HeadRows head_rows(const Architecture& architecture) {
   if (architecture.head == Head::kNone) return HeadRows::kNone;

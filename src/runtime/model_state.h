@@ -37,6 +37,9 @@ struct ModelAccess {
 inline ModelState& state_of(Model& model) { return ModelAccess::state(model); }
 inline const ModelState& state_of(const Model& model) { return ModelAccess::state(model); }
 
+// The longest sequence, in tokens, that embed() does not cut.
+size_t embedding_limit(const ModelState& state);
+
 // The rows that the model's head reads.
 HeadRows head_rows(const Architecture& architecture);
 

@@ -135,6 +135,7 @@ class Formats(CliTest):
             ("jsonl", b"{}\n"): ["line 1", '"text"', "none"],
             ("jsonl", b'{"text": "a"} {"text": "b"}'): ["line 1", "byte"],
             ("jsonl", b'{"text": "\\ud800"}'): ["line 1"],
+            ("jsonl", b'{"text": "a", "x": 1e999}'): ["line 1", "too large"],
             ("jsonl", b'{"text": "a", "pair": []}'): ["line 1", '"pair"', "array"],
             ("jsonl", b"[" * 1000000): ["line 1"],
         }
@@ -146,7 +147,7 @@ class Formats(CliTest):
         narrow = self.write("narrow.csv", "x,y\n1,2\n3\n")
         self.assert_fails("tokenize", self.model, "--file", narrow, "--column", "y", says=["line 3", "2", "1"])
         self.assert_fails("tokenize", self.model, "--file", narrow, "--column", "z", says=["line 1", '"z"', "x, y"])
-        self.assert_fails("tokenize", self.model, "--file", narrow, "--column", "0", says=['"0"'])
+        self.assert_fails("tokenize", self.model, "--file", narrow, "--column", "0", says=["narrow.csv: ", '"0"'])
         for ids in (b'{"ids": "a"}', b'{"ids": [1.5]}', b'{"ids": [-1]}', b'{"ids": [2147483648]}', b'{"text": "a"}'):
             self.assert_fails("tokenize", self.model, "--decode", "--json", stdin=ids, says=["line 1", '"ids"'])
         self.assert_fails("tokenize", self.model, "--decode", stdin=b"1,2\n3,x\n", says=["line 2", '"x"'])
@@ -157,6 +158,18 @@ class Formats(CliTest):
     def test_records_before_a_wrong_one_are_answered(self):
         process = subprocess.run([BINARY, "tokenize", self.model], input=b"a\nb\n\xff\nc\n", capture_output=True)
         self.assertEqual((process.returncode, process.stdout), (1, b"97\n98\n"))
+        process = subprocess.run([BINARY, "tokenize", self.model, "--decode"], input=b"97\n98\n256\n99\n",
+                                 capture_output=True)
+        self.assertEqual((process.returncode, process.stdout), (1, b"a\nb\n"))
+        self.assertIn(b"line 3", process.stderr)
+
+    def test_an_input_is_not_overwritten(self):
+        path = self.write("both.txt", "a\nb\n")
+        self.assert_fails("tokenize", self.model, "--file", path, "-o", path, says=["another file", path])
+        with open(path, "rb") as file:
+            process = subprocess.run([BINARY, "tokenize", self.model, "-o", path], stdin=file, capture_output=True)
+        self.assertEqual(process.returncode, 1)
+        self.assertEqual(pathlib.Path(path).read_text(), "a\nb\n")
 
     def test_many_chunks(self):
         texts = [f"text {i}" for i in range(30000)]
@@ -432,6 +445,9 @@ class Batch(CliTest):
         self.assertEqual([line["ids"] for line in again], [line["ids"] for line in lines])
         out, _ = self.call("run", self.model, "--batch", "-", *options, stdin=b"a\nb\n")
         self.assertRegex(out, r"\A--- prompt 1 ---\n(?s:.*)\n--- prompt 2 ---\n(?s:.*)\n\Z")
+
+    def test_a_system_message_needs_a_conversation(self):
+        self.assert_usage("run", self.model, "--batch", "prompts.txt", "--system", "a", says=["--system", "--chat"])
 
     def test_prompts_before_a_wrong_one_are_answered(self):
         process = subprocess.run([BINARY, "run", self.model, "--batch", "-", "--max-tokens", "2", "--json"],

@@ -103,7 +103,9 @@ class Tasks(TaskTest):
         for verb in ("classify", "tag", "answer", "fill-mask"):
             self.assert_usage(verb, "model", "--ids", "1", "--logits", says=["--json"])
         self.assert_usage("answer", "model", "q", "--context", "a", "--context-file", "b", says=["--context"])
-        self.assert_usage("answer", "model", "q", says=["--pair"])
+        self.assert_usage("answer", "model", "q", says=["--pair", "--context"])
+        self.assert_usage("answer", "model", "--ids", "2,5", "--context", "a", says=["--ids", "--context"])
+        self.assert_usage("tag", "model", "--tokens", "a", says=["--tokens", "--json"])
         self.assert_usage("rerank", "model", "a", says=["--query"])
 
     def test_wrong_head(self):
@@ -176,6 +178,12 @@ class Tasks(TaskTest):
                           says=["line 2", "9999"])
         self.assert_fails("fill-mask", self.masked, "--ids", "2,5", "--ids", "2,6", "--mask-id", 5, says=["2", "mask"])
         self.assert_fails("fill-mask", self.masked, "a", says=["--mask-id"])
+        # Those before it are answered.
+        masked = (self.masked, "--format", "ids", "--mask-id", 5, "--top", 1)
+        out, _ = self.call("fill-mask", *masked, stdin=b"2,5\n3,5\n")
+        found, err = self.call("fill-mask", *masked, stdin=b"2,5\n3,5\n2,6\n2,5\n2,7\n", expect=1)
+        self.assertEqual(found, out)
+        self.assertIn("line 3", err)
         with open("/dev/full", "wb") as full:
             for verb, model in self.models.items():
                 self.assert_fails(verb, model, "--ids", "2,5,3", *self.more(verb), stdout=full, says=["No space left"])
@@ -256,7 +264,14 @@ class Tasks(TaskTest):
         self.assertEqual([line["text"] for line in lines], [documents[line["document"] - 1] for line in lines])
         out, _ = self.call("rerank", self.masked, "--query", "a b", "--top", 2, stdin="\n".join(documents).encode())
         self.assertEqual(out, "1.0000  2  a b\n1.0000  4  a b\n")
+        out, _ = self.call("rerank", self.masked, "--query", "a b", "a\n\x1b[31mb\x7f")
+        self.assertRegex(out, r"\A\S+  1  a  \[31mb \n\Z")
         cross = make_model(self.folder / "cross", "SequenceClassification", 1)
+        for model in (self.masked, cross):
+            _, err = self.call("rerank", model, "--query", "a b", "a" * 60, "b", "c" * 80)
+            self.assertEqual(err, "tessera: 2 of 3 documents were cut to the model's limit\n")
+            self.assert_fails("rerank", model, "--query", "c " * 60, "b", "--refuse-long", says=["48"])
+            self.assert_fails("rerank", model, "--query", "c", "b", "c" * 60, "b" * 60, "--refuse-long", says=["text 2", "48"])
         lines = self.json_lines("rerank", cross, "--query", "a b", *documents)
         by_pair = self.json_lines("classify", cross, "--format", "jsonl", "--logits",
                                   stdin=lines_of({"text": "a b", "pair": document} for document in documents))
