@@ -172,6 +172,10 @@ class AttentionProblem {
   AttentionArgs args_;
 };
 
+// Whole rows are the simpler method and give column masses at little cost, so they may be behind by
+// what the measurement cannot tell.
+constexpr double kIndistinct = 1.02;
+
 // The longest of the tried lengths up to which the method that needs whole rows is not behind.
 Result<AttentionCrossover> measure_crossover(int32_t head_size, double budget) {
   AttentionCrossover crossover{head_size, 0};
@@ -185,7 +189,7 @@ Result<AttentionCrossover> measure_crossover(int32_t head_size, double budget) {
       on_the_fly = std::min(on_the_fly, first);
       flash = std::min(flash, second);
     }
-    if (on_the_fly > flash) break;
+    if (on_the_fly > kIndistinct * flash) break;
     crossover.on_the_fly_up_to_keys = keys;
   }
   return crossover;
