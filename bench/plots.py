@@ -44,7 +44,7 @@ def dots(path, groups, highlight, x_label, title, x_log=False, reference=None):
     axes.invert_yaxis()
     if x_log:
         axes.set_xscale("log")
-        axes.set_xticks([x for x in (0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10) if axes.get_xlim()[0] <= x <= axes.get_xlim()[1]])
+        axes.set_xticks([x for x in (0.25, 0.5, 0.75, 0.9, 1, 1.25, 1.5, 2, 3, 5, 10) if axes.get_xlim()[0] <= x <= axes.get_xlim()[1]])
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.xaxis.set_minor_formatter(lambda *_: "")
     axes.set_xlabel(x_label)
@@ -68,5 +68,5 @@ def lines(path, series, x_label, y_label, title, x_log=False, y_log=False, refer
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.set_title(title, loc="left")
-    axes.legend(frameon=False)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
     save(figure, path)
