@@ -13,6 +13,7 @@
 #include "tessera/chat.h"       // IWYU pragma: export
 #include "tessera/engine.h"     // IWYU pragma: export
 #include "tessera/evaluate.h"   // IWYU pragma: export
+#include "tessera/machine.h"    // IWYU pragma: export
 #include "tessera/model.h"      // IWYU pragma: export
 #include "tessera/status.h"     // IWYU pragma: export
 #include "tessera/tasks.h"      // IWYU pragma: export
