@@ -7,6 +7,7 @@
 //   engine.h     generate, one request or many at a time
 //   chat.h       conversations as the text that a model was trained on
 //   tasks.h      classify, tag, answer, fill masks, rerank
+//   machine.h    what this machine can do at most, measured and kept
 //   evaluate.h   write logits and hidden states for comparison
 // Link with tessera::tessera (CMake) or what `pkg-config --cflags --libs tessera` says; C++20. The
 // folder examples/ beside the documentation has whole programs.
