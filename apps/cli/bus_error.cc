@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <string_view>
 
 namespace tessera::cli {
@@ -13,6 +14,9 @@ void end_with_sentence(int signal, siginfo_t* info, void*) {
     ::signal(signal, SIG_DFL);
     return;
   }
+  // Several threads may read the same file; one speaks, and ends the others with the process.
+  static std::atomic_flag spoken;
+  while (spoken.test_and_set()) pause();
   constexpr std::string_view kSentence =
       "tessera: a file of the model became shorter while it was read\n";
   (void)!write(STDERR_FILENO, kSentence.data(), kSentence.size());

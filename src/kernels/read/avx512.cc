@@ -19,7 +19,11 @@ void avx512(const Args& args, Exec exec) noexcept {
     sums[0] = _mm512_add_epi64(sums[0], _mm512_load_si512(begin + i * kLineBytes));
   const __m512i all =
       _mm512_add_epi64(_mm512_add_epi64(sums[0], sums[1]), _mm512_add_epi64(sums[2], sums[3]));
-  *args.sum = static_cast<uint64_t>(_mm512_reduce_add_epi64(all));
+  // The reduction of the intrinsics adds signed words, which may not overflow.
+  uint64_t words[8];
+  _mm512_storeu_si512(words, all);
+  *args.sum = 0;
+  for (const uint64_t word : words) *args.sum += word;
 }
 
 }  // namespace tessera::read
