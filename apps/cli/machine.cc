@@ -26,6 +26,7 @@ constexpr Synopsis kSynopsis = {
 
 constexpr double kQuickSeconds = 0.03;
 constexpr int64_t kQuickReadBytes = 64 << 20;
+constexpr int32_t kQuickKeys = 1024;
 
 struct Options {
   std::vector<int64_t> threads;
@@ -81,6 +82,7 @@ Result<MachineTable> measure(const Options& options) {
   if (options.quick) {
     how.seconds = kQuickSeconds;
     how.read_bytes = kQuickReadBytes;
+    how.most_keys = kQuickKeys;
   }
   how.on_progress = [&](int64_t done, int64_t total) {
     if (!progress) progress.emplace("measuring", total);

@@ -49,6 +49,7 @@ struct MachineOptions {
   std::vector<int32_t> threads;  // empty: 1 and every CPU this process may use
   double seconds = 0.3;          // a measurement, each the best of several parts
   int64_t read_bytes = 0;        // 0: four times the last cache, from 256 MB to 1 GB
+  int32_t most_keys = 4096;      // the longest attention tried for the crossovers
   std::function<bool(int64_t done, int64_t total)> on_progress;  // false cancels (kCancelled)
 };
 

@@ -177,15 +177,17 @@ class AttentionProblem {
 constexpr double kIndistinct = 1.02;
 
 // The longest of the tried lengths up to which the method that needs whole rows is not behind.
-Result<AttentionCrossover> measure_crossover(int32_t head_size, double budget) {
+Result<AttentionCrossover> measure_crossover(int32_t head_size, const MachineOptions& options) {
   AttentionCrossover crossover{head_size, 0};
+  const double budget = options.seconds / 6;
   for (const int32_t keys : kCrossoverKeys) {
+    if (keys > options.most_keys) break;
     AttentionProblem problem(head_size, keys);
     // In turns, so that a change of the clock meets both.
     double on_the_fly = 1e30, flash = 1e30;
     for (int turn = 0; turn < 3; ++turn) {
-      TESSERA_ASSIGN_OR_RETURN(const double first, problem.seconds("on_the_fly", budget / 6));
-      TESSERA_ASSIGN_OR_RETURN(const double second, problem.seconds("flash", budget / 6));
+      TESSERA_ASSIGN_OR_RETURN(const double first, problem.seconds("on_the_fly", budget));
+      TESSERA_ASSIGN_OR_RETURN(const double second, problem.seconds("flash", budget));
       on_the_fly = std::min(on_the_fly, first);
       flash = std::min(flash, second);
     }
@@ -243,7 +245,7 @@ class Measurement {
     }
     for (const int32_t head_size : kHeadSizes) {
       TESSERA_ASSIGN_OR_RETURN(const AttentionCrossover crossover,
-                               measure_crossover(head_size, options_.seconds));
+                               measure_crossover(head_size, options_));
       table.crossovers.push_back(crossover);
       TESSERA_RETURN_IF_ERROR(step());
     }

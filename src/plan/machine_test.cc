@@ -96,6 +96,7 @@ TEST(Machine, MeasuresWhatThisCpuHas) {
   const auto table = measure_machine({.threads = {1},
                                       .seconds = 0.001,
                                       .read_bytes = 4 << 20,
+                                      .most_keys = 256,
                                       .on_progress = [&](int64_t done, int64_t total) {
                                         steps = done;
                                         expected_steps = total;
