@@ -80,6 +80,13 @@ class FileReader : public RecordReader {
     if (more.ok() && *more && line_.ends_with('\r')) line_.pop_back();
     return more;
   }
+  // The next one that is not blank, with which a record begins.
+  Result<bool> next_filled_line() {
+    Result<bool> more = next_line();
+    while (more.ok() && *more && is_blank()) more = next_line();
+    if (more.ok() && *more) begin_ = lines_->line();
+    return more;
+  }
   bool is_blank() const { return line_.find_first_not_of(" \t") == std::string::npos; }
   Status error(const std::string& message) const {
     // Before the first line what is wrong is the file as a whole.
@@ -121,11 +128,7 @@ class IdLineReader : public FileReader {
 
  protected:
   Result<bool> read(Record* record) override {
-    do {
-      Result<bool> more = next_line();
-      if (!more.ok() || !*more) return more;
-    } while (is_blank());
-    begin_ = lines_->line();
+    if (Result<bool> more = next_filled_line(); !more.ok() || !*more) return more;
     Result<std::vector<int32_t>> ids = parse_ids(line_);
     if (!ids.ok()) return error(ids.status().message());
     record->tokens = TokenSequence{std::move(ids).value(), {}};
@@ -296,11 +299,7 @@ class JsonReader : public FileReader {
 
  protected:
   Result<bool> read(Record* record) override {
-    do {
-      Result<bool> more = next_line();
-      if (!more.ok() || !*more) return more;
-    } while (is_blank());
-    begin_ = lines_->line();
+    if (Result<bool> more = next_filled_line(); !more.ok() || !*more) return more;
     if (Status status = check_utf8(line_); !status.ok()) return error(status.message());
     Json json;
     try {

@@ -1,36 +1,29 @@
 #include <immintrin.h>
 
-#include "kernels/peak/peak.h"
+#include "kernels/peak/chains.h"
 
 namespace tessera::peak {
 namespace {
 
-// Every loop over them is unrolled whole, or they would live in memory.
-constexpr int kChains = 12;  // more than the latency of both multipliers, within 16 registers
-constexpr int64_t kRepeats = kProductsPerStep / (kChains * 8);
+struct Vectors {
+  static constexpr int kChains = 12;  // within 16 registers
+  static constexpr int kProducts = 8;
+  using Value = __m256;
+  using Sum = __m256;
+  static Value value(float x) { return _mm256_set1_ps(x); }
+  static Sum zero() { return _mm256_setzero_ps(); }
+  static Sum multiply(Value value, Sum sum) { return _mm256_fmadd_ps(value, value, sum); }
+  static double total(Sum sum) {
+    float lanes[8];
+    _mm256_storeu_ps(lanes, sum);
+    double total = 0;
+    for (const float lane : lanes) total += static_cast<double>(lane);
+    return total;
+  }
+};
 
 }  // namespace
 
-void avx2(const Args& args, Exec exec) noexcept {
-  const __m256 value = _mm256_set1_ps(args.value);
-  __m256 chains[kChains];
-#pragma GCC unroll 24
-  for (auto& chain : chains) chain = _mm256_setzero_ps();
-  for (int64_t left = (exec.end - exec.begin) * kRepeats; left > 0; --left) {
-#pragma GCC unroll 24
-    for (auto& chain : chains) {
-      chain = _mm256_fmadd_ps(value, value, chain);
-      asm volatile("" : "+x"(chain));  // or equal chains may be computed once
-    }
-  }
-  double sum = 0;
-#pragma GCC unroll 24
-  for (const __m256 chain : chains) {
-    float lanes[8];
-    _mm256_storeu_ps(lanes, chain);
-    for (const float lane : lanes) sum += static_cast<double>(lane);
-  }
-  *args.sum = sum;
-}
+void avx2(const Args& args, Exec exec) noexcept { sum_products<Vectors>(args, exec); }
 
 }  // namespace tessera::peak

@@ -1,33 +1,23 @@
 #include <immintrin.h>
 
-#include "kernels/peak/peak.h"
+#include "kernels/peak/chains.h"
 
 namespace tessera::peak {
 namespace {
 
-// Every loop over them is unrolled whole, or they would live in memory.
-constexpr int kChains = 24;  // more than the latency of both multipliers
-constexpr int64_t kRepeats = kProductsPerStep / (kChains * 32);
+struct Vectors {
+  static constexpr int kChains = 24;
+  static constexpr int kProducts = 32;
+  using Value = __m512bh;
+  using Sum = __m512;
+  static Value value(float x) { return _mm512_cvtne2ps_pbh(_mm512_set1_ps(x), _mm512_set1_ps(x)); }
+  static Sum zero() { return _mm512_setzero_ps(); }
+  static Sum multiply(Value value, Sum sum) { return _mm512_dpbf16_ps(sum, value, value); }
+  static double total(Sum sum) { return static_cast<double>(_mm512_reduce_add_ps(sum)); }
+};
 
 }  // namespace
 
-void avx512_bf16(const Args& args, Exec exec) noexcept {
-  const __m512bh value =
-      _mm512_cvtne2ps_pbh(_mm512_set1_ps(args.value), _mm512_set1_ps(args.value));
-  __m512 chains[kChains];
-#pragma GCC unroll 24
-  for (auto& chain : chains) chain = _mm512_setzero_ps();
-  for (int64_t left = (exec.end - exec.begin) * kRepeats; left > 0; --left) {
-#pragma GCC unroll 24
-    for (auto& chain : chains) {
-      chain = _mm512_dpbf16_ps(chain, value, value);
-      asm volatile("" : "+v"(chain));  // or equal chains may be computed once
-    }
-  }
-  double sum = 0;
-#pragma GCC unroll 24
-  for (const __m512 chain : chains) sum += static_cast<double>(_mm512_reduce_add_ps(chain));
-  *args.sum = sum;
-}
+void avx512_bf16(const Args& args, Exec exec) noexcept { sum_products<Vectors>(args, exec); }
 
 }  // namespace tessera::peak
