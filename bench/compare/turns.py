@@ -70,7 +70,7 @@ class Peer:
         return answer
 
     def time(self, case, seconds, samples):
-        self.ask({"case": case["name"], "seconds": 0, "samples": 1})
+        self.ask({"case": case["name"], "seconds": 0, "samples": 0})
         for attempt in range(TRIES):
             watch = Watch(self.process.pid)
             answer = self.ask({"case": case["name"], "seconds": seconds, "samples": samples})

@@ -2,7 +2,8 @@
 """Holds one engine; `run` starts it and speaks with it in lines of JSON.
 
     worker.py ENGINE CHECKPOINT CASES.json THREADS
-    {"case": "1x128", "seconds": 1.5, "samples": 3} -> {"version": ..., "milliseconds": [...]}: at least so many samples
+    {"case": "1x128", "seconds": 1.5, "samples": 3} -> {"version": ..., "milliseconds": [...]}: at least so many samples;
+                                                       with 0 of both, one that is not counted: caches and clocks
     {"case": "1x128", "output": "x.npy"}            -> {"version": ...}: what the engine computes, for comparison
     An engine that does not do such a case answers {"skipped": true}, a failure is {"error": ...}.
 """
@@ -39,7 +40,8 @@ class Worker:
         if "output" in command:
             np.save(command["output"], run.result())
             return {"version": self.engine.version}
-        run.sample()  # caches and clocks
+        if command["samples"] == 0:
+            run.sample()
         seconds, begin = [], time.perf_counter()
         while len(seconds) < command["samples"] or time.perf_counter() - begin < command["seconds"]:
             seconds += run.sample()
