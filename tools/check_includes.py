@@ -44,6 +44,7 @@ PUBLIC = {
     "engine.h": "runtime",
     "tasks.h": "runtime",
     "evaluate.h": "evaluate",
+    "compress.h": "compress",
 }
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')

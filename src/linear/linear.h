@@ -6,7 +6,7 @@
 
 #include "base/status.h"
 #include "base/team.h"
-#include "formats/dense.h"
+#include "formats/stored_matrix.h"
 #include "kernels/activation/activation.h"
 
 namespace tessera {
@@ -23,6 +23,8 @@ struct LinearArgs {
   int64_t residual_stride = 0;
   float* y = nullptr;
   int64_t y_stride = 0;
+  // scratch_bytes(rows) of the calling member alone, aligned to 64 bytes; null where that is 0.
+  void* scratch = nullptr;
 };
 
 struct LinearInfo {
@@ -42,6 +44,8 @@ class Linear {
  public:
   virtual ~Linear() = default;
   virtual LinearInfo info() const = 0;
+  // Working memory that a call of at most so many rows needs of each member.
+  virtual int64_t scratch_bytes(int64_t /*rows*/) const { return 0; }
   // Does this member's part of the product. Every member of the team calls it with the same
   // arguments; there is no barrier inside, so y is whole only after the caller's next barrier.
   virtual void apply(const LinearArgs& args, const Team::Member& member) const = 0;
@@ -53,5 +57,11 @@ class Linear {
 // the source is not kept. bias: f32 [outputs of the stack] or null; copied.
 Result<std::unique_ptr<Linear>> prepare_dense(const DenseStack& weights, const float* bias,
                                               DType stored, Team& team);
+
+// Packs a stack of matrices of any formats: a neighbourhood of dense ones as prepare_dense does,
+// of sparse ones for the kernel of their format, or dense where they are too full to gain (info()
+// says why). Pruned outputs are activation(bias) + residual.
+Result<std::unique_ptr<Linear>> prepare_linear(const MatrixStack& weights, const float* bias,
+                                               DType stored, Team& team);
 
 }  // namespace tessera

@@ -1,0 +1,87 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "tessera/export.h"
+#include "tessera/status.h"
+
+// Making a checkpoint smaller and faster: from one directory to another.
+namespace tessera {
+
+// What is removed of a matrix W [outputs, inputs].
+enum class PruneUnit {
+  kTiles,     // E.T.'s tensor tiles
+  kElements,  // single weights: irregular, the baseline
+  kOutputs,   // whole rows of W
+  kInputs,    // whole columns of W
+  // E.T.'s attention-aware pruning: the unit follows from the matrix, see docs/verbs/compress.md.
+  kAttentionAware,
+};
+
+// Among which units the smallest are sought.
+enum class PruneScope {
+  kMatrix,    // every matrix loses the same share
+  kBalanced,  // every row of tiles loses the same share, so that threads have equal work
+  kGlobal,    // one ranking over all matrices
+  // Per-layer shares that spend the budget where the error on the calibration text is least.
+  kAllocated,
+};
+
+// What a unit's score is: its Frobenius norm, or that times the norm of the inputs it reads on the
+// calibration text (Wanda's score, for tiles).
+enum class PruneScore { kMagnitude, kCalibrated };
+
+struct PruneOptions {
+  PruneUnit unit = PruneUnit::kTiles;
+  double share = 0.8;  // of the weights of the chosen matrices, 0 to 1
+  int32_t tile_rows = 16, tile_cols = 16;
+  PruneScope scope = PruneScope::kMatrix;
+  PruneScore score = PruneScore::kMagnitude;
+  // Least squares on the calibration activations over what survives (SparseGPT's idea for tiles).
+  enum class Repair { kNone, kLeastSquares } repair = Repair::kNone;
+  // Of "qkv", "query", "key", "value", "attention_output", "ffn"; empty: all maps of all layers.
+  std::vector<std::string> matrices = {};
+  std::vector<int32_t> layers = {};  // empty: all
+  enum class PrecomputeVo { kNo, kYes } precompute_vo = PrecomputeVo::kNo;  // of kAttentionAware
+};
+
+struct CalibrationOptions {
+  std::string text_file = {};  // UTF-8, a text a line; needed by calibrated scores and repair
+  int64_t tokens = 16384;      // read at most so many
+  int32_t threads = 0;
+};
+
+struct MatrixReport {
+  std::string name;  // of the tensor
+  std::string format;
+  double share = 0;         // pruned, of its weights
+  double weight_error = 0;  // |W - W'| / |W|, Frobenius
+  double output_error = 0;  // |(W - W') X| / |W X| on the calibration text; NaN without one
+  double expected_speedup = 0;
+  double measured_speedup = 0;  // against dense at 128 rows; NaN where not measured
+};
+
+struct CompressReport {
+  std::vector<MatrixReport> matrices;
+  int64_t bytes_before = 0, bytes_after = 0;  // of the safetensors files
+  double share = 0;                           // reached, of the weights of the chosen matrices
+};
+
+struct CompressOptions {
+  PruneOptions prune;
+  CalibrationOptions calibration;
+  enum class Measure { kNo, kYes } measure = Measure::kYes;
+  // Called with what is being done, steps done and their number; false stops with kCancelled.
+  std::function<bool(const std::string&, int64_t, int64_t)> on_progress = {};
+};
+
+// Writes the compressed checkpoint as a new directory with every other file of the source. The
+// target must not exist, or hold what an interrupted run of the same options left, which is
+// resumed; it appears whole, by a rename. Equal inputs give equal bytes.
+TESSERA_API Result<CompressReport> compress(const std::string& source, const std::string& target,
+                                            const CompressOptions& options);
+
+}  // namespace tessera

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <cstdint>
+
+#include "base/dtype.h"
+#include "base/status.h"
+#include "formats/dense.h"
+
+namespace tessera {
+
+// A matrix of which only single elements are kept, compressed by rows: the baseline of irregular
+// pruning. The memory belongs to the checkpoint.
+//   offsets: [rows + 1], columns: [kept] ascending within a row, values: [kept]
+struct CsrMatrix {
+  const void* values = nullptr;
+  DType dtype = DType::kF32;
+  int64_t rows = 0;
+  int64_t cols = 0;
+  MatrixOrder order = MatrixOrder::kOutputRows;
+  const int32_t* offsets = nullptr;
+  const int32_t* columns = nullptr;
+
+  int64_t kept() const { return offsets[rows]; }
+  int64_t outputs() const { return order == MatrixOrder::kOutputRows ? rows : cols; }
+  int64_t inputs() const { return order == MatrixOrder::kOutputRows ? cols : rows; }
+};
+
+Status validate(const CsrMatrix& matrix, int64_t kept);
+void to_dense(const CsrMatrix& matrix, void* target);
+
+}  // namespace tessera
