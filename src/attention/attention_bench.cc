@@ -1,6 +1,9 @@
 // Speed of the attention methods on one thread, interleaved so that noise of the machine meets all
 // of them alike.
 //   attention_bench [rounds] [lengths|sizes|mass|decode|all]
+//   attention_bench ROUNDS once METHOD TOKENS     so many times 12 heads of size 64, nothing
+//   measured:
+//                                                 for a simulator of caches
 // Prints a JSON object a line: kind ("prefill", "decode"), method, mask, head size d, queries,
 // keys, heads, microseconds (median), gflops with the multiply-add peak of the same rounds, for
 // decoding GB/s of keys and values, and the bytes of scores that a query's heads send beyond the
@@ -277,6 +280,24 @@ void decoding(int rounds) {
   }
 }
 
+int once(int rounds, const std::string& name, int32_t tokens) {
+  const AttentionMethod* method = find_attention_method(name);
+  if ((method == nullptr && name != "whole_scores") || tokens < 1) {
+    std::fprintf(stderr, "expected a method and a number of tokens, found %s and %d\n",
+                 name.c_str(), tokens);
+    return 2;
+  }
+  Subject subject({.shape = shape_of(12, 12, 64, Mask::kNone), .queries = tokens, .keys = tokens});
+  for (int i = 0; i < rounds; ++i) {
+    if (method != nullptr) {
+      subject.run(*method);
+    } else {
+      subject.run_whole_scores();
+    }
+  }
+  return 0;
+}
+
 }  // namespace
 }  // namespace tessera
 
@@ -284,6 +305,8 @@ int main(int argc, char** argv) {
   using namespace tessera;
   const int rounds = argc > 1 ? std::atoi(argv[1]) : 15;
   const std::string part = argc > 2 ? argv[2] : "all";
+  if (part == "once")
+    return once(rounds, argc > 3 ? argv[3] : "", argc > 4 ? std::atoi(argv[4]) : 0);
   const auto wanted = [&](const char* name) { return part == name || part == "all"; };
   if (wanted("lengths")) lengths(rounds);
   if (wanted("sizes")) sizes(rounds);
