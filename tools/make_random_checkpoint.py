@@ -87,6 +87,7 @@ SHAPES = {
     "minilm": lambda: bert(6, 384, 12, 1536),
     "bert-base": lambda: bert(12, 768, 12, 3072),
     "bert-large": lambda: bert(24, 1024, 16, 4096),
+    "transformer-800": lambda: bert(2, 800, 4, 200),
     "gpt2": lambda: gpt2(12, 768, 12),
     "gpt2-medium": lambda: gpt2(24, 1024, 16),
     "llama-1.1b": lambda: llama(22, 2048, 32, 4, 5632),

@@ -97,10 +97,9 @@ class Peer:
 class Tessera:
     """The program, a fresh process each turn: it loads in a moment."""
 
-    name = "tessera"
-
-    def __init__(self, program, checkpoint, threads, cache):
+    def __init__(self, program, checkpoint, threads, cache, name="tessera", options=()):
         self.program, self.checkpoint, self.threads, self.cache = program, checkpoint, threads, cache
+        self.name, self.options = name, options
         self.version = self.call("--version").split()[-1]
 
     def call(self, *arguments):
@@ -110,7 +109,7 @@ class Tessera:
         return done.stdout
 
     def common(self):
-        return ["--threads", self.threads, "--dtype", "f32"]
+        return ["--threads", self.threads, "--dtype", "f32", *self.options]
 
     def bench_arguments(self, case):
         lengths = [len(ids) for ids in case["ids"]]
