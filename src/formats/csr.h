@@ -25,7 +25,11 @@ struct CsrMatrix {
   int64_t inputs() const { return order == MatrixOrder::kOutputRows ? cols : rows; }
 };
 
+// As for tiles; kept: how many values there are.
 Status validate(const CsrMatrix& matrix, int64_t kept);
+// target: [rows, cols] of the matrix's own dtype, every element is written.
 void to_dense(const CsrMatrix& matrix, void* target);
+int64_t packed_bytes(const CsrMatrix& matrix);   // values and indices of 4 bytes
+int64_t flops_per_row(const CsrMatrix& matrix);  // of a product with one row
 
 }  // namespace tessera

@@ -39,9 +39,19 @@ struct TileMatrix {
   int64_t inputs() const { return order == MatrixOrder::kOutputRows ? cols : rows; }
 };
 
-// Everything that indices from a file can be wrong in; kept: how many tiles the values hold.
+// A tile has at most so many rows and columns.
+inline constexpr int32_t kMaxTileExtent = 256;
+// A matrix has at most so many rows and columns, so that the bytes of its values fit 63 bits.
+inline constexpr int64_t kMaxMatrixExtent = int64_t{1} << 30;
+
+// Everything that indices from a file can be wrong in, and values outside the matrix that are not
+// zero; kept: how many tiles the values hold. The offsets are tile_rows() + 1 and the columns kept.
 Status validate(const TileMatrix& matrix, int64_t kept);
 // target: [rows, cols] of the matrix's own dtype, every element is written.
 void to_dense(const TileMatrix& matrix, void* target);
+// Values and indices of 4 bytes.
+int64_t packed_bytes(const TileMatrix& matrix);
+// Of a product with one row: a multiplication and an addition a kept value, padding included.
+int64_t flops_per_row(const TileMatrix& matrix);
 
 }  // namespace tessera

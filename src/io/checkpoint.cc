@@ -255,8 +255,8 @@ size_t Checkpoint::size_bytes() const {
 
 bool Checkpoint::has(std::string_view name) const { return tensors_.find(name) != tensors_.end(); }
 
-Result<TensorView> Checkpoint::tensor(std::string_view name,
-                                      const std::vector<int64_t>& shape) const {
+Result<TensorView> Checkpoint::find(std::string_view name,
+                                    const std::vector<int64_t>& shape) const {
   const std::string what = fmt::format("{}: tensor {}", directory_, quote(name));
   const auto place = tensors_.find(name);
   if (place == tensors_.end()) {
@@ -271,11 +271,23 @@ Result<TensorView> Checkpoint::tensor(std::string_view name,
     return invalid_input(fmt::format("{}: expected shape {}, found {}", what, shape_text(shape),
                                      shape_text(view.shape)));
   }
-  if (view.dtype != DType::kF32 && view.dtype != DType::kF16 && view.dtype != DType::kBF16) {
-    return unsupported(
-        fmt::format("{}: expected F32, F16 or BF16, found {}", what, tessera::name(view.dtype)));
-  }
   return view;
+}
+
+Result<TensorView> Checkpoint::tensor(std::string_view name,
+                                      const std::vector<int64_t>& shape) const {
+  TESSERA_ASSIGN_OR_RETURN(TensorView view, find(name, shape));
+  if (view.dtype == DType::kF32 || view.dtype == DType::kF16 || view.dtype == DType::kBF16)
+    return view;
+  return unsupported(fmt::format("{}: tensor {}: expected F32, F16 or BF16, found {}", directory_,
+                                 quote(name), tessera::name(view.dtype)));
+}
+
+Result<TensorView> Checkpoint::indices(std::string_view name, int64_t count) const {
+  TESSERA_ASSIGN_OR_RETURN(TensorView view, find(name, {count}));
+  if (view.dtype == DType::kI32 || view.dtype == DType::kI16) return view;
+  return unsupported(fmt::format("{}: tensor {}: expected I32 or I16, found {}", directory_,
+                                 quote(name), tessera::name(view.dtype)));
 }
 
 void Checkpoint::release(const TensorView& tensor) const {

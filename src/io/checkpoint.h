@@ -32,10 +32,13 @@ class Checkpoint {
   // The tensor, of exactly this shape (-1 stands for any extent) and a floating-point dtype; the
   // error names both shapes, or for a missing tensor the directory and the nearest name there is.
   Result<TensorView> tensor(std::string_view name, const std::vector<int64_t>& shape) const;
+  // The list of so many indices, I32 or I16.
+  Result<TensorView> indices(std::string_view name, int64_t count) const;
   // Gives a tensor's pages back once its values have been copied.
   void release(const TensorView& tensor) const;
 
  private:
+  Result<TensorView> find(std::string_view name, const std::vector<int64_t>& shape) const;
   Status add_file(const std::string& path);
   Status add_shards(const std::string& index_path);
 

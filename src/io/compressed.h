@@ -1,0 +1,74 @@
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+#include "formats/packed.h"
+#include "io/checkpoint.h"
+
+// Matrices of a checkpoint that are not dense: what the `tessera` section of config.json says of
+// them and the tensors that hold them, as docs/format.md has it.
+namespace tessera {
+
+// The format version that is written, and the newest that is read.
+inline constexpr int64_t kFormatVersion = 1;
+
+// How a matrix is stored.
+struct TensorFormat {
+  enum class Kind { kDense, kTiles, kCsr, kCompact, kStack };
+  Kind kind = Kind::kDense;
+  int64_t rows = 0;  // of the matrix written out, as the checkpoint orders it
+  int64_t cols = 0;
+  TileShape tile;                       // of kTiles
+  KeptAxis axis = KeptAxis::kOutputs;   // of kCompact
+  std::vector<std::string> parts = {};  // of kStack: matrices whose outputs follow each other
+};
+
+// The `tessera` section of config.json; empty where there is none.
+class TensorFormats {
+ public:
+  // Unknown versions and formats are kUnsupported.
+  static Result<TensorFormats> read(const Config& config);
+
+  // Null: the tensor is dense.
+  const TensorFormat* find(std::string_view name) const;
+  bool empty() const { return tensors_.empty(); }
+  const std::map<std::string, TensorFormat, std::less<>>& tensors() const { return tensors_; }
+
+ private:
+  std::map<std::string, TensorFormat, std::less<>> tensors_;
+};
+
+// Of a stack the tensors of its parts, else the tensor itself.
+std::vector<std::string> parts_of(const TensorFormats& formats, const std::string& name);
+
+// A matrix as the checkpoint has it, its indices checked, widened and owned, its values in the
+// checkpoint, which are not looked at but for a tile's padding.
+struct ReadMatrix {
+  PackedMatrix packed;
+  TensorView values;                // to check for NaN and to release
+  std::vector<TensorView> indices;  // to release
+};
+// name: of no stack. rows, cols: what the matrix must have, -1 for any.
+Result<ReadMatrix> read_matrix(const Checkpoint& checkpoint, const TensorFormats& formats,
+                               const std::string& name, const DenseView& expected);
+
+// Tensors to write with the memory of narrowed indices. What the matrices point to stays theirs.
+struct TensorList {
+  std::vector<TensorToWrite> tensors;
+  std::deque<std::vector<int16_t>> narrow;
+};
+
+// Adds the tensors that hold a matrix, and gives what the section must say of it.
+TensorFormat add_matrix(const std::string& name, const PackedMatrix& matrix, TensorList& list);
+
+// Bytes that the tensors of a matrix take in a safetensors file with their entries in its header
+// and in config.json, to choose the smaller of two forms by.
+int64_t file_bytes(const std::string& name, const PackedMatrix& matrix);
+
+}  // namespace tessera

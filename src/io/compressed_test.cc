@@ -1,0 +1,216 @@
+#include "io/compressed.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <random>
+
+#include "io/testing.h"
+
+namespace tessera {
+namespace {
+
+using testing::expect_message;
+using testing::TempDir;
+
+constexpr int64_t kRows = 37, kCols = 50;
+
+std::vector<float> random_values(int64_t count, uint32_t seed) {
+  std::mt19937 generator(seed);
+  std::normal_distribution<float> normal;
+  std::vector<float> values(static_cast<size_t>(count));
+  for (float& value : values) value = normal(generator);
+  return values;
+}
+
+TileMask every_third(TileShape tile) {
+  TileMask mask = TileMask::all(tile, kRows, kCols);
+  for (size_t i = 0; i < mask.kept.size(); ++i) mask.kept[i] = i % 3 == 0 ? 1 : 0;
+  return mask;
+}
+
+// A directory of one matrix "w" in a format.
+class Compressed : public ::testing::Test {
+ protected:
+  void write(const Result<PackedMatrix>& packed) {
+    ASSERT_TRUE(packed.ok()) << packed.status().message();
+    TensorList list;
+    add_matrix("w", *packed, list);
+    const Status status = write_safetensors(dir_ / "model.safetensors", list.tensors);
+    ASSERT_TRUE(status.ok()) << status.message();
+  }
+  void config(const std::string& entry, const std::string& format = "1") {
+    dir_.put("config.json",
+             R"({"tessera": {"format": )" + format + R"(, "tensors": {"w": )" + entry + "}}}");
+  }
+  Result<ReadMatrix> read(MatrixOrder order = MatrixOrder::kOutputRows) {
+    auto opened = Checkpoint::open(dir_.path());
+    if (!opened.ok()) return opened.status();
+    checkpoint_ = std::move(opened).value();
+    const auto formats = TensorFormats::read(checkpoint_.config());
+    if (!formats.ok()) return formats.status();
+    return read_matrix(checkpoint_, *formats, "w", {nullptr, DType::kF32, kRows, kCols, order});
+  }
+  void expect_equal(const Result<ReadMatrix>& read, const PackedMatrix& packed) {
+    ASSERT_TRUE(read.ok()) << read.status().message();
+    std::vector<char> found(static_cast<size_t>(dense_bytes(read->packed.matrix))),
+        expected(found.size());
+    to_dense(read->packed.matrix, found.data());
+    to_dense(packed.matrix, expected.data());
+    EXPECT_EQ(found, expected);
+    EXPECT_EQ(format_name(read->packed.matrix), format_name(packed.matrix));
+  }
+
+  TempDir dir_;
+  Checkpoint checkpoint_;
+  std::vector<float> values_ = random_values(kRows * kCols, 5);
+  DenseView dense_{values_.data(), DType::kF32, kRows, kCols, MatrixOrder::kOutputRows};
+};
+
+constexpr const char* kTiles = R"({"format": "tiles", "shape": [37, 50], "tile": [16, 16]})";
+
+TEST_F(Compressed, EveryFormatIsReadAsItWasWritten) {
+  const auto tiles = pack_tiles(dense_, every_third({16, 16}));
+  write(tiles);
+  config(kTiles);
+  expect_equal(read(), *tiles);
+  const auto csr = pack_csr(dense_, every_third({1, 1}));
+  write(csr);
+  config(R"({"format": "csr", "shape": [37, 50]})");
+  expect_equal(read(), *csr);
+  for (const KeptAxis axis : {KeptAxis::kOutputs, KeptAxis::kInputs}) {
+    const bool rows = axis == KeptAxis::kOutputs;
+    const auto compact =
+        pack_compact(dense_, axis, every_third(rows ? TileShape{1, 50} : TileShape{37, 1}).kept);
+    write(compact);
+    config(std::string(R"({"format": "compact", "shape": [37, 50], "axis": ")") +
+           (rows ? "outputs" : "inputs") + R"("})");
+    expect_equal(read(), *compact);
+  }
+}
+
+TEST_F(Compressed, ConvolutionOrderMapsInputsToRows) {
+  dense_.order = MatrixOrder::kInputRows;
+  const auto compact = pack_compact(dense_, KeptAxis::kInputs, every_third({1, 50}).kept);
+  write(compact);
+  config(R"({"format": "compact", "shape": [37, 50], "axis": "inputs"})");
+  expect_equal(read(MatrixOrder::kInputRows), *compact);
+  EXPECT_EQ(inputs(read(MatrixOrder::kInputRows)->packed.matrix), 37);
+}
+
+TEST_F(Compressed, IndicesAreNarrowWhereTheyFit) {
+  const auto tiles = pack_tiles(dense_, every_third({16, 16}));
+  write(tiles);
+  config(kTiles);
+  const auto checkpoint = Checkpoint::open(dir_.path());
+  ASSERT_TRUE(checkpoint.ok());
+  const auto columns = checkpoint->indices("w.tile_columns", -1);
+  ASSERT_TRUE(columns.ok()) << columns.status().message();
+  EXPECT_EQ(columns->dtype, DType::kI16);
+  EXPECT_EQ(checkpoint->indices("w.tile_offsets", -1)->dtype, DType::kI32);
+}
+
+TEST_F(Compressed, WideIndicesAreReadToo) {
+  const auto tiles = pack_tiles(dense_, every_third({16, 16}));
+  ASSERT_TRUE(tiles.ok());
+  TensorList list;
+  add_matrix("w", *tiles, list);
+  for (TensorToWrite& tensor : list.tensors) {
+    if (tensor.name != "w.tile_columns") continue;
+    tensor.dtype = DType::kI32;
+    tensor.data = tiles->indices.data();
+  }
+  ASSERT_TRUE(write_safetensors(dir_ / "model.safetensors", list.tensors).ok());
+  config(kTiles);
+  expect_equal(read(), *tiles);
+}
+
+TEST_F(Compressed, AMatrixWithoutAnEntryIsDense) {
+  PackedMatrix dense;
+  dense.matrix = dense_;
+  write(std::move(dense));
+  dir_.put("config.json", "{}");
+  const auto found = read();
+  ASSERT_TRUE(found.ok()) << found.status().message();
+  EXPECT_TRUE(std::holds_alternative<DenseView>(found->packed.matrix));
+}
+
+TEST_F(Compressed, ASectionThatLiesIsOneSentence) {
+  write(pack_tiles(dense_, every_third({16, 16})));
+  const auto refused = [&](const std::string& entry,
+                           std::initializer_list<std::string_view> parts) {
+    config(entry);
+    expect_message(read().status(), parts);
+  };
+  refused("1", {"tensors: w", "an object"});
+  refused("{}", {"w: format", "found nothing"});
+  refused(R"({"format": "blocks", "shape": [37, 50]})", {"expected dense, tiles", "blocks"});
+  refused(R"({"format": "tiles", "tile": [16, 16]})", {"shape", "two integers, found 0"});
+  refused(R"({"format": "tiles", "shape": [37, 50]})", {"tile", "found 0"});
+  refused(R"({"format": "tiles", "shape": [37, 50], "tile": [16, 0]})", {"1 to 256, found 0"});
+  refused(R"({"format": "tiles", "shape": [37, -1], "tile": [16, 16]})", {"found -1"});
+  refused(R"({"format": "tiles", "shape": [37, 4611686018427387904], "tile": [16, 16]})",
+          {"found 4611686018427387904"});
+  refused(R"({"format": "tiles", "shape": [37, 51], "tile": [16, 16]})",
+          {"expected shape [37, 50], found [37, 51]"});
+  refused(R"({"format": "tiles", "shape": [37, 50], "tile": [16, 8]})", {"shape [any, 16, 8]"});
+  refused(R"({"format": "csr", "shape": [37, 50]})", {"csr_values", "no such name"});
+  refused(R"({"format": "compact", "shape": [37, 50], "axis": "both"})", {"axis", "both"});
+  refused(R"({"format": "stack", "shape": [37, 50], "parts": []})", {"1 to 16 names, found 0"});
+  refused(R"({"format": "stack", "shape": [37, 50], "parts": ["w"]})", {"no stacks"});
+  config(kTiles, "2");
+  expect_message(read().status(), {"expected at most 1", "found 2"});
+  config(kTiles, "0");
+  expect_message(read().status(), {"tessera", "found 0"});
+  dir_.put("config.json", R"({"tessera": {"format": 1, "tensors": {"a\nb": 1}}})");
+  expect_message(read().status(), {"without control characters"});
+}
+
+TEST_F(Compressed, IndicesThatLieAreOneSentence) {
+  const auto packed = pack_tiles(dense_, every_third({16, 16}));
+  ASSERT_TRUE(packed.ok());
+  config(kTiles);
+  const auto written = [&](auto change) {
+    TensorList list;
+    add_matrix("w", *packed, list);
+    std::vector<int32_t> offsets = packed->offsets;
+    for (TensorToWrite& tensor : list.tensors) {
+      if (tensor.name == "w.tile_offsets") tensor.data = offsets.data();
+    }
+    change(list, offsets);
+    EXPECT_TRUE(write_safetensors(dir_ / "model.safetensors", list.tensors).ok());
+    return read().status();
+  };
+  expect_message(written([](TensorList& list, auto&) { list.narrow[0][0] = -1; }),
+                 {"\"w\"", "columns", "found -1"});
+  expect_message(written([](TensorList& list, auto&) { list.narrow[0][0] = 4; }), {"found 4"});
+  expect_message(written([](TensorList&, auto& offsets) { offsets[1] = 1 << 30; }), {"offsets"});
+  expect_message(written([](TensorList&, auto& offsets) { offsets[1] = -5; }), {"found -5"});
+  const auto dtyped = [&](DType dtype) {
+    return written([&](TensorList& list, auto&) {
+      for (TensorToWrite& tensor : list.tensors)
+        if (tensor.name == "w.tile_offsets") tensor.dtype = dtype;
+    });
+  };
+  expect_message(dtyped(DType::kF32), {"tile_offsets", "expected I32 or I16, found F32"});
+}
+
+TEST_F(Compressed, FileBytesAreNotLessThanWhatTheFileGrowsBy) {
+  for (const double third : {0.0, 1.0}) {
+    TileMask mask = every_third({16, 16});
+    if (third == 0) mask.kept.assign(mask.kept.size(), 1);
+    const auto packed = pack_tiles(dense_, mask);
+    write(packed);
+    const auto tiles = static_cast<int64_t>(std::filesystem::file_size(dir_ / "model.safetensors"));
+    const std::string entry = kTiles;
+    PackedMatrix whole;
+    whole.matrix = dense_;
+    const int64_t gain = file_bytes("w", whole) - file_bytes("w", *packed);
+    write(std::move(whole));
+    const auto dense = static_cast<int64_t>(std::filesystem::file_size(dir_ / "model.safetensors"));
+    EXPECT_LE(gain, dense - tiles - static_cast<int64_t>(entry.size()));
+  }
+}
+
+}  // namespace
+}  // namespace tessera
