@@ -21,7 +21,8 @@ class HelpFormatter : public CLI::Formatter {
  public:
   explicit HelpFormatter(std::string usage) : usage_(std::move(usage)) { column_width(28); }
   std::string make_usage(const CLI::App*, std::string) const override { return usage_; }
-  std::string make_positionals(const CLI::App*) const override {
+  std::string make_positionals(const CLI::App* app) const override {
+    if (app->get_option_no_throw("MODEL") == nullptr) return "";
     return "\nMODEL is a directory with config.json and *.safetensors, as Hugging Face has them.\n";
   }
 
@@ -48,6 +49,13 @@ WeightType parse_dtype(const std::string& text) {
   if (text == "f32") return WeightType::kF32;
   if (text == "bf16") return WeightType::kBF16;
   bad_value("--dtype", "auto, f32 or bf16", text);
+}
+
+PrecomputeVo parse_precompute_vo(const std::string& text) {
+  if (text == "auto") return PrecomputeVo::kAuto;
+  if (text == "on") return PrecomputeVo::kOn;
+  if (text == "off") return PrecomputeVo::kOff;
+  bad_value("--precompute-vo", "auto, on or off", text);
 }
 
 CLI::Option* add_callback(CLI::App& app, const TextOption& option,
@@ -80,6 +88,13 @@ void add_model_options(CLI::App& app, ModelOptions* options) {
   add_directory_options(app, &options->directory, &options->load.threads);
   add_callback(app, {"--dtype", "TYPE", "Weights in memory: auto, f32 or bf16 (default: auto)"},
                [options](const std::string& text) { options->load.weights = parse_dtype(text); });
+  add_callback(
+      app,
+      {"--precompute-vo", "WHEN",
+       "Multiply the values' and the output's matrix beforehand: auto, on or off (default: auto)"},
+      [options](const std::string& text) {
+        options->load.precompute_vo = parse_precompute_vo(text);
+      });
   add_callback(app, {"--plan", "FILE", "Force the plan in FILE (see tessera inspect --save-plan)"},
                [options](const std::string& text) {
                  if (text.empty()) bad_value("--plan", "a file name", text);

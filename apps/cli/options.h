@@ -38,7 +38,8 @@ std::unique_ptr<CLI::App> make_parser(const Synopsis& synopsis);
 // For verbs that load no weights: MODEL, --threads.
 void add_directory_options(CLI::App& app, std::string* directory, int* threads);
 
-// The checkpoint directory and how to load it: MODEL, --threads, --dtype, --plan.
+// The checkpoint directory and how to load it: MODEL, --threads, --dtype,
+// --precompute-vo, --plan.
 struct ModelOptions {
   std::string directory;
   LoadOptions load;

@@ -32,10 +32,19 @@ enum class LabelScores { kSoftmax, kSigmoid, kLogits };
 // How weights are kept. kAuto: as the checkpoint has them, f16 as f32.
 enum class WeightType { kAuto, kF32, kBF16 };
 
+// Whether the value and output matrices of attention are multiplied beforehand (E.T.), which is
+// faster where few output features are kept. kAuto: where the plan finds it faster and exact, see
+// docs/decisions.md.
+enum class PrecomputeVo { kAuto, kOn, kOff };
+
 struct LoadOptions {
   int threads = 0;  // < 1: every CPU this process may use, which is the most
   WeightType weights = WeightType::kAuto;
-  // A plan to force, as Model::plan_json gives it; empty: choose. It names the weight type too.
+  PrecomputeVo precompute_vo = PrecomputeVo::kAuto;
+  // The tokens of a usual sequence, for the plan's choices that depend on them.
+  int32_t expected_tokens = 128;
+  // A plan to force, as Model::plan_json gives it; empty: choose. It names the weight type and
+  // whether to pre-compute V·O too.
   std::string plan_file = {};
 };
 
@@ -63,12 +72,13 @@ struct ModelInfo {
   int32_t max_positions = 0;  // the longest sequence the model can take, in tokens
   int32_t type_vocabulary_size = 0;
   int64_t parameters = 0;
-  int64_t checkpoint_bytes = 0;       // of the safetensors files
-  int64_t prepared_bytes = 0;         // weights in memory
-  int64_t flops_per_token = 0;        // of the linear maps, head included, dense
-  int64_t cache_bytes_per_token = 0;  // keys and values of all layers
-  std::string weight_type;            // "f32" or "bf16"
-  std::vector<std::string> labels;    // of classification heads
+  int64_t checkpoint_bytes = 0;          // of the safetensors files
+  int64_t prepared_bytes = 0;            // weights in memory
+  int64_t flops_per_token = 0;           // of the linear maps, head included, as if dense
+  int64_t executed_flops_per_token = 0;  // of them as they are prepared
+  int64_t cache_bytes_per_token = 0;     // keys and values of all layers
+  std::string weight_type;               // "f32" or "bf16"
+  std::vector<std::string> labels;       // of classification heads
   // As config.json's problem_type says; else sigmoid for one label and softmax for several, as
   // transformers does.
   LabelScores label_scores = LabelScores::kSoftmax;

@@ -6,40 +6,40 @@
 namespace tessera {
 namespace {
 
-// Tokens [begin, end) of one page of one KV head, which come from consecutive rows.
+// Tokens [begin, end) of one page, which come from consecutive rows.
 struct Piece {
-  float* keys;
-  float* values;
+  float* page;
   int32_t begin;
   int32_t end;
-  bool fills;        // what lies behind `end` is new and becomes zero
-  const float* key;  // row of token `begin`
-  const float* value;
+  bool fills;   // what lies behind `end` is new and becomes zero
+  int64_t row;  // of token `begin`
 };
 
 using Transpose = void (*)(const transpose::Args&, Exec) noexcept;
 
-void write_keys(const AppendArgs& args, const Piece& piece, Transpose transpose) {
-  transpose({.x = piece.key,
+void write_keys(const AppendArgs& args, const Piece& piece, int32_t head, Transpose transpose) {
+  float* keys = piece.page + args.shape.keys_at(head);
+  transpose({.x = args.key + piece.row * args.key_stride + int64_t{head} * args.shape.d_k,
              .x_stride = args.key_stride,
              .cols = args.shape.d_k,
-             .y = piece.keys + piece.begin,
+             .y = keys + piece.begin,
              .y_stride = kPageTokens},
             {0, piece.end - piece.begin});
   if (!piece.fills) return;
   for (int32_t d = 0; d < args.shape.d_k; ++d) {
-    float* row = piece.keys + int64_t{d} * kPageTokens;
+    float* row = keys + int64_t{d} * kPageTokens;
     std::fill(row + piece.end, row + kPageTokens, 0.0f);
   }
 }
 
-void write_values(const AppendArgs& args, const Piece& piece) {
+void write_values(const AppendArgs& args, const Piece& piece, int32_t head) {
   const int64_t d_v = args.shape.d_v;
-  for (int32_t t = piece.begin; t < piece.end; ++t) {
-    std::copy_n(piece.value + (t - piece.begin) * args.value_stride, d_v, piece.values + t * d_v);
+  float* values = piece.page + args.shape.values_at(head);
+  const float* value = args.value + piece.row * args.value_stride + head * d_v;
+  for (int32_t t = piece.begin; t < piece.end; ++t, value += args.value_stride) {
+    std::copy_n(value, d_v, values + t * d_v);
   }
-  if (piece.fills)
-    std::fill(piece.values + piece.end * d_v, piece.values + kPageTokens * d_v, 0.0f);
+  if (piece.fills) std::fill(values + piece.end * d_v, values + kPageTokens * d_v, 0.0f);
 }
 
 // Tokens [first, last) of a sequence of which tokens before `before` were there already.
@@ -57,19 +57,15 @@ void append_tokens(const AppendArgs& args, const PageTable& table, const Tokens&
        begin = (begin / kPageTokens + 1) * kPageTokens) {
     const int32_t page = begin / kPageTokens, start = page * kPageTokens;
     const int32_t end = std::min(tokens.last, start + kPageTokens);
-    const int64_t row = tokens.row + begin - tokens.first;
-    for (int32_t head = 0; head < shape.kv_heads; ++head) {
-      const Piece piece{.keys = table.pages[page] + shape.keys_at(head),
-                        .values = table.pages[page] + shape.values_at(head),
-                        .begin = begin - start,
-                        .end = end - start,
-                        // A page that was begun before has its zeros.
-                        .fills = end == table.tokens() && start >= tokens.before,
-                        .key = args.key + row * args.key_stride + int64_t{head} * shape.d_k,
-                        .value = args.value + row * args.value_stride + int64_t{head} * shape.d_v};
-      write_keys(args, piece, transpose);
-      write_values(args, piece);
-    }
+    const Piece piece{.page = table.pages[page],
+                      .begin = begin - start,
+                      .end = end - start,
+                      // A page that was begun before has its zeros.
+                      .fills = end == table.tokens() && start >= tokens.before,
+                      .row = tokens.row + begin - tokens.first};
+    for (int32_t head = 0; head < shape.kv_heads; ++head) write_keys(args, piece, head, transpose);
+    for (int32_t head = 0; head < shape.kv_heads * shape.values_per_key(); ++head)
+      write_values(args, piece, head);
   }
 }
 

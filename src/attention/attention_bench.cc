@@ -118,7 +118,12 @@ class Subject {
     const attention::Kernels kernels;
     attention::BlockRun run(args_, kernels, rows, memory);
     for (int32_t head = 0; head < problem_.shape.pages.kv_heads; ++head) {
-      run.start({.sequence = &sequence_, .kv_head = head, .first_row = 0, .rows = rows}, padded);
+      run.start({.sequence = &sequence_,
+                 .head = head,
+                 .first_row = 0,
+                 .rows = rows,
+                 .cols = problem_.shape.pages.d_v},
+                padded);
       run.scores(run.first_page(), run.last_page());
       run.softmax(run.first_page(), run.last_page());
       run.values(run.first_page(), run.last_page());

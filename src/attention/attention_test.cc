@@ -40,6 +40,14 @@ AttentionShape shape_of(int32_t query_heads, int32_t kv_heads, int32_t d_k, int3
           .scale = 1 / std::sqrt(static_cast<float>(d_k))};
 }
 
+// Every query head has values of its own, and the heads are added up.
+AttentionShape summed_shape(int32_t query_heads, int32_t kv_heads, int32_t d_k, int32_t d_v) {
+  AttentionShape shape = shape_of(query_heads, kv_heads, d_k, d_v);
+  shape.pages.value_heads = query_heads;
+  shape.outputs = HeadOutputs::kSummed;
+  return shape;
+}
+
 struct Output {
   std::vector<float> values;
   std::vector<float> log_sum_exp;
@@ -66,7 +74,7 @@ class Batch {
       first_keys_.push_back(first_keys_.back() + length.keys);
     }
     query_stride_ = int64_t{shape_.query_heads} * pages.d_k + 3;
-    output_stride_ = int64_t{shape_.query_heads} * pages.d_v + 5;
+    output_stride_ = shape_.output_width() + 5;
     query = normal(first_rows_.back() * query_stride_, 1);
     key = normal(first_keys_.back() * key_stride(), c.key_scale);
     value = normal(first_keys_.back() * value_stride(), 1);
@@ -188,8 +196,8 @@ class Batch {
 
   const AttentionShape& shape() const { return shape_; }
   const std::vector<PageTable>& tables() const { return tables_; }
-  int64_t key_stride() const { return int64_t{shape_.pages.kv_heads} * shape_.pages.d_k; }
-  int64_t value_stride() const { return int64_t{shape_.pages.kv_heads} * shape_.pages.d_v; }
+  int64_t key_stride() const { return shape_.pages.key_width(); }
+  int64_t value_stride() const { return shape_.pages.value_width(); }
   int64_t first_key(size_t s) const { return first_keys_[s]; }
 
   std::vector<float> query, key, value;
@@ -289,6 +297,8 @@ class Batch {
       largest = std::max(largest, mass);
       maximum = std::max(maximum, scores[j]);
     }
+    const bool summed = shape_.outputs == HeadOutputs::kSummed;
+    const int32_t value_head = summed ? h : g;
     double total = 0;
     std::vector<double> sums(static_cast<size_t>(pages.d_v));
     for (int32_t j = 0; j < n; ++j) {
@@ -296,7 +306,7 @@ class Batch {
       const double p = std::exp(scores[j] - maximum);
       total += p;
       const float* y =
-          value.data() + (first_keys_[s] + j) * value_stride() + int64_t{g} * pages.d_v;
+          value.data() + (first_keys_[s] + j) * value_stride() + int64_t{value_head} * pages.d_v;
       for (int32_t d = 0; d < pages.d_v; ++d) {
         sums[d] += p * y[d];
         value_size = std::max(value_size, std::abs(double{y[d]}));
@@ -306,9 +316,13 @@ class Batch {
     const double score_slack = static_cast<double>(nonzero + 6) * kEpsilon * largest;
     const double sum_slack = (n + 32) * kEpsilon;
     for (int32_t d = 0; d < pages.d_v; ++d) {
-      const size_t at = static_cast<size_t>(row * output_stride_ + int64_t{h} * pages.d_v + d);
-      exact.values[at] = total > 0 ? sums[d] / total : 0;
-      exact.values_slack[at] = (2 * score_slack + sum_slack) * value_size;
+      const int64_t first = row * output_stride_ + (summed ? 0 : int64_t{h} * pages.d_v);
+      const size_t at = static_cast<size_t>(first + d);
+      if (!summed || h == 0) exact.values[at] = 0;
+      exact.values[at] += total > 0 ? sums[d] / total : 0;
+      // Where heads are added up, each is rounded with at most all of them.
+      const double heads_slack = summed ? (shape_.query_heads + 1) * kEpsilon : 0;
+      exact.values_slack[at] += (2 * score_slack + sum_slack + heads_slack) * value_size;
     }
     for (int32_t j = 0; total > 0 && j < n; ++j) {
       const auto at = static_cast<size_t>(mass_begin(s) + int64_t{h} * n + j);
@@ -514,9 +528,42 @@ TEST(Attention, RaggedBatch) {
   check_case({.shape = shape, .lengths = lengths, .seed = 800});
 }
 
-TEST(Attention, TeamsOfAnySizeGiveTheSameBits) {
-  AttentionShape shape = shape_of(6, 2, 40, 40);
-  shape.mask = Mask::kCausal;
+TEST(Attention, SummedHeads) {
+  uint32_t seed = 1300;
+  for (int32_t heads : {1, 2, 4, 8, 12}) {
+    for (int32_t kv_heads = 1; kv_heads <= heads; kv_heads *= 2) {
+      if (heads % kv_heads != 0) continue;
+      AttentionShape shape = summed_shape(heads, kv_heads, 16, 1 + 23 * kv_heads);
+      shape.mask = seed % 2 == 0 ? Mask::kCausal : Mask::kNone;
+      check_case({.shape = shape, .lengths = {{70, 70}, {1, 130}, {9, 200}}, .seed = ++seed});
+    }
+  }
+  for (int32_t d_v : {1, 63, 64, 65, 257, 800})
+    check_case({.shape = summed_shape(3, 3, 8, d_v), .lengths = {{50, 65}}, .seed = ++seed});
+}
+
+TEST(Attention, SummedHeadsInEveryPlace) {
+  uint32_t seed = 1400;
+  for (int32_t window : {0, 2, 64, 100}) {
+    AttentionShape shape = summed_shape(4, 2, 16, 40);
+    shape.mask = Mask::kCausal;
+    shape.window = window;
+    check_case({.shape = shape,
+                .lengths = {{120, 40}, {30, 0}, {200, 200}, {1, 700}, {130, 700}},
+                .seed = ++seed,
+                .gap_chance = 0.3f});
+    // Heads differ in what their bias bars.
+    check_case({.shape = shape,
+                .lengths = {{100, 100}, {7, 300}, {1, 65}},
+                .seed = ++seed,
+                .bias_scale = 2});
+  }
+}
+
+class Teams : public ::testing::TestWithParam<AttentionShape> {};
+
+TEST_P(Teams, OfAnySizeGiveTheSameBits) {
+  const AttentionShape shape = GetParam();
   for (const std::vector<Length>& lengths : std::vector<std::vector<Length>>{
            {{200, 200}, {1, 150}, {30, 31}}, {{1, 500}}, {{400, 400}}, {{0, 0}}}) {
     Batch batch({.shape = shape, .lengths = lengths, .seed = 900});
@@ -536,6 +583,18 @@ TEST(Attention, TeamsOfAnySizeGiveTheSameBits) {
     }
   }
 }
+
+AttentionShape causal(AttentionShape shape, int32_t window = 0) {
+  shape.mask = Mask::kCausal;
+  shape.window = window;
+  return shape;
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, Teams,
+                         ::testing::Values(causal(shape_of(6, 2, 40, 40)),
+                                           causal(summed_shape(6, 2, 40, 200)),
+                                           causal(summed_shape(6, 2, 40, 200), 90),
+                                           summed_shape(4, 4, 40, 130)));
 
 // A sequence gives the same bits in any company.
 TEST(Attention, OtherSequencesOfABatchDoNotMatter) {
@@ -616,6 +675,13 @@ TEST(Attention, RefusesShapesOutsideTheContract) {
   refused(shape_of(5, 2, 64, 64), "multiple of the 2", "found 5");
   refused(shape_of(0, 2, 64, 64), "multiple of the 2", "found 0");
   refused(shape_of(4, 0, 64, 64), "multiple of the 0", "found 4");
+  refused(summed_shape(4, 2, 64, 65537), "1 to 65536", "65537");
+  AttentionShape shape = summed_shape(4, 2, 64, 64);
+  shape.pages.value_heads = 2;
+  refused(shape, "4 heads of values", "found 2");
+  shape = shape_of(4, 2, 64, 64);
+  shape.pages.value_heads = 4;
+  refused(shape, "2 heads of values", "found 4");
 }
 
 TEST(Attention, MethodsAreFoundByName) {
@@ -628,8 +694,9 @@ TEST(Attention, MethodsAreFoundByName) {
 }
 
 TEST(AppendToPages, PutsTokensInTheirPlacesAndZerosBehindTheLast) {
-  for (int threads : {1, 3}) {
-    Batch batch({.shape = shape_of(3, 3, 12, 20),
+  for (int threads : {1, 3, 4}) {
+    // With four, of two values a key.
+    Batch batch({.shape = threads == 4 ? summed_shape(6, 3, 12, 20) : shape_of(3, 3, 12, 20),
                  .lengths = {{1, 150}, {1, 1}, {1, 64}, {1, 0}},
                  .seed = 1200});
     batch.append(threads);
@@ -647,6 +714,8 @@ TEST(AppendToPages, PutsTokensInTheirPlacesAndZerosBehindTheLast) {
             ASSERT_EQ(page[pages.keys_at(h) + d * kPageTokens + j % kPageTokens], key)
                 << s << " " << j << " " << d;
           }
+        }
+        for (int32_t h = 0; h < 3 * pages.values_per_key(); ++h) {
           for (int32_t d = 0; d < pages.d_v; ++d) {
             const float value = there
                                     ? batch.value[(batch.first_key(s) + j) * batch.value_stride() +

@@ -6,10 +6,11 @@
 #include "kernels/attention_product/attention_product.h"
 #include "kernels/attention_softmax/attention_softmax.h"
 
-// What the blocked methods share. A block is a run of consecutive rows of one KV head of one
-// sequence, where row
+// What the blocked methods share. A block is a run of consecutive rows of one head of one sequence.
+// Where outputs are concatenated it is a KV head, with row
 //   r = query * group + head within the group
-// so that one pass over the keys and values serves all query heads of the group.
+// so that one pass over the keys and values serves all query heads of the group. Where they are
+// summed it is a query head with values of its own, and the group is 1.
 namespace tessera::attention {
 
 // Refuses shapes outside the contract of method.h.
@@ -18,6 +19,10 @@ Status check_shape(std::string_view method, const AttentionShape& shape);
 // Floating-point operations of one query row, all heads, on average over the last `queries` of
 // `keys` positions.
 double average_flops(const AttentionShape& shape, int32_t queries, int32_t keys);
+
+// Blocks' heads, and the query heads of each.
+int32_t block_heads(const AttentionShape& shape);
+int32_t group_size(const AttentionShape& shape);
 
 struct KeyRange {
   int32_t begin = 0;
@@ -43,17 +48,26 @@ class Visibility {
 
 struct Block {
   const AttentionSequence* sequence = nullptr;
-  int32_t kv_head = 0;
+  int32_t head = 0;
   int32_t first_row = 0;
   int32_t rows = 0;
+  // The outputs to compute, of kSummed; all else.
+  int32_t first_col = 0;
+  int32_t cols = 0;
 };
 
-// Calls visit(block) for the blocks of this member: every sequence and KV head is cut into blocks
-// of at most max_rows rows, and each member gets a consecutive run of about the same cost. Where
+// The rows that a block has at most, of a batch for a team of so many: max_rows, or fewer where the
+// heads are summed, so that every member has some.
+int32_t rows_for_team(const AttentionArgs& args, int32_t max_rows, int members);
+
+// Calls visit(block) for the blocks of this member: every sequence and head is cut into blocks of
+// at most max_rows rows, and each member gets a consecutive run of about the same cost. Where
 // column masses are wanted a member gets whole heads, so that their sums have one order.
+// Summed heads are one member's, in their order: visit gets head 0 and goes through all. Where
+// there are too few rows for the team, members have a part of the columns each.
 class Dealer {
  public:
-  Dealer(const AttentionArgs& args, int32_t max_rows);
+  Dealer(const AttentionArgs& args, int32_t max_rows, int members);
 
   template <typename Visit>
   void deal(const Team::Member& member, Visit visit) const {
@@ -62,7 +76,7 @@ class Dealer {
     for (const AttentionSequence& sequence : args_->sequences) {
       const Visibility visibility(args_->shape, sequence);
       const int64_t head_cost = this->head_cost(sequence, visibility);
-      for (int32_t head = 0; head < args_->shape.pages.kv_heads; ++head) {
+      for (int32_t head = 0; head < heads_; ++head) {
         // The middle of a block decides whose it is, so that shares differ by one block at most.
         const auto owner = [&](int64_t cost) {
           return (2 * passed + cost) * member.size() / (2 * total);
@@ -70,22 +84,28 @@ class Dealer {
         const int64_t head_owner = owner(head_cost);
         for (Block block = first(sequence, head); block.rows > 0; block = next(block)) {
           const int64_t cost = block_cost(block, visibility);
-          if ((whole_heads_ ? head_owner : owner(cost)) == member.rank()) visit(block);
-          passed += cost;
+          for (int32_t part = 0; part < parts_; ++part) {
+            if ((whole_heads_ ? head_owner : owner(cost)) == member.rank())
+              visit(columns(block, part));
+            passed += cost;
+          }
         }
       }
     }
   }
 
  private:
-  Block first(const AttentionSequence& sequence, int32_t kv_head) const;
+  Block first(const AttentionSequence& sequence, int32_t head) const;
   Block next(const Block& block) const;
+  Block columns(Block block, int32_t part) const;
   int64_t block_cost(const Block& block, const Visibility& visibility) const;
   int64_t head_cost(const AttentionSequence& sequence, const Visibility& visibility) const;
   int64_t total_cost() const;
 
   const AttentionArgs* args_;
   int32_t max_rows_;
+  int32_t heads_;      // that are dealt
+  int32_t parts_ = 1;  // of the columns
   bool whole_heads_ = false;
 };
 
@@ -120,6 +140,12 @@ class BlockRun {
   // Writes outputs and log-sum-exp of the block's rows.
   void finish();
 
+  // Of summed heads: start and finish of the block, and after each head, instead of finish, its
+  // part of the sum.
+  void start_sum(const Block& block);
+  void add_to_sum();
+  void finish_sum();
+
   bool wants_column_mass() const { return block_.sequence->column_mass != nullptr; }
   // After the last softmax: keeps the rows' sums, by which column_mass divides.
   void settle();
@@ -137,6 +163,7 @@ class BlockRun {
   template <typename Visit>
   void for_each_part(int32_t page, Visit visit) const;
   const float* bias_row(int32_t query, int32_t head) const;
+  void write_log_sum_exp(int32_t row) const;
 
   const AttentionArgs* args_;
   const Kernels* kernels_;
@@ -148,7 +175,8 @@ class BlockRun {
 
   float* query_ = nullptr;    // [rows, d_k], scaled
   float* scores_ = nullptr;   // [rows, score_stride_]
-  float* output_ = nullptr;   // [rows, d_v], not yet divided by the sums
+  float* output_ = nullptr;   // [rows, cols], not yet divided by the sums
+  float* total_ = nullptr;    // [rows, cols], of the heads so far
   float* maximum_ = nullptr;  // [rows], as of attention_softmax
   float* sum_ = nullptr;
   float* rescale_ = nullptr;

@@ -32,32 +32,62 @@ class Flash final : public AttentionMethod {
 
   void run(const AttentionArgs& args, const Team::Member& member, void* workspace) const override {
     const Kernels kernels;
-    BlockRun run(args, kernels, kRows, workspace);
-    const int32_t group = args.shape.query_heads / args.shape.pages.kv_heads;
-    Dealer(args, kRows).deal(member, [&](const Block& block) {
-      // Of the sequence, not of the block or the batch: a row's sums are the same whatever it is
-      // computed with.
-      const int32_t rows = std::min(kRows, block.sequence->queries * group);
-      const int32_t step_pages = kRows * kStepPages / rows;
-      run.start(block, step_pages * kPageTokens);
-      for (int32_t page = run.first_page(); page < run.last_page(); page += step_pages) {
-        const int32_t end = std::min(page + step_pages, run.last_page());
-        run.scores(page, end);
-        run.softmax(page, end);
-        run.values(page, end);
+    const int32_t max_rows = rows_for_team(args, kRows, member.size());
+    BlockRun run(args, kernels, max_rows, workspace);
+    Dealer(args, max_rows, member.size()).deal(member, [&](Block block) {
+      if (args.shape.outputs == HeadOutputs::kConcatenated) {
+        run_head(args, block, run);
+        run.finish();
+        column_mass(args, block, run);
+        return;
       }
-      run.finish();
-      if (!run.wants_column_mass()) return;
-      // The maximum is final now, so that another softmax gives the probabilities but for their
-      // sum.
-      run.settle();
-      for (int32_t page = run.first_page(); page < run.last_page(); page += step_pages) {
-        const int32_t end = std::min(page + step_pages, run.last_page());
-        run.scores(page, end);
-        run.softmax(page, end);
-        run.column_mass(page, end);
+      run.start_sum(block);
+      for (block.head = 0; block.head < args.shape.query_heads; ++block.head) {
+        run_head(args, block, run);
+        run.add_to_sum();
+        column_mass(args, block, run);
       }
+      run.finish_sum();
     });
+  }
+
+ private:
+  // Of the sequence, not of the block or the batch: a row's sums are the same whatever it is
+  // computed with.
+  static int32_t step_pages(const AttentionArgs& args, const Block& block) {
+    const int32_t rows = std::min(kRows, block.sequence->queries * group_size(args.shape));
+    return kRows * kStepPages / rows;
+  }
+
+  // Steps end at multiples of their pages, wherever the block begins.
+  static int32_t step_end(const BlockRun& run, int32_t page, int32_t step) {
+    return std::min((page / step + 1) * step, run.last_page());
+  }
+
+  static void run_head(const AttentionArgs& args, const Block& block, BlockRun& run) {
+    const int32_t step = step_pages(args, block);
+    run.start(block, step * kPageTokens);
+    for (int32_t page = run.first_page(); page < run.last_page();) {
+      const int32_t end = step_end(run, page, step);
+      run.scores(page, end);
+      run.softmax(page, end);
+      run.values(page, end);
+      page = end;
+    }
+  }
+
+  // The maximum is final now, so that another softmax gives the probabilities but for their sum.
+  static void column_mass(const AttentionArgs& args, const Block& block, BlockRun& run) {
+    if (!run.wants_column_mass()) return;
+    const int32_t step = step_pages(args, block);
+    run.settle();
+    for (int32_t page = run.first_page(); page < run.last_page();) {
+      const int32_t end = step_end(run, page, step);
+      run.scores(page, end);
+      run.softmax(page, end);
+      run.column_mass(page, end);
+      page = end;
+    }
   }
 };
 

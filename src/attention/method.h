@@ -13,14 +13,24 @@ namespace tessera {
 
 enum class Mask { kNone, kCausal };
 
+// Whether the outputs of the query heads stand one after another, or are added up: values that are
+// multiplied by the output matrix already (E.T.'s pre-computed linear transformation).
+enum class HeadOutputs { kConcatenated, kSummed };
+
 // What does not depend on the data of one call.
 struct AttentionShape {
   int32_t query_heads = 0;
-  PageShape
-      pages;  // kv_heads, d_k, d_v; query_heads is a multiple of kv_heads, both head sizes 1..256
+  // query_heads is a multiple of kv_heads, both head sizes 1..256, a value head each KV head; with
+  // kSummed a value head each query head, and d_v 1..65536.
+  PageShape pages;
   float scale = 1;  // usually 1 / sqrt(d_k)
   Mask mask = Mask::kNone;
   int32_t window = 0;  // > 0: a key is seen if query position - key position < window
+  HeadOutputs outputs = HeadOutputs::kConcatenated;
+
+  int64_t output_width() const {
+    return outputs == HeadOutputs::kSummed ? pages.d_v : int64_t{query_heads} * pages.d_v;
+  }
 };
 
 // One sequence of a batch. Query i stands at query_positions[i] and sees every key (kNone) or those
@@ -44,9 +54,11 @@ struct AttentionSequence {
 // Grouped-query attention over a ragged batch: for query head h, with KV head g = h / (query_heads
 // / kv_heads),
 //   output[row, h, :] = sum_j softmax_j(scale * q[row, h, :] . k[j, g, :] + bias)  v[j, g, :]
-// query: rows of query_heads * d_k floats, query_stride apart. output: rows of query_heads * d_v,
-// output_stride apart. log_sum_exp: null, or [rows, query_heads], of the scores including scale and
-// bias.
+// or, with HeadOutputs::kSummed, over the heads in their order,
+//   output[row, :] = sum_h sum_j softmax_j(scale * q[row, h, :] . k[j, g, :] + bias)  v[j, h, :]
+// query: rows of query_heads * d_k floats, query_stride apart. output: rows of query_heads * d_v
+// (d_v), output_stride apart. log_sum_exp: null, or [rows, query_heads], of the scores including
+// scale and bias.
 struct AttentionArgs {
   AttentionShape shape;
   std::span<const AttentionSequence> sequences;
@@ -86,8 +98,8 @@ const AttentionMethod* find_attention_method(std::string_view name);
 // Writes new keys and values, those of `rows` of the batch, into the pages of each sequence. The
 // tables hold the positions of the new tokens already, as the last ones. Calls for different rows
 // may run at the same time, and all together write every row and the zeros behind the last. key and
-// value: rows of kv_heads * d_k (d_v) floats,
-// *_stride apart; sequence s has rows first_rows[s] .. first_rows[s + 1].
+// value: rows of PageShape::key_width (value_width) floats, heads one after another, *_stride
+// apart; sequence s has rows first_rows[s] .. first_rows[s + 1].
 struct AppendArgs {
   PageShape shape;
   std::span<PageTable* const> tables;

@@ -44,20 +44,33 @@ class OnTheFly final : public AttentionMethod {
     int32_t max_keys = 0;
     for (const AttentionSequence& sequence : args.sequences)
       max_keys = std::max(max_keys, sequence.keys->tokens());
-    const int32_t rows = rows_for(max_keys);
+    const int32_t rows = rows_for_team(args, rows_for(max_keys), member.size());
     const Kernels kernels;
     BlockRun run(args, kernels, rows, workspace);
-    Dealer(args, rows).deal(member, [&](const Block& block) {
-      run.start(block, padded(max_keys));
-      run.scores(run.first_page(), run.last_page());
-      run.softmax(run.first_page(), run.last_page());
-      run.values(run.first_page(), run.last_page());
-      if (run.wants_column_mass()) {
-        run.settle();
-        run.column_mass(run.first_page(), run.last_page());
+    Dealer(args, rows, member.size()).deal(member, [&](Block block) {
+      if (args.shape.outputs == HeadOutputs::kConcatenated) {
+        run_head(block, padded(max_keys), run);
+        run.finish();
+        return;
       }
-      run.finish();
+      run.start_sum(block);
+      for (block.head = 0; block.head < args.shape.query_heads; ++block.head) {
+        run_head(block, padded(max_keys), run);
+        run.add_to_sum();
+      }
+      run.finish_sum();
     });
+  }
+
+ private:
+  static void run_head(const Block& block, int32_t score_keys, BlockRun& run) {
+    run.start(block, score_keys);
+    run.scores(run.first_page(), run.last_page());
+    run.softmax(run.first_page(), run.last_page());
+    run.values(run.first_page(), run.last_page());
+    if (!run.wants_column_mass()) return;
+    run.settle();
+    run.column_mass(run.first_page(), run.last_page());
   }
 };
 

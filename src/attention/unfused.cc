@@ -17,6 +17,7 @@ struct Head {
   int32_t head;
   int32_t kv_head;
   double* scores;  // [queries, keys]
+  double* sum;     // [queries, d_v] of the heads so far, where they are summed; else null
 
   const float* query(int32_t q) const {
     return args.query + (sequence.first_row + q) * args.query_stride +
@@ -72,15 +73,20 @@ double softmax(double* row, int32_t keys) {
 
 void write_output(const Head& h, int32_t q) {
   const PageShape& pages = h.args.shape.pages;
+  const int32_t value_head = h.sum != nullptr ? h.head : h.kv_head;
   for (int32_t d = 0; d < pages.d_v; ++d) {
     double sum = 0;
     for (int32_t j = 0; j < h.sequence.keys->tokens(); ++j) {
       const double p = h.row(q)[j];
       // What is masked has no say, be it infinite.
       if (p == 0) continue;
-      sum += p * h.page(j)[pages.values_at(h.kv_head) + int64_t{j % kPageTokens} * pages.d_v + d];
+      sum += p * h.page(j)[pages.values_at(value_head) + int64_t{j % kPageTokens} * pages.d_v + d];
     }
-    h.output(q)[d] = static_cast<float>(sum);
+    if (h.sum != nullptr) {
+      h.sum[int64_t{q} * pages.d_v + d] += sum;
+    } else {
+      h.output(q)[d] = static_cast<float>(sum);
+    }
   }
 }
 
@@ -107,6 +113,21 @@ void run_head(const Head& h) {
   if (h.sequence.column_mass != nullptr && queries > 0) write_column_mass(h);
 }
 
+// All query heads of a sequence, added up.
+void run_summed(Head h) {
+  const int64_t d_v = h.args.shape.pages.d_v, queries = h.sequence.queries;
+  std::fill_n(h.sum, queries * d_v, 0.0);
+  const int32_t group = h.args.shape.query_heads / h.args.shape.pages.kv_heads;
+  for (h.head = 0; h.head < h.args.shape.query_heads; ++h.head) {
+    h.kv_head = h.head / group;
+    run_head(h);
+  }
+  for (int64_t q = 0; q < queries; ++q) {
+    float* output = h.args.output + (h.sequence.first_row + q) * h.args.output_stride;
+    for (int64_t d = 0; d < d_v; ++d) output[d] = static_cast<float>(h.sum[q * d_v + d]);
+  }
+}
+
 class Unfused final : public AttentionMethod {
  public:
   std::string_view name() const override { return "unfused"; }
@@ -121,22 +142,33 @@ class Unfused final : public AttentionMethod {
     const int64_t row_bytes = int64_t{max_keys} * int64_t{sizeof(double)};
     constexpr double kPasses =
         5;  // written; read for the maximum; read and written for the exponentials; read
-    return {.workspace_bytes = std::max<int64_t>(max_queries * row_bytes, 64),
+    const int64_t sum_bytes = shape.outputs == HeadOutputs::kSummed
+                                  ? int64_t{max_queries} * shape.pages.d_v * int64_t{sizeof(double)}
+                                  : 0;
+    return {.workspace_bytes = std::max<int64_t>(max_queries * row_bytes + sum_bytes, 64),
             .flops = average_flops(shape, max_queries, max_keys),
             .score_bytes = kPasses * static_cast<double>(row_bytes) * shape.query_heads};
   }
 
   void run(const AttentionArgs& args, const Team::Member& member, void* workspace) const override {
     const AttentionShape& shape = args.shape;
-    const int64_t heads = static_cast<int64_t>(args.sequences.size()) * shape.query_heads;
-    const Range mine = member.slice(heads);
+    const bool summed = shape.outputs == HeadOutputs::kSummed;
+    const int32_t heads = summed ? 1 : shape.query_heads;
+    const Range mine = member.slice(static_cast<int64_t>(args.sequences.size()) * heads);
     for (int64_t i = mine.begin; i < mine.end; ++i) {
-      const auto head = static_cast<int32_t>(i % shape.query_heads);
-      run_head({.args = args,
-                .sequence = args.sequences[static_cast<size_t>(i / shape.query_heads)],
-                .head = head,
-                .kv_head = head / (shape.query_heads / shape.pages.kv_heads),
-                .scores = static_cast<double*>(workspace)});
+      const auto head = static_cast<int32_t>(i % heads);
+      Head h{.args = args,
+             .sequence = args.sequences[static_cast<size_t>(i / heads)],
+             .head = head,
+             .kv_head = head / (shape.query_heads / shape.pages.kv_heads),
+             .scores = static_cast<double*>(workspace),
+             .sum = nullptr};
+      if (!summed) {
+        run_head(h);
+        continue;
+      }
+      h.sum = h.scores + int64_t{h.sequence.queries} * h.sequence.keys->tokens();
+      run_summed(h);
     }
   }
 };

@@ -128,12 +128,36 @@ Status read_end_ids(const Checkpoint& checkpoint, Architecture& architecture) {
 
 }  // namespace
 
+ValueHeads Architecture::value_heads(int32_t layer) const {
+  if (values.empty()) return {.heads = kv_heads, .size = head_size};
+  return values[static_cast<size_t>(layer)];
+}
+
+int64_t Architecture::qkv_width(int32_t layer) const {
+  const ValueHeads value = value_heads(layer);
+  return query_width() + kv_width() + int64_t{value.heads} * value.size;
+}
+
 AttentionShape Architecture::attention_shape(int32_t layer) const {
+  const ValueHeads value = value_heads(layer);
   return {.query_heads = query_heads,
-          .pages = {.kv_heads = kv_heads, .d_k = head_size, .d_v = head_size},
+          .pages = {.kv_heads = kv_heads,
+                    .d_k = head_size,
+                    .d_v = value.size,
+                    .value_heads = value.heads},
           .scale = score_scale,
           .mask = mask,
-          .window = windows.empty() ? 0 : windows[static_cast<size_t>(layer)]};
+          .window = windows.empty() ? 0 : windows[static_cast<size_t>(layer)],
+          .outputs = value.outputs};
+}
+
+PageShape Architecture::largest_page() const {
+  PageShape largest = attention_shape(0).pages;
+  for (int32_t layer = 1; layer < layers; ++layer) {
+    const PageShape shape = attention_shape(layer).pages;
+    if (shape.page_floats() > largest.page_floats()) largest = shape;
+  }
+  return largest;
 }
 
 Result<Architecture> read_architecture(const Checkpoint& checkpoint) {

@@ -76,6 +76,13 @@ struct TensorNames {
   HeadNames head;
 };
 
+// The values of a layer as its weights were prepared.
+struct ValueHeads {
+  HeadOutputs outputs = HeadOutputs::kConcatenated;
+  int32_t heads = 0;
+  int32_t size = 0;  // of each
+};
+
 // One transformer as data: everything that execution needs to know but the weights.
 struct Architecture {
   std::string family;
@@ -111,6 +118,9 @@ struct Architecture {
   Mask mask = Mask::kCausal;
   float score_scale = 1;
   std::vector<int32_t> windows;  // per layer, 0 = unlimited
+  // Per layer, of loaded weights whose values are compact or pre-computed; empty: kv_heads of
+  // head_size in every layer.
+  std::vector<ValueHeads> values;
   std::vector<int32_t> end_ids;
   // A head that reads the last token passes over ids equal to this at the end of a sequence; -1:
   // none.
@@ -124,8 +134,12 @@ struct Architecture {
   bool is_decoder() const { return mask == Mask::kCausal; }
   int32_t query_width() const { return query_heads * head_size; }
   int32_t kv_width() const { return kv_heads * head_size; }
-  int32_t qkv_width() const { return query_width() + 2 * kv_width(); }
+  ValueHeads value_heads(int32_t layer) const;
+  // Of what a layer's projection gives: queries, keys and values.
+  int64_t qkv_width(int32_t layer) const;
   AttentionShape attention_shape(int32_t layer) const;
+  // A page that serves every layer.
+  PageShape largest_page() const;
 };
 
 // Reads config.json (and generation_config.json) into an Architecture; the family is chosen by

@@ -17,6 +17,7 @@ struct Executor::Sizes {
   int64_t head_hidden = 0;
   int64_t logits = 0;
   int64_t workspace_bytes = 0;  // per member
+  int64_t linear_bytes = 0;     // of the linear maps, per member
 };
 
 struct Executor::Pass {
@@ -32,14 +33,16 @@ struct Executor::Pass {
 
   float* x = nullptr;         // [rows, hidden]
   float* normed = nullptr;    // [rows, hidden], pre-norm only
-  float* qkv = nullptr;       // [rows, qkv_width]
-  float* context = nullptr;   // [rows, query_width]
+  float* qkv = nullptr;       // [rows, qkv_width of the layer]
+  float* context = nullptr;   // [rows, output_width of the layer's attention]
   float* ffn = nullptr;       // [rows, ffn], twice as wide if gated; [members, group] with own rows
   float* head_in = nullptr;   // [head rows, hidden]
   float* head_mid = nullptr;  // [head rows, hidden]
   float* logits = nullptr;    // [head rows, width]
   char* workspace = nullptr;  // per member
   int64_t workspace_bytes = 0;
+  char* linear_scratch = nullptr;  // of the linear maps, per member
+  int64_t linear_bytes = 0;
 
   // Whether each member takes its own rows through everything but attention, so that they stay in
   // its caches and nobody waits, in groups of so many rows; else all share every product.
@@ -110,8 +113,6 @@ Executor::Sizes Executor::sizes(int64_t rows, int32_t max_length, int32_t max_ke
   const Architecture& a = architecture_;
   Sizes sizes;
   sizes.hidden = rows * a.hidden_size;
-  sizes.qkv = rows * a.qkv_width();
-  sizes.context = rows * a.query_width();
   const int64_t ffn_rows = deals_own_rows(rows) ? team_.size() * group_rows() : rows;
   sizes.ffn = ffn_rows * ffn_stride();
   if (weights_.head.output != nullptr) {
@@ -119,16 +120,36 @@ Executor::Sizes Executor::sizes(int64_t rows, int32_t max_length, int32_t max_ke
     sizes.logits = head_rows * weights_.head.outputs;
   }
   for (int32_t layer = 0; layer < a.layers; ++layer) {
-    const AttentionCost cost =
-        plan_.attention(layer, max_keys).cost(a.attention_shape(layer), max_length, max_keys);
+    const AttentionShape shape = a.attention_shape(layer);
+    const AttentionCost cost = plan_.attention(layer, max_keys).cost(shape, max_length, max_keys);
     sizes.workspace_bytes = std::max(sizes.workspace_bytes, cost.workspace_bytes);
+    sizes.qkv = std::max(sizes.qkv, rows * a.qkv_width(layer));
+    sizes.context = std::max(sizes.context, rows * shape.output_width());
   }
   sizes.workspace_bytes = static_cast<int64_t>(Arena::rounded(at(sizes.workspace_bytes)));
+  sizes.linear_bytes = linear_bytes(deals_own_rows(rows) ? group_rows() : rows, head_rows);
   return sizes;
 }
 
+// What the hungriest linear map needs of a member.
+int64_t Executor::linear_bytes(int64_t rows, int64_t head_rows) const {
+  int64_t most = 0;
+  const auto enter = [&most](const std::unique_ptr<Linear>& linear, int64_t of) {
+    if (linear != nullptr) most = std::max(most, linear->scratch_bytes(of));
+  };
+  for (const LayerWeights& layer : weights_.layers) {
+    for (const auto* linear :
+         {&layer.qkv, &layer.attention_output, &layer.ffn_in, &layer.ffn_out}) {
+      enter(*linear, rows);
+    }
+  }
+  enter(weights_.head.transform, head_rows);
+  enter(weights_.head.output, head_rows);
+  return static_cast<int64_t>(Arena::rounded(at(most)));
+}
+
 int64_t Executor::scratch_bytes(const Sizes& s) const {
-  int64_t total = s.workspace_bytes * team_.size();
+  int64_t total = (s.workspace_bytes + s.linear_bytes) * team_.size();
   for (int64_t floats :
        {s.hidden, s.hidden, s.qkv, s.context, s.ffn, s.head_hidden, s.head_hidden, s.logits}) {
     total += static_cast<int64_t>(Arena::rounded(at(floats) * sizeof(float)));
@@ -164,7 +185,7 @@ Status Executor::extend_rotary_tables(int32_t positions) {
 
 void Executor::make_transient_tables(Pass& pass) {
   const TokenLayout& layout = *pass.input->layout;
-  const int64_t page_floats = architecture_.attention_shape(0).pages.page_floats();
+  const int64_t page_floats = architecture_.largest_page().page_floats();
   pass.transient.resize(at(layout.sequences()));
   for (int64_t s = 0; s < layout.sequences(); ++s) {
     PageTable& table = pass.transient[at(s)];
@@ -266,7 +287,7 @@ void Executor::measure(Pass& pass) const {
 // Cuts the arena into the pieces of the pass.
 Status Executor::carve(Pass& pass) {
   const int64_t page_bytes = static_cast<int64_t>(
-      Arena::rounded(at(architecture_.attention_shape(0).pages.page_floats()) * sizeof(float)));
+      Arena::rounded(at(architecture_.largest_page().page_floats()) * sizeof(float)));
   const Sizes sizes = this->sizes(pass.rows, pass.max_length, pass.max_keys, pass.head_row_count);
   TESSERA_RETURN_IF_ERROR(
       arena_.reset(at(scratch_bytes(sizes) + pass.transient_pages * page_bytes)));
@@ -280,6 +301,8 @@ Status Executor::carve(Pass& pass) {
   pass.logits = arena_.take<float>(sizes.logits);
   pass.workspace_bytes = sizes.workspace_bytes;
   pass.workspace = arena_.take<char>(sizes.workspace_bytes * team_.size());
+  pass.linear_bytes = sizes.linear_bytes;
+  pass.linear_scratch = arena_.take<char>(sizes.linear_bytes * team_.size());
   return {};
 }
 
@@ -413,10 +436,15 @@ void Executor::for_each_group(Pass& pass, Team::Member& member, Work work) const
   }
 }
 
+void* Executor::linear_scratch(const Pass& pass, const Team::Member& member) const {
+  return pass.linear_scratch + member.rank() * pass.linear_bytes;
+}
+
 // The pointers in `args` are those of the group's first row.
 void Executor::multiply(const Linear& linear, LinearArgs args, Operation operation,
                         const Group& group) const {
   args.rows = group.count;
+  args.scratch = linear_scratch(*group.pass, *group.member);
   if (group.pass->own_rows) {
     linear.apply_alone(args);
   } else {
@@ -467,26 +495,27 @@ void Executor::project(const Group& group, int32_t layer) const {
   multiply(*weights.qkv,
            {.x = enter_block(weights.attention_norm, group),
             .x_stride = a.hidden_size,
-            .y = pass.qkv + group.first * a.qkv_width(),
-            .y_stride = a.qkv_width()},
+            .y = pass.qkv + group.first * a.qkv_width(layer),
+            .y_stride = a.qkv_width(layer)},
            Operation::kQkv, group);
   if (a.qk_norm != QkNorm::kPerHead && a.positions != PositionKind::kRotary) return;
   place_heads(pass, layer, group.rows);
   meet(pass, *group.member);
   mark(Operation::kPositions, *group.member,
-       [&] { return moved(2 * traced_rows(group) * a.qkv_width()); });
+       [&] { return moved(2 * traced_rows(group) * (a.query_width() + a.kv_width())); });
 }
 
 void Executor::attend(Pass& pass, int32_t layer, Team::Member& member) const {
   const Architecture& a = architecture_;
   const int64_t sequences = pass.input->layout->sequences();
+  const AttentionShape shape = a.attention_shape(layer);
   pass.methods[at(layer)]->run(
-      {.shape = a.attention_shape(layer),
+      {.shape = shape,
        .sequences = {pass.sequences.data() + layer * sequences, at(sequences)},
        .query = pass.qkv,
-       .query_stride = a.qkv_width(),
+       .query_stride = a.qkv_width(layer),
        .output = pass.context,
-       .output_stride = a.query_width()},
+       .output_stride = shape.output_width()},
       member, pass.workspace + member.rank() * pass.workspace_bytes);
   member.barrier();
   mark(Operation::kAttention, member, [&] { return attention_work(pass, layer); });
@@ -496,10 +525,11 @@ void Executor::attend(Pass& pass, int32_t layer, Team::Member& member) const {
 void Executor::leave_attention(const Group& group, int32_t layer) const {
   const Architecture& a = architecture_;
   const LayerWeights& weights = weights_.layers[at(layer)];
+  const int64_t width = a.attention_shape(layer).output_width();
   float* x = group.pass->x + group.first * a.hidden_size;
   multiply(*weights.attention_output,
-           {.x = group.pass->context + group.first * a.query_width(),
-            .x_stride = a.query_width(),
+           {.x = group.pass->context + group.first * width,
+            .x_stride = width,
             .residual = x,
             .residual_stride = a.hidden_size,
             .y = x,
@@ -549,20 +579,23 @@ void Executor::gate(const Group& group) const {
        [&] { return moved(3 * traced_rows(group) * a.ffn_size); });
 }
 
-// Queries and outputs once, keys and values once for each sequence.
+// Queries and outputs once, keys and values once for each sequence. The dense form has values as
+// wide as the heads.
 Work Executor::attention_work(const Pass& pass, int32_t layer) const {
   const AttentionShape shape = architecture_.attention_shape(layer);
+  AttentionShape dense = shape;
+  dense.pages.d_v = architecture_.head_size;
   const int64_t sequences = pass.input->layout->sequences();
   Work work;
-  int64_t floats = pass.rows * 2 * architecture_.query_width();
+  int64_t floats = pass.rows * (architecture_.query_width() + shape.output_width());
   for (int64_t s = 0; s < sequences; ++s) {
     const AttentionSequence& sequence = pass.sequences[at(layer * sequences + s)];
-    const int32_t keys = sequence.keys->tokens();
-    work.flops +=
-        pass.methods[at(layer)]->cost(shape, sequence.queries, keys).flops * sequence.queries;
-    floats += int64_t{keys} * 2 * architecture_.kv_width();
+    const AttentionMethod& method = *pass.methods[at(layer)];
+    const int32_t queries = sequence.queries, keys = sequence.keys->tokens();
+    work.flops += method.cost(shape, queries, keys).flops * queries;
+    work.dense_flops += method.cost(dense, queries, keys).flops * queries;
+    floats += keys * (shape.pages.key_width() + shape.pages.value_width());
   }
-  work.dense_flops = work.flops;
   work.bytes = moved(floats).bytes;
   return work;
 }
@@ -572,22 +605,25 @@ void Executor::append_keys(Pass& pass, int32_t layer, Team::Member& member) cons
   const Architecture& a = architecture_;
   const int64_t sequences = pass.input->layout->sequences();
   PageTable* const* tables = pass.tables.data() + layer * sequences;
+  const PageShape shape = a.attention_shape(layer).pages;
   const float* key = pass.qkv + a.query_width();
-  append_to_pages({.shape = a.attention_shape(layer).pages,
+  append_to_pages({.shape = shape,
                    .tables = {tables, at(sequences)},
                    .first_rows = pass.first_rows.data(),
                    .key = key,
-                   .key_stride = a.qkv_width(),
+                   .key_stride = a.qkv_width(layer),
                    .value = key + a.kv_width(),
-                   .value_stride = a.qkv_width()},
+                   .value_stride = a.qkv_width(layer)},
                   rows_of(pass, member));
   member.barrier();
-  mark(Operation::kAppend, member, [&] { return moved(4 * pass.rows * a.kv_width()); });
+  mark(Operation::kAppend, member,
+       [&] { return moved(2 * pass.rows * (shape.key_width() + shape.value_width())); });
 }
 
 // Normalises and rotates queries and keys in place.
 void Executor::place_heads(Pass& pass, int32_t layer, Range rows) const {
   const Architecture& a = architecture_;
+  const int64_t stride = a.qkv_width(layer);
   const LayerWeights& weights = weights_.layers[at(layer)];
   if (a.qk_norm == QkNorm::kPerHead) {
     for (int32_t h = 0; h < a.query_heads + a.kv_heads; ++h) {
@@ -595,18 +631,18 @@ void Executor::place_heads(Pass& pass, int32_t layer, Range rows) const {
       float* x = pass.qkv + int64_t{h} * a.head_size;
       norm::kernels.run({.kind = a.norm_kind,
                          .x = x,
-                         .x_stride = a.qkv_width(),
+                         .x_stride = stride,
                          .cols = a.head_size,
                          .weight = norm.weight.data(),
                          .eps = a.norm_eps,
                          .y = x,
-                         .y_stride = a.qkv_width()},
+                         .y_stride = stride},
                         {rows.begin, rows.end});
     }
   }
   if (a.positions == PositionKind::kRotary) {
     rotary::kernels.run({.x = pass.qkv,
-                         .x_stride = a.qkv_width(),
+                         .x_stride = stride,
                          .heads = a.query_heads + a.kv_heads,
                          .head_size = a.head_size,
                          .rotated = static_cast<int32_t>(2 * a.inverse_frequencies.size()),
@@ -637,7 +673,8 @@ void Executor::head(Pass& pass, Team::Member& member) const {
                                     .rows = rows,
                                     .activation = architecture_.names.head.activation,
                                     .y = pass.head_mid,
-                                    .y_stride = width},
+                                    .y_stride = width,
+                                    .scratch = linear_scratch(pass, member)},
                                    member);
     member.barrier();
     input = pass.head_mid;
@@ -647,8 +684,13 @@ void Executor::head(Pass& pass, Team::Member& member) const {
     member.barrier();
   }
   const int64_t outputs = weights_.head.outputs;
-  weights_.head.output->apply(
-      {.x = input, .x_stride = width, .rows = rows, .y = pass.logits, .y_stride = outputs}, member);
+  weights_.head.output->apply({.x = input,
+                               .x_stride = width,
+                               .rows = rows,
+                               .y = pass.logits,
+                               .y_stride = outputs,
+                               .scratch = linear_scratch(pass, member)},
+                              member);
   if (trace_ == nullptr) return;
   member.barrier();
   mark(Operation::kHead, member, [&] {

@@ -54,6 +54,7 @@ class Executor {
 
   Sizes sizes(int64_t rows, int32_t max_length, int32_t max_keys, int64_t head_rows) const;
   int64_t scratch_bytes(const Sizes& sizes) const;
+  int64_t linear_bytes(int64_t rows, int64_t head_rows) const;
   Status prepare(const ForwardInput& input, ForwardOutput& output, Pass& pass);
   int32_t last_row(const Pass& pass, int64_t sequence) const;
   void measure(Pass& pass) const;
@@ -90,6 +91,7 @@ class Executor {
   void leave_block(const NormWeights& norm, const Group& group) const;
   void normalise_group(const NormWeights& norm, float* target, const Group& group) const;
   void normalise(const NormWeights& weights, const float* x, float* y, Range rows) const;
+  void* linear_scratch(const Pass& pass, const Team::Member& member) const;
   void multiply(const Linear& linear, LinearArgs args, Operation operation,
                 const Group& group) const;
   void keep_hidden(const Pass& pass, size_t index, Range rows) const;

@@ -4,20 +4,30 @@
 
 #include <cstring>
 
+#include "io/compressed.h"
 #include "io/json.h"
 #include "model/finite.h"
+#include "model/fold.h"
 
 namespace tessera {
 namespace {
 
+// The matrices of a map in the formats that the checkpoint has them in, and what they point into.
+struct StoredMap {
+  std::string name;  // of the first
+  MatrixStack stack;
+  std::vector<ReadMatrix> sources;
+  std::vector<float> bias;  // empty: none
+};
+
 class Loader {
  public:
-  Loader(const Checkpoint& checkpoint, const Architecture& architecture, Team& team)
-      : checkpoint_(checkpoint), names_(architecture.names), team_(team) {
-    // Base models are saved without the family's prefix.
-    const std::string& first = names_.token_embedding;
-    if (!checkpoint.has(names_.prefix + first) && checkpoint.has(first)) names_.prefix.clear();
-  }
+  Loader(const Checkpoint& checkpoint, const Architecture& architecture, TensorFormats formats,
+         Team& team)
+      : checkpoint_(checkpoint),
+        names_(checkpoint_names(checkpoint, architecture)),
+        formats_(std::move(formats)),
+        team_(team) {}
 
   int64_t parameters() const { return parameters_; }
 
@@ -52,28 +62,55 @@ class Loader {
 
   // outputs: of each part of the stack.
   Result<std::unique_ptr<Linear>> linear(const LinearNames& names, int64_t inputs,
-                                         std::vector<int64_t> outputs, DType stored,
+                                         const std::vector<int64_t>& outputs, DType stored,
                                          int32_t layer = 0) {
+    TESSERA_ASSIGN_OR_RETURN(const StoredMap map, read_map(names, inputs, outputs, layer));
+    return prepare(map, stored);
+  }
+
+  Result<StoredMap> read_map(const LinearNames& names, int64_t inputs, std::vector<int64_t> outputs,
+                             int32_t layer) {
     // A fused tensor stands for the whole stack.
     if (names.weights.size() == 1) outputs = {sum(outputs)};
-    DenseStack stack;
-    std::vector<TensorView> sources;
-    std::vector<float> bias;
+    StoredMap map{.name = full_name(names.weights.front(), layer)};
     for (size_t i = 0; i < names.weights.size(); ++i) {
-      const bool output_rows = names.order == MatrixOrder::kOutputRows;
-      const std::vector<int64_t> shape = output_rows ? std::vector<int64_t>{outputs[i], inputs}
-                                                     : std::vector<int64_t>{inputs, outputs[i]};
-      TESSERA_ASSIGN_OR_RETURN(const TensorView tensor, find(names.weights[i], layer, shape));
-      sources.push_back(tensor);
-      stack.push_back({tensor.data, tensor.dtype, shape[0], shape[1], names.order});
-      if (!names.biases.empty()) {
-        TESSERA_ASSIGN_OR_RETURN(const std::vector<float> part,
-                                 vector(names.biases[i], outputs[i], layer));
-        bias.insert(bias.end(), part.begin(), part.end());
-      }
+      TESSERA_RETURN_IF_ERROR(
+          read_parts(full_name(names.weights[i], layer), names.order, outputs[i], inputs, map));
+      if (names.biases.empty()) continue;
+      TESSERA_ASSIGN_OR_RETURN(const std::vector<float> part,
+                               vector(names.biases[i], outputs[i], layer));
+      map.bias.insert(map.bias.end(), part.begin(), part.end());
     }
-    auto prepared = prepare(stack, bias, stored, full_name(names.weights.front(), layer));
-    for (const TensorView& source : sources) checkpoint_.release(source);
+    return map;
+  }
+
+  // Gives the source's pages back.
+  Result<std::unique_ptr<Linear>> prepare(const StoredMap& map, DType stored) {
+    auto prepared = prepare(map.stack, map.bias, stored, map.name);
+    release(map);
+    return prepared;
+  }
+
+  Result<PreparedAttention> attention(const Architecture& a, const Plan& plan, int32_t layer) {
+    const LayerPlan& choices = plan.layers[static_cast<size_t>(layer)];
+    TESSERA_ASSIGN_OR_RETURN(const StoredMap qkv,
+                             read_map(names_.layer.qkv, a.hidden_size,
+                                      {a.query_width(), a.kv_width(), a.kv_width()}, layer));
+    TESSERA_ASSIGN_OR_RETURN(
+        const StoredMap output,
+        read_map(names_.layer.attention_output, a.query_width(), {a.hidden_size}, layer));
+    auto prepared = prepare_attention(
+        {qkv.stack, qkv.bias, output.stack, output.bias},
+        {.architecture = &a,
+         .vo = choices.vo.method,
+         .expected_tokens = plan.expected_tokens,
+         .weights = choices.weights,
+         .team = &team_,
+         .prepare = [&](const MatrixStack& stack, const std::vector<float>& bias) {
+           return prepare(stack, bias, choices.weights, qkv.name);
+         }});
+    release(qkv);
+    release(output);
     return prepared;
   }
 
@@ -84,7 +121,8 @@ class Loader {
     if (!names.biases.empty()) {
       TESSERA_ASSIGN_OR_RETURN(bias, vector(names.biases.front(), tokens.rows));
     }
-    const DenseStack stack = {{tokens.data.data(), tokens.dtype, tokens.rows, tokens.width}};
+    const MatrixStack stack = {
+        DenseView{tokens.data.data(), tokens.dtype, tokens.rows, tokens.width}};
     return prepare(stack, bias, stored, full_name(names_.token_embedding, 0));
   }
 
@@ -104,20 +142,59 @@ class Loader {
     return total;
   }
 
-  Result<std::unique_ptr<Linear>> prepare(const DenseStack& stack, const std::vector<float>& bias,
+  void release(const StoredMap& map) const {
+    for (const ReadMatrix& source : map.sources) {
+      checkpoint_.release(source.values);
+      for (const TensorView& indices : source.indices) checkpoint_.release(indices);
+    }
+  }
+
+  // The tensor, or the parts of the stack that stands for it.
+  Status read_parts(const std::string& name, MatrixOrder order, int64_t outputs, int64_t inputs,
+                    StoredMap& map) {
+    const std::vector<std::string> parts = parts_of(formats_, name);
+    int64_t found = 0;
+    for (const std::string& part : parts) {
+      const int64_t wanted = parts.size() == 1 ? outputs : -1;
+      const bool output_rows = order == MatrixOrder::kOutputRows;
+      const DenseView expected{nullptr, DType::kF32, output_rows ? wanted : inputs,
+                               output_rows ? inputs : wanted, order};
+      TESSERA_ASSIGN_OR_RETURN(ReadMatrix read, read_matrix(checkpoint_, formats_, part, expected));
+      TESSERA_RETURN_IF_ERROR(check_finite(part, read.values));
+      found += tessera::outputs(read.packed.matrix);
+      parameters_ += tessera::outputs(read.packed.matrix) * inputs;
+      map.stack.push_back(read.packed.matrix);
+      map.sources.push_back(std::move(read));
+    }
+    if (found == outputs) return {};
+    return invalid_input(
+        fmt::format("{}: tensor {}: expected {} outputs, found {} in the parts of its stack",
+                    checkpoint_.directory(), quote(name), outputs, found));
+  }
+
+  Result<std::unique_ptr<Linear>> prepare(const MatrixStack& stack, const std::vector<float>& bias,
                                           DType stored, const std::string& name) {
-    auto prepared = prepare_dense(stack, bias.empty() ? nullptr : bias.data(), stored, team_);
+    DenseStack dense;
+    std::vector<std::vector<char>> widened;
+    for (const StoredMatrix& matrix : stack) {
+      if (const auto* view = std::get_if<DenseView>(&matrix)) {
+        dense.push_back(*view);
+        continue;
+      }
+      std::vector<char>& values = widened.emplace_back(static_cast<size_t>(dense_bytes(matrix)));
+      to_dense(matrix, values.data());
+      const bool output_rows = order(matrix) == MatrixOrder::kOutputRows;
+      dense.push_back({values.data(), dtype(matrix), output_rows ? outputs(matrix) : inputs(matrix),
+                       output_rows ? inputs(matrix) : outputs(matrix), order(matrix)});
+    }
+    auto prepared = prepare_dense(dense, bias.empty() ? nullptr : bias.data(), stored, team_);
     if (prepared.ok()) return prepared;
     return Status(prepared.status().code(),
                   fmt::format("{}: {}", name, prepared.status().message()));
   }
 
   std::string full_name(const std::string& pattern, int32_t layer) const {
-    std::string name = pattern.starts_with('/') ? pattern.substr(1) : names_.prefix + pattern;
-    if (const size_t braces = name.find("{}"); braces != std::string::npos) {
-      name.replace(braces, 2, std::to_string(layer));
-    }
-    return name;
+    return tensor_name(names_, pattern, layer);
   }
 
   Result<TensorView> find(const std::string& pattern, int32_t layer,
@@ -161,20 +238,31 @@ class Loader {
 
   const Checkpoint& checkpoint_;
   TensorNames names_;
+  TensorFormats formats_;
   Team& team_;
   int64_t parameters_ = 0;
 };
 
-Result<LayerWeights> load_layer(Loader& loader, const Architecture& a, int32_t layer,
-                                DType stored) {
+Status load_norms(Loader& loader, const Architecture& a, int32_t layer, LayerWeights& weights) {
   const LayerNames& names = a.names.layer;
+  TESSERA_ASSIGN_OR_RETURN(weights.attention_norm,
+                           loader.norm(names.attention_norm, a.hidden_size, layer));
+  TESSERA_ASSIGN_OR_RETURN(weights.ffn_norm, loader.norm(names.ffn_norm, a.hidden_size, layer));
+  TESSERA_ASSIGN_OR_RETURN(weights.query_norm, loader.norm(names.query_norm, a.head_size, layer));
+  TESSERA_ASSIGN_OR_RETURN(weights.key_norm, loader.norm(names.key_norm, a.head_size, layer));
+  return {};
+}
+
+Status load_layer(Loader& loader, const Architecture& a, const Plan& plan, LoadedWeights& loaded) {
+  const LayerNames& names = a.names.layer;
+  const auto layer = static_cast<int32_t>(loaded.weights.layers.size());
+  const DType stored = plan.layers[static_cast<size_t>(layer)].weights;
+  TESSERA_ASSIGN_OR_RETURN(PreparedAttention attention, loader.attention(a, plan, layer));
+  loaded.values.push_back(attention.values);
+  loaded.vo.push_back(std::move(attention.vo));
   LayerWeights weights;
-  TESSERA_ASSIGN_OR_RETURN(
-      weights.qkv, loader.linear(names.qkv, a.hidden_size,
-                                 {a.query_width(), a.kv_width(), a.kv_width()}, stored, layer));
-  TESSERA_ASSIGN_OR_RETURN(
-      weights.attention_output,
-      loader.linear(names.attention_output, a.query_width(), {a.hidden_size}, stored, layer));
+  weights.qkv = std::move(attention.qkv);
+  weights.attention_output = std::move(attention.output);
   const std::vector<int64_t> ffn_in = a.ffn == Ffn::kGated
                                           ? std::vector<int64_t>{a.ffn_size, a.ffn_size}
                                           : std::vector<int64_t>{a.ffn_size};
@@ -182,12 +270,9 @@ Result<LayerWeights> load_layer(Loader& loader, const Architecture& a, int32_t l
                            loader.linear(names.ffn_in, a.hidden_size, ffn_in, stored, layer));
   TESSERA_ASSIGN_OR_RETURN(
       weights.ffn_out, loader.linear(names.ffn_out, a.ffn_size, {a.hidden_size}, stored, layer));
-  TESSERA_ASSIGN_OR_RETURN(weights.attention_norm,
-                           loader.norm(names.attention_norm, a.hidden_size, layer));
-  TESSERA_ASSIGN_OR_RETURN(weights.ffn_norm, loader.norm(names.ffn_norm, a.hidden_size, layer));
-  TESSERA_ASSIGN_OR_RETURN(weights.query_norm, loader.norm(names.query_norm, a.head_size, layer));
-  TESSERA_ASSIGN_OR_RETURN(weights.key_norm, loader.norm(names.key_norm, a.head_size, layer));
-  return weights;
+  TESSERA_RETURN_IF_ERROR(load_norms(loader, a, layer, weights));
+  loaded.weights.layers.push_back(std::move(weights));
+  return {};
 }
 
 int64_t head_outputs(const Architecture& a) {
@@ -234,7 +319,43 @@ int64_t bytes_of(const NormWeights& norm) {
   return static_cast<int64_t>((norm.weight.size() + norm.bias.size()) * sizeof(float));
 }
 
+// Over all linear maps.
+int64_t sum_of(const Weights& weights, int64_t LinearInfo::*member) {
+  int64_t total = 0;
+  for (const LayerWeights& layer : weights.layers) {
+    for (const auto* map : {&layer.qkv, &layer.attention_output, &layer.ffn_in, &layer.ffn_out})
+      total += (*map)->info().*member;
+  }
+  for (const auto* map : {&weights.head.transform, &weights.head.output}) {
+    if (*map != nullptr) total += (*map)->info().*member;
+  }
+  return total;
+}
+
 }  // namespace
+
+TensorNames checkpoint_names(const Checkpoint& checkpoint, const Architecture& architecture) {
+  TensorNames names = architecture.names;
+  const std::string& first = names.token_embedding;
+  if (!checkpoint.has(names.prefix + first) && checkpoint.has(first)) names.prefix.clear();
+  return names;
+}
+
+std::string tensor_name(const TensorNames& names, const std::string& pattern, int32_t layer) {
+  std::string name = pattern.starts_with('/') ? pattern.substr(1) : names.prefix + pattern;
+  if (const size_t braces = name.find("{}"); braces != std::string::npos) {
+    name.replace(braces, 2, std::to_string(layer));
+  }
+  return name;
+}
+
+Result<LayerWeights> load_layer_norms(const Checkpoint& checkpoint,
+                                      const Architecture& architecture, int32_t layer, Team& team) {
+  Loader loader(checkpoint, architecture, {}, team);
+  LayerWeights weights;
+  TESSERA_RETURN_IF_ERROR(load_norms(loader, architecture, layer, weights));
+  return weights;
+}
 
 void EmbeddingTable::copy_row(int64_t row, float* target) const {
   const int64_t row_bytes = width * static_cast<int64_t>(size_bytes(dtype));
@@ -271,21 +392,16 @@ int64_t Weights::bytes() const {
   return total;
 }
 
-int64_t Weights::flops_per_token() const {
-  int64_t total = 0;
-  for (const LayerWeights& layer : layers) {
-    for (const auto* map : {&layer.qkv, &layer.attention_output, &layer.ffn_in, &layer.ffn_out}) {
-      total += (*map)->info().dense_flops_per_row;
-    }
-  }
-  if (head.transform != nullptr) total += head.transform->info().dense_flops_per_row;
-  if (head.output != nullptr) total += head.output->info().dense_flops_per_row;
-  return total;
+int64_t Weights::flops_per_token() const { return sum_of(*this, &LinearInfo::dense_flops_per_row); }
+
+int64_t Weights::executed_flops_per_token() const {
+  return sum_of(*this, &LinearInfo::flops_per_row);
 }
 
 Result<LoadedWeights> load_weights(const Checkpoint& checkpoint, const Architecture& a,
                                    const Plan& plan, Team& team) {
-  Loader loader(checkpoint, a, team);
+  TESSERA_ASSIGN_OR_RETURN(TensorFormats formats, TensorFormats::read(checkpoint.config()));
+  Loader loader(checkpoint, a, std::move(formats), team);
   LoadedWeights loaded;
   Weights& weights = loaded.weights;
   TESSERA_ASSIGN_OR_RETURN(weights.tokens,
@@ -301,11 +417,8 @@ Result<LoadedWeights> load_weights(const Checkpoint& checkpoint, const Architect
   }
   TESSERA_ASSIGN_OR_RETURN(weights.embedding_norm,
                            loader.norm(a.names.embedding_norm, a.hidden_size));
-  for (int32_t layer = 0; layer < a.layers; ++layer) {
-    const DType stored = plan.layers[static_cast<size_t>(layer)].weights;
-    TESSERA_ASSIGN_OR_RETURN(LayerWeights loaded_layer, load_layer(loader, a, layer, stored));
-    weights.layers.push_back(std::move(loaded_layer));
-  }
+  for (int32_t layer = 0; layer < a.layers; ++layer)
+    TESSERA_RETURN_IF_ERROR(load_layer(loader, a, plan, loaded));
   TESSERA_ASSIGN_OR_RETURN(weights.final_norm, loader.norm(a.names.final_norm, a.hidden_size));
   TESSERA_ASSIGN_OR_RETURN(weights.head, load_head(loader, a, weights.tokens, plan.head_weights));
   loaded.parameters = loader.parameters();

@@ -63,17 +63,32 @@ struct Weights {
   HeadWeights head;
 
   int64_t bytes() const;
-  int64_t flops_per_token() const;  // of the linear maps, head included, dense
+  // Of the linear maps, head included: as they would be dense, and as they are executed.
+  int64_t flops_per_token() const;
+  int64_t executed_flops_per_token() const;
 };
 
 struct LoadedWeights {
   Weights weights;
   int64_t parameters = 0;
+  // Per layer, as chosen when the weights were known: for Architecture::values and LayerPlan::vo.
+  std::vector<ValueHeads> values;
+  std::vector<VoChoice> vo;
 };
 
 // Reads every tensor that the architecture names, checks its shape, prepares it as the plan says,
 // and gives the source's pages back as it goes, so that memory peaks near the prepared size.
 Result<LoadedWeights> load_weights(const Checkpoint& checkpoint, const Architecture& architecture,
                                    const Plan& plan, Team& team);
+
+// One layer's norms alone; its maps stay null.
+Result<LayerWeights> load_layer_norms(const Checkpoint& checkpoint,
+                                      const Architecture& architecture, int32_t layer, Team& team);
+
+// The architecture's names as this checkpoint has them: base models are saved without the family's
+// prefix.
+TensorNames checkpoint_names(const Checkpoint& checkpoint, const Architecture& architecture);
+// The whole name of a tensor.
+std::string tensor_name(const TensorNames& names, const std::string& pattern, int32_t layer);
 
 }  // namespace tessera

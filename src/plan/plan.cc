@@ -22,6 +22,18 @@ const AttentionMethod* method(std::string_view name) { return find_attention_met
 
 std::string dtype_name(DType dtype) { return dtype == DType::kBF16 ? "bf16" : "f32"; }
 
+constexpr std::pair<std::string_view, VoMethod> kVoMethods[] = {
+    {"auto", VoMethod::kAuto},
+    {"two_step", VoMethod::kTwoStep},
+    {"precomputed", VoMethod::kPrecomputed}};
+
+std::string_view name(VoMethod method) {
+  for (const auto& [text, each] : kVoMethods) {
+    if (each == method) return text;
+  }
+  return "";
+}
+
 json to_json(const std::vector<AttentionRule>& rules) {
   json list = json::array();
   for (const AttentionRule& rule : rules) {
@@ -91,6 +103,19 @@ Result<std::vector<AttentionRule>> rules_from(const Json& layer) {
   return rules;
 }
 
+Result<VoChoice> vo_from(const Json& layer) {
+  const Json* entry = layer.find("precompute_vo");
+  if (entry == nullptr) return VoChoice{};
+  const Json* value = entry->find("method");
+  const std::string* found = value == nullptr ? nullptr : value->as<std::string>();
+  for (const auto& [text, method] : kVoMethods) {
+    if (found != nullptr && *found == text) return VoChoice{method, "forced by the plan"};
+  }
+  return invalid_input(
+      fmt::format("precompute_vo: expected a method of auto, two_step, precomputed, found {}",
+                  shortened(value == nullptr ? *entry : *value)));
+}
+
 Status add_layers(const Json& entry, int32_t layers, Plan& plan) {
   TESSERA_ASSIGN_OR_RETURN(const int32_t first, integer_from(entry, "first", 0, layers - 1));
   TESSERA_ASSIGN_OR_RETURN(const int32_t last, integer_from(entry, "last", first, layers - 1));
@@ -101,6 +126,7 @@ Status add_layers(const Json& entry, int32_t layers, Plan& plan) {
   LayerPlan layer;
   TESSERA_ASSIGN_OR_RETURN(layer.weights, weights_from(entry, "weights"));
   TESSERA_ASSIGN_OR_RETURN(layer.attention, rules_from(entry));
+  TESSERA_ASSIGN_OR_RETURN(layer.vo, vo_from(entry));
   plan.layers.insert(plan.layers.end(), static_cast<size_t>(last - first + 1), layer);
   return {};
 }
@@ -113,6 +139,10 @@ Result<Plan> read_plan(const Json& root, int32_t layers) {
   TESSERA_ASSIGN_OR_RETURN(plan.threads, integer_from(root, "threads", 1, 4096));
   TESSERA_ASSIGN_OR_RETURN(plan.head_weights, weights_from(root, "head_weights"));
   plan.weights_why = "forced by the plan";
+  if (root.find("expected_tokens") != nullptr) {
+    TESSERA_ASSIGN_OR_RETURN(plan.expected_tokens,
+                             integer_from(root, "expected_tokens", 1, INT32_MAX));
+  }
   TESSERA_ASSIGN_OR_RETURN(const Json::Array* entries, list_from(root, "layers"));
   for (const Json& entry : *entries) TESSERA_RETURN_IF_ERROR(add_layers(entry, layers, plan));
   if (static_cast<int32_t>(plan.layers.size()) != layers) {
@@ -159,19 +189,24 @@ Plan choose_plan(const PlanRequest& request) {
   LayerPlan layer;
   layer.weights = request.weights;
   layer.attention = attention_rules(request);
+  layer.vo.method = request.vo;
   return {.threads = request.threads,
           .head_weights = request.weights,
           .weights_why = request.weights_why,
+          .expected_tokens = request.expected_tokens,
           .layers = std::vector<LayerPlan>(static_cast<size_t>(request.layers), layer)};
 }
 
 std::string plan_to_json(const Plan& plan) {
   json layers = json::array();
   for (size_t i = 0; i < plan.layers.size(); ++i) {
-    json entry = {{"weights", dtype_name(plan.layers[i].weights)},
-                  {"attention", to_json(plan.layers[i].attention)}};
+    const LayerPlan& layer = plan.layers[i];
+    json entry = {{"weights", dtype_name(layer.weights)},
+                  {"attention", to_json(layer.attention)},
+                  {"precompute_vo", {{"method", name(layer.vo.method)}, {"why", layer.vo.why}}}};
     if (!layers.empty() && layers.back()["weights"] == entry["weights"] &&
-        layers.back()["attention"] == entry["attention"]) {
+        layers.back()["attention"] == entry["attention"] &&
+        layers.back()["precompute_vo"] == entry["precompute_vo"]) {
       layers.back()["last"] = i;
       continue;
     }
@@ -183,6 +218,7 @@ std::string plan_to_json(const Plan& plan) {
               {"threads", plan.threads},
               {"head_weights", dtype_name(plan.head_weights)},
               {"weights_why", plan.weights_why},
+              {"expected_tokens", plan.expected_tokens},
               {"layers", std::move(layers)}}
       .dump();
 }

@@ -8,6 +8,7 @@
 #include "attention/method.h"
 #include "base/dtype.h"
 #include "base/status.h"
+#include "plan/precompute_vo.h"
 #include "tessera/machine.h"
 
 namespace tessera {
@@ -23,6 +24,7 @@ struct AttentionRule {
 struct LayerPlan {
   DType weights = DType::kF32;  // f32 or bf16
   std::vector<AttentionRule> attention;
+  VoChoice vo;  // kAuto until the weights are loaded
 };
 
 // What will run where, as data: chosen once, printed, saved and forced.
@@ -30,6 +32,7 @@ struct Plan {
   int32_t threads = 1;
   DType head_weights = DType::kF32;
   std::string weights_why;
+  int32_t expected_tokens = 128;  // of a sequence, for choices that depend on it
   std::vector<LayerPlan> layers;
 
   const AttentionMethod& attention(int32_t layer, int32_t keys) const;
@@ -41,6 +44,8 @@ struct PlanRequest {
   DType weights = DType::kF32;
   std::string weights_why;
   int32_t head_size = 64;
+  VoMethod vo = VoMethod::kAuto;
+  int32_t expected_tokens = 128;
   std::optional<MachineTable> machine;  // none: the crossovers in plan.cc
 };
 
@@ -49,8 +54,9 @@ Plan choose_plan(const PlanRequest& request);
 
 // A plan is JSON: {"version": 1, "threads": 2, "head_weights": "f32", "layers": [{"first": 0,
 // "last": 5, "weights": "f32", "attention": [{"up_to_keys": 512, "method": "on_the_fly", "why":
-// ...}, {"method": "flash", ...}]}]}; equal neighbours are one entry, and every layer stands in
-// exactly one. Other keys are ignored.
+// ...}, {"method": "flash", ...}], "precompute_vo": {"method": "two_step", "why": ...}}]}; equal
+// neighbours are one entry, and every layer stands in exactly one. Methods of values: "auto" (so
+// too where the key is missing), "two_step", "precomputed". Other keys are ignored.
 std::string plan_to_json(const Plan& plan);
 Result<Plan> plan_from_json(const std::string& json, const std::string& source, int32_t layers);
 

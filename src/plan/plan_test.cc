@@ -35,6 +35,69 @@ TEST(Plan, IsReadAsItWasWritten) {
   ASSERT_EQ(read->layers.size(), 2u);
   EXPECT_EQ(method_at(*read, 1024), "on_the_fly");
   EXPECT_EQ(method_at(*read, 1025), "flash");
+  EXPECT_EQ(read->layers[0].vo.method, VoMethod::kAuto);
+}
+
+TEST(Plan, KeepsHowValuesAreComputed) {
+  Plan plan = choose_plan({.layers = 3, .expected_tokens = 77});
+  plan.layers[0].vo = {VoMethod::kTwoStep, "why"};
+  plan.layers[1].vo = {VoMethod::kPrecomputed, "why"};
+  const std::string text = plan_to_json(plan);
+  const auto read = plan_from_json(text, "test", 3);
+  ASSERT_TRUE(read.ok()) << read.status().message();
+  EXPECT_EQ(read->expected_tokens, 77);
+  EXPECT_EQ(read->layers[0].vo.method, VoMethod::kTwoStep);
+  EXPECT_EQ(read->layers[1].vo.method, VoMethod::kPrecomputed);
+  EXPECT_EQ(read->layers[2].vo.method, VoMethod::kAuto);
+  std::string wrong = text;
+  wrong.replace(wrong.find("two_step"), 8, "one_step");
+  const auto refused = plan_from_json(wrong, "test", 3);
+  EXPECT_EQ(refused.status().code(), StatusCode::kInvalidInput);
+  EXPECT_NE(refused.status().message().find("one_step"), std::string::npos);
+}
+
+// The values of docs/decisions.md: BERT-base and a Transformer of 4 heads, 800 wide, 128 tokens.
+struct Crossover {
+  int32_t heads;
+  int64_t hidden_size;
+};
+
+VoProblem vo_problem(const Crossover& shape, int64_t features) {
+  const auto d = static_cast<double>(shape.hidden_size);
+  return {.tokens = 128,
+          .query_heads = shape.heads,
+          .kv_heads = shape.heads,
+          .hidden_size = shape.hidden_size,
+          .value_size = shape.hidden_size / shape.heads,
+          .features = features,
+          .two_step_flops = 2 * d * d + 2 * d * static_cast<double>(features)};
+}
+
+TEST(PrecomputeVo, PaysBelowTheCrossover) {
+  for (const Crossover& shape : {Crossover{12, 768}, Crossover{4, 800}}) {
+    const double d = static_cast<double>(shape.hidden_size), n = 128, heads = shape.heads;
+    const double rho = (d + n) / (heads * (d + n) - d);
+    const auto below = static_cast<int64_t>(rho * d);
+    EXPECT_EQ(choose_vo(VoMethod::kAuto, vo_problem(shape, below)).method, VoMethod::kPrecomputed);
+    EXPECT_EQ(choose_vo(VoMethod::kAuto, vo_problem(shape, below + 1)).method, VoMethod::kTwoStep);
+  }
+}
+
+TEST(PrecomputeVo, IsForcedEitherWay) {
+  EXPECT_EQ(choose_vo(VoMethod::kPrecomputed, vo_problem({12, 768}, 768)).method,
+            VoMethod::kPrecomputed);
+  EXPECT_EQ(choose_vo(VoMethod::kTwoStep, vo_problem({12, 768}, 1)).method, VoMethod::kTwoStep);
+}
+
+TEST(PrecomputeVo, NotWhereItRoundsOrTheCacheGrows) {
+  VoProblem problem = vo_problem({4, 800}, 220);
+  EXPECT_EQ(choose_vo(VoMethod::kAuto, problem).method, VoMethod::kPrecomputed);
+  problem.mask = Mask::kCausal;
+  EXPECT_EQ(choose_vo(VoMethod::kAuto, problem).method, VoMethod::kTwoStep);
+  problem.features = 200;  // as many cached values as before
+  EXPECT_EQ(choose_vo(VoMethod::kAuto, problem).method, VoMethod::kPrecomputed);
+  problem.weights = DType::kBF16;
+  EXPECT_EQ(choose_vo(VoMethod::kAuto, problem).method, VoMethod::kTwoStep);
 }
 
 }  // namespace

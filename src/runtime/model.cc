@@ -45,6 +45,17 @@ std::optional<MachineTable> kept_machine_table() {
   return table.ok() ? std::optional(std::move(table).value()) : std::nullopt;
 }
 
+VoMethod vo_method(PrecomputeVo option) {
+  switch (option) {
+    case PrecomputeVo::kOn:
+      return VoMethod::kPrecomputed;
+    case PrecomputeVo::kOff:
+      return VoMethod::kTwoStep;
+    default:
+      return VoMethod::kAuto;
+  }
+}
+
 Result<Plan> make_plan(const Checkpoint& checkpoint, const Architecture& architecture,
                        const LoadOptions& options) {
   const int threads =
@@ -53,6 +64,10 @@ Result<Plan> make_plan(const Checkpoint& checkpoint, const Architecture& archite
     if (options.weights != WeightType::kAuto) {
       return invalid_input(
           "expected a plan or a weight type, which the plan names too, found both");
+    }
+    if (options.precompute_vo != PrecomputeVo::kAuto) {
+      return invalid_input(
+          "expected a plan or whether to pre-compute V·O, which the plan names too, found both");
     }
     TESSERA_ASSIGN_OR_RETURN(const std::string text, read_text_file(options.plan_file, 16 << 20));
     TESSERA_ASSIGN_OR_RETURN(Plan plan,
@@ -63,6 +78,8 @@ Result<Plan> make_plan(const Checkpoint& checkpoint, const Architecture& archite
   PlanRequest request{.threads = threads,
                       .layers = architecture.layers,
                       .head_size = architecture.head_size,
+                      .vo = vo_method(options.precompute_vo),
+                      .expected_tokens = std::max(options.expected_tokens, 1),
                       .machine = kept_machine_table()};
   const DType found = largest_dtype(checkpoint);
   switch (options.weights) {
@@ -104,8 +121,13 @@ ModelInfo make_info(const Checkpoint& checkpoint, const ModelState& state, int64
   info.checkpoint_bytes = static_cast<int64_t>(checkpoint.size_bytes());
   info.prepared_bytes = state.weights.bytes();
   info.flops_per_token = state.weights.flops_per_token();
-  info.cache_bytes_per_token =
-      int64_t{a.layers} * 2 * a.kv_width() * static_cast<int64_t>(sizeof(float));
+  info.executed_flops_per_token = state.weights.executed_flops_per_token();
+  int64_t cached_floats = 0;
+  for (int32_t layer = 0; layer < a.layers; ++layer) {
+    const PageShape shape = a.attention_shape(layer).pages;
+    cached_floats += shape.key_width() + shape.value_width();
+  }
+  info.cache_bytes_per_token = cached_floats * static_cast<int64_t>(sizeof(float));
   info.weight_type = state.plan.layers.front().weights == DType::kBF16 ? "bf16" : "f32";
   info.labels = a.label_names;
   // The names that transformers gives where the file has none. Only a head that was loaded bounds
@@ -146,6 +168,15 @@ Result<GenerationDefaults> read_generation_defaults(const Config& config) {
   return defaults;
 }
 
+Status check_attention(const Architecture& architecture) {
+  for (int32_t layer = 0; layer < architecture.layers; ++layer) {
+    const AttentionShape shape = architecture.attention_shape(layer);
+    for (const AttentionMethod* method : attention_methods())
+      TESSERA_RETURN_IF_ERROR(method->check(shape));
+  }
+  return {};
+}
+
 Result<std::unique_ptr<ModelState>> load_state(const std::string& directory,
                                                const LoadOptions& options) {
   TESSERA_ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::open(directory));
@@ -154,11 +185,7 @@ Result<std::unique_ptr<ModelState>> load_state(const std::string& directory,
   TESSERA_ASSIGN_OR_RETURN(state->sentence_encoder, read_sentence_encoder(directory));
   // A sentence encoder ends with its pooling, whatever class the encoder was saved as.
   if (state->sentence_encoder.declared) state->architecture.head = Head::kNone;
-  for (int32_t layer = 0; layer < state->architecture.layers; ++layer) {
-    const AttentionShape shape = state->architecture.attention_shape(layer);
-    for (const AttentionMethod* method : attention_methods())
-      TESSERA_RETURN_IF_ERROR(method->check(shape));
-  }
+  TESSERA_RETURN_IF_ERROR(check_attention(state->architecture));
   TESSERA_ASSIGN_OR_RETURN(state->plan, make_plan(checkpoint, state->architecture, options));
   auto tokenizer = Tokenizer::open(directory);
   if (!tokenizer.ok() && tokenizer.status().code() != StatusCode::kNotFound)
@@ -168,6 +195,9 @@ Result<std::unique_ptr<ModelState>> load_state(const std::string& directory,
   TESSERA_ASSIGN_OR_RETURN(LoadedWeights loaded, load_weights(checkpoint, state->architecture,
                                                               state->plan, *state->team));
   state->weights = std::move(loaded.weights);
+  state->architecture.values = std::move(loaded.values);
+  TESSERA_RETURN_IF_ERROR(check_attention(state->architecture));
+  for (size_t i = 0; i < loaded.vo.size(); ++i) state->plan.layers[i].vo = std::move(loaded.vo[i]);
   state->executor =
       std::make_unique<Executor>(state->architecture, state->weights, state->plan, *state->team);
   state->info = make_info(checkpoint, *state, loaded.parameters);

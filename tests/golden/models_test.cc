@@ -129,9 +129,12 @@ void check_model(const Golden& golden, const LoadOptions& options) {
 }
 
 // A plan that forces one attention method in every layer.
-std::string plan_with(const Model& model, const std::string& method) {
+std::string plan_with(const Model& model, const std::string& method, const char* vo = "auto") {
   json plan = json::parse(model.plan_json());
-  for (json& layer : plan["layers"]) layer["attention"] = {{{"method", method}}};
+  for (json& layer : plan["layers"]) {
+    layer["attention"] = {{{"method", method}}};
+    layer["precompute_vo"] = {{"method", vo}};
+  }
   const std::string path =
       ::testing::TempDir() + "/plan_" + method + std::to_string(getpid()) + ".json";
   std::ofstream(path) << plan.dump();
@@ -162,6 +165,23 @@ TEST_P(GoldenModel, AgreesWithEveryAttentionMethod) {
   for (const char* method : {"unfused", "on_the_fly", "flash"}) {
     SCOPED_TRACE(method);
     check_model(golden, {.threads = 1, .plan_file = plan_with(**model, method)});
+  }
+}
+
+// All features kept, so that it is slow, and exact all the same: in f32, since bf16 would round the
+// products.
+TEST_P(GoldenModel, AgreesWithPrecomputedVo) {
+  const Golden golden = read_golden(GetParam());
+  for (const int threads : {1, 2}) {
+    check_model(
+        golden,
+        {.threads = threads, .weights = WeightType::kF32, .precompute_vo = PrecomputeVo::kOn});
+  }
+  const auto model = Model::load(golden.directory, {.threads = 1, .weights = WeightType::kF32});
+  ASSERT_TRUE(model.ok()) << model.status().message();
+  for (const char* method : {"unfused", "flash"}) {
+    SCOPED_TRACE(method);
+    check_model(golden, {.threads = 1, .plan_file = plan_with(**model, method, "precomputed")});
   }
 }
 
