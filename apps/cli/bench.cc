@@ -110,17 +110,17 @@ class Bench {
                       number("gflops", 1)});
     }
     constexpr Align kRight = Align::kRight;
-    std::string text =
-        fmt::format("{}: {}, {} threads\n", info().directory, info().weight_type, info().threads) +
-        format_table({{"", Align::kLeft},
-                      {"batch", kRight},
-                      {"length", kRight},
-                      {"median ms", kRight},
-                      {"p10", kRight},
-                      {"p90", kRight},
-                      {"tokens/s", kRight},
-                      {"GFLOP/s", kRight}},
-                     rows);
+    std::string text = fmt::format("{}: {}, {} threads{}\n", info().directory, info().weight_type,
+                                   info().threads, saved_flops()) +
+                       format_table({{"", Align::kLeft},
+                                     {"batch", kRight},
+                                     {"length", kRight},
+                                     {"median ms", kRight},
+                                     {"p10", kRight},
+                                     {"p90", kRight},
+                                     {"tokens/s", kRight},
+                                     {"GFLOP/s", kRight}},
+                                    rows);
     for (const Measurement& measurement : measurements_) {
       if (measurement.profile.empty()) continue;
       text += fmt::format("\n{}, batch {}, length {}: one pass\n", measurement.what,
@@ -136,6 +136,8 @@ class Bench {
     json["model"] = info().directory;
     json["weight_type"] = info().weight_type;
     json["threads"] = info().threads;
+    json["flops_per_token"] = info().flops_per_token;
+    json["executed_flops_per_token"] = info().executed_flops_per_token;
     json["peak_memory_bytes"] = peak_memory_bytes();
     json["results"] = Json::array();
     for (const Measurement& measurement : measurements_)
@@ -146,7 +148,15 @@ class Bench {
  private:
   const ModelInfo& info() const { return model_->info(); }
 
-  // GFLOP/s count the linear maps, as flops_per_token does.
+  // What the linear maps of a compressed model execute.
+  std::string saved_flops() const {
+    if (info().executed_flops_per_token == info().flops_per_token) return "";
+    return fmt::format(", {}FLOP a token instead of {} if dense",
+                       human_count(info().executed_flops_per_token),
+                       human_count(info().flops_per_token));
+  }
+
+  // GFLOP/s count the linear maps as if dense, as flops_per_token does.
   Json to_json(const Measurement& measurement) const {
     std::vector<double> sorted = measurement.seconds;
     std::sort(sorted.begin(), sorted.end());

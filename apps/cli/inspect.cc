@@ -69,6 +69,7 @@ Json to_json(const ModelInfo& info) {
   json["prepared_bytes"] = info.prepared_bytes;
   json["cache_bytes_per_token"] = info.cache_bytes_per_token;
   json["flops_per_token"] = info.flops_per_token;
+  json["executed_flops_per_token"] = info.executed_flops_per_token;
   json["weight_type"] = info.weight_type;
   json["threads"] = info.threads;
   json["labels"] = info.labels;
@@ -105,6 +106,9 @@ std::string describe(const ModelInfo& info) {
       {"in memory", fmt::format("{} as {}", human_bytes(info.prepared_bytes), info.weight_type)},
       {"per token", fmt::format("{}FLOP", human_count(info.flops_per_token))},
   };
+  if (info.executed_flops_per_token != info.flops_per_token)
+    rows.back()[1] = fmt::format("{}FLOP ({} if dense)", human_count(info.executed_flops_per_token),
+                                 human_count(info.flops_per_token));
   if (info.is_decoder)
     rows.back()[1] += fmt::format(", {} of cache", human_bytes(info.cache_bytes_per_token));
   if (!info.labels.empty()) rows.push_back({"labels", joined(info.labels)});

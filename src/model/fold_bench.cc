@@ -1,13 +1,14 @@
-// A layer's attention from its input to its output, in two steps with a compact output matrix and
-// with pre-computed V·O, over the share of output features that is kept and over the tokens;
-// interleaved, so that noise of the machine meets both alike.
+// A layer's attention from its input to its output, queries and keys included, in two steps with a
+// compact output matrix and with pre-computed V·O, over the share of output features that is kept
+// and over the tokens; interleaved, so that noise of the machine meets both alike.
 //   model_bench [rounds] [shares|lengths|all] [threads]
 // Prints a JSON object a line: shape ("bert_base": 12 heads, 768 wide; "transformer": 4 heads, 800
-// wide), part ("attention": values, attention and output; "layer": queries and keys too), tokens,
-// share kept, microseconds of both (medians), their ratio, and the ratio of FLOPs that the plan's
-// model has. "unpruned": two steps with every output feature.
+// wide), threads, tokens, share and features kept, microseconds of both and of two steps with every
+// feature ("unpruned"; medians, with one thread of its time on the core), their ratios, and
+// vo_flops_ratio, what the plan compares: FLOPs of V, attention's second product and O.
+#include <time.h>
+
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -29,10 +30,18 @@ struct Shape {
   int32_t hidden_size;
 };
 
-double seconds(const std::function<void()>& work) {
-  const auto start = std::chrono::steady_clock::now();
+double now(clockid_t clock) {
+  timespec time;
+  clock_gettime(clock, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
+
+// One thread's time on its core leaves out what other programs take of it.
+double seconds(int threads, const std::function<void()>& work) {
+  const clockid_t clock = threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC;
+  const double start = now(clock);
   work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return now(clock) - start;
 }
 
 double median(std::vector<double> values) {
@@ -187,7 +196,7 @@ void compare(const Shape& shape, int32_t tokens, double share, int rounds, Team&
   Layer* layers[] = {&two_steps, &precomputed, &unpruned};
   for (int round = -2; round < rounds; ++round) {
     for (int i = 0; i < 3; ++i) {
-      const double time = seconds([&] { layers[i]->run(); });
+      const double time = seconds(team.size(), [&] { layers[i]->run(); });
       if (round >= 0) times[i].push_back(time);
     }
   }

@@ -393,6 +393,36 @@ TEST(Plan, SurvivesSavingAndForces) {
   EXPECT_EQ((*model)->forward(batch)->logits, (*again)->forward(batch)->logits);
 }
 
+// As in two steps but for rounding, of weights that are dense and so cost more; the plan says so
+// and forces it.
+TEST(Plan, PrecomputesVo) {
+  const std::string folder = tiny_llama().write("precompute_vo");
+  const auto off = Model::load(folder, {.threads = 1, .precompute_vo = PrecomputeVo::kOff});
+  const auto on = Model::load(folder, {.threads = 1, .precompute_vo = PrecomputeVo::kOn});
+  const auto chosen = Model::load(folder, {.threads = 1});
+  ASSERT_TRUE(off.ok() && on.ok() && chosen.ok());
+  EXPECT_CONTAINS((*on)->plan_json(), R"("method":"precomputed","why":"asked for; 16 of 16)");
+  EXPECT_CONTAINS((*off)->plan_json(), R"("method":"two_step","why":"asked for; 16 of 16)");
+  EXPECT_CONTAINS((*chosen)->plan_json(), R"("method":"two_step","why":"16 of 16)");
+  EXPECT_EQ((*off)->info().executed_flops_per_token, (*off)->info().flops_per_token);
+  EXPECT_EQ((*on)->info().flops_per_token, (*off)->info().flops_per_token);
+  EXPECT_GT((*on)->info().executed_flops_per_token, (*on)->info().flops_per_token);
+  // Two heads of keys of 4, and of values 2 of 4 or 4 of 16.
+  EXPECT_EQ((*off)->info().cache_bytes_per_token, 2 * (8 + 8) * 4);
+  EXPECT_EQ((*on)->info().cache_bytes_per_token, 2 * (8 + 64) * 4);
+  const std::vector<TokenSequence> batch = {{{1, 2, 3, 4, 5}}, {{7}}, {{9, 8}}};
+  const auto expected = (*off)->forward(batch), found = (*on)->forward(batch);
+  ASSERT_TRUE(expected.ok() && found.ok());
+  for (size_t i = 0; i < found->logits.size(); ++i)
+    ASSERT_NEAR(expected->logits[i], found->logits[i], 1e-4) << i;
+  const std::string path = write_text(folder, "plan.json", (*on)->plan_json());
+  const auto forced = Model::load(folder, {.threads = 1, .plan_file = path});
+  ASSERT_TRUE(forced.ok()) << forced.status().message();
+  EXPECT_EQ((*forced)->forward(batch)->logits, found->logits);
+  EXPECT_CONTAINS(load_error(folder, {.precompute_vo = PrecomputeVo::kOn, .plan_file = path}),
+                  "found both");
+}
+
 TEST(Forward, RefusesBadInput) {
   const auto model = Model::load(tiny_bert().write("input"), {.threads = 1});
   ASSERT_TRUE(model.ok()) << model.status().message();
