@@ -39,6 +39,7 @@ PUBLIC = {
     "version.h": "base",
     "chat.h": "runtime",
     "tokenizer.h": "tokenizer",
+    "records.h": "io",
     "machine.h": "plan",
     "model.h": "model",
     "engine.h": "runtime",

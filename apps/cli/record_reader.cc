@@ -1,13 +1,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <nlohmann/json.hpp>
 
 #include "cli/inputs.h"
-#include "cli/lines.h"
 #include "cli/records.h"
 #include "cli/terminal.h"
+#include "tessera/records.h"
 
 namespace tessera::cli {
 namespace {
@@ -63,11 +62,12 @@ class ArgumentReader : public RecordReader {
   size_t next_ = 0;
 };
 
-// What all formats of files have in common.
+bool wait_on() { return !Interrupt::requested(); }
+
+// Records that are lines.
 class FileReader : public RecordReader {
  public:
-  FileReader(const RecordOptions& options, std::unique_ptr<LineReader> lines)
-      : options_(options), lines_(std::move(lines)) {}
+  explicit FileReader(std::unique_ptr<LineReader> lines) : lines_(std::move(lines)) {}
 
   std::string place(const Record& record) const override {
     return fmt::format("{}, line {}", lines_->name(), record.line);
@@ -75,37 +75,18 @@ class FileReader : public RecordReader {
 
  protected:
   // A line less a CR at its end.
-  Result<bool> next_line() {
+  Result<bool> next_line(Record* record) {
     Result<bool> more = lines_->next(&line_);
     if (more.ok() && *more && line_.ends_with('\r')) line_.pop_back();
+    record->line = lines_->line();
     return more;
   }
-  // The next one that is not blank, with which a record begins.
-  Result<bool> next_filled_line() {
-    Result<bool> more = next_line();
-    while (more.ok() && *more && is_blank()) more = next_line();
-    if (more.ok() && *more) begin_ = lines_->line();
-    return more;
-  }
-  bool is_blank() const { return line_.find_first_not_of(" \t") == std::string::npos; }
-  Status error(const std::string& message) const {
-    // Before the first line what is wrong is the file as a whole.
-    if (begin_ == 0) return invalid_input(fmt::format("{}: {}", lines_->name(), message));
-    return lines_->error(begin_, message);
-  }
-  Result<bool> finished(Record* record) const {
-    record->line = begin_;
-    for (const auto* text : {&record->text, &record->pair}) {
-      if (!*text) continue;
-      if (Status status = check_utf8(**text); !status.ok()) return error(status.message());
-    }
-    return true;
+  Status error(const Record& record, const std::string& message) const {
+    return lines_->error(record.line, message);
   }
 
-  RecordOptions options_;
   std::unique_ptr<LineReader> lines_;
   std::string line_;
-  int64_t begin_ = 0;  // the line where the record in work begins
 };
 
 class TextLineReader : public FileReader {
@@ -114,11 +95,11 @@ class TextLineReader : public FileReader {
 
  protected:
   Result<bool> read(Record* record) override {
-    Result<bool> more = next_line();
+    Result<bool> more = next_line(record);
     if (!more.ok() || !*more) return more;
-    begin_ = lines_->line();
+    if (Status status = check_utf8(line_); !status.ok()) return error(*record, status.message());
     record->text = std::move(line_);
-    return finished(record);
+    return true;
   }
 };
 
@@ -128,213 +109,61 @@ class IdLineReader : public FileReader {
 
  protected:
   Result<bool> read(Record* record) override {
-    if (Result<bool> more = next_filled_line(); !more.ok() || !*more) return more;
-    Result<std::vector<int32_t>> ids = parse_ids(line_);
-    if (!ids.ok()) return error(ids.status().message());
-    record->tokens = TokenSequence{std::move(ids).value(), {}};
-    return finished(record);
-  }
-};
-
-// One row of CSV, of as many lines as its quotes ask for.
-class CsvRow {
- public:
-  std::vector<std::string> fields;
-
-  void clear() {
-    fields.assign(1, {});
-    state_ = State::kBegin;
-  }
-  // Takes a line without its LF. False: the row goes on in the next line.
-  Result<bool> feed(std::string_view line) {
-    for (size_t i = 0; i < line.size(); ++i) {
-      const char c = line[i];
-      const bool is_last_cr = c == '\r' && i + 1 == line.size();
-      if (state_ == State::kQuoted) {
-        if (c == '"') {
-          state_ = State::kQuote;
-        } else {
-          fields.back() += c;
-        }
-      } else if (is_last_cr) {
-        break;
-      } else if (c == ',') {
-        fields.emplace_back();
-        state_ = State::kBegin;
-      } else if (c == '"' && state_ != State::kPlain) {
-        // The first of a field opens it; the second of two stands for one.
-        if (state_ == State::kQuote) fields.back() += c;
-        state_ = State::kQuoted;
-      } else if (state_ == State::kQuote) {
-        return invalid_input(fmt::format(
-            "expected a comma, a line end or another quote behind a quote, found \"{}\"", c));
-      } else {
-        fields.back() += c;
-        state_ = State::kPlain;
-      }
-    }
-    if (state_ == State::kQuoted) fields.back() += '\n';
-    return state_ != State::kQuoted;
-  }
-
- private:
-  enum class State { kBegin, kPlain, kQuoted, kQuote };
-  State state_ = State::kBegin;
-};
-
-// A column's number from 0, by its number from 1 or by its name in the header.
-Result<size_t> find_column(const std::string& column, const std::vector<std::string>& header) {
-  const auto named = std::find(header.begin(), header.end(), column);
-  if (named != header.end()) return static_cast<size_t>(named - header.begin());
-  size_t number = 0;
-  const auto [end, problem] = std::from_chars(column.data(), column.data() + column.size(), number);
-  if (problem == std::errc() && end == column.data() + column.size() && number > 0) {
-    return number - 1;
-  }
-  if (header.empty()) {
-    return invalid_input(fmt::format("expected columns from 1, found \"{}\"", column));
-  }
-  return invalid_input(
-      fmt::format("expected a column \"{}\", found {}", column, fmt::join(header, ", ")));
-}
-
-bool is_number(const std::string& text) {
-  return !text.empty() && text.find_first_not_of("0123456789") == std::string::npos;
-}
-
-class TableReader : public FileReader {
- public:
-  using FileReader::FileReader;
-
- protected:
-  Result<bool> read(Record* record) override {
-    if (!started_) {
-      if (Status status = start(); !status.ok()) return status;
-    }
-    Result<bool> more = next_row();
-    if (!more.ok() || !*more) return more;
-    const size_t needed = std::max(column_, pair_column_.value_or(0)) + 1;
-    if (row_.fields.size() < needed) {
-      return error(
-          fmt::format("expected at least {} columns, found {}", needed, row_.fields.size()));
-    }
-    if (pair_column_) record->pair = row_.fields[*pair_column_];
-    record->text = std::move(row_.fields[column_]);
-    return finished(record);
-  }
-
- private:
-  Status start() {
-    started_ = true;
-    const std::string column = options_.column.value_or("1");
-    std::optional<std::string> pair_column = options_.pair_column;
-    if (!pair_column && options_.pairs == RecordPair::kRequired) pair_column = "2";
-    std::vector<std::string> header;
-    if (options_.header || !is_number(column) || (pair_column && !is_number(*pair_column))) {
-      Result<bool> more = next_row();
-      if (!more.ok()) return more.status();
-      if (!*more) return {};  // an empty file holds no records
-      header = row_.fields;
-    }
-    Result<size_t> found = find_column(column, header);
-    if (!found.ok()) return error(found.status().message());
-    column_ = *found;
-    if (!pair_column) return {};
-    found = find_column(*pair_column, header);
-    if (!found.ok()) return error(found.status().message());
-    pair_column_ = *found;
-    return {};
-  }
-
-  // Blank lines between rows are none.
-  Result<bool> next_row() {
-    const bool quotes = format_of(options_) == RecordFormat::kCsv;
     do {
-      Result<bool> more = quotes ? lines_->next(&line_) : next_line();
+      Result<bool> more = next_line(record);
       if (!more.ok() || !*more) return more;
-    } while (line_.empty() || line_ == "\r");
-    begin_ = lines_->line();
-    return quotes ? csv_row() : tsv_row();
+    } while (line_.find_first_not_of(" \t") == std::string::npos);
+    Result<std::vector<int32_t>> ids = parse_ids(line_);
+    if (!ids.ok()) return error(*record, ids.status().message());
+    record->tokens = TokenSequence{std::move(ids).value(), {}};
+    return true;
   }
-
-  Result<bool> tsv_row() {
-    row_.fields.clear();
-    for (std::string_view rest = line_;;) {
-      const size_t tab = rest.find('\t');
-      row_.fields.emplace_back(rest.substr(0, tab));
-      if (tab == std::string_view::npos) return true;
-      rest.remove_prefix(tab + 1);
-    }
-  }
-
-  Result<bool> csv_row() {
-    row_.clear();
-    for (size_t bytes = line_.size();; bytes += line_.size()) {
-      if (bytes > kLineLimitBytes) {
-        return error(
-            fmt::format("expected at most {} bytes in a row, found more", kLineLimitBytes));
-      }
-      Result<bool> whole = row_.feed(line_);
-      if (!whole.ok()) return error(whole.status().message());
-      if (*whole) return true;
-      Result<bool> more = lines_->next(&line_);
-      if (!more.ok()) return more;
-      if (!*more) return error("expected a quote that ends the field, found the end of the file");
-    }
-  }
-
-  bool started_ = false;
-  size_t column_ = 0;
-  std::optional<size_t> pair_column_;
-  CsvRow row_;
 };
 
-class JsonReader : public FileReader {
+// Records that are rows of a table or objects of JSON lines.
+class RowRecordReader : public RecordReader {
  public:
-  JsonReader(const RecordOptions& options, std::unique_ptr<LineReader> lines)
-      : FileReader(options, std::move(lines)) {
-    if (options_.column) options_.text_key = *options_.column;
-    if (options_.pair_column) options_.pair_key = *options_.pair_column;
+  static Result<std::unique_ptr<RecordReader>> open(const RecordOptions& options,
+                                                    RowOptions row_options) {
+    row_options.keep_waiting = wait_on;
+    Result<std::unique_ptr<RowReader>> rows =
+        RowReader::open(options.file.value_or("-"), row_options);
+    if (!rows.ok()) return rows.status();
+    return std::unique_ptr<RecordReader>(
+        new RowRecordReader(options, std::move(row_options.columns), std::move(rows).value()));
+  }
+
+  std::string place(const Record& record) const override {
+    return fmt::format("{}, line {}", rows_->name(), record.line);
   }
 
  protected:
   Result<bool> read(Record* record) override {
-    if (Result<bool> more = next_filled_line(); !more.ok() || !*more) return more;
-    if (Status status = check_utf8(line_); !status.ok()) return error(status.message());
-    Json json;
-    try {
-      json = Json::parse(line_);
-    } catch (const Json::parse_error& problem) {
-      return error(fmt::format("expected a JSON object, found an error at byte {}", problem.byte));
-    } catch (const Json::out_of_range&) {
-      return error("expected a JSON object, found a number in it that is too large");
+    Result<bool> more = rows_->next(&row_);
+    if (!more.ok() || !*more) return more;
+    record->line = row_.line;
+    if (Status status = take(record); !status.ok()) {
+      return invalid_input(fmt::format("{}: {}", place(*record), status.message()));
     }
-    if (!json.is_object()) {
-      return error(fmt::format("expected a JSON object, found {}", described(json)));
-    }
-    if (Status status = take(json, record); !status.ok()) return error(status.message());
-    record->line = begin_;
     return true;
   }
 
  private:
-  static std::string described(const Json& json) {
-    return fmt::format("{} {}", json.is_array() || json.is_object() ? "an" : "a", json.type_name());
+  // keys: of the text, the pair, the ids, the type ids and the messages, as far as there are any.
+  RowRecordReader(const RecordOptions& options, std::vector<std::string> keys,
+                  std::unique_ptr<RowReader> rows)
+      : options_(options), keys_(std::move(keys)), rows_(std::move(rows)) {
+    is_json_ = format_of(options) == RecordFormat::kJsonLines;
   }
 
-  Status take(const Json& json, Record* record) const {
-    if (Status status = take_text(json, options_.text_key, &record->text); !status.ok()) {
-      return status;
-    }
-    if (Status status = take_text(json, options_.pair_key, &record->pair); !status.ok()) {
-      return status;
-    }
-    if (Status status = take_messages(json, &record->messages); !status.ok()) return status;
+  Status take(Record* record) {
+    if (Status status = take_text(0, &record->text); !status.ok()) return status;
+    if (Status status = take_text(1, &record->pair); !status.ok()) return status;
+    if (!is_json_) return {};
+    if (Status status = take_messages(&record->messages); !status.ok()) return status;
     std::optional<std::vector<int32_t>> ids, type_ids;
-    if (Status status = take_ids(json, options_.ids_key, &ids); !status.ok()) return status;
-    if (Status status = take_ids(json, options_.type_ids_key, &type_ids); !status.ok()) {
-      return status;
-    }
+    if (Status status = take_ids(2, &ids); !status.ok()) return status;
+    if (Status status = take_ids(3, &type_ids); !status.ok()) return status;
     if (ids) {
       record->tokens =
           TokenSequence{std::move(*ids), std::move(type_ids).value_or(std::vector<int32_t>())};
@@ -347,74 +176,102 @@ class JsonReader : public FileReader {
     const bool wants_ids = options_.content != RecordContent::kText;
     if ((wants_ids && record.tokens) || !record.messages.empty()) return {};
     if (!wants_text) {
-      return invalid_input(fmt::format("expected \"{}\", found none", options_.ids_key));
+      return invalid_input(fmt::format("expected \"{}\", found none", keys_[2]));
     }
     if (!record.text) {
-      return invalid_input(wants_ids
-                               ? fmt::format("expected \"{}\" or \"{}\", found neither",
-                                             options_.text_key, options_.ids_key)
-                               : fmt::format("expected \"{}\", found none", options_.text_key));
+      return invalid_input(
+          wants_ids ? fmt::format("expected \"{}\" or \"{}\", found neither", keys_[0], keys_[2])
+                    : fmt::format("expected \"{}\", found none", keys_[0]));
     }
     if (options_.pairs == RecordPair::kRequired && !record.pair) {
-      return invalid_input(fmt::format("expected \"{}\", found none", options_.pair_key));
+      return invalid_input(fmt::format("expected \"{}\", found none", keys_[1]));
     }
     if (options_.pairs == RecordPair::kNone && record.pair) {
-      return invalid_input(
-          fmt::format("expected one text, found \"{}\" as well", options_.pair_key));
+      return invalid_input(fmt::format("expected one text, found \"{}\" as well", keys_[1]));
     }
     return {};
   }
 
-  // null is the same as nothing.
-  static Status take_text(const Json& json, const std::string& key,
-                          std::optional<std::string>* text) {
-    const auto found = json.find(key);
-    if (found == json.end() || found->is_null()) return {};
-    if (!found->is_string()) {
-      return invalid_input(
-          fmt::format("expected \"{}\" as a string, found {}", key, described(*found)));
+  Status take_text(size_t column, std::optional<std::string>* text) {
+    if (column >= row_.fields.size()) return {};
+    RowField& field = row_.fields[column];
+    if (field.kind == RowField::Kind::kAbsent) return {};
+    if (field.kind == RowField::Kind::kJson) {
+      const Json json = Json::parse(field.text);
+      return invalid_input(fmt::format("expected \"{}\" as a string, found {} {}", keys_[column],
+                                       json.is_array() || json.is_object() ? "an" : "a",
+                                       json.type_name()));
     }
-    *text = found->get<std::string>();
+    *text = std::move(field.text);
     return {};
   }
 
-  Status take_messages(const Json& json, std::vector<ChatMessage>* messages) const {
-    const auto found =
-        options_.messages_key.empty() ? json.end() : json.find(options_.messages_key);
-    if (found == json.end() || found->is_null()) return {};
+  Status take_messages(std::vector<ChatMessage>* messages) const {
+    constexpr size_t kColumn = 4;
+    if (kColumn >= row_.fields.size()) return {};
+    const RowField& field = row_.fields[kColumn];
+    if (field.kind == RowField::Kind::kAbsent) return {};
     const auto is_message = [](const Json& each) {
       const auto is_text = [&](const char* key) {
         return each.contains(key) && each.at(key).is_string();
       };
       return each.is_object() && is_text("role") && is_text("content");
     };
-    if (!found->is_array() || found->empty() ||
-        !std::all_of(found->begin(), found->end(), is_message)) {
+    const Json found = field.kind == RowField::Kind::kJson ? Json::parse(field.text) : Json();
+    if (!found.is_array() || found.empty() ||
+        !std::all_of(found.begin(), found.end(), is_message)) {
       return invalid_input(
           fmt::format("expected \"{}\" as an array of objects with texts \"role\" and \"content\"",
-                      options_.messages_key));
+                      keys_[kColumn]));
     }
-    for (const Json& each : *found) {
-      messages->push_back({each.at("role"), each.at("content")});
-    }
+    for (const Json& each : found) messages->push_back({each.at("role"), each.at("content")});
     return {};
   }
 
-  static Status take_ids(const Json& json, const std::string& key,
-                         std::optional<std::vector<int32_t>>* ids) {
-    const auto found = json.find(key);
-    if (found == json.end() || found->is_null()) return {};
+  Status take_ids(size_t column, std::optional<std::vector<int32_t>>* ids) const {
+    const RowField& field = row_.fields[column];
+    if (field.kind == RowField::Kind::kAbsent) return {};
     const auto is_id = [](const Json& each) {
       return each.is_number_unsigned() && each.get<uint64_t>() <= INT32_MAX;
     };
-    if (!found->is_array() || !std::all_of(found->begin(), found->end(), is_id)) {
-      return invalid_input(
-          fmt::format("expected \"{}\" as an array of integers from 0 to 2147483647", key));
+    const Json found = field.kind == RowField::Kind::kJson ? Json::parse(field.text) : Json();
+    if (!found.is_array() || !std::all_of(found.begin(), found.end(), is_id)) {
+      return invalid_input(fmt::format(
+          "expected \"{}\" as an array of integers from 0 to 2147483647", keys_[column]));
     }
-    *ids = found->get<std::vector<int32_t>>();
+    *ids = found.get<std::vector<int32_t>>();
     return {};
   }
+
+  RecordOptions options_;
+  std::vector<std::string> keys_;
+  std::unique_ptr<RowReader> rows_;
+  bool is_json_ = false;
+  Row row_;
 };
+
+Result<std::unique_ptr<RecordReader>> open_table(const RecordOptions& options) {
+  RowOptions rows;
+  rows.format = format_of(options) == RecordFormat::kCsv ? DataFormat::kCsv : DataFormat::kTsv;
+  rows.header = options.header ? HeaderRow::kFirstRow : HeaderRow::kAuto;
+  rows.columns = {options.column.value_or("1")};
+  if (options.pair_column) {
+    rows.columns.push_back(*options.pair_column);
+  } else if (options.pairs == RecordPair::kRequired) {
+    rows.columns.emplace_back("2");
+  }
+  return RowRecordReader::open(options, std::move(rows));
+}
+
+Result<std::unique_ptr<RecordReader>> open_json(const RecordOptions& options) {
+  RowOptions rows;
+  rows.format = DataFormat::kJsonLines;
+  rows.columns = {options.column.value_or(options.text_key),
+                  options.pair_column.value_or(options.pair_key), options.ids_key,
+                  options.type_ids_key};
+  if (!options.messages_key.empty()) rows.columns.push_back(options.messages_key);
+  return RowRecordReader::open(options, std::move(rows));
+}
 
 }  // namespace
 
@@ -443,22 +300,14 @@ Result<std::unique_ptr<RecordReader>> RecordReader::open(const RecordOptions& op
     fmt::print(stderr, "One {} a line, then Ctrl-D:\n",
                format == RecordFormat::kLines ? "text" : "input");
   }
-  Result<std::unique_ptr<LineReader>> lines = LineReader::open(options.file.value_or("-"));
+  if (format == RecordFormat::kCsv || format == RecordFormat::kTsv) return open_table(options);
+  if (format == RecordFormat::kJsonLines) return open_json(options);
+  Result<std::unique_ptr<LineReader>> lines = LineReader::open(options.file.value_or("-"), wait_on);
   if (!lines.ok()) return lines.status();
-  std::unique_ptr<LineReader> from = std::move(lines).value();
-  switch (format) {
-    case RecordFormat::kCsv:
-    case RecordFormat::kTsv:
-      return Reader(std::make_unique<TableReader>(options, std::move(from)));
-    case RecordFormat::kJsonLines:
-      return Reader(std::make_unique<JsonReader>(options, std::move(from)));
-    case RecordFormat::kIds:
-      return Reader(std::make_unique<IdLineReader>(options, std::move(from)));
-    case RecordFormat::kAuto:
-    case RecordFormat::kLines:
-      break;
+  if (format == RecordFormat::kIds) {
+    return Reader(std::make_unique<IdLineReader>(std::move(lines).value()));
   }
-  return Reader(std::make_unique<TextLineReader>(options, std::move(from)));
+  return Reader(std::make_unique<TextLineReader>(std::move(lines).value()));
 }
 
 }  // namespace tessera::cli

@@ -11,6 +11,7 @@
 
 #include "tessera/export.h"
 #include "tessera/model.h"
+#include "tessera/records.h"
 #include "tessera/status.h"
 
 // How good a model is at a task, with an interval, beside another one's; and writing down what a
@@ -33,13 +34,6 @@ enum class EvaluationKind {
   kAgreement,
 };
 
-enum class DataFormat {
-  kAuto,       // by the file's ending: .csv, .tsv, .jsonl; else tabs
-  kCsv,        // RFC 4180
-  kTsv,        // fields between tabs, no quotes
-  kJsonLines,  // an object a line
-};
-
 // Names of columns (keys of JSON lines), or numbers from 1.
 struct DataColumns {
   std::string text = "text";
@@ -52,8 +46,7 @@ struct DataColumns {
 struct DataFile {
   std::vector<std::string> paths = {};  // read one behind the other
   DataFormat format = DataFormat::kAuto;
-  // The first row holds names. kAuto: where a column is called by a name.
-  enum class Header { kAuto, kNone, kFirstRow } header = Header::kAuto;
+  HeaderRow header = HeaderRow::kAuto;
   DataColumns columns = {};
 };
 
@@ -64,7 +57,7 @@ enum class OnBadData { kStop, kSkip };
 enum class OnLongText { kCut, kBad };
 
 struct PerplexityOptions {
-  int32_t window_tokens = 0;  // 0: the model's context
+  int32_t window_tokens = 0;  // 0: the model's context, at most 2048
   int32_t stride_tokens = 0;  // 0: half a window
 };
 
@@ -116,12 +109,13 @@ struct EvaluationTask {
   EvaluationKind kind = EvaluationKind::kClassification;
   std::string name = {};   // "stsb"
   std::string split = {};  // "test"
-  DataFile data;
-  DataFile train, dev;  // of a probe; dev may be empty
+  DataFile data = {};
+  DataFile train = {}, dev = {};  // of a probe; dev may be empty
   // The labels in the model's order as the data spells them; empty: ModelInfo::labels, and numbers
   // from 0; for a probe, what the training file holds.
   std::vector<std::string> labels = {};
   std::string positive_label = {};  // of f1; empty: the last one
+  std::string main_metric = {};     // comes first; empty: the kind's order
   int64_t max_examples = 0;         // the first so many; 0: all
   OnBadData on_bad_data = OnBadData::kStop;
   OnLongText on_long_text = OnLongText::kCut;
@@ -147,7 +141,7 @@ TESSERA_API std::span<const NamedTask> named_tasks();
 enum class Better { kHigher, kLower };
 
 struct Metric {
-  std::string name;
+  std::string name = {};
   double value = 0;
   // Percentiles of a bootstrap over the examples; both NaN where there is none.
   double low = 0, high = 0;
@@ -157,11 +151,12 @@ struct Metric {
 // One example (a window of a text): what the metrics are made of, so that they can be computed
 // again of any selection of the examples.
 struct EvaluatedExample {
-  std::string id;      // "FILE, line 3", a question's id, ...; equal in all models
-  double score = 0;    // its own: correct, F1, nats a token, nDCG, ...
-  std::string output;  // the model's, as text; empty where it has none
-  std::string expected;
-  std::vector<double> values;  // as many for each, see Evaluation::kind; sums, labels or scores
+  std::string id = {};      // "FILE, line 3", a question's id, ...; equal in all models
+  double score = 0;         // its own: correct, F1, nats a token, nDCG, ...
+  std::string output = {};  // the model's, as text; empty where it has none
+  std::string expected = {};
+  std::vector<double> values =
+      {};  // as many for each, see Evaluation::kind; sums, labels or scores
 };
 
 struct EvaluationCounts {
@@ -174,16 +169,19 @@ struct EvaluationCounts {
 
 struct Evaluation {
   EvaluationKind kind = EvaluationKind::kClassification;
-  std::string task, split;
-  std::string model;   // its directory
-  std::string method;  // "head", "linear probe, C = 1", "greedy", "window 512, stride 256", ...
-  std::vector<std::string> labels;  // of kClassification
-  std::vector<double> settings;  // what the metrics need beside the values, e.g. the positive label
-  std::vector<Metric> metrics;   // the one that matters first
-  EvaluationCounts counts;
+  std::string task = {}, split = {};
+  std::string model = {};  // its directory
+  std::string method =
+      {};  // "head", "linear probe, C = 1", "greedy", "window 512, stride 256", ...
+  std::vector<std::string> labels = {};  // of kClassification
+  std::vector<double> settings =
+      {};  // what the metrics need beside the values, e.g. the positive label
+  std::vector<Metric> metrics = {};  // the one that matters first
+  EvaluationCounts counts = {};
   double seconds = 0;  // reading, tokenizing and running, without the bootstrap
-  std::vector<EvaluatedExample> examples;
-  std::vector<std::string> notes;  // what was left out or cut, with file and line; the first 1000
+  std::vector<EvaluatedExample> examples = {};
+  std::vector<std::string> notes =
+      {};  // what was left out or cut, with file and line; the first 1000
 };
 
 struct EvaluateOptions {

@@ -8,7 +8,8 @@
 //   chat.h       conversations as the text that a model was trained on
 //   tasks.h      classify, tag, answer, fill masks, rerank
 //   machine.h    what this machine can do at most, measured and kept
-//   evaluate.h   write logits and hidden states for comparison
+//   evaluate.h   how good a model is at a task; logits and hidden states for comparison
+//   records.h    lines, and rows of CSV, TSV and JSON lines
 // Link with tessera::tessera (CMake) or what `pkg-config --cflags --libs tessera` says; C++20. The
 // folder examples/ beside the documentation has whole programs.
 #include "tessera/chat.h"       // IWYU pragma: export
@@ -16,6 +17,7 @@
 #include "tessera/evaluate.h"   // IWYU pragma: export
 #include "tessera/machine.h"    // IWYU pragma: export
 #include "tessera/model.h"      // IWYU pragma: export
+#include "tessera/records.h"    // IWYU pragma: export
 #include "tessera/status.h"     // IWYU pragma: export
 #include "tessera/tasks.h"      // IWYU pragma: export
 #include "tessera/tokenizer.h"  // IWYU pragma: export

@@ -27,8 +27,10 @@ import checkpoints
 BINARY = os.environ.get("TESSERA_BINARY", "build/bin/tessera")
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SHARED = os.environ.get("TESSERA_SHARED", "")
-VERBS = ["run", "embed", "classify", "tag", "answer", "fill-mask", "rerank", "tokenize", "inspect", "bench", "dump"]
-NEEDED = {"dump": ("--cases", "x", "-o", "y"), "rerank": ("--query", "x")}  # what a verb insists on
+VERBS = ["run", "embed", "classify", "tag", "answer", "fill-mask", "rerank", "tokenize", "inspect", "bench", "dump",
+         "eval"]
+NEEDED = {"dump": ("--cases", "x", "-o", "y"), "rerank": ("--query", "x"),  # what a verb insists on
+          "eval": ("--task", "stsb", "--data", "x")}
 SECONDS = 300
 
 

@@ -29,8 +29,9 @@ CHATML = ("{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\
 class Integers(CliTest):
     """Every option of every verb that takes an integer, as its help tells."""
 
-    ZERO = {("run", "--seed"), ("run", "--top-k"), ("fill-mask", "--mask-id"), ("answer", "--overlap")}
-    LARGE = {("run", "--seed")}
+    ZERO = {("run", "--seed"), ("run", "--top-k"), ("fill-mask", "--mask-id"), ("answer", "--overlap"), ("eval", "--seed"),
+            ("eval", "--resamples")}
+    LARGE = {("run", "--seed"), ("eval", "--seed")}
 
     def test_refuses_what_is_no_number_in_range(self):
         found = set()

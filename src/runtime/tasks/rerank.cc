@@ -8,6 +8,7 @@
 
 #include "base/guarded.h"
 #include "runtime/tasks/batching.h"
+#include "runtime/tasks/embeddings.h"
 
 namespace tessera::tasks {
 namespace {
@@ -42,65 +43,6 @@ Result<std::vector<Ranked>> score_pairs(Model& model, const std::string& query,
 // The message without what it calls the only one of its inputs.
 std::string without(std::string_view prefix, const std::string& message) {
   return message.starts_with(prefix) ? message.substr(prefix.size()) : message;
-}
-
-// The status of a batch as that of the first text that fails alone too.
-Status name_culprit(Model& model, const std::vector<TokenSequence>& batch,
-                    std::span<const size_t> texts, const Status& status) {
-  for (size_t j = 0; j < batch.size(); ++j) {
-    const Status alone = model.embed({batch[j]}).status();
-    if (alone.ok()) continue;
-    return at_input(texts[j], {alone.code(), without("sequence 0: ", alone.message())});
-  }
-  return status;
-}
-
-struct Embeddings {
-  std::vector<float> vectors;   // [texts, embedding_size]
-  std::vector<char> truncated;  // [texts]
-};
-
-// Embeds texts in batches of like length.
-Result<Embeddings> embed_all(Model& model, std::span<const std::string> texts,
-                             const TaskOptions& options) {
-  const size_t limit = embedding_limit(state_of(model));
-  std::vector<TokenSequence> sequences;
-  for (size_t i = 0; i < texts.size(); ++i) {
-    TESSERA_RETURN_IF_ERROR(check_progress(options, 0));
-    auto tokens = model.tokenize(texts[i]);
-    if (!tokens.ok()) return at_input(i, tokens.status());
-    if (tokens->ids.size() > limit && options.too_long == TooLong::kRefuse) {
-      return at_input(i, invalid_input(fmt::format("expected at most {} tokens, found {}", limit,
-                                                   tokens->ids.size())));
-    }
-    sequences.push_back(std::move(tokens).value());
-  }
-  std::vector<size_t> order(texts.size());
-  std::iota(order.begin(), order.end(), size_t{0});
-  const auto length = [&](size_t i) { return std::min(sequences[i].ids.size(), limit); };
-  std::stable_sort(order.begin(), order.end(),
-                   [&](size_t a, size_t b) { return length(a) > length(b); });
-  const size_t width = static_cast<size_t>(model.embedding_size());
-  Embeddings result{std::vector<float>(texts.size() * width), std::vector<char>(texts.size())};
-  for (size_t begin = 0, end = 0; begin < order.size(); begin = end) {
-    std::vector<TokenSequence> batch;
-    for (int64_t tokens = 0; end < order.size(); ++end) {
-      tokens += static_cast<int64_t>(length(order[end]));
-      if (end > begin && tokens > kBatchTokens) break;
-      batch.push_back(std::move(sequences[order[end]]));
-    }
-    const auto part = model.embed(batch);
-    if (!part.ok()) {
-      return name_culprit(model, batch, std::span(order).subspan(begin), part.status());
-    }
-    for (size_t j = 0; j < batch.size(); ++j) {
-      std::copy_n(part->begin() + static_cast<int64_t>(j * width), width,
-                  result.vectors.begin() + static_cast<int64_t>(order[begin + j] * width));
-      result.truncated[order[begin + j]] = batch[j].ids.size() > limit;
-    }
-    TESSERA_RETURN_IF_ERROR(check_progress(options, static_cast<int64_t>(end)));
-  }
-  return result;
 }
 
 double dot(std::span<const float> a, std::span<const float> b) {

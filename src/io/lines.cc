@@ -1,5 +1,3 @@
-#include "cli/lines.h"
-
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
@@ -8,9 +6,10 @@
 #include <cerrno>
 #include <cstring>
 
-#include "cli/terminal.h"
+#include "base/guarded.h"
+#include "tessera/records.h"
 
-namespace tessera::cli {
+namespace tessera {
 namespace {
 
 constexpr size_t kBufferBytes = size_t{1} << 18;
@@ -37,14 +36,14 @@ size_t character_bytes(std::string_view text) {
   return 0;
 }
 
-// Waits without going deaf to an interrupt, which restarts a read() but never a poll().
-Status wait_for_input(int file) {
+// Waits without going deaf to the caller: what interrupts it restarts a read() but never a poll().
+Status wait_for_input(int file, const KeepWaiting& keep_waiting) {
   constexpr int kMilliseconds = 200;
-  for (pollfd wait{file, POLLIN, 0}; !Interrupt::requested();) {
+  for (pollfd wait{file, POLLIN, 0}; !keep_waiting || keep_waiting();) {
     const int ready = poll(&wait, 1, kMilliseconds);
     if (ready > 0 || (ready < 0 && errno != EINTR)) return {};
   }
-  return {StatusCode::kCancelled, ""};
+  return {StatusCode::kCancelled, "cancelled"};
 }
 
 }  // namespace
@@ -61,24 +60,30 @@ Status check_utf8(std::string_view text) {
   return {};
 }
 
-LineReader::LineReader(int file, std::string name)
-    : file_(file), name_(std::move(name)), buffer_(new char[kBufferBytes]) {}
+LineReader::LineReader(int file, std::string name, KeepWaiting keep_waiting)
+    : file_(file),
+      name_(std::move(name)),
+      keep_waiting_(std::move(keep_waiting)),
+      buffer_(new char[kBufferBytes]) {}
 
 LineReader::~LineReader() {
   if (file_ != STDIN_FILENO) close(file_);
 }
 
-Result<std::unique_ptr<LineReader>> LineReader::open(const std::string& path) {
+Result<std::unique_ptr<LineReader>> LineReader::open(const std::string& path,
+                                                     KeepWaiting keep_waiting) {
   const std::string name = path == "-" ? "standard input" : path;
-  const int file = path == "-" ? STDIN_FILENO : ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (file < 0) return io_error(fmt::format("cannot open {}: {}", name, std::strerror(errno)));
-  return std::unique_ptr<LineReader>(new LineReader(file, name));
+  return guarded(name, [&]() -> Result<std::unique_ptr<LineReader>> {
+    const int file = path == "-" ? STDIN_FILENO : ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (file < 0) return io_error(fmt::format("cannot open {}: {}", name, std::strerror(errno)));
+    return std::unique_ptr<LineReader>(new LineReader(file, name, std::move(keep_waiting)));
+  });
 }
 
 // False at the end.
 Result<bool> LineReader::fill() {
   for (;;) {
-    if (Status status = wait_for_input(file_); !status.ok()) return status;
+    TESSERA_RETURN_IF_ERROR(wait_for_input(file_, keep_waiting_));
     const ssize_t count = read(file_, buffer_.get(), kBufferBytes);
     if (count < 0 && (errno == EINTR || errno == EAGAIN)) continue;
     if (count < 0) {
@@ -91,33 +96,34 @@ Result<bool> LineReader::fill() {
 }
 
 Result<bool> LineReader::next(std::string* line) {
-  line->clear();
-  for (bool whole = false, some = false; !whole;) {
-    if (begin_ == end_) {
-      Result<bool> more = fill();
-      if (!more.ok()) return more.status();
-      if (!*more && !some) return false;
-      if (!*more) break;
+  return guarded(name_, [&]() -> Result<bool> {
+    line->clear();
+    for (bool whole = false, some = false; !whole;) {
+      if (begin_ == end_) {
+        TESSERA_ASSIGN_OR_RETURN(const bool more, fill());
+        if (!more && !some) return false;
+        if (!more) break;
+      }
+      if (!some) ++line_;
+      some = true;
+      const char* const from = buffer_.get() + begin_;
+      const auto* const at = static_cast<const char*>(std::memchr(from, '\n', end_ - begin_));
+      whole = at != nullptr;
+      const size_t count = whole ? static_cast<size_t>(at - from) : end_ - begin_;
+      if (line->size() + count > kLineLimitBytes) {
+        return error(
+            line_, fmt::format("expected at most {} bytes in a line, found more", kLineLimitBytes));
+      }
+      line->append(from, count);
+      begin_ += count + (whole ? 1 : 0);
     }
-    if (!some) ++line_;
-    some = true;
-    const char* const from = buffer_.get() + begin_;
-    const auto* const at = static_cast<const char*>(std::memchr(from, '\n', end_ - begin_));
-    whole = at != nullptr;
-    const size_t count = whole ? static_cast<size_t>(at - from) : end_ - begin_;
-    if (line->size() + count > kLineLimitBytes) {
-      return error(line_,
-                   fmt::format("expected at most {} bytes in a line, found more", kLineLimitBytes));
-    }
-    line->append(from, count);
-    begin_ += count + (whole ? 1 : 0);
-  }
-  if (line_ == 1 && line->starts_with(kByteOrderMark)) line->erase(0, kByteOrderMark.size());
-  return true;
+    if (line_ == 1 && line->starts_with(kByteOrderMark)) line->erase(0, kByteOrderMark.size());
+    return true;
+  });
 }
 
 Status LineReader::error(int64_t line, const std::string& message) const {
   return invalid_input(fmt::format("{}, line {}: {}", name_, line, message));
 }
 
-}  // namespace tessera::cli
+}  // namespace tessera

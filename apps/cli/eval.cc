@@ -1,0 +1,210 @@
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "cli/eval_options.h"
+#include "cli/table.h"
+#include "cli/task_verb.h"
+#include "cli/terminal.h"
+#include "cli/verbs.h"
+
+namespace tessera::cli {
+namespace {
+
+constexpr Synopsis kSynopsis = {
+    "eval", "MODEL --task NAME --data PATH",
+    "Says how good a model is at a task, with intervals, and compares it with another one.",
+    "  tessera eval models/tales --task perplexity --data tales/test.txt --stride 256\n"
+    "  tessera eval models/all-MiniLM-L6-v2 --task stsb --data data/glue --split test\n"
+    "  tessera eval models/pruned --task sst2 --data data/glue --base models/dense --json\n"
+    "  tessera eval models/sst2 --task classification --data reviews.csv --text review --label "
+    "stars\n"
+    "  tessera eval models/pruned --task agreement --reference models/dense --data text.txt\n"
+    "  tessera eval --task data-to-text --data references.txt --predictions output.txt\n"};
+
+// One line on the terminal for what is being done.
+class EvalProgress {
+ public:
+  bool update(const std::string& what, int64_t done, int64_t total) {
+    if (what != what_ || !shown_) {
+      shown_.reset();
+      shown_.emplace(what, total);
+      what_ = what;
+    }
+    shown_->update(done);
+    return !Interrupt::requested();
+  }
+  void end() { shown_.reset(); }
+
+ private:
+  std::string what_;
+  std::optional<Progress> shown_;
+};
+
+std::string rounded(double value) {
+  if (std::isnan(value)) return "-";
+  return std::abs(value) >= 1000 ? fmt::format("{:.1f}", value) : fmt::format("{:.4f}", value);
+}
+
+std::string interval(double low, double high) {
+  return std::isnan(low) ? "" : fmt::format("{} to {}", rounded(low), rounded(high));
+}
+
+std::string counts_line(const Evaluation& evaluation) {
+  const EvaluationCounts& counts = evaluation.counts;
+  std::string line = fmt::format("{} examples", counts.examples);
+  const auto add = [&](int64_t count, const char* what) {
+    if (count > 0) line += fmt::format(", {} {}", count, what);
+  };
+  add(counts.tokens, "tokens read");
+  add(counts.scored_tokens, "tokens scored");
+  add(counts.words, "words");
+  add(counts.bytes, "bytes");
+  add(counts.skipped, "left out");
+  add(counts.cut, "cut");
+  return line + fmt::format(", {:.1f} s", evaluation.seconds);
+}
+
+std::string as_text(const Evaluation& evaluation, std::span<const MetricDifference> differences,
+                    const BootstrapOptions& bootstrap) {
+  std::string text =
+      fmt::format("{}{}{}: {}\n{}\n", evaluation.task, evaluation.split.empty() ? "" : " ",
+                  evaluation.split, evaluation.method, counts_line(evaluation));
+  const std::string sure = fmt::format("{:.4g}% interval", 100 * bootstrap.confidence);
+  std::vector<Column> columns = {{"metric"}, {"value", Align::kRight}, {sure, Align::kRight}};
+  if (!differences.empty()) {
+    for (const char* title : {"base", "difference", "its interval", "p"}) {
+      columns.push_back({title, Align::kRight});
+    }
+  }
+  std::vector<std::vector<std::string>> rows;
+  for (size_t i = 0; i < evaluation.metrics.size(); ++i) {
+    const Metric& metric = evaluation.metrics[i];
+    auto& row = rows.emplace_back(std::vector<std::string>{metric.name, rounded(metric.value),
+                                                           interval(metric.low, metric.high)});
+    if (i >= differences.size()) continue;
+    const MetricDifference& found = differences[i];
+    for (std::string cell :
+         {rounded(found.base), rounded(found.difference), interval(found.low, found.high),
+          fmt::format("{:.4f}", found.p_value)}) {
+      row.push_back(std::move(cell));
+    }
+  }
+  text += format_table(columns, rows);
+  if (bootstrap.resamples == 0) return text;
+  return text + fmt::format("{} resamples of the examples, seed {}\n", bootstrap.resamples,
+                            bootstrap.seed);
+}
+
+Status write_to(const std::optional<std::string>& path, std::string_view text) {
+  Output out;
+  Status status = path ? out.open(*path) : Status();
+  if (status.ok()) status = out.write(text);
+  const Status closed = path ? out.close() : out.flush();
+  return status.ok() ? closed : status;
+}
+
+Status write_examples(const std::string& path, const Evaluation& evaluation) {
+  std::string lines;
+  for (const EvaluatedExample& example : evaluation.examples) {
+    nlohmann::ordered_json line = {{"id", example.id},
+                                   {"score", example.score},
+                                   {"output", example.output},
+                                   {"expected", example.expected},
+                                   {"values", example.values}};
+    lines += line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+  }
+  return write_to(path, lines);
+}
+
+// What was left out or cut, by line; many of them would hide the result.
+void report_notes(const Evaluation& evaluation) {
+  constexpr size_t kMost = 10;
+  const int64_t all = evaluation.counts.skipped + evaluation.counts.cut;
+  for (size_t i = 0; i < std::min(kMost, evaluation.notes.size()); ++i) {
+    fmt::print(stderr, "tessera: {}\n", on_one_line(evaluation.notes[i]));
+  }
+  if (evaluation.notes.size() > kMost) {
+    fmt::print(
+        stderr, "tessera: and {} more (--json has them)\n",
+        std::max(all, static_cast<int64_t>(evaluation.notes.size())) - static_cast<int64_t>(kMost));
+  }
+}
+
+Result<std::shared_ptr<Model>> load_other(const EvalOptions& options,
+                                          const std::string& directory) {
+  ModelOptions other = options.model;
+  other.directory = directory;
+  other.load.plan_file.clear();
+  return load_model(other);
+}
+
+EvaluateOptions evaluate_options(const EvalOptions& options, EvalProgress* progress) {
+  EvaluateOptions found;
+  found.bootstrap.resamples =
+      static_cast<int32_t>(options.resamples.value_or(found.bootstrap.resamples));
+  found.bootstrap.seed = static_cast<uint64_t>(options.seed.value_or(0));
+  found.bootstrap.confidence = options.confidence.value_or(found.bootstrap.confidence);
+  found.on_progress = [progress](const std::string& what, int64_t done, int64_t total) {
+    return progress->update(what, done, total);
+  };
+  return found;
+}
+
+Status eval(const EvalOptions& options, EvaluationTask task) {
+  const Interrupt interrupt;
+  std::shared_ptr<Model> model;
+  if (options.has_model) {
+    Result<std::shared_ptr<Model>> loaded = load_model(options.model);
+    if (!loaded.ok()) return loaded.status();
+    model = *loaded;
+  }
+  if (options.reference) {
+    Result<std::shared_ptr<Model>> loaded = load_other(options, *options.reference);
+    if (!loaded.ok()) return loaded.status();
+    task.agreement.reference = *loaded;
+  }
+  EvalProgress progress;
+  const EvaluateOptions how = evaluate_options(options, &progress);
+  const Result<Evaluation> evaluation = evaluate(model, task, how);
+  progress.end();
+  if (!evaluation.ok()) return evaluation.status();
+  report_notes(*evaluation);
+  std::vector<MetricDifference> differences;
+  if (options.base) {
+    model.reset();
+    Result<std::shared_ptr<Model>> base = load_other(options, *options.base);
+    if (!base.ok()) return base.status();
+    const Result<Evaluation> other = evaluate(*base, task, how);
+    progress.end();
+    if (!other.ok()) return {other.status().code(), "--base: " + other.status().message()};
+    Result<std::vector<MetricDifference>> found = compare(*evaluation, *other, how.bootstrap);
+    if (!found.ok()) return found.status();
+    differences = std::move(found).value();
+  }
+  if (options.examples_file) {
+    if (Status status = write_examples(*options.examples_file, *evaluation); !status.ok()) {
+      return status;
+    }
+  }
+  return write_to(options.output, options.json ? evaluation_json(*evaluation, differences) + "\n"
+                                               : as_text(*evaluation, differences, how.bootstrap));
+}
+
+}  // namespace
+
+int eval_verb(const Arguments& arguments) {
+  EvalOptions options;
+  const auto app = make_parser(kSynopsis);
+  add_eval_options(*app, &options);
+  if (const auto code = parse(*app, arguments)) return *code;
+  options.has_model = app->get_option("MODEL")->count() > 0;
+  Result<EvaluationTask> task = eval_task(options);
+  if (!task.ok()) return report_usage(*app, task.status().message());
+  return finish(eval(options, std::move(task).value()));
+}
+
+}  // namespace tessera::cli

@@ -1,0 +1,222 @@
+#include "cli/eval_options.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+
+namespace tessera::cli {
+namespace {
+
+struct KindName {
+  const char* name;
+  EvaluationKind kind;
+};
+// Tasks of the user's own files.
+constexpr KindName kKinds[] = {{"classification", EvaluationKind::kClassification},
+                               {"similarity", EvaluationKind::kSimilarity},
+                               {"retrieval", EvaluationKind::kRetrieval},
+                               {"question-answering", EvaluationKind::kQuestionAnswering},
+                               {"data-to-text", EvaluationKind::kDataToText}};
+
+std::string task_help() {
+  std::string names;
+  for (const NamedTask& task : named_tasks()) names += task.name + ", ";
+  for (const KindName& kind : kKinds) names += fmt::format("{}, ", kind.name);
+  names.resize(names.size() - 2);
+  return "What to evaluate: " + names;
+}
+
+void add_data_options(CLI::App& app, EvalOptions* options) {
+  add_texts(app, {"--data", "PATH", "The published files' folder, or a file; may be given again"},
+            &options->data)
+      ->required();
+  add_text(app, {"--split", "NAME", "train, dev or test (default: test)"}, &options->split);
+  add_text(app, {"--format", "FORMAT", "Of own files: csv, tsv or jsonl (default: by the ending)"},
+           &options->format);
+  app.add_flag("--header", options->header, "The first row of own files holds names");
+  add_text(app, {"--text", "NAME", "The column of the text (default: text)"}, &options->text);
+  add_text(app, {"--pair", "NAME", "The column of the second text, or of the reference"},
+           &options->pair);
+  add_text(app, {"--label", "NAME", "The column of the label (default: label)"}, &options->label);
+  add_text(app, {"--score", "NAME", "The column of the score (default: score)"}, &options->score);
+  add_text(app, {"--id", "NAME", "The column of documents' and queries' ids (default: id)"},
+           &options->id);
+  add_text(app, {"--labels", "A,B,...", "The labels as the data spells them, in the model's order"},
+           &options->labels);
+  add_text(app, {"--positive", "LABEL", "The label that f1 is about (default: the last one)"},
+           &options->positive);
+  add_text(app, {"--train", "FILE", "What a linear probe is trained on"}, &options->train);
+  add_text(app, {"--dev", "FILE", "What its strength is chosen on"}, &options->dev);
+  add_text(app, {"--queries", "FILE", "Of retrieval, with --judgements"}, &options->queries);
+  add_text(app, {"--judgements", "FILE", "Lines of query, 0, document, relevance"},
+           &options->judgements);
+}
+
+void add_task_settings(CLI::App& app, EvalOptions* options) {
+  const auto integer = [&app](const char* name, const char* help, std::optional<int64_t>* value) {
+    add_integer(app, {name, 1, INT32_MAX, help}, value);
+  };
+  integer("--window", "Tokens read at once (default: the model's context, at most 2048; see the page)",
+          &options->window);
+  integer("--stride", "Tokens between windows of perplexity (default: half a window)",
+          &options->stride);
+  integer("--overlap", "Tokens of a context that windows share (default: 128)", &options->overlap);
+  integer("--max-answer-tokens", "Of an answer (default: 30)", &options->max_answer_tokens);
+  add_number(app,
+             {"--probe-strength", 1e-9, 1e9,
+              "C of the linear probe (default: the best on the dev file, or 1)"},
+             &options->strength);
+  integer("--depth", "K of ndcg@K (default: 10)", &options->depth);
+  add_text(app, {"--predictions", "FILE", "Texts to score instead of generating, one a line"},
+           &options->predictions);
+  add_text(app, {"--prompt", "TEXT", "What is continued; {} is the input (default: {})"},
+           &options->prompt);
+  add_text(app, {"--stop", "TEXT", "What ends a generated text (default: a line end)"},
+           &options->stop);
+  integer("--beams", "Generate by a beam search (default: 1, greedy)", &options->beams);
+  integer("--max-tokens", "Of a generated text (default: 64)", &options->max_tokens);
+  add_text(app, {"--reference", "DIR", "The model that agreement compares with"},
+           &options->reference);
+}
+
+Result<DataFormat> parse_format(const std::optional<std::string>& format) {
+  if (!format) return DataFormat::kAuto;
+  if (*format == "csv") return DataFormat::kCsv;
+  if (*format == "tsv") return DataFormat::kTsv;
+  if (*format == "jsonl") return DataFormat::kJsonLines;
+  return invalid_input(fmt::format("--format: expected csv, tsv or jsonl, found \"{}\"", *format));
+}
+
+std::vector<std::string> split_commas(const std::string& text) {
+  std::vector<std::string> parts;
+  for (size_t begin = 0;;) {
+    const size_t comma = text.find(',', begin);
+    parts.push_back(text.substr(begin, comma - begin));
+    if (comma == std::string::npos) return parts;
+    begin = comma + 1;
+  }
+}
+
+Result<EvaluationTask> own_task(const EvalOptions& options, EvaluationKind kind) {
+  EvaluationTask task;
+  task.kind = kind;
+  task.name = options.task;
+  const Result<DataFormat> format = parse_format(options.format);
+  if (!format.ok()) return format.status();
+  task.data.paths = options.data;
+  task.data.format = *format;
+  if (options.header) task.data.header = HeaderRow::kFirstRow;
+  DataColumns& columns = task.data.columns;
+  columns.text = options.text.value_or(columns.text);
+  columns.pair = options.pair.value_or(columns.pair);
+  columns.label = options.label.value_or(columns.label);
+  columns.score = options.score.value_or(columns.score);
+  columns.id = options.id.value_or(columns.id);
+  const auto like_data = [&](const std::optional<std::string>& path) {
+    DataFile file = task.data;
+    file.paths.clear();
+    if (path) file.paths.push_back(*path);
+    return file;
+  };
+  task.train = like_data(options.train);
+  task.dev = like_data(options.dev);
+  task.retrieval.queries = like_data(options.queries);
+  task.retrieval.judgements = options.judgements.value_or("");
+  if (options.labels) task.labels = split_commas(*options.labels);
+  task.positive_label = options.positive.value_or("");
+  return task;
+}
+
+Result<EvaluationTask> known_task(const EvalOptions& options) {
+  const bool own = options.format || options.text || options.pair || options.label ||
+                   options.score || options.id || options.train || options.dev || options.queries ||
+                   options.judgements || options.labels || options.positive || options.header;
+  if (own) {
+    return invalid_input(fmt::format(
+        "expected options of own files (--text, --train, ...) with --task classification, "
+        "similarity, retrieval, question-answering or data-to-text, found --task {}",
+        options.task));
+  }
+  if (options.data.size() > 1) {
+    return invalid_input(fmt::format("--data: expected one path, found {}", options.data.size()));
+  }
+  return named_task(options.task, options.data[0], options.split.value_or("test"));
+}
+
+// Settings that both kinds of tasks take.
+void set_options(const EvalOptions& options, EvaluationTask* task) {
+  const auto set = [](const std::optional<int64_t>& from, int32_t* to) {
+    if (from) *to = static_cast<int32_t>(*from);
+  };
+  set(options.window, &task->perplexity.window_tokens);
+  set(options.window, &task->agreement.window_tokens);
+  set(options.window, &task->questions.window_tokens);
+  set(options.stride, &task->perplexity.stride_tokens);
+  set(options.overlap, &task->questions.overlap_tokens);
+  set(options.max_answer_tokens, &task->questions.max_answer_tokens);
+  set(options.depth, &task->retrieval.depth);
+  set(options.beams, &task->data_to_text.beams);
+  set(options.max_tokens, &task->data_to_text.max_new_tokens);
+  task->probe.strength = options.strength.value_or(0);
+  task->data_to_text.predictions = options.predictions.value_or("");
+  task->data_to_text.prompt = options.prompt.value_or(task->data_to_text.prompt);
+  task->data_to_text.stop = options.stop.value_or(task->data_to_text.stop);
+  task->max_examples = options.max_examples.value_or(0);
+  if (options.refuse_long) task->on_long_text = OnLongText::kBad;
+  if (options.on_error == "skip") task->on_bad_data = OnBadData::kSkip;
+}
+
+}  // namespace
+
+void add_eval_options(CLI::App& app, EvalOptions* options) {
+  app.add_option("--task", options->task, task_help())->option_text("NAME")->required();
+  add_data_options(app, options);
+  add_task_settings(app, options);
+  add_text(app, {"--base", "DIR", "A model to compare with, example by example"}, &options->base);
+  add_integer(app, {"--max-examples", 1, INT32_MAX, "Only the first so many"},
+              &options->max_examples);
+  add_text(
+      app,
+      {"--on-error", "WHAT", "Bad data: stop at the first, or skip and name each (default: stop)"},
+      &options->on_error);
+  app.add_flag("--refuse-long", options->refuse_long,
+               "Texts longer than the model's context are bad data; else they are cut");
+  add_integer(app,
+              {"--resamples", 0, 1'000'000, "Of the bootstrap; 0: no intervals (default: 1000)"},
+              &options->resamples);
+  add_number(app, {"--confidence", 0.01, 0.9999, "Of the intervals (default: 0.95)"},
+             &options->confidence);
+  add_integer(app, {"--seed", 0, INT64_MAX, "Of the bootstrap (default: 0)"}, &options->seed);
+  app.add_flag("--json", options->json, "Print an object of JSON");
+  add_text(app, {"--output-examples", "FILE", "Write each example's result as a line of JSON"},
+           &options->examples_file);
+  add_text(app, {"-o,--output", "FILE", "Write to FILE instead of standard output"},
+           &options->output);
+  add_model_options(app, &options->model);
+  // Texts that were generated elsewhere are scored without one.
+  app.get_option("MODEL")->required(false);
+}
+
+Result<EvaluationTask> eval_task(const EvalOptions& options) {
+  if (options.on_error && options.on_error != "stop" && options.on_error != "skip") {
+    return invalid_input(
+        fmt::format("--on-error: expected stop or skip, found \"{}\"", *options.on_error));
+  }
+  const auto* const own =
+      std::find_if(std::begin(kKinds), std::end(kKinds),
+                   [&](const KindName& kind) { return options.task == kind.name; });
+  Result<EvaluationTask> task =
+      own == std::end(kKinds) ? known_task(options) : own_task(options, own->kind);
+  if (!task.ok()) return task;
+  set_options(options, &*task);
+  const bool needs_model =
+      task->kind != EvaluationKind::kDataToText || task->data_to_text.predictions.empty();
+  if (needs_model && !options.has_model) return invalid_input("expected MODEL");
+  if ((task->kind == EvaluationKind::kAgreement) != options.reference.has_value()) {
+    return invalid_input("--reference: expected with --task agreement, and with it only");
+  }
+  return task;
+}
+
+}  // namespace tessera::cli

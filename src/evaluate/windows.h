@@ -1,0 +1,38 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/status.h"
+#include "evaluate/run.h"
+#include "runtime/tasks/batching.h"
+
+namespace tessera::evaluation {
+
+// A stretch of a text's tokens that a model reads at once.
+struct Window {
+  TokenSequence tokens;
+  int64_t begin = 0;          // its first token's place in the text
+  std::vector<int32_t> rows;  // whose logits are wanted
+};
+
+// Windows of `window` tokens, each `stride` further on; the last one ends with the text. In each
+// the rows that predict tokens which no window before it held (transformers' guide to the
+// perplexity of fixed-length models), so that every token but the first is predicted once, and with
+// stride = window all but the first of each window. 0 < stride <= window.
+std::vector<Window> sliding_windows(std::span<const int32_t> ids, int32_t window, int32_t stride);
+// Windows side by side, with all rows.
+std::vector<Window> disjoint_windows(std::span<const int32_t> ids, int32_t window);
+
+// The tokens of a text with the special tokens that the tokenizer adds.
+Result<std::vector<int32_t>> encode_text(const Model& model, const std::string& text);
+
+// Runs the head on the windows' rows. take: index of the window and its logits, [rows, vocabulary].
+Status run_windows(Model& model, std::span<const Window> windows, const TaskOptions& options,
+                   const tasks::Take& take);
+
+// log(sum_i exp(x_i)), summed in f64. Error below 1e-6 + that of the largest x.
+double log_sum_exp(std::span<const float> logits);
+
+}  // namespace tessera::evaluation
