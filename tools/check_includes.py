@@ -31,7 +31,7 @@ ARROWS = {
     "simulate": ["base"],
 }
 # Families are strangers to each other, but for the vocabulary of an epilogue.
-FAMILY_ARROWS = {"matmul": ["activation"]}
+FAMILY_ARROWS = {"matmul": ["activation"], "tile_matmul": ["activation"], "csr_matmul": ["activation"]}
 # The public headers and the folders, with all that include them, that give them their code.
 PUBLIC = {
     "export.h": "base",

@@ -3,12 +3,14 @@
 #include "kernels/activation/activation.h"
 #include "kernels/attention_product/attention_product.h"
 #include "kernels/attention_softmax/attention_softmax.h"
+#include "kernels/csr_matmul/csr_matmul.h"
 #include "kernels/family.h"
 #include "kernels/matmul/matmul.h"
 #include "kernels/norm/norm.h"
 #include "kernels/peak/peak.h"
 #include "kernels/read/read.h"
 #include "kernels/rotary/rotary.h"
+#include "kernels/tile_matmul/tile_matmul.h"
 #include "kernels/transpose/transpose.h"
 
 namespace tessera {
@@ -18,6 +20,8 @@ std::vector<KernelState> all_kernel_states() {
   std::vector<KernelState> all;
   for (const std::vector<KernelState>& states : {
            matmul::kernels.states(),
+           tile_matmul::kernels.states(),
+           csr_matmul::kernels.states(),
            norm::kernels.states(),
            activation::kernels.states(),
            rotary::kernels.states(),

@@ -1,0 +1,173 @@
+#include <immintrin.h>
+
+#include "kernels/tile_matmul/blocked.h"
+#include "kernels/tile_matmul/tile_matmul.h"
+#include "kernels/vector_math_avx2.h"
+
+namespace tessera::tile_matmul {
+namespace {
+
+constexpr int kVectors = 2;
+constexpr int kLanes = 8;
+
+// Chains of sums per row that are added at the end: flat tiles need several to hide the latency of
+// the multiply-add. From 4 rows on there is one.
+constexpr int chains(int rows) { return rows < 2 ? 4 : rows < 4 ? 2 : 1; }
+
+// A step's inputs of one row: one input to all lanes, or two in turns.
+template <int kOutputs>
+inline __m256 broadcast(const float* x) {
+  if constexpr (kOutputs == 16) {
+    return _mm256_broadcast_ss(x);
+  } else {
+    double pair;
+    __builtin_memcpy(&pair, x, sizeof(pair));
+    return _mm256_castpd_ps(_mm256_set1_pd(pair));
+  }
+}
+
+// One step's weights; of two bf16 steps that are interleaved the one that `odd` says.
+template <bool kWide>
+inline void load_step(const char* w, int odd, __m256 (&weights)[kVectors]) {
+#pragma GCC unroll 2
+  for (int v = 0; v < kVectors; ++v) {
+    if constexpr (kWide) {
+      weights[v] =
+          _mm256_load_ps(reinterpret_cast<const float*>(w + odd * kLineBytes) + v * kLanes);
+    } else {
+      const __m256i pairs = _mm256_load_si256(reinterpret_cast<const __m256i*>(w) + v);
+      weights[v] = _mm256_castsi256_ps(
+          odd == 0 ? _mm256_slli_epi32(pairs, 16)
+                   : _mm256_and_si256(pairs, _mm256_set1_epi32(int(0xffff0000))));
+    }
+  }
+}
+
+inline __m256 same(__m256 x) { return x; }
+
+inline __m256i tail_mask(int64_t left) {
+  const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(left > kLanes ? int(kLanes) : int(left)), lanes);
+}
+
+template <__m256 (*function)(__m256)>
+void finish_tile(const Args& args, const Tile& tile, int64_t rows, const float* sums) {
+  for (int64_t v = 0; v * kLanes < tile.panel->outputs; ++v) {
+    const __m256i mask = tail_mask(tile.panel->outputs - v * kLanes);
+    const int64_t n = tile.panel->output + v * kLanes;
+    const __m256 bias =
+        args.bias != nullptr ? _mm256_maskload_ps(args.bias + n, mask) : _mm256_setzero_ps();
+    for (int64_t r = 0; r < rows; ++r) {
+      const __m256 sum = _mm256_load_ps(sums + r * kLane + v * kLanes);
+      __m256 value = function(_mm256_add_ps(sum, bias));
+      const int64_t m = tile.row + r;
+      if (args.residual != nullptr) {
+        value = _mm256_add_ps(
+            value, _mm256_maskload_ps(args.residual + m * args.residual_stride + n, mask));
+      }
+      _mm256_maskstore_ps(args.y + m * args.y_stride + n, mask, value);
+    }
+  }
+}
+
+void finish(const Args& args, const Tile& tile, int64_t rows, const float* sums) {
+  switch (args.activation) {
+    case Activation::kNone:
+      return finish_tile<same>(args, tile, rows, sums);
+    case Activation::kRelu:
+      return finish_tile<vector_relu>(args, tile, rows, sums);
+    case Activation::kGeluErf:
+      return finish_tile<vector_gelu_erf>(args, tile, rows, sums);
+    case Activation::kGeluTanh:
+      return finish_tile<vector_gelu_tanh>(args, tile, rows, sums);
+    case Activation::kSilu:
+      return finish_tile<vector_silu>(args, tile, rows, sums);
+    case Activation::kTanh:
+      return finish_tile<vector_tanh>(args, tile, rows, sums);
+  }
+}
+
+// The sums of 8 outputs stand as pairs of lanes, for even and odd inputs.
+template <int kOutputs>
+inline void store_sums(const __m256 (&sums)[kVectors], float* target) {
+  if constexpr (kOutputs == 16) {
+    for (int v = 0; v < kVectors; ++v) _mm256_store_ps(target + v * kLanes, sums[v]);
+  } else {
+    const __m256 mixed = _mm256_hadd_ps(sums[0], sums[1]);  // outputs 0 1 4 5 2 3 6 7
+    const __m256d ordered = _mm256_permute4x64_pd(_mm256_castps_pd(mixed), 0xd8);
+    _mm256_store_ps(target, _mm256_castpd_ps(ordered));
+  }
+}
+
+struct Avx2 {
+  // 6 x 2 sums, two vectors of weights and a broadcast in 16 registers.
+  static constexpr int kMaxRows = 6;
+
+  static void copy_line(const float* source, float* target) {
+    _mm256_store_ps(target, _mm256_loadu_ps(source));
+    _mm256_store_ps(target + kLanes, _mm256_loadu_ps(source + kLanes));
+  }
+
+  template <int kRows, int kOutputs, bool kWide>
+  static void multiply(const Args& args, const Tile& tile) {
+    constexpr int kChains = chains(kRows), kStepInputs = 16 / kOutputs;
+    constexpr int64_t kFourBytes = kFourSteps * (kWide ? 4 : 2);
+    __m256 sums[kChains][kRows][kVectors];
+#pragma GCC unroll 4
+    for (int c = 0; c < kChains; ++c) {
+#pragma GCC unroll 6
+      for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+        for (int v = 0; v < kVectors; ++v) sums[c][r][v] = _mm256_setzero_ps();
+      }
+    }
+    const int32_t block_inputs = args.shape.inputs;
+    const int fours = block_inputs / (4 * kStepInputs);
+    const char* w = tile.values;
+    [[maybe_unused]] const char* ahead = tile.ahead;
+    for (int64_t b = tile.panel->begin; b < tile.panel->end; ++b) {
+      const float* x = packed_at<kRows>(tile.x, args.blocks[b], block_inputs);
+      for (int i = 0; i < fours; ++i, x += 4 * kStepInputs, w += kFourBytes) {
+        if constexpr (kRows == 1) {
+          fetch_lines(w + kStreamAheadBytes, kFourBytes / kLineBytes);
+        } else {
+          fetch_lines(ahead, tile.ahead_lines);
+          ahead += tile.ahead_lines * kLineBytes;
+        }
+#pragma GCC unroll 4
+        for (int s = 0; s < 4; ++s) {
+          __m256 weights[kVectors];
+          load_step<kWide>(w + s / 2 * (kWide ? 2 * kLineBytes : kLineBytes), s % 2, weights);
+#pragma GCC unroll 6
+          for (int r = 0; r < kRows; ++r) {
+            const __m256 value = broadcast<kOutputs>(x + r * kLane + s * kStepInputs);
+#pragma GCC unroll 2
+            for (int v = 0; v < kVectors; ++v) {
+              __m256& sum = sums[s % kChains][r][v];
+              sum = _mm256_fmadd_ps(value, weights[v], sum);
+            }
+          }
+        }
+      }
+    }
+    alignas(64) float whole[kRows * kLane];
+#pragma GCC unroll 6
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+      for (int c = 1; c < kChains; ++c) {
+#pragma GCC unroll 2
+        for (int v = 0; v < kVectors; ++v) {
+          sums[0][r][v] = _mm256_add_ps(sums[0][r][v], sums[c][r][v]);
+        }
+      }
+      store_sums<kOutputs>(sums[0][r], whole + r * kLane);
+    }
+    finish(args, tile, kRows, whole);
+  }
+};
+
+}  // namespace
+
+void avx2(const Args& args, Exec exec) noexcept { product<Avx2>(args, exec); }
+
+}  // namespace tessera::tile_matmul

@@ -1,0 +1,179 @@
+#include <immintrin.h>
+
+#include "kernels/tile_matmul/blocked.h"
+#include "kernels/tile_matmul/tile_matmul.h"
+#include "kernels/vector_math_avx512.h"
+
+namespace tessera::tile_matmul {
+namespace {
+
+// Chains of sums per row that are added at the end: flat tiles need several to hide the latency of
+// the multiply-add. From 8 rows on there is one.
+constexpr int chains(int rows) { return rows < 4 ? 4 : rows < 8 ? 2 : 1; }
+
+// A step's inputs of one row: one input to all lanes, or two in turns.
+template <int kOutputs>
+inline __m512 broadcast(const float* x) {
+  if constexpr (kOutputs == 16) {
+    return _mm512_set1_ps(*x);
+  } else {
+    double pair;
+    __builtin_memcpy(&pair, x, sizeof(pair));
+    return _mm512_castpd_ps(_mm512_set1_pd(pair));
+  }
+}
+
+// Four steps' weights.
+template <bool kWide>
+inline void load_steps(const char* w, __m512 (&weights)[4]) {
+  if constexpr (kWide) {
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) weights[i] = _mm512_load_ps(w + i * kLineBytes);
+  } else {
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) {
+      const __m512i pairs = _mm512_load_si512(w + i * kLineBytes);
+      weights[2 * i] = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
+      weights[2 * i + 1] =
+          _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(int(0xffff0000))));
+    }
+  }
+}
+
+inline __m512 same(__m512 x) { return x; }
+
+// Where the finished sums of a tile go.
+struct Outputs {
+  __mmask16 mask;
+  __m512 bias;
+  const float* residual;
+  int64_t residual_stride;
+  float* y;
+  int64_t y_stride;
+
+  Outputs(const Args& args, const Tile& tile)
+      : mask(__mmask16((1u << tile.panel->outputs) - 1)),
+        bias(args.bias == nullptr ? _mm512_setzero_ps()
+                                  : _mm512_maskz_loadu_ps(mask, args.bias + tile.panel->output)),
+        residual(args.residual == nullptr
+                     ? nullptr
+                     : args.residual + tile.row * args.residual_stride + tile.panel->output),
+        residual_stride(args.residual_stride),
+        y(args.y + tile.row * args.y_stride + tile.panel->output),
+        y_stride(args.y_stride) {}
+
+  template <__m512 (*function)(__m512)>
+  void store_as(int64_t row, __m512 sum) const {
+    __m512 value = function(_mm512_add_ps(sum, bias));
+    if (residual != nullptr) {
+      value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, residual + row * residual_stride));
+    }
+    _mm512_mask_storeu_ps(y + row * y_stride, mask, value);
+  }
+  void store(int64_t row, __m512 sum) const { store_as<same>(row, sum); }
+};
+
+template <__m512 (*function)(__m512)>
+void finish_rows(const Outputs& outputs, int64_t rows, const float* sums) {
+  for (int64_t r = 0; r < rows; ++r) {
+    outputs.store_as<function>(r, _mm512_load_ps(sums + r * kLane));
+  }
+}
+
+void finish(Activation activation, const Outputs& outputs, int64_t rows, const float* sums) {
+  switch (activation) {
+    case Activation::kNone:
+      return finish_rows<same>(outputs, rows, sums);
+    case Activation::kRelu:
+      return finish_rows<vector_relu>(outputs, rows, sums);
+    case Activation::kGeluErf:
+      return finish_rows<vector_gelu_erf>(outputs, rows, sums);
+    case Activation::kGeluTanh:
+      return finish_rows<vector_gelu_tanh>(outputs, rows, sums);
+    case Activation::kSilu:
+      return finish_rows<vector_silu>(outputs, rows, sums);
+    case Activation::kTanh:
+      return finish_rows<vector_tanh>(outputs, rows, sums);
+  }
+}
+
+// The sums of 8 outputs stand as pairs of lanes, for even and odd inputs.
+template <int kOutputs>
+inline __m512 whole_sums(__m512 sums) {
+  if constexpr (kOutputs == 16) {
+    return sums;
+  } else {
+    const __m512 pairs = _mm512_add_ps(sums, _mm512_permute_ps(sums, 0xb1));
+    return _mm512_maskz_compress_ps(0x5555, pairs);
+  }
+}
+
+struct Avx512 {
+  // 24 sums, a vector of weights and a broadcast in 32 registers.
+  static constexpr int kMaxRows = 24;
+
+  static void copy_line(const float* source, float* target) {
+    _mm512_store_ps(target, _mm512_loadu_ps(source));
+  }
+
+  template <int kRows, int kOutputs, bool kWide>
+  static void multiply(const Args& args, const Tile& tile) {
+    constexpr int kChains = chains(kRows), kStepInputs = 16 / kOutputs;
+    constexpr int64_t kFourBytes = kFourSteps * (kWide ? 4 : 2);
+    __m512 sums[kChains][kRows];
+#pragma GCC unroll 4
+    for (int c = 0; c < kChains; ++c) {
+#pragma GCC unroll 24
+      for (int r = 0; r < kRows; ++r) sums[c][r] = _mm512_setzero_ps();
+    }
+    const int32_t block_inputs = args.shape.inputs;
+    const int fours = block_inputs / (4 * kStepInputs);
+    const char* w = tile.values;
+    [[maybe_unused]] const char* ahead = tile.ahead;
+    for (int64_t b = tile.panel->begin; b < tile.panel->end; ++b) {
+      const float* x = packed_at<kRows>(tile.x, args.blocks[b], block_inputs);
+      for (int i = 0; i < fours; ++i, x += 4 * kStepInputs, w += kFourBytes) {
+        if constexpr (kRows <= kStreamRows) {
+          fetch_lines(w + kStreamAheadBytes, kFourBytes / kLineBytes);
+        } else {
+          fetch_lines(ahead, tile.ahead_lines);
+          ahead += tile.ahead_lines * kLineBytes;
+        }
+        __m512 weights[4];
+        load_steps<kWide>(w, weights);
+#pragma GCC unroll 4
+        for (int s = 0; s < 4; ++s) {
+#pragma GCC unroll 24
+          for (int r = 0; r < kRows; ++r) {
+            sums[s % kChains][r] =
+                _mm512_fmadd_ps(broadcast<kOutputs>(x + r * kLane + s * kStepInputs), weights[s],
+                                sums[s % kChains][r]);
+          }
+        }
+      }
+    }
+#pragma GCC unroll 4
+    for (int c = 1; c < kChains; ++c) {
+#pragma GCC unroll 24
+      for (int r = 0; r < kRows; ++r) sums[0][r] = _mm512_add_ps(sums[0][r], sums[c][r]);
+    }
+    const Outputs outputs(args, tile);
+    if (args.activation == Activation::kNone) {
+#pragma GCC unroll 24
+      for (int r = 0; r < kRows; ++r) outputs.store(r, whole_sums<kOutputs>(sums[0][r]));
+      return;
+    }
+    alignas(64) float whole[kRows * kLane];
+#pragma GCC unroll 24
+    for (int r = 0; r < kRows; ++r) {
+      _mm512_store_ps(whole + r * kLane, whole_sums<kOutputs>(sums[0][r]));
+    }
+    finish(args.activation, outputs, kRows, whole);
+  }
+};
+
+}  // namespace
+
+void avx512(const Args& args, Exec exec) noexcept { product<Avx512>(args, exec); }
+
+}  // namespace tessera::tile_matmul

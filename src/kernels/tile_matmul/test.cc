@@ -1,0 +1,363 @@
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <tuple>
+
+#include "base/device.h"
+#include "kernels/testing.h"
+#include "kernels/tile_matmul/testing.h"
+#include "kernels/tile_matmul/tile_matmul.h"
+
+namespace tessera::tile_matmul {
+namespace {
+
+using testing::RandomTiles;
+using testing::TileDraw;
+
+constexpr float kEpsilon = std::numeric_limits<float>::epsilon();
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+constexpr int64_t kRowCounts[] = {0, 1, 2, 3, 4, 7, 8, 9, 12, 23, 24, 25, 48, 50};
+constexpr MatrixOrder kOrders[] = {MatrixOrder::kOutputRows, MatrixOrder::kInputRows};
+
+// A product with everything its arguments point at. x and the packed blocks end exactly where they
+// are said to, so that a sanitizer sees a read beyond them.
+struct Problem {
+  Problem(int64_t rows, const TileDraw& draw, DType type)
+      : tiles(draw),
+        bias(testing::random_values(draw.outputs, draw.seed + 1)),
+        y_stride(draw.outputs + 3),
+        residual(testing::random_values(rows * y_stride, draw.seed + 2)) {
+    const int64_t x_stride = draw.inputs + 5;
+    x = testing::random_values(rows == 0 ? 0 : (rows - 1) * x_stride + draw.inputs, draw.seed + 3);
+    const TileStack stack = {tiles.matrix()};
+    pattern = find_blocks(stack, block_shape(stack));
+    values = host_device().allocate(
+        static_cast<size_t>(pattern.block_bytes(type)) * pattern.blocks.size() + 64);
+    pack(stack, pattern, type, values.data(), {0, panels()});
+    args = {.x = x.data(),
+            .x_stride = x_stride,
+            .rows = rows,
+            .inputs = draw.inputs,
+            .shape = pattern.shape,
+            .panels = pattern.panels.data(),
+            .blocks = pattern.blocks.data(),
+            .values = values.data(),
+            .weight_type = type,
+            .bias = bias.data(),
+            .residual = residual.data(),
+            .residual_stride = y_stride,
+            .y_stride = y_stride,
+            .group_rows = 48};
+  }
+  int64_t panels() const { return static_cast<int64_t>(pattern.panels.size()); }
+  float weight(int64_t n, int64_t k) const {
+    const auto value = static_cast<float>(tiles.weight(n, k));
+    return args.weight_type == DType::kF32 ? value : bf16_to_f32(f32_to_bf16(value));
+  }
+
+  // Sum over k of x w, and of its terms' magnitudes.
+  std::pair<double, double> sum(int64_t m, int64_t n) const {
+    double sum = 0, size = 0;
+    for (int64_t k = 0; k < args.inputs; ++k) {
+      const double term = double{x[m * args.x_stride + k]} * weight(n, k);
+      sum += term;
+      size += std::abs(term);
+    }
+    return {sum, size};
+  }
+  // The header's bound, and the activation's own bound with its slope of at most 1.13.
+  double bound(double size, int64_t n) const {
+    const double product = 1.13 * (static_cast<double>(args.inputs) / 2 + 8);
+    return (product + 8 + 2) * kEpsilon * (size + std::abs(bias[n]) + 8);
+  }
+
+  RandomTiles tiles;
+  std::vector<float> bias;
+  int64_t y_stride;
+  std::vector<float> residual, x;
+  Pattern pattern;
+  Buffer values;
+  Args args;
+};
+
+std::vector<float> run(const Problem& problem, const KernelRow<Args>& row, Args args) {
+  std::vector<float> y(problem.residual.size(), kNaN);
+  const Buffer scratch = host_device().allocate(
+      static_cast<size_t>(scratch_floats(args.group_rows, args.inputs)) * sizeof(float));
+  args.scratch = scratch.as<float>();
+  args.y = y.data();
+  row.run(args, {0, problem.panels()});
+  return y;
+}
+
+void check_rows(const Problem& problem, const Args& args) {
+  const KernelRow<Args>& reference = kernels.rows().back();
+  const std::vector<float> expected = run(problem, reference, args);
+  testing::for_each_fast_row(kernels, args, [&](const KernelRow<Args>& row) {
+    const std::vector<float> found = run(problem, row, args);
+    for (int64_t i = 0; i < static_cast<int64_t>(found.size()); ++i) {
+      const int64_t m = i / problem.y_stride, n = i % problem.y_stride;
+      if (n + 3 >= problem.y_stride) {
+        ASSERT_TRUE(std::isnan(found[i])) << "wrote outside, row " << m << " output " << n;
+      } else {
+        const double size = problem.sum(m, n).second;
+        ASSERT_NEAR(expected[i], found[i], problem.bound(size, n))
+            << "row " << m << " output " << n;
+      }
+    }
+  });
+}
+
+std::string trace(const Problem& problem) {
+  return std::to_string(problem.args.rows) + " rows, " + problem.tiles.trace() + ", stored as " +
+         std::string(name(problem.args.weight_type)) + ", activation " +
+         std::to_string(static_cast<int>(problem.args.activation));
+}
+
+// The combinations of the epilogue take turns.
+Args vary(Args args, uint32_t turn) {
+  if (turn % 2 != 0) args.bias = nullptr;
+  if (turn % 3 != 0) args.residual = nullptr;
+  args.activation = static_cast<Activation>(turn % 6);
+  return args;
+}
+
+TEST(TileMatmul, RefIsTheDenseProductOverTheMaskedMatrix) {
+  uint32_t seed = 1;
+  for (const TileShape tile : {TileShape{16, 16}, {8, 16}, {16, 32}, {32, 32}, {5, 3}, {1, 40}}) {
+    for (const MatrixOrder order : kOrders) {
+      for (const DType source : {DType::kF32, DType::kF16, DType::kBF16}) {
+        for (const DType type : {DType::kF32, DType::kBF16}) {
+          const Problem problem(3, {70, 53, tile, order, source, 0.4, ++seed}, type);
+          SCOPED_TRACE(trace(problem));
+          const std::vector<float> found = run(problem, kernels.rows().back(), problem.args);
+          for (int64_t m = 0; m < 3; ++m) {
+            for (int64_t n = 0; n < 70; ++n) {
+              const auto before = static_cast<float>(problem.sum(m, n).first + problem.bias[n]);
+              const float expected = before + problem.residual[m * problem.y_stride + n];
+              ASSERT_NEAR(expected, found[m * problem.y_stride + n],
+                          2 * kEpsilon * (std::abs(before) + std::abs(expected)))
+                  << "row " << m << " output " << n;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(TileMatmul, EveryRowAgreesWithRefAtEverySize) {
+  uint32_t seed = 100;
+  for (const DType type : {DType::kF32, DType::kBF16}) {
+    for (const int64_t rows : kRowCounts) {
+      for (const int64_t inputs : {1, 15, 16, 17, 64, 100}) {
+        for (const int64_t outputs : {1, 8, 15, 16, 17, 40}) {
+          const TileShape tile = seed % 2 == 0 ? TileShape{16, 16} : TileShape{8, 8};
+          Problem problem(
+              rows, {outputs, inputs, tile, kOrders[seed % 2], DType::kF32, 0.5, ++seed}, type);
+          problem.args = vary(problem.args, seed);
+          SCOPED_TRACE(trace(problem));
+          ASSERT_NO_FATAL_FAILURE(check_rows(problem, problem.args));
+        }
+      }
+    }
+  }
+}
+
+TEST(TileMatmul, EveryNumberOfRowsOfARegisterTile) {
+  uint32_t seed = 3000;
+  for (const DType type : {DType::kF32, DType::kBF16}) {
+    for (const TileShape tile : {TileShape{16, 16}, {8, 16}, {16, 8}, {8, 8}}) {
+      for (int64_t rows = 1; rows <= 26; ++rows) {
+        Problem problem(rows, {37, 70, tile, MatrixOrder::kOutputRows, DType::kF32, 0.5, ++seed},
+                        type);
+        problem.args = vary(problem.args, seed);
+        SCOPED_TRACE(trace(problem));
+        ASSERT_NO_FATAL_FAILURE(check_rows(problem, problem.args));
+      }
+    }
+  }
+}
+
+TEST(TileMatmul, EveryTileShapeAndDensity) {
+  uint32_t seed = 5000;
+  for (const TileShape tile : {TileShape{16, 16},
+                               {8, 16},
+                               {16, 8},
+                               {16, 32},
+                               {32, 16},
+                               {32, 32},
+                               {64, 64},
+                               {4, 4},
+                               {24, 40},
+                               {1, 1},
+                               {200, 1},
+                               {1, 200}}) {
+    for (const MatrixOrder order : kOrders) {
+      for (const double kept : {0.0, 0.1, 0.5, 1.0}) {
+        for (const int64_t rows : {1, 30}) {
+          const DType type = seed % 3 == 0 ? DType::kBF16 : DType::kF32;
+          Problem problem(rows, {90, 130, tile, order, DType::kF32, kept, ++seed}, type);
+          problem.args = vary(problem.args, seed);
+          SCOPED_TRACE(trace(problem));
+          ASSERT_NO_FATAL_FAILURE(check_rows(problem, problem.args));
+        }
+      }
+    }
+  }
+}
+
+TEST(TileMatmul, EveryEpilogue) {
+  uint32_t seed = 7000;
+  for (const int64_t rows : {1, 13}) {
+    for (int choice = 0; choice < 24; ++choice) {
+      const TileShape tile = choice % 4 < 2 ? TileShape{16, 16} : TileShape{8, 16};
+      Problem problem(rows, {100, 60, tile, MatrixOrder::kOutputRows, DType::kF32, 0.5, ++seed},
+                      DType::kF32);
+      if (choice % 2 != 0) problem.args.bias = nullptr;
+      if (choice / 2 % 2 != 0) problem.args.residual = nullptr;
+      problem.args.activation = static_cast<Activation>(choice / 4);
+      SCOPED_TRACE(trace(problem));
+      ASSERT_NO_FATAL_FAILURE(check_rows(problem, problem.args));
+    }
+  }
+}
+
+TEST(TileMatmul, ManyRowsAndInputs) {
+  uint32_t seed = 8000;
+  for (const DType type : {DType::kF32, DType::kBF16}) {
+    for (const auto& [rows, inputs, outputs] :
+         {std::tuple{97, 1030, 70}, {150, 300, 65}, {3, 3072, 130}, {1, 2049, 130}}) {
+      const Problem problem(
+          rows, {outputs, inputs, {16, 16}, MatrixOrder::kOutputRows, DType::kF32, 0.3, ++seed},
+          type);
+      SCOPED_TRACE(trace(problem));
+      ASSERT_NO_FATAL_FAILURE(check_rows(problem, problem.args));
+    }
+  }
+}
+
+// Panels without blocks, and pruned inputs that are not numbers.
+TEST(TileMatmul, NothingKeptGivesTheEpilogueOfZero) {
+  for (const KernelRow<Args>& row : kernels.rows()) {
+    if (!hardware_has(row.isa)) continue;
+    SCOPED_TRACE(row.name);
+    for (const int64_t rows : {1, 30}) {
+      Problem problem(rows, {40, 33, {16, 16}, MatrixOrder::kOutputRows, DType::kF32, 0.0, 9},
+                      DType::kF32);
+      std::fill(problem.x.begin(), problem.x.end(), kNaN);
+      problem.args.activation = Activation::kRelu;
+      const std::vector<float> found = run(problem, row, problem.args);
+      for (int64_t m = 0; m < rows; ++m) {
+        for (int64_t n = 0; n < 40; ++n) {
+          const int64_t at = m * problem.y_stride + n;
+          ASSERT_EQ(std::max(problem.bias[n], 0.0f) + problem.residual[at], found[at]);
+        }
+      }
+    }
+  }
+}
+
+TEST(TileMatmul, ResidualMayBeTheOutput) {
+  const Problem problem(50, {70, 100, {16, 16}, MatrixOrder::kOutputRows, DType::kF32, 0.5, 11},
+                        DType::kF32);
+  for (const KernelRow<Args>& row : kernels.rows()) {
+    if (!hardware_has(row.isa)) continue;
+    SCOPED_TRACE(row.name);
+    const std::vector<float> apart = run(problem, row, problem.args);
+    std::vector<float> within = problem.residual;
+    Args args = problem.args;
+    const Buffer scratch = host_device().allocate(
+        static_cast<size_t>(scratch_floats(args.group_rows, args.inputs)) * sizeof(float));
+    args.scratch = scratch.as<float>();
+    args.y = within.data();
+    args.residual = within.data();
+    row.run(args, {0, problem.panels()});
+    for (int64_t i = 0; i < static_cast<int64_t>(within.size()); ++i) {
+      const bool inside = i % problem.y_stride < 70;
+      ASSERT_EQ(inside ? apart[i] : problem.residual[i], within[i]) << i;
+    }
+  }
+}
+
+// Parts of the panels, and of the rows where both have at least 8.
+TEST(TileMatmul, PartsGiveTheSameBitsAsTheWhole) {
+  for (const DType type : {DType::kF32, DType::kBF16}) {
+    const Problem problem(61, {130, 100, {8, 16}, MatrixOrder::kInputRows, DType::kF32, 0.5, 12},
+                          type);
+    for (const KernelRow<Args>& row : kernels.rows()) {
+      if (!hardware_has(row.isa)) continue;
+      SCOPED_TRACE(row.name);
+      const std::vector<float> whole = run(problem, row, problem.args);
+      std::vector<float> parts(whole.size(), kNaN);
+      Args args = problem.args;
+      const Buffer scratch = host_device().allocate(
+          static_cast<size_t>(scratch_floats(args.group_rows, args.inputs)) * sizeof(float));
+      args.scratch = scratch.as<float>();
+      for (const auto& [first, rows] : {std::pair{0, 8}, {8, 30}, {38, 23}}) {
+        args.rows = rows;
+        args.x = problem.args.x + first * args.x_stride;
+        args.residual = problem.args.residual + first * args.residual_stride;
+        args.y = parts.data() + first * args.y_stride;
+        for (const auto& [begin, end] : {std::pair{3L, 4L}, {0L, 3L}, {4L, 4L}}) {
+          row.run(args, {begin, end});
+        }
+        row.run(args, {4, problem.panels()});
+      }
+      EXPECT_EQ(0, std::memcmp(whole.data(), parts.data(), whole.size() * sizeof(float)));
+    }
+  }
+}
+
+TEST(TilePattern, BlocksFollowFromTheTiles) {
+  const auto shape_of = [](TileShape tile, MatrixOrder order) {
+    const RandomTiles tiles({64, 64, tile, order, DType::kF32, 1.0, 1});
+    const BlockShape shape = block_shape({tiles.matrix()});
+    return std::pair{shape.outputs, shape.inputs};
+  };
+  EXPECT_EQ(shape_of({16, 16}, MatrixOrder::kOutputRows), (std::pair{16, 16}));
+  EXPECT_EQ(shape_of({32, 32}, MatrixOrder::kOutputRows), (std::pair{16, 16}));
+  EXPECT_EQ(shape_of({8, 16}, MatrixOrder::kOutputRows), (std::pair{8, 16}));
+  EXPECT_EQ(shape_of({8, 16}, MatrixOrder::kInputRows), (std::pair{16, 8}));
+  EXPECT_EQ(shape_of({4, 4}, MatrixOrder::kInputRows), (std::pair{8, 8}));
+}
+
+// Tiles of 8, 16 and 32 are not padded: what is executed is what is kept.
+TEST(TilePattern, KeepsNoMoreThanTheTiles) {
+  for (const TileShape tile : {TileShape{16, 16}, {8, 16}, {16, 8}, {16, 32}, {32, 32}, {64, 8}}) {
+    for (const MatrixOrder order : kOrders) {
+      const RandomTiles tiles({192, 320, tile, order, DType::kF32, 0.3, 4});
+      SCOPED_TRACE(tiles.trace());
+      const TileStack stack = {tiles.matrix()};
+      const Pattern pattern = find_blocks(stack, block_shape(stack));
+      const int64_t executed = static_cast<int64_t>(pattern.blocks.size()) * pattern.shape.inputs *
+                               pattern.shape.outputs;
+      EXPECT_EQ(executed, tiles.matrix().kept() * tile.rows * tile.cols);
+    }
+  }
+}
+
+TEST(TilePattern, PanelsOfAStackFollowEachOther) {
+  const RandomTiles one({20, 50, {16, 16}, MatrixOrder::kOutputRows, DType::kF32, 0.5, 1});
+  const RandomTiles two({33, 50, {8, 16}, MatrixOrder::kInputRows, DType::kF32, 0.5, 2});
+  const TileStack stack = {one.matrix(), two.matrix()};
+  const Pattern pattern = find_blocks(stack, block_shape(stack));
+  EXPECT_EQ(pattern.shape.outputs, 16);
+  EXPECT_EQ(pattern.shape.inputs, 8);
+  int64_t output = 0;
+  int32_t block = 0;
+  for (const Panel& panel : pattern.panels) {
+    EXPECT_EQ(panel.output, output);
+    EXPECT_EQ(panel.begin, block);
+    for (int32_t b = panel.begin + 1; b < panel.end; ++b) {
+      EXPECT_LT(pattern.blocks[b - 1], pattern.blocks[b]);
+    }
+    output += panel.outputs;
+    block = panel.end;
+  }
+  EXPECT_EQ(output, 53);
+  EXPECT_EQ(block, static_cast<int32_t>(pattern.blocks.size()));
+}
+
+}  // namespace
+}  // namespace tessera::tile_matmul

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "formats/compact.h"
+#include "formats/csr.h"
+#include "kernels/tile_matmul/tile_matmul.h"
+#include "linear/linear.h"
+
+// What prepare_linear is made of. Every function takes matrices of equal inputs, already validated,
+// and a bias of all their outputs or null, and keeps none of it.
+namespace tessera {
+
+// Why tile-pruned matrices of this pattern would gain nothing from the tile-sparse product; empty
+// where they gain, or where TESSERA_KERNEL names the kernel to take.
+std::string too_full(const tile_matmul::Pattern& pattern, int64_t inputs, int64_t outputs,
+                     DType stored);
+
+// One product of a stack of tile-pruned matrices; pattern: its blocks.
+Result<std::unique_ptr<Linear>> prepare_tiles(const tile_matmul::TileStack& stack,
+                                              tile_matmul::Pattern pattern, const float* bias,
+                                              DType stored, Team& team);
+
+// One product of a stack of matrices of single elements, of at most csr_matmul::kMaxInputs inputs.
+Result<std::unique_ptr<Linear>> prepare_csr(const std::vector<CsrMatrix>& stack, const float* bias,
+                                            DType stored, Team& team);
+
+// Dense products of what is kept of a matrix of whole outputs or inputs.
+Result<std::unique_ptr<Linear>> prepare_compact(const CompactMatrix& matrix, const float* bias,
+                                                DType stored, Team& team);
+
+}  // namespace tessera

@@ -1,0 +1,262 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+#include <new>
+
+#include "base/device.h"
+#include "kernels/csr_matmul/csr_matmul.h"
+#include "linear/formats.h"
+
+namespace tessera {
+namespace {
+
+// A dense map in place of matrices that are too full to gain.
+class Instead final : public Linear {
+ public:
+  Instead(std::unique_ptr<Linear> dense, std::string why)
+      : dense_(std::move(dense)), why_(std::move(why)) {}
+
+  LinearInfo info() const override {
+    LinearInfo info = dense_->info();
+    info.why = why_;
+    return info;
+  }
+  int64_t scratch_bytes(int64_t rows) const override { return dense_->scratch_bytes(rows); }
+  void apply(const LinearArgs& args, const Team::Member& member) const override {
+    dense_->apply(args, member);
+  }
+  void apply_alone(const LinearArgs& args) const override { dense_->apply_alone(args); }
+
+ private:
+  std::unique_ptr<Linear> dense_;
+  std::string why_;
+};
+
+// Maps of the same inputs whose outputs are laid one after another.
+class Stack final : public Linear {
+ public:
+  void add(std::unique_ptr<Linear> map) {
+    const int64_t outputs = map->info().outputs;
+    parts_.push_back({std::move(map), outputs_});
+    outputs_ += outputs;
+  }
+
+  LinearInfo info() const override {
+    LinearInfo all = parts_.front().map->info();
+    for (size_t i = 1; i < parts_.size(); ++i) {
+      const LinearInfo one = parts_[i].map->info();
+      join(all.format, one.format);
+      join(all.kernel, one.kernel);
+      join(all.why, one.why);
+      all.outputs += one.outputs;
+      all.bytes += one.bytes;
+      all.flops_per_row += one.flops_per_row;
+      all.dense_flops_per_row += one.dense_flops_per_row;
+    }
+    return all;
+  }
+  int64_t scratch_bytes(int64_t rows) const override {
+    int64_t most = 0;
+    for (const Part& part : parts_) most = std::max(most, part.map->scratch_bytes(rows));
+    return most;
+  }
+  void apply(const LinearArgs& args, const Team::Member& member) const override {
+    for (const Part& part : parts_) part.map->apply(from(args, part.output), member);
+  }
+  void apply_alone(const LinearArgs& args) const override {
+    for (const Part& part : parts_) part.map->apply_alone(from(args, part.output));
+  }
+
+ private:
+  struct Part {
+    std::unique_ptr<Linear> map;
+    int64_t output;
+  };
+
+  static void join(std::string& all, const std::string& one) {
+    if (all != one) all += "; " + one;
+  }
+  static LinearArgs from(LinearArgs args, int64_t output) {
+    args.y += output;
+    if (args.residual != nullptr) args.residual += output;
+    return args;
+  }
+
+  std::vector<Part> parts_;
+  int64_t outputs_ = 0;
+};
+
+// Matrices that become one map, in the form in which they are run.
+struct Run {
+  MatrixStack matrices;
+  tile_matmul::Pattern pattern;  // of tiles
+  std::string instead;           // why they are run dense, if they need not be
+};
+
+template <typename Matrix>
+bool holds(const Run& run) {
+  return std::holds_alternative<Matrix>(run.matrices.front());
+}
+
+class Preparation {
+ public:
+  Preparation(const float* bias, DType stored, Team& team)
+      : bias_(bias), stored_(stored), team_(team) {}
+
+  Result<std::unique_ptr<Linear>> prepare(const MatrixStack& weights) {
+    TESSERA_RETURN_IF_ERROR(find_runs(weights));
+    auto stack = std::make_unique<Stack>();
+    int64_t output = 0;
+    for (Run& run : runs_) {
+      TESSERA_ASSIGN_OR_RETURN(std::unique_ptr<Linear> map,
+                               prepare_run(run, bias_ == nullptr ? nullptr : bias_ + output));
+      if (!run.instead.empty()) map = std::make_unique<Instead>(std::move(map), run.instead);
+      if (runs_.size() == 1) return map;
+      for (const StoredMatrix& matrix : run.matrices) output += outputs(matrix);
+      stack->add(std::move(map));
+    }
+    return std::unique_ptr<Linear>(std::move(stack));
+  }
+
+ private:
+  // Neighbours of one format, but each matrix of whole rows or columns alone.
+  Status find_runs(const MatrixStack& weights) {
+    for (size_t begin = 0, end = 0; begin < weights.size(); begin = end) {
+      for (end = begin + 1; end < weights.size(); ++end) {
+        if (weights[end].index() != weights[begin].index()) break;
+        if (std::holds_alternative<CompactMatrix>(weights[end])) break;
+      }
+      Run run;
+      run.matrices.assign(weights.begin() + static_cast<std::ptrdiff_t>(begin),
+                          weights.begin() + static_cast<std::ptrdiff_t>(end));
+      TESSERA_RETURN_IF_ERROR(choose(run));
+      if (holds<DenseView>(run) && !runs_.empty() && holds<DenseView>(runs_.back())) {
+        MatrixStack& before = runs_.back().matrices;
+        before.insert(before.end(), run.matrices.begin(), run.matrices.end());
+        if (runs_.back().instead.empty()) runs_.back().instead = run.instead;
+      } else {
+        runs_.push_back(std::move(run));
+      }
+    }
+    return {};
+  }
+
+  // Finds the blocks of tiles, or writes the matrices out where they would not gain.
+  Status choose(Run& run) {
+    if (holds<DenseView>(run)) return {};
+    if (holds<TileMatrix>(run)) {
+      const tile_matmul::TileStack tiles = all_of<TileMatrix>(run);
+      run.pattern = tile_matmul::find_blocks(tiles, tile_matmul::block_shape(tiles));
+      int64_t total = 0;
+      for (const TileMatrix& matrix : tiles) total += matrix.outputs();
+      run.instead = too_full(run.pattern, tiles.front().inputs(), total, stored_);
+    } else if (holds<CsrMatrix>(run)) {
+      run.instead = csr_refusal(run);
+    }
+    if (run.instead.empty()) return {};
+    for (StoredMatrix& matrix : run.matrices) TESSERA_RETURN_IF_ERROR(write_out(matrix));
+    return {};
+  }
+
+  static std::string csr_refusal(const Run& run) {
+    int64_t kept = 0;
+    for (const StoredMatrix& matrix : run.matrices) kept += std::get<CsrMatrix>(matrix).kept();
+    if (inputs(run.matrices.front()) > csr_matmul::kMaxInputs) {
+      return fmt::format("run dense: more inputs than {}", csr_matmul::kMaxInputs);
+    }
+    return kept > std::numeric_limits<int32_t>::max() ? "run dense: more elements than 2^31 - 1"
+                                                      : "";
+  }
+
+  Status write_out(StoredMatrix& matrix) {
+    const int64_t bytes = dense_bytes(matrix);
+    Buffer dense = host_device().allocate(static_cast<size_t>(bytes));
+    if (dense.empty()) {
+      return out_of_memory(fmt::format(
+          "Writing out a pruned matrix needs {} bytes, which could not be had.", bytes));
+    }
+    to_dense(matrix, dense.data());
+    const MatrixOrder order = tessera::order(matrix);
+    const bool by_output = order == MatrixOrder::kOutputRows;
+    matrix = DenseView{dense.data(), dtype(matrix), by_output ? outputs(matrix) : inputs(matrix),
+                       by_output ? inputs(matrix) : outputs(matrix), order};
+    written_out_.push_back(std::move(dense));
+    return {};
+  }
+
+  Result<std::unique_ptr<Linear>> prepare_run(Run& run, const float* bias) {
+    if (holds<TileMatrix>(run)) {
+      return prepare_tiles(all_of<TileMatrix>(run), std::move(run.pattern), bias, stored_, team_);
+    }
+    if (holds<CsrMatrix>(run)) {
+      return prepare_csr(all_of<CsrMatrix>(run), bias, stored_, team_);
+    }
+    if (holds<CompactMatrix>(run)) {
+      return prepare_compact(std::get<CompactMatrix>(run.matrices.front()), bias, stored_, team_);
+    }
+    return prepare_dense(all_of<DenseView>(run), bias, stored_, team_);
+  }
+
+  template <typename Matrix>
+  static std::vector<Matrix> all_of(const Run& run) {
+    std::vector<Matrix> all;
+    for (const StoredMatrix& matrix : run.matrices) all.push_back(std::get<Matrix>(matrix));
+    return all;
+  }
+
+  const float* bias_;
+  DType stored_;
+  Team& team_;
+  std::vector<Run> runs_;
+  std::vector<Buffer> written_out_;
+};
+
+bool is_weight_type(DType dtype) {
+  return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16;
+}
+
+// prepare_dense checks the dense ones.
+Status check(const MatrixStack& weights, DType stored) {
+  if (stored != DType::kF32 && stored != DType::kBF16) {
+    return unsupported(
+        fmt::format("A linear map is stored as F32 or BF16, but {} was asked for.", name(stored)));
+  }
+  if (weights.empty()) {
+    return invalid_input("A linear map needs at least one matrix, but the stack is empty.");
+  }
+  int64_t total = 0;  // outputs
+  for (const StoredMatrix& matrix : weights) {
+    if (!is_weight_type(dtype(matrix))) {
+      return unsupported(fmt::format("A matrix must hold F32, F16 or BF16 values, but found {}.",
+                                     name(dtype(matrix))));
+    }
+    total += outputs(matrix);
+    if (std::min(outputs(matrix), inputs(matrix)) < 1 ||
+        std::max(total, inputs(matrix)) > kMaxMatrixExtent) {
+      return invalid_input(
+          fmt::format("A linear map must have 1 to {} inputs and outputs, but found {} x {}.",
+                      kMaxMatrixExtent, outputs(matrix), inputs(matrix)));
+    }
+    if (inputs(matrix) != inputs(weights.front())) {
+      return invalid_input(
+          fmt::format("Matrices of one linear map must have equal inputs: expected {}, found {}.",
+                      inputs(weights.front()), inputs(matrix)));
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Linear>> prepare_linear(const MatrixStack& weights, const float* bias,
+                                               DType stored, Team& team) {
+  try {
+    TESSERA_RETURN_IF_ERROR(check(weights, stored));
+    return Preparation(bias, stored, team).prepare(weights);
+  } catch (const std::bad_alloc&) {
+    return out_of_memory("Packing a linear map ran out of memory.");
+  }
+}
+
+}  // namespace tessera
