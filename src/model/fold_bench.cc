@@ -221,8 +221,8 @@ int main(int argc, char** argv) {
   Team team(argc > 3 ? std::atoi(argv[3]) : 2);
   for (const Shape& shape : {Shape{"bert_base", 12, 768}, Shape{"transformer", 4, 800}}) {
     if (part != "lengths") {
-      for (const double share :
-           {0.02, 0.05, 0.08, 0.1, 0.125, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.75, 1.0})
+      for (const double share : {0.02, 0.05, 0.08, 0.09, 0.1, 0.125, 0.15, 0.2, 0.25, 0.3, 0.32,
+                                 0.35, 0.4, 0.5, 0.75, 1.0})
         compare(shape, 128, share, rounds, team);
     }
     if (part != "shares") {

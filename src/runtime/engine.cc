@@ -72,8 +72,7 @@ Status check_options(const Request& request) {
 
 struct EngineState {
   EngineState(std::shared_ptr<Model> loaded, int64_t cache_bytes)
-      : model(std::move(loaded)),
-        pool(state_of(*model).architecture.largest_page(), cache_bytes) {}
+      : model(std::move(loaded)), pool(state_of(*model).architecture.largest_page(), cache_bytes) {}
 
   const Architecture& architecture() const { return state_of(*model).architecture; }
   int64_t cache_bytes_of(const Request& request) const;
