@@ -45,6 +45,7 @@ PUBLIC = {
     "engine.h": "runtime",
     "tasks.h": "runtime",
     "evaluate.h": "evaluate",
+    "report.h": "evaluate",
     "compress.h": "compress",
 }
 

@@ -32,6 +32,8 @@ constexpr Verb kVerbs[] = {
     {"bench", "measure how fast it runs", bench_verb},
     {"machine", "measure what this machine can do at most", machine_verb},
     {"dump", "write logits and hidden states for comparison", dump_verb},
+    {"report", "accuracy, latency and size of variants side by side", report_verb},
+    {"plot", "draw what reports and benchmarks measure", plot_verb},
 };
 
 int print(const std::string& text) {

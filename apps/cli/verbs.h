@@ -18,5 +18,7 @@ int eval_verb(const Arguments& arguments);
 int bench_verb(const Arguments& arguments);
 int machine_verb(const Arguments& arguments);
 int dump_verb(const Arguments& arguments);
+int report_verb(const Arguments& arguments);
+int plot_verb(const Arguments& arguments);
 
 }  // namespace tessera::cli

@@ -10,6 +10,7 @@
 //   machine.h    what this machine can do at most, measured and kept
 //   evaluate.h   how good a model is at a task; logits and hidden states for comparison
 //   records.h    lines, and rows of CSV, TSV and JSON lines
+//   report.h     variants of a model side by side, and plots
 // Link with tessera::tessera (CMake) or what `pkg-config --cflags --libs tessera` says; C++20. The
 // folder examples/ beside the documentation has whole programs.
 #include "tessera/chat.h"       // IWYU pragma: export
@@ -18,6 +19,7 @@
 #include "tessera/machine.h"    // IWYU pragma: export
 #include "tessera/model.h"      // IWYU pragma: export
 #include "tessera/records.h"    // IWYU pragma: export
+#include "tessera/report.h"     // IWYU pragma: export
 #include "tessera/status.h"     // IWYU pragma: export
 #include "tessera/tasks.h"      // IWYU pragma: export
 #include "tessera/tokenizer.h"  // IWYU pragma: export
