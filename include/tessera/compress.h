@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "tessera/export.h"
+#include "tessera/model.h"
 #include "tessera/status.h"
 
 // Making a checkpoint smaller and faster: from one directory to another.
@@ -30,9 +31,15 @@ enum class PruneScope {
   kAllocated,
 };
 
-// What a unit's score is: its Frobenius norm, or that times the norm of the inputs it reads on the
-// calibration text (Wanda's score, for tiles).
-enum class PruneScore { kMagnitude, kCalibrated };
+// What a unit's score is.
+enum class PruneScore {
+  kMagnitude,   // its Frobenius norm
+  kCalibrated,  // each weight times the norm of the input it reads on the calibration text
+                // (Wanda's)
+  // What the outputs lose on the calibration text when the unit goes and all other weights make up
+  // for it as well as they can (the optimal brain surgeon's, for units); for repair.
+  kCompensated,
+};
 
 struct PruneOptions {
   PruneUnit unit = PruneUnit::kTiles;
@@ -44,13 +51,15 @@ struct PruneOptions {
   enum class Repair { kNone, kLeastSquares } repair = Repair::kNone;
   // Of "qkv", "query", "key", "value", "attention_output", "ffn"; empty: all maps of all layers.
   std::vector<std::string> matrices = {};
-  std::vector<int32_t> layers = {};  // empty: all
+  std::vector<int32_t> layers = {};                                         // empty: all
   enum class PrecomputeVo { kNo, kYes } precompute_vo = PrecomputeVo::kNo;  // of kAttentionAware
 };
 
 struct CalibrationOptions {
-  std::string text_file = {};  // UTF-8, a text a line; needed by calibrated scores and repair
-  int64_t tokens = 16384;      // read at most so many
+  // UTF-8, a text a line; it, or sequences, are needed by calibrated scores, allocation and repair.
+  std::string text_file = {};
+  int64_t tokens = 16384;                     // read at most so many of the text
+  std::vector<TokenSequence> sequences = {};  // in its place, whole
   int32_t threads = 0;
 };
 

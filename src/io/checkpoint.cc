@@ -290,6 +290,12 @@ Result<TensorView> Checkpoint::indices(std::string_view name, int64_t count) con
                                  quote(name), tessera::name(view.dtype)));
 }
 
+Result<TensorView> Checkpoint::any_tensor(std::string_view name) const {
+  const auto place = tensors_.find(name);
+  if (place == tensors_.end()) return find(name, {});
+  return files_[place->second]->tensors().find(place->first)->second;
+}
+
 void Checkpoint::release(const TensorView& tensor) const {
   for (const auto& file : files_) file->release(tensor);  // each knows what is its own
 }

@@ -226,6 +226,29 @@ std::vector<std::string> parts_of(const TensorFormats& formats, const std::strin
   return format->parts;
 }
 
+std::vector<std::string> tensors_of(const TensorFormats& formats, const std::string& name) {
+  std::vector<std::string> tensors;
+  for (const std::string& part : parts_of(formats, name)) {
+    const TensorFormat* format = formats.find(part);
+    switch (format == nullptr ? Kind::kDense : format->kind) {
+      case Kind::kTiles:
+        for (const char* suffix : {".tiles", ".tile_offsets", ".tile_columns"})
+          tensors.push_back(part + suffix);
+        break;
+      case Kind::kCsr:
+        for (const char* suffix : {".csr_values", ".csr_offsets", ".csr_columns"})
+          tensors.push_back(part + suffix);
+        break;
+      case Kind::kCompact:
+        for (const char* suffix : {".kept", ".kept_index"}) tensors.push_back(part + suffix);
+        break;
+      default:
+        tensors.push_back(part);
+    }
+  }
+  return tensors;
+}
+
 Result<ReadMatrix> read_matrix(const Checkpoint& checkpoint, const TensorFormats& formats,
                                const std::string& name, const DenseView& expected) {
   const TensorFormat* format = formats.find(name);

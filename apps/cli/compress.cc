@@ -1,0 +1,333 @@
+#include "tessera/compress.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "cli/table.h"
+#include "cli/terminal.h"
+#include "cli/verbs.h"
+#include "tessera/evaluate.h"
+
+namespace tessera::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr Synopsis kSynopsis = {
+    "compress", "MODEL -o OUT --prune-tiles SHARE",
+    "Prunes a model's matrices and writes it as a new directory that every verb takes: whole "
+    "tiles\n"
+    "that cost neither time nor memory any more, or, to compare with, single weights or whole "
+    "rows\n"
+    "and columns. With a text to calibrate on, what is pruned is chosen by its effect there, and\n"
+    "what is left is fitted to it.",
+    "  tessera compress models/tales -o small --prune-tiles 0.5\n"
+    "  tessera compress models/all-MiniLM-L6-v2 -o small --prune-tiles 0.5 --calibrate texts.txt "
+    "--repair\n"
+    "  tessera compress model -o small --prune-tiles 0.8 --scope allocated --calibrate texts.txt\n"
+    "  tessera compress model -o small --prune-attention-aware 0.8 --matrices "
+    "qkv,attention_output\n"
+    "  tessera compress models/all-MiniLM-L6-v2 -o small --prune-tiles 0.5 --task stsb --data "
+    "sts-dev\n"};
+
+struct Options {
+  std::string source;
+  std::optional<std::string> target;
+  CompressOptions compress;
+  std::optional<std::string> task, data, split;
+  bool json = false;
+};
+
+struct UnitOption {
+  const char* name;
+  PruneUnit unit;
+  const char* help;
+};
+constexpr UnitOption kUnits[] = {
+    {"--prune-tiles", PruneUnit::kTiles, "Remove so large a share of tiles, 0 to 1"},
+    {"--prune-elements", PruneUnit::kElements, "Remove single weights"},
+    {"--prune-outputs", PruneUnit::kOutputs, "Remove whole rows of W in y = W x"},
+    {"--prune-inputs", PruneUnit::kInputs, "Remove whole columns of W in y = W x"},
+    {"--prune-attention-aware", PruneUnit::kAttentionAware,
+     "Remove tiles, but of values (or outputs) whole features"},
+};
+
+[[noreturn]] void wrong(const char* option, const std::string& expected, const std::string& found) {
+  usage_error(fmt::format("{}: expected {}, found \"{}\"", option, expected, found));
+}
+
+int32_t parse_extent(const std::string& whole, std::string_view text) {
+  int32_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || value < 1 || value > 256)
+    wrong("--tile", "ROWSxCOLUMNS, each 1 to 256", whole);
+  return value;
+}
+
+void parse_tile(const std::string& text, PruneOptions& prune) {
+  const size_t cross = text.find('x');
+  if (cross == std::string::npos) wrong("--tile", "ROWSxCOLUMNS, as 16x16", text);
+  prune.tile_rows = parse_extent(text, std::string_view(text).substr(0, cross));
+  prune.tile_cols = parse_extent(text, std::string_view(text).substr(cross + 1));
+}
+
+PruneScope parse_scope(const std::string& text) {
+  constexpr const char* kNames[] = {"matrix", "balanced", "global", "allocated"};
+  for (size_t i = 0; i < std::size(kNames); ++i) {
+    if (text == kNames[i]) return static_cast<PruneScope>(i);
+  }
+  wrong("--scope", "matrix, balanced, global or allocated", text);
+}
+
+std::vector<std::string> split_at_commas(const std::string& text) {
+  std::vector<std::string> parts;
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find(',', begin), text.size());
+    parts.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return parts;
+}
+
+std::string percent(double value) {
+  return std::isnan(value) ? "-" : fmt::format("{:.1f}%", 100 * value);
+}
+std::string times(double value) {
+  return std::isnan(value) || value <= 0 ? "-" : fmt::format("{:.2f}x", value);
+}
+Json number(double value) { return std::isfinite(value) ? Json(value) : Json(); }
+
+std::string to_text(const CompressReport& report) {
+  constexpr Align kRight = Align::kRight;
+  std::vector<std::vector<std::string>> rows;
+  for (const MatrixReport& matrix : report.matrices) {
+    rows.push_back({matrix.name, matrix.format, percent(matrix.share), percent(matrix.weight_error),
+                    percent(matrix.output_error), times(matrix.expected_speedup),
+                    times(matrix.measured_speedup)});
+  }
+  return format_table({{"matrix"},
+                       {"format"},
+                       {"pruned", kRight},
+                       {"weight error", kRight},
+                       {"output error", kRight},
+                       {"fewer FLOPs", kRight},
+                       {"measured", kRight}},
+                      rows) +
+         fmt::format("\n{} of the chosen matrices' weights pruned; {} on disk, {} before\n",
+                     percent(report.share), human_bytes(report.bytes_after),
+                     human_bytes(report.bytes_before));
+}
+
+Json to_json(const CompressReport& report) {
+  Json json = {{"share", number(report.share)},
+               {"bytes_before", report.bytes_before},
+               {"bytes_after", report.bytes_after},
+               {"matrices", Json::array()}};
+  for (const MatrixReport& matrix : report.matrices) {
+    json["matrices"].push_back({{"name", matrix.name},
+                                {"format", matrix.format},
+                                {"share", number(matrix.share)},
+                                {"weight_error", number(matrix.weight_error)},
+                                {"output_error", number(matrix.output_error)},
+                                {"expected_speedup", number(matrix.expected_speedup)},
+                                {"measured_speedup", number(matrix.measured_speedup)}});
+  }
+  return json;
+}
+
+// Draws whatever is going on on one line.
+class Steps {
+ public:
+  bool operator()(const std::string& what, int64_t done, int64_t total) {
+    if (what != what_) progress_.reset();
+    if (!progress_) progress_.emplace(what, total);
+    what_ = what;
+    progress_->update(done);
+    return !Interrupt::requested();
+  }
+  void clear() { progress_.reset(); }
+
+ private:
+  std::string what_;
+  std::optional<Progress> progress_;
+};
+
+// The whole model at a task.
+Result<Evaluation> evaluate_model(const Options& options, const std::string& directory,
+                                  Steps& steps) {
+  Result<EvaluationTask> task =
+      named_task(*options.task, *options.data, options.split.value_or("test"));
+  if (!task.ok()) return task.status();
+  Result<std::shared_ptr<Model>> model =
+      Model::load(directory, {.threads = options.compress.calibration.threads});
+  if (!model.ok()) return model.status();
+  return evaluate(*model, *task,
+                  {.on_progress = [&](const std::string& what, int64_t done, int64_t total) {
+                    return steps(what, done, total);
+                  }});
+}
+
+struct BeforeAndAfter {
+  Evaluation before, after;
+};
+
+std::string to_text(const BeforeAndAfter& task) {
+  constexpr Align kRight = Align::kRight;
+  std::vector<std::vector<std::string>> rows;
+  for (size_t i = 0; i < task.before.metrics.size() && i < task.after.metrics.size(); ++i) {
+    const double before = task.before.metrics[i].value, after = task.after.metrics[i].value;
+    rows.push_back({task.before.metrics[i].name, fmt::format("{:.4f}", before),
+                    fmt::format("{:.4f}", after), fmt::format("{:+.4f}", after - before)});
+  }
+  return "\n" +
+         format_table({{task.before.task}, {"before", kRight}, {"after", kRight}, {"", kRight}},
+                      rows);
+}
+
+Result<std::optional<BeforeAndAfter>> run_task(const Options& options, Steps& steps) {
+  if (!options.task) return std::optional<BeforeAndAfter>();
+  Result<Evaluation> before = evaluate_model(options, options.source, steps);
+  if (!before.ok()) return before.status();
+  Result<Evaluation> after = evaluate_model(options, *options.target, steps);
+  if (!after.ok()) return after.status();
+  return std::optional(BeforeAndAfter{std::move(before).value(), std::move(after).value()});
+}
+
+Status run(const Options& options) {
+  const Interrupt interrupt;
+  Steps steps;
+  CompressOptions compress_options = options.compress;
+  compress_options.on_progress = [&](const std::string& what, int64_t done, int64_t total) {
+    return steps(what, done, total);
+  };
+  Result<CompressReport> report = compress(options.source, *options.target, compress_options);
+  if (!report.ok()) return report.status();
+  Result<std::optional<BeforeAndAfter>> task = run_task(options, steps);
+  if (!task.ok()) return task.status();
+  steps.clear();
+  std::string text = to_text(*report);
+  if (*task) text += to_text(**task);
+  if (options.json) {
+    Json json = to_json(*report);
+    if (*task) {
+      json["before"] = Json::parse(evaluation_json((*task)->before), nullptr, false);
+      json["after"] = Json::parse(evaluation_json((*task)->after), nullptr, false);
+    }
+    text = json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  }
+  Output out;
+  Status status = out.write(text);
+  return status.ok() ? out.flush() : status;
+}
+
+class Parser {
+ public:
+  explicit Parser(Options& options) : options_(options), app_(make_parser(kSynopsis)) {
+    add_directory_options(*app_, &options.source, &options.compress.calibration.threads);
+    add_text(*app_, {"-o,--output", "OUT", "The directory to write, which must not be there"},
+             &options.target)
+        ->required();
+    for (size_t i = 0; i < std::size(kUnits); ++i)
+      add_number(*app_, {kUnits[i].name, 0, 1, kUnits[i].help}, &shares_[i]);
+    add_text(*app_, {"--tile", "RxC", "Rows and columns of tiles (default: 16x16)"}, &tile_);
+    add_text(*app_,
+             {"--scope", "SCOPE",
+              "Seek the least per matrix, balanced over its rows of tiles, global, or allocated by "
+              "error (default: matrix)"},
+             &scope_);
+    add_text(*app_,
+             {"--matrices", "NAMES",
+              "Prune only these, between commas: qkv, query, key, value, attention_output, ffn"},
+             &matrices_);
+    add_integers(*app_, {"--layers", 0, 4095, "Prune only these layers"}, &layers_);
+    add_text(*app_, {"--calibrate", "FILE", "Choose by the effect on this text, a text a line"},
+             &calibrate_);
+    add_integer(*app_, {"--calibrate-tokens", 1, 1 << 24, "Read so many tokens (default: 16384)"},
+                &tokens_);
+    add_text(*app_,
+             {"--score", "SCORE",
+              "magnitude, calibrated or compensated (default: calibrated where there is a text)"},
+             &score_);
+    app_->add_flag("--repair", repair_, "Fit what is left to the calibration text");
+    app_->add_flag("--precompute-vo", precompute_,
+                   "Attention-aware for a V*O that is multiplied beforehand");
+    app_->add_flag("--no-measure", no_measure_, "Leave the speed of the matrices unmeasured");
+    add_text(*app_, {"--task", "TASK", "Evaluate before and after (see tessera eval)"},
+             &options.task);
+    add_text(*app_, {"--data", "PATH", "The task's data"}, &options.data);
+    add_text(*app_, {"--split", "SPLIT", "The task's split (default: test)"}, &options.split);
+    app_->add_flag("--json", options.json, "Print JSON");
+    app_->parse_complete_callback([this] { complete(); });
+  }
+
+  std::optional<int> parse(const Arguments& arguments) { return cli::parse(*app_, arguments); }
+
+ private:
+  void complete() {
+    PruneOptions& prune = options_.compress.prune;
+    int units = 0;
+    for (size_t i = 0; i < std::size(kUnits); ++i) {
+      if (!shares_[i]) continue;
+      prune.unit = kUnits[i].unit;
+      prune.share = *shares_[i];
+      ++units;
+    }
+    if (units != 1) usage_error("expected one option --prune-..., see tessera compress --help");
+    if (tile_) parse_tile(*tile_, prune);
+    if (scope_) prune.scope = parse_scope(*scope_);
+    if (matrices_) prune.matrices = split_at_commas(*matrices_);
+    for (const int64_t layer : layers_) prune.layers.push_back(static_cast<int32_t>(layer));
+    CalibrationOptions& calibration = options_.compress.calibration;
+    calibration.text_file = calibrate_.value_or("");
+    calibration.tokens = tokens_.value_or(calibration.tokens);
+    complete_score(prune);
+    if (repair_) prune.repair = PruneOptions::Repair::kLeastSquares;
+    if (precompute_ && prune.unit != PruneUnit::kAttentionAware)
+      usage_error("--precompute-vo: expected --prune-attention-aware as well");
+    if (precompute_) prune.precompute_vo = PruneOptions::PrecomputeVo::kYes;
+    if (no_measure_) options_.compress.measure = CompressOptions::Measure::kNo;
+    if (options_.task.has_value() != options_.data.has_value())
+      usage_error("expected --task and --data together, found one of them");
+    if (options_.split && !options_.task) usage_error("--split: expected --task as well");
+    const bool needs_text = repair_ || prune.scope == PruneScope::kAllocated;
+    if (needs_text && !calibrate_)
+      usage_error("expected --calibrate FILE with --repair and --scope allocated, found none");
+    if (tokens_ && !calibrate_) usage_error("--calibrate-tokens: expected --calibrate as well");
+  }
+
+  void complete_score(PruneOptions& prune) const {
+    prune.score = calibrate_ ? PruneScore::kCalibrated : PruneScore::kMagnitude;
+    if (!score_) return;
+    constexpr const char* kNames[] = {"magnitude", "calibrated", "compensated"};
+    const auto* name = std::find(std::begin(kNames), std::end(kNames), *score_);
+    if (name == std::end(kNames)) wrong("--score", "magnitude, calibrated or compensated", *score_);
+    prune.score = static_cast<PruneScore>(name - std::begin(kNames));
+    if (prune.score != PruneScore::kMagnitude && !calibrate_)
+      usage_error(fmt::format("--score {}: expected --calibrate FILE as well", *score_));
+  }
+
+  Options& options_;
+  std::unique_ptr<CLI::App> app_;
+  std::optional<double> shares_[std::size(kUnits)];
+  std::optional<std::string> tile_, scope_, matrices_, calibrate_, score_;
+  std::vector<int64_t> layers_;
+  std::optional<int64_t> tokens_;
+  bool repair_ = false, precompute_ = false, no_measure_ = false;
+};
+
+}  // namespace
+
+int compress_verb(const Arguments& arguments) {
+  Options options;
+  Parser parser(options);
+  if (const auto code = parser.parse(arguments)) return *code;
+  return finish(run(options));
+}
+
+}  // namespace tessera::cli

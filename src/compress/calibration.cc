@@ -1,0 +1,352 @@
+#include "compress/calibration.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <optional>
+
+#include "base/guarded.h"
+#include "io/mapped_file.h"
+#include "model/forward.h"
+#include "tessera/tokenizer.h"
+
+namespace tessera {
+namespace {
+
+constexpr size_t at(int64_t index) { return static_cast<size_t>(index); }
+
+// Rows that one thread runs at a time: enough for products at full speed, and few enough that what
+// is observed of them lies in the caches of a core beside a layer's weights.
+constexpr int64_t kBatchRows = 1024;
+constexpr int32_t kSequenceTokens = 512;
+constexpr size_t kTextLimitBytes = size_t{1} << 30;
+
+// Passes a product on and keeps what it read.
+class Tap final : public Linear {
+ public:
+  Tap(const Linear& inner, std::vector<float>* seen) : inner_(inner), seen_(seen) {}
+
+  LinearInfo info() const override { return inner_.info(); }
+  int64_t scratch_bytes(int64_t rows) const override { return inner_.scratch_bytes(rows); }
+  void apply(const LinearArgs& args, const Team::Member& member) const override {
+    keep(args);
+    inner_.apply(args, member);
+  }
+  void apply_alone(const LinearArgs& args) const override {
+    keep(args);
+    inner_.apply_alone(args);
+  }
+
+ private:
+  void keep(const LinearArgs& args) const {
+    if (seen_ == nullptr) return;
+    const int64_t inputs = inner_.info().inputs;
+    for (int64_t r = 0; r < args.rows; ++r) {
+      const float* row = args.x + r * args.x_stride;
+      seen_->insert(seen_->end(), row, row + inputs);
+    }
+  }
+
+  const Linear& inner_;
+  std::vector<float>* seen_;
+};
+
+// One thread's way to run a layer: a model of that layer alone, whose token embeddings are the
+// states of a batch.
+class Worker {
+ public:
+  Worker(const Architecture& whole, const LayerWeights& layer, int32_t number,
+         std::optional<LayerMap> observed)
+      : architecture_(whole), team_(1) {
+    architecture_.layers = 1;
+    architecture_.head = Head::kNone;
+    architecture_.values.clear();
+    if (!whole.windows.empty()) architecture_.windows = {whole.windows[at(number)]};
+    const auto tap = [&](const std::unique_ptr<Linear>& map, LayerMap name) {
+      return std::make_unique<Tap>(*map, observed == name ? &seen_ : nullptr);
+    };
+    LayerWeights copy;
+    copy.qkv = tap(layer.qkv, LayerMap::kQkv);
+    copy.attention_output = tap(layer.attention_output, LayerMap::kAttentionOutput);
+    copy.ffn_in = tap(layer.ffn_in, LayerMap::kFfnIn);
+    copy.ffn_out = tap(layer.ffn_out, LayerMap::kFfnOut);
+    copy.attention_norm = layer.attention_norm;
+    copy.ffn_norm = layer.ffn_norm;
+    copy.query_norm = layer.query_norm;
+    copy.key_norm = layer.key_norm;
+    weights_.layers.push_back(std::move(copy));
+    plan_ = choose_plan({.threads = 1, .layers = 1, .head_size = whole.head_size});
+    executor_.emplace(architecture_, weights_, plan_, team_);
+  }
+
+  // states: [rows of the layout, width], replaced by what leaves the layer.
+  Status run(const TokenLayout& layout, float* states) {
+    const int64_t width = architecture_.hidden_size;
+    const size_t bytes = at(layout.rows() * width) * sizeof(float);
+    seen_.clear();
+    weights_.tokens = {host_device().allocate(bytes), DType::kF32, layout.rows(), width};
+    if (weights_.tokens.data.empty()) return out_of_memory("calibration: not enough memory");
+    std::memcpy(weights_.tokens.data.data(), states, bytes);
+    std::vector<int32_t> ids(at(layout.rows()));
+    for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(i);
+    std::vector<float> hidden;
+    ForwardOutput output;
+    output.last_hidden = &hidden;
+    TESSERA_RETURN_IF_ERROR(executor_->run({.ids = ids, .layout = &layout}, output));
+    std::copy(hidden.begin(), hidden.end(), states);
+    return {};
+  }
+
+  std::vector<float>& seen() { return seen_; }
+
+ private:
+  Architecture architecture_;
+  Weights weights_;
+  Plan plan_;
+  Team team_;
+  std::vector<float> seen_;
+  std::optional<Executor> executor_;
+};
+
+// The mean of each input over rows.
+std::vector<double> mean_of(const std::vector<float>& x, int64_t inputs) {
+  std::vector<double> mean(at(inputs));
+  const int64_t rows = static_cast<int64_t>(x.size()) / inputs;
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t i = 0; i < inputs; ++i) mean[at(i)] += x[at(r * inputs + i)];
+  }
+  for (double& value : mean) value /= static_cast<double>(rows);
+  return mean;
+}
+
+// Adds x [rows, inputs], from which the origin is taken. The first rows set it.
+Status add_rows(std::vector<float>& x, InputStatistics& statistics, Team& team) {
+  const int64_t inputs = statistics.inputs;
+  const int64_t rows = static_cast<int64_t>(x.size()) / inputs;
+  if (statistics.rows == 0) statistics.origin = mean_of(x, inputs);
+  std::vector<float> turned(x.size());
+  team.parallel_for(inputs, 16, [&](Range part) {
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t i = part.begin; i < part.end; ++i) {
+        float& value = x[at(r * inputs + i)];
+        value = static_cast<float>(value - statistics.origin[at(i)]);
+        turned[at(i * rows + r)] = value;
+      }
+    }
+  });
+  TESSERA_ASSIGN_OR_RETURN(
+      const auto product,
+      prepare_dense({{x.data(), DType::kF32, rows, inputs, MatrixOrder::kInputRows}}, nullptr,
+                    DType::kF32, team));
+  float* target = statistics.products.data();
+  team.run([&](Team::Member& member) {
+    product->apply({.x = turned.data(),
+                    .x_stride = rows,
+                    .rows = inputs,
+                    .residual = target,
+                    .residual_stride = inputs,
+                    .y = target,
+                    .y_stride = inputs},
+                   member);
+  });
+  for (int64_t i = 0; i < inputs; ++i) {
+    for (int64_t r = 0; r < rows; ++r) statistics.sums[at(i)] += turned[at(i * rows + r)];
+  }
+  statistics.rows += rows;
+  return {};
+}
+
+struct Batch {
+  TokenLayout layout;
+  int64_t first = 0;  // row of the states
+};
+
+std::vector<std::string> lines_of(const std::string& text) {
+  std::vector<std::string> lines;
+  for (size_t begin = 0; begin < text.size();) {
+    size_t end = text.find('\n', begin);
+    if (end == std::string::npos) end = text.size();
+    std::string line = text.substr(begin, end - begin);
+    if (!line.empty() && line.back() == '\r') line.pop_back();
+    if (line.find_first_not_of(" \t") != std::string::npos) lines.push_back(std::move(line));
+    begin = end + 1;
+  }
+  return lines;
+}
+
+}  // namespace
+
+struct Calibration::State {
+  State(const Architecture& a, Team& t) : architecture(a), team(t) {}
+
+  const Architecture& architecture;
+  Team& team;
+  std::vector<Batch> batches;
+  std::vector<float> states;  // [rows, hidden_size]
+  int64_t rows = 0;
+  int32_t layer = 0;
+
+  float* at_batch(const Batch& batch) {
+    return states.data() + batch.first * architecture.hidden_size;
+  }
+
+  // Runs every batch, one a thread at a time, and hands each to `take` in their order, with its
+  // states after the layer.
+  template <typename Take>
+  Status run(const LayerWeights& weights, std::optional<LayerMap> observed, Take take) {
+    std::vector<std::unique_ptr<Worker>> workers;
+    for (int i = 0; i < team.size(); ++i)
+      workers.push_back(std::make_unique<Worker>(architecture, weights, layer, observed));
+    for (size_t first = 0; first < batches.size(); first += workers.size()) {
+      const size_t count = std::min(workers.size(), batches.size() - first);
+      std::vector<Status> outcomes(count);
+      std::vector<std::vector<float>> after(count);
+      team.run([&](Team::Member& member) {
+        const size_t rank = at(member.rank());
+        if (rank >= count) return;
+        outcomes[rank] = guarded("calibration", [&] {
+          const Batch& batch = batches[first + rank];
+          const float* before = at_batch(batch);
+          after[rank].assign(before, before + batch.layout.rows() * architecture.hidden_size);
+          return workers[rank]->run(batch.layout, after[rank].data());
+        });
+      });
+      for (size_t i = 0; i < count; ++i) {
+        TESSERA_RETURN_IF_ERROR(outcomes[i]);
+        TESSERA_RETURN_IF_ERROR(take(batches[first + i], *workers[i], after[i].data()));
+      }
+    }
+    return {};
+  }
+
+  void embed(const Weights& weights, const std::vector<TokenSequence>& sequences) {
+    const int64_t width = architecture.hidden_size;
+    for (const TokenSequence& sequence : sequences) {
+      for (size_t p = 0; p < sequence.ids.size(); ++p) {
+        float* x = states.data() + rows++ * width;
+        weights.tokens.copy_row(sequence.ids[p], x);
+        if (!weights.positions.empty())
+          weights.positions.add_row(static_cast<int64_t>(p) + architecture.position_offset, x);
+        if (!weights.types.empty())
+          weights.types.add_row(sequence.type_ids.empty() ? 0 : sequence.type_ids[p], x);
+      }
+    }
+    if (weights.embedding_norm.empty()) return;
+    const std::vector<float>& bias = weights.embedding_norm.bias;
+    norm::kernels.run({.kind = architecture.norm_kind,
+                       .x = states.data(),
+                       .x_stride = width,
+                       .cols = width,
+                       .weight = weights.embedding_norm.weight.data(),
+                       .bias = bias.empty() ? nullptr : bias.data(),
+                       .eps = architecture.norm_eps,
+                       .y = states.data(),
+                       .y_stride = width},
+                      {0, rows});
+  }
+
+  void deal(const std::vector<TokenSequence>& sequences) {
+    int64_t first = 0;
+    for (const TokenSequence& sequence : sequences) {
+      const auto length = static_cast<int32_t>(sequence.ids.size());
+      if (batches.empty() || batches.back().layout.rows() + length > kBatchRows)
+        batches.push_back({{}, first});
+      batches.back().layout.append(length, 0);
+      first += length;
+    }
+  }
+};
+
+Calibration::Calibration(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Calibration::~Calibration() = default;
+
+int64_t Calibration::rows() const { return state_->rows; }
+
+Result<std::unique_ptr<Calibration>> Calibration::begin(const Checkpoint& checkpoint,
+                                                        const Architecture& architecture,
+                                                        const std::vector<TokenSequence>& sequences,
+                                                        Team& team) {
+  Architecture embeddings = architecture;
+  embeddings.layers = 0;
+  embeddings.head = Head::kNone;
+  TESSERA_ASSIGN_OR_RETURN(const LoadedWeights loaded,
+                           load_weights(checkpoint, embeddings, Plan{}, team));
+  auto state = std::make_unique<State>(architecture, team);
+  int64_t rows = 0;
+  for (const TokenSequence& sequence : sequences) {
+    rows += static_cast<int64_t>(sequence.ids.size());
+    for (const int32_t id : sequence.ids) {
+      if (id >= 0 && id < architecture.vocabulary_size) continue;
+      return invalid_input(fmt::format("calibration: expected ids from 0 to {}, found {}",
+                                       architecture.vocabulary_size - 1, id));
+    }
+    if (sequence.ids.size() <= at(architecture.max_positions)) continue;
+    return invalid_input(fmt::format("calibration: expected at most {} tokens a text, found {}",
+                                     architecture.max_positions, sequence.ids.size()));
+  }
+  if (rows == 0) return invalid_input("calibration: expected at least one token, found none");
+  state->states.resize(at(rows * architecture.hidden_size));
+  state->embed(loaded.weights, sequences);
+  state->deal(sequences);
+  return std::unique_ptr<Calibration>(new Calibration(std::move(state)));
+}
+
+Result<InputStatistics> Calibration::observe(const LayerWeights& layer, LayerMap map) {
+  State& state = *state_;
+  const auto& linear = map == LayerMap::kQkv               ? layer.qkv
+                       : map == LayerMap::kAttentionOutput ? layer.attention_output
+                       : map == LayerMap::kFfnIn           ? layer.ffn_in
+                                                           : layer.ffn_out;
+  InputStatistics statistics{.inputs = linear->info().inputs};
+  statistics.products.resize(at(statistics.inputs * statistics.inputs));
+  statistics.sums.resize(at(statistics.inputs));
+  TESSERA_RETURN_IF_ERROR(state.run(layer, map, [&](const Batch&, Worker& worker, const float*) {
+    return add_rows(worker.seen(), statistics, state.team);
+  }));
+  return statistics;
+}
+
+Status Calibration::advance(const LayerWeights& layer) {
+  State& state = *state_;
+  const int64_t width = state.architecture.hidden_size;
+  TESSERA_RETURN_IF_ERROR(
+      state.run(layer, std::nullopt, [&](const Batch& batch, Worker&, const float* after) {
+        std::copy_n(after, batch.layout.rows() * width, state.at_batch(batch));
+        return Status();
+      }));
+  ++state.layer;
+  return {};
+}
+
+Result<std::vector<TokenSequence>> read_calibration(const std::string& directory,
+                                                    const Architecture& architecture,
+                                                    const CalibrationOptions& options) {
+  TESSERA_ASSIGN_OR_RETURN(const auto tokenizer, Tokenizer::open(directory));
+  TESSERA_ASSIGN_OR_RETURN(const std::string text,
+                           read_text_file(options.text_file, kTextLimitBytes));
+  const size_t longest = at(std::min(architecture.max_positions, kSequenceTokens));
+  EncodeOptions encode;
+  if (!architecture.is_decoder()) encode.truncation = Truncation{.max_tokens = longest};
+  std::vector<TokenSequence> sequences;
+  int64_t left = options.tokens;
+  for (const std::string& line : lines_of(text)) {
+    if (left <= 0) break;
+    TESSERA_ASSIGN_OR_RETURN(const auto encoded, tokenizer->encode({line}, encode));
+    std::vector<int32_t> ids = encoded.ids;
+    if (!architecture.is_decoder()) {
+      ids.resize(std::min({ids.size(), longest, at(left)}));
+      left -= static_cast<int64_t>(ids.size());
+      if (!ids.empty()) sequences.push_back({std::move(ids), {}});
+      continue;
+    }
+    for (size_t i = 0; i < ids.size() && left > 0; ++i, --left) {
+      if (sequences.empty() || sequences.back().ids.size() == longest) sequences.emplace_back();
+      sequences.back().ids.push_back(ids[i]);
+    }
+  }
+  if (!sequences.empty()) return sequences;
+  return invalid_input(fmt::format("{}: expected lines of text, found none", options.text_file));
+}
+
+}  // namespace tessera

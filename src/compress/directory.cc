@@ -1,0 +1,358 @@
+#include "compress/directory.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <utility>
+
+#include "compress/sha256.h"
+#include "io/json.h"
+#include "io/mapped_file.h"
+
+namespace tessera {
+namespace {
+
+namespace fs = std::filesystem;
+using OrderedJson = nlohmann::ordered_json;
+
+constexpr size_t kConfigLimitBytes = size_t{64} << 20;
+constexpr const char* kRunFile = "run.json";
+constexpr const char* kWhole = "whole";
+constexpr const char* kTensorFile = "model.safetensors";
+
+Status cannot(const char* what, const std::string& path, const std::error_code& error) {
+  return io_error(fmt::format("{}: cannot {}: {}", path, what, error.message()));
+}
+
+OrderedJson to_json(const TensorFormat& format) {
+  constexpr const char* kNames[] = {"dense", "tiles", "csr", "compact", "stack"};
+  OrderedJson entry = {{"format", kNames[static_cast<size_t>(format.kind)]},
+                       {"shape", {format.rows, format.cols}}};
+  if (format.kind == TensorFormat::Kind::kTiles)
+    entry["tile"] = {format.tile.rows, format.tile.cols};
+  if (format.kind == TensorFormat::Kind::kCompact)
+    entry["axis"] = format.axis == KeptAxis::kOutputs ? "outputs" : "inputs";
+  if (format.kind == TensorFormat::Kind::kStack) entry["parts"] = format.parts;
+  return entry;
+}
+
+OrderedJson number(double value) {
+  return std::isfinite(value) ? OrderedJson(value) : OrderedJson();
+}
+
+double number_of(const OrderedJson& json, const char* key) {
+  const auto found = json.find(key);
+  if (found == json.end() || !found->is_number()) return std::numeric_limits<double>::quiet_NaN();
+  return found->get<double>();
+}
+
+OrderedJson to_json(const MatrixReport& report) {
+  return {{"name", report.name},
+          {"format", report.format},
+          {"share", number(report.share)},
+          {"weight_error", number(report.weight_error)},
+          {"output_error", number(report.output_error)},
+          {"expected_speedup", number(report.expected_speedup)}};
+}
+
+// The matrices of one layer as tensors.
+class LayerTensors {
+ public:
+  Status add(const std::vector<Matrix>& matrices) {
+    for (size_t first = 0; first < matrices.size();) {
+      size_t end = first;
+      while (end < matrices.size() && matrices[end].item.tensor == matrices[first].item.tensor)
+        ++end;
+      TESSERA_RETURN_IF_ERROR(add_tensor({matrices.begin() + static_cast<int64_t>(first),
+                                          matrices.begin() + static_cast<int64_t>(end)}));
+      first = end;
+    }
+    return {};
+  }
+
+  const std::vector<TensorToWrite>& tensors() const { return list_.tensors; }
+  const OrderedJson& formats() const { return formats_; }
+
+ private:
+  using Parts = std::vector<std::reference_wrapper<const Matrix>>;
+
+  Status add_tensor(const Parts& parts) {
+    const Item& item = parts.front().get().item;
+    if (std::none_of(parts.begin(), parts.end(),
+                     [](const Matrix& part) { return part.item.selected; })) {
+      return {};
+    }
+    std::vector<PackedMatrix> packed;
+    for (const Matrix& part : parts) {
+      TESSERA_ASSIGN_OR_RETURN(PackedMatrix matrix, pack(part));
+      packed.push_back(std::move(matrix));
+    }
+    const bool all_dense = std::all_of(packed.begin(), packed.end(), [](const PackedMatrix& one) {
+      return std::holds_alternative<DenseView>(one.matrix);
+    });
+    if (all_dense && !item.is_whole_tensor()) {
+      TESSERA_ASSIGN_OR_RETURN(PackedMatrix whole, pack(joined(parts)));
+      add(item.tensor, std::move(whole));
+    } else {
+      add_parts(parts, std::move(packed));
+    }
+    add_bias(parts);
+    return {};
+  }
+
+  // The parts of a tensor as it was, without a mask.
+  static Matrix joined(const Parts& parts) {
+    Matrix whole{.item = parts.front().get().item, .dtype = parts.front().get().dtype};
+    whole.item.first = 0;
+    whole.item.outputs = whole.item.tensor_outputs;
+    whole.pruned = {whole.item.outputs, whole.item.inputs, {}};
+    for (const Matrix& part : parts) {
+      const std::vector<float>& values = part.pruned.values;
+      whole.pruned.values.insert(whole.pruned.values.end(), values.begin(), values.end());
+    }
+    return whole;
+  }
+
+  void add(const std::string& name, PackedMatrix matrix) {
+    packed_.push_back(std::move(matrix));
+    const TensorFormat format = add_matrix(name, packed_.back(), list_);
+    if (format.kind != TensorFormat::Kind::kDense) formats_[name] = to_json(format);
+  }
+
+  void add_parts(const Parts& parts, std::vector<PackedMatrix> packed) {
+    const Item& item = parts.front().get().item;
+    TensorFormat stack{.kind = TensorFormat::Kind::kStack};
+    for (size_t i = 0; i < parts.size(); ++i) {
+      stack.parts.push_back(parts[i].get().item.name());
+      add(stack.parts.back(), std::move(packed[i]));
+    }
+    if (item.is_whole_tensor()) return;
+    const bool output_rows = item.order == MatrixOrder::kOutputRows;
+    stack.rows = output_rows ? item.tensor_outputs : item.inputs;
+    stack.cols = output_rows ? item.inputs : item.tensor_outputs;
+    formats_[item.tensor] = to_json(stack);
+  }
+
+  void add_bias(const Parts& parts) {
+    const Matrix& first = parts.front();
+    if (std::none_of(parts.begin(), parts.end(),
+                     [](const Matrix& part) { return part.bias_changed; })) {
+      return;
+    }
+    std::vector<float> bias;
+    for (const Matrix& part : parts) bias.insert(bias.end(), part.bias.begin(), part.bias.end());
+    biases_.push_back(narrowed(bias, first.bias_dtype));
+    list_.tensors.push_back({first.item.bias,
+                             first.bias_dtype,
+                             {static_cast<int64_t>(bias.size())},
+                             biases_.back().data()});
+  }
+
+  TensorList list_;
+  OrderedJson formats_ = OrderedJson::object();
+  std::deque<PackedMatrix> packed_;
+  std::deque<std::vector<char>> biases_;
+};
+
+// Weights in other formats are of the dense model.
+bool is_other_file(const fs::path& path) {
+  static const std::set<std::string> kWeights = {".safetensors", ".bin",  ".pt", ".pth",  ".h5",
+                                                 ".msgpack",     ".onnx", ".ot", ".ckpt", ".gguf"};
+  const std::string name = path.filename();
+  return !kWeights.contains(path.extension()) && name != "model.safetensors.index.json" &&
+         name != "config.json" && !name.ends_with(".tmp");
+}
+
+Status copy_files(const fs::path& from, const fs::path& to) {
+  std::error_code error;
+  fs::directory_iterator entry(from, error);
+  if (error) return cannot("read", from, error);
+  for (const fs::directory_iterator end; entry != end; entry.increment(error)) {
+    if (error) return cannot("read", from, error);
+    const fs::path& path = entry->path();
+    std::error_code ignored;
+    if (fs::is_directory(path, ignored)) {
+      // Modules of sentence-transformers; not .git or other hidden folders.
+      if (path.filename().string().starts_with('.')) continue;
+      fs::create_directory(to / path.filename(), error);
+      if (error) return cannot("write", to / path.filename(), error);
+      TESSERA_RETURN_IF_ERROR(copy_files(path, to / path.filename()));
+    } else if (fs::is_regular_file(path, ignored) && is_other_file(path)) {
+      fs::copy_file(path, to / path.filename(), fs::copy_options::overwrite_existing, error);
+      if (error) return cannot("copy", path, error);
+    } else if (fs::is_regular_file(path, ignored) && path.filename() == "config.json" &&
+               !fs::exists(to / "config.json")) {
+      fs::copy_file(path, to / path.filename(), error);
+      if (error) return cannot("copy", path, error);
+    }
+  }
+  return {};
+}
+
+Result<OrderedJson> read_config(const std::string& directory) {
+  const std::string path = directory + "/config.json";
+  TESSERA_ASSIGN_OR_RETURN(const std::string text, read_text_file(path, kConfigLimitBytes));
+  OrderedJson config = OrderedJson::parse(text, nullptr, false);
+  if (config.is_object()) return config;
+  return invalid_input(fmt::format("{}: expected a JSON object, found something else", path));
+}
+
+std::string text_of(const OrderedJson& json) {
+  return json.dump(2, ' ', false, OrderedJson::error_handler_t::replace) + "\n";
+}
+
+TensorToWrite as_written(const std::string& name, const TensorView& view) {
+  return {name, view.dtype, view.shape, view.data};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<OpenCheckpoint>> OpenCheckpoint::open(const std::string& directory) {
+  auto opened = std::make_unique<OpenCheckpoint>();
+  TESSERA_ASSIGN_OR_RETURN(opened->checkpoint, Checkpoint::open(directory));
+  TESSERA_ASSIGN_OR_RETURN(opened->formats, TensorFormats::read(opened->checkpoint.config()));
+  return opened;
+}
+
+Result<PartDirectory> PartDirectory::open(const std::string& target, const std::string& run) {
+  std::error_code error;
+  if (fs::exists(fs::symlink_status(target, error))) {
+    return invalid_input(
+        fmt::format("{}: expected a directory that is not there yet, found one", target));
+  }
+  PartDirectory part(target);
+  const std::string run_path = part.path() + "/" + kRunFile;
+  if (!fs::exists(part.path(), error)) {
+    fs::create_directory(part.path(), error);
+    if (error) return cannot("make the directory", part.path(), error);
+    TESSERA_RETURN_IF_ERROR(write_file_atomically(run_path, run));
+    return part;
+  }
+  const Result<std::string> found = read_text_file(run_path, kConfigLimitBytes);
+  if (found.ok() && *found == run) return part;
+  return invalid_input(fmt::format(
+      "{}: expected what an interrupted run of the same options left, found another's: remove it",
+      part.path()));
+}
+
+std::string PartDirectory::layer_path(int32_t layer) const {
+  return fmt::format("{}/layer-{}", path(), layer);
+}
+
+bool PartDirectory::has_layer(int32_t layer) const {
+  std::error_code ignored;
+  return fs::exists(layer_path(layer), ignored);
+}
+
+Status PartDirectory::write_layer(int32_t layer, const std::vector<Matrix>& matrices,
+                                  const std::vector<MatrixReport>& reports) const {
+  LayerTensors tensors;
+  TESSERA_RETURN_IF_ERROR(tensors.add(matrices));
+  OrderedJson config;
+  config["tessera"] = {{"format", kFormatVersion}, {"tensors", tensors.formats()}};
+  config["reports"] = OrderedJson::array();
+  for (const MatrixReport& report : reports) config["reports"].push_back(to_json(report));
+  const std::string temporary = layer_path(layer) + ".tmp";
+  std::error_code error;
+  fs::remove_all(temporary, error);
+  fs::create_directory(temporary, error);
+  if (error) return cannot("make the directory", temporary, error);
+  TESSERA_RETURN_IF_ERROR(write_safetensors(temporary + "/" + kTensorFile, tensors.tensors()));
+  TESSERA_RETURN_IF_ERROR(write_file_atomically(temporary + "/config.json", text_of(config)));
+  fs::rename(temporary, layer_path(layer), error);
+  return error ? cannot("put in place", layer_path(layer), error) : Status();
+}
+
+Result<std::vector<MatrixReport>> PartDirectory::read_reports(int32_t layer) const {
+  TESSERA_ASSIGN_OR_RETURN(const OrderedJson config, read_config(layer_path(layer)));
+  std::vector<MatrixReport> reports;
+  for (const OrderedJson& entry : config.value("reports", OrderedJson::array())) {
+    reports.push_back({.name = entry.value("name", ""),
+                       .format = entry.value("format", ""),
+                       .share = number_of(entry, "share"),
+                       .weight_error = number_of(entry, "weight_error"),
+                       .output_error = number_of(entry, "output_error"),
+                       .expected_speedup = number_of(entry, "expected_speedup"),
+                       .measured_speedup = std::numeric_limits<double>::quiet_NaN()});
+  }
+  return reports;
+}
+
+Result<std::string> PartDirectory::make_whole() const {
+  const std::string directory = path() + "/" + kWhole;
+  std::error_code error;
+  fs::remove_all(directory, error);
+  fs::create_directory(directory, error);
+  if (error) return cannot("make the directory", directory, error);
+  return directory;
+}
+
+Status PartDirectory::finish() const {
+  std::error_code error;
+  fs::rename(path() + "/" + kWhole, target_, error);
+  if (error) return cannot("put in place", target_, error);
+  fs::remove_all(path(), error);
+  return error ? cannot("remove", path(), error) : Status();
+}
+
+Status write_checkpoint(const OpenCheckpoint& source,
+                        const std::vector<std::unique_ptr<OpenCheckpoint>>& layers,
+                        const std::string& section, const std::string& directory) {
+  std::set<std::string> replaced;
+  std::map<std::string, TensorFormat> formats(source.formats.tensors().begin(),
+                                              source.formats.tensors().end());
+  std::vector<TensorToWrite> tensors;
+  const auto replace = [&](const std::string& name) {
+    for (const std::string& tensor : tensors_of(source.formats, name)) replaced.insert(tensor);
+    for (const std::string& part : parts_of(source.formats, name)) formats.erase(part);
+    formats.erase(name);
+  };
+  for (const auto& layer : layers) {
+    for (const auto& [name, format] : layer->formats.tensors()) replace(name);
+    for (const std::string& name : layer->checkpoint.names()) {
+      replace(name);
+      TESSERA_ASSIGN_OR_RETURN(const TensorView view, layer->checkpoint.any_tensor(name));
+      tensors.push_back(as_written(name, view));
+    }
+  }
+  for (const auto& layer : layers)
+    formats.insert(layer->formats.tensors().begin(), layer->formats.tensors().end());
+  for (const std::string& name : source.checkpoint.names()) {
+    if (replaced.contains(name)) continue;
+    TESSERA_ASSIGN_OR_RETURN(const TensorView view, source.checkpoint.any_tensor(name));
+    tensors.push_back(as_written(name, view));
+  }
+  TESSERA_ASSIGN_OR_RETURN(OrderedJson config, read_config(source.checkpoint.directory()));
+  OrderedJson own = OrderedJson::parse(section);
+  for (const auto& [name, format] : formats) own["tensors"][name] = to_json(format);
+  if (!own.contains("tensors")) own["tensors"] = OrderedJson::object();
+  config["tessera"] = std::move(own);
+  TESSERA_RETURN_IF_ERROR(
+      write_safetensors(directory + "/" + kTensorFile, tensors, {{"format", "pt"}}));
+  TESSERA_RETURN_IF_ERROR(write_file_atomically(directory + "/config.json", text_of(config)));
+  return copy_files(source.checkpoint.directory(), directory);
+}
+
+Result<std::map<std::string, std::string>> hash_tensor_files(const std::string& directory) {
+  std::map<std::string, std::string> hashes;
+  std::error_code error;
+  fs::directory_iterator entry(directory, error);
+  if (error) return cannot("read", directory, error);
+  for (const fs::directory_iterator end; entry != end; entry.increment(error)) {
+    if (error) return cannot("read", directory, error);
+    if (entry->path().extension() != ".safetensors") continue;
+    TESSERA_ASSIGN_OR_RETURN(const MappedFile file, MappedFile::open(entry->path()));
+    Sha256 hash;
+    hash.add(file.data(), file.size_bytes());
+    file.release(file.data(), file.size_bytes());
+    hashes[entry->path().filename()] = hash.finish();
+  }
+  return hashes;
+}
+
+}  // namespace tessera

@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "io/compressed.h"
+#include "model/architecture.h"
+#include "tessera/compress.h"
+
+namespace tessera {
+
+// The linear maps of a layer, in the order they are run in. The matrices of a map read the same
+// inputs.
+enum class LayerMap { kQkv, kAttentionOutput, kFfnIn, kFfnOut };
+inline constexpr int kLayerMaps = 4;
+
+// What a matrix does. kQkv: queries, keys and values in one tensor that is pruned as a whole.
+enum class Role { kQkv, kQuery, kKey, kValue, kAttentionOutput, kFfn };
+
+// Where a matrix W of y = W x + b is: outputs first .. first + outputs of a tensor.
+struct Item {
+  int32_t layer = 0;
+  LayerMap map = LayerMap::kQkv;
+  Role role = Role::kQkv;
+  std::string tensor;
+  std::string bias;  // its tensor, whose values first .. first + outputs are W's; empty: none
+  MatrixOrder order = MatrixOrder::kOutputRows;
+  int64_t first = 0;
+  int64_t outputs = 0;
+  int64_t inputs = 0;
+  int64_t tensor_outputs = 0;
+  bool selected = false;  // to be pruned
+
+  bool is_whole_tensor() const { return outputs == tensor_outputs; }
+  // The name in reports, and of the tensor of a part that is stored apart.
+  std::string name() const;
+};
+
+// Whether a tensor that holds queries, keys and values is one matrix or three.
+enum class FusedQkv { kWhole, kParts };
+
+// Every matrix of every layer, those marked that the options choose; layer by layer in the order of
+// the maps, in each in the order of outputs. kInvalidInput where the options name matrices or
+// layers that there are none of.
+Result<std::vector<Item>> list_items(const Architecture& architecture, const TensorNames& names,
+                                     const PruneOptions& options, FusedQkv fused);
+
+const char* name(Role role);
+
+}  // namespace tessera

@@ -1,0 +1,47 @@
+#include "compress/layer.h"
+
+namespace tessera {
+
+std::vector<Matrix*> LayerOnTheWay::of(LayerMap map) {
+  std::vector<Matrix*> found;
+  for (Matrix& matrix : matrices) {
+    if (matrix.item.map == map) found.push_back(&matrix);
+  }
+  return found;
+}
+
+Result<LayerOnTheWay> read_layer(const Sources& sources, const std::vector<Item>& items,
+                                 int32_t layer) {
+  LayerOnTheWay read;
+  for (const Item& item : items) {
+    if (item.layer != layer) continue;
+    TESSERA_ASSIGN_OR_RETURN(Matrix matrix, read_item(sources, item));
+    read.matrices.push_back(std::move(matrix));
+  }
+  return read;
+}
+
+Status prepare_map(LayerMap map, LayerOnTheWay& layer, Team& team) {
+  DenseStack stack;
+  std::vector<float> bias;
+  for (const Matrix* matrix : layer.of(map)) {
+    stack.push_back(
+        {matrix->pruned.values.data(), DType::kF32, matrix->pruned.outputs, matrix->pruned.inputs});
+    bias.insert(bias.end(), matrix->bias.begin(), matrix->bias.end());
+  }
+  TESSERA_ASSIGN_OR_RETURN(
+      auto prepared, prepare_dense(stack, bias.empty() ? nullptr : bias.data(), DType::kF32, team));
+  std::unique_ptr<Linear>* const places[kLayerMaps] = {
+      &layer.weights.qkv, &layer.weights.attention_output, &layer.weights.ffn_in,
+      &layer.weights.ffn_out};
+  *places[static_cast<size_t>(map)] = std::move(prepared);
+  return {};
+}
+
+Status prepare_maps(LayerOnTheWay& layer, Team& team) {
+  for (int map = 0; map < kLayerMaps; ++map)
+    TESSERA_RETURN_IF_ERROR(prepare_map(static_cast<LayerMap>(map), layer, team));
+  return {};
+}
+
+}  // namespace tessera

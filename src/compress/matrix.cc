@@ -1,0 +1,202 @@
+#include "compress/matrix.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "io/json.h"
+
+namespace tessera {
+namespace {
+
+constexpr size_t at(int64_t index) { return static_cast<size_t>(index); }
+
+bool has_matrix(const Source& source, const std::string& name) {
+  return source.checkpoint->has(name) || source.formats->find(name) != nullptr;
+}
+
+Status not_finite(const Source& source, const std::string& name) {
+  return invalid_input(fmt::format("{}: tensor {}: expected finite values, found others",
+                                   source.checkpoint->directory(), quote(name)));
+}
+
+bool is_finite(const std::vector<float>& values) {
+  return std::all_of(values.begin(), values.end(), [](float x) { return std::isfinite(x); });
+}
+
+// W [outputs, inputs] of what is stored in its order.
+void widen(const std::vector<char>& stored, const StoredMatrix& matrix, float* target) {
+  const int64_t rows = outputs(matrix), cols = inputs(matrix);
+  if (order(matrix) == MatrixOrder::kOutputRows) {
+    convert_to_f32(stored.data(), dtype(matrix), rows * cols, target);
+    return;
+  }
+  std::vector<float> line(at(rows));
+  const size_t line_bytes = at(rows) * size_bytes(dtype(matrix));
+  for (int64_t c = 0; c < cols; ++c) {
+    convert_to_f32(stored.data() + at(c) * line_bytes, dtype(matrix), rows, line.data());
+    for (int64_t r = 0; r < rows; ++r) target[r * cols + c] = line[at(r)];
+  }
+}
+
+// All of a tensor, the parts of a stack one after another.
+Status read_tensor(const Source& source, const Item& item, Matrix& matrix) {
+  Weight whole{item.tensor_outputs, item.inputs, {}};
+  whole.values.reserve(at(whole.outputs * whole.inputs));
+  for (const std::string& part : parts_of(*source.formats, item.tensor)) {
+    const bool output_rows = item.order == MatrixOrder::kOutputRows;
+    const DenseView expected{nullptr, DType::kF32, output_rows ? -1 : item.inputs,
+                             output_rows ? item.inputs : -1, item.order};
+    TESSERA_ASSIGN_OR_RETURN(const ReadMatrix read,
+                             read_matrix(*source.checkpoint, *source.formats, part, expected));
+    const StoredMatrix& stored = read.packed.matrix;
+    if (static_cast<int64_t>(whole.values.size()) + outputs(stored) * item.inputs >
+        whole.outputs * whole.inputs) {
+      return invalid_input(fmt::format("{}: tensor {}: expected {} outputs, found more",
+                                       source.checkpoint->directory(), quote(item.tensor),
+                                       item.tensor_outputs));
+    }
+    std::vector<char> dense(at(dense_bytes(stored)));
+    to_dense(stored, dense.data());
+    const size_t first = whole.values.size();
+    whole.values.resize(first + at(outputs(stored) * item.inputs));
+    widen(dense, stored, whole.values.data() + first);
+    matrix.dtype = dtype(stored);
+    source.checkpoint->release(read.values);
+  }
+  if (static_cast<int64_t>(whole.values.size()) != whole.outputs * whole.inputs) {
+    return invalid_input(fmt::format("{}: tensor {}: expected {} outputs, found {}",
+                                     source.checkpoint->directory(), quote(item.tensor),
+                                     whole.outputs,
+                                     static_cast<int64_t>(whole.values.size()) / whole.inputs));
+  }
+  if (!is_finite(whole.values)) return not_finite(source, item.tensor);
+  matrix.whole = std::move(whole);
+  return {};
+}
+
+Status read_bias(const Source& source, Matrix& matrix) {
+  const Item& item = matrix.item;
+  TESSERA_ASSIGN_OR_RETURN(const TensorView tensor,
+                           source.checkpoint->tensor(item.bias, {item.tensor_outputs}));
+  std::vector<float> values(at(item.tensor_outputs));
+  convert_to_f32(tensor.data, tensor.dtype, item.tensor_outputs, values.data());
+  if (!is_finite(values)) return not_finite(source, item.bias);
+  matrix.bias.assign(values.begin() + item.first, values.begin() + item.first + item.outputs);
+  matrix.bias_dtype = tensor.dtype;
+  return {};
+}
+
+std::vector<float> rounded(const std::vector<float>& values, DType dtype) {
+  const std::vector<char> bytes = narrowed(values, dtype);
+  std::vector<float> result(values.size());
+  convert_to_f32(bytes.data(), dtype, static_cast<int64_t>(values.size()), result.data());
+  return result;
+}
+
+// The stored form of what is left, row-major in the order of the file.
+std::vector<char> stored_values(const Matrix& matrix) {
+  const Weight& weight = matrix.pruned;
+  if (matrix.item.order == MatrixOrder::kOutputRows) return narrowed(weight.values, matrix.dtype);
+  std::vector<float> turned(weight.values.size());
+  for (int64_t o = 0; o < weight.outputs; ++o) {
+    for (int64_t i = 0; i < weight.inputs; ++i)
+      turned[at(i * weight.outputs + o)] = weight.row(o)[i];
+  }
+  return narrowed(turned, matrix.dtype);
+}
+
+Result<PackedMatrix> pack_unit(const Matrix& matrix, const DenseView& dense) {
+  const bool turned = matrix.item.order == MatrixOrder::kInputRows;
+  const TileMask mask = turned ? transposed(*matrix.mask) : *matrix.mask;
+  switch (matrix.removed) {
+    case Removed::kTiles:
+      return pack_tiles(dense, mask);
+    case Removed::kElements:
+      return pack_csr(dense, mask);
+    case Removed::kInputs:
+    case Removed::kInputsOfValues:
+      return pack_compact(dense, KeptAxis::kInputs, mask.kept);
+    default:
+      return pack_compact(dense, KeptAxis::kOutputs, mask.kept);
+  }
+}
+
+}  // namespace
+
+double Matrix::share() const {
+  if (!mask.has_value()) return 0;
+  return 1 - static_cast<double>(mask->kept_weights()) /
+                 static_cast<double>(item.outputs * item.inputs);
+}
+
+double Matrix::weight_error() const {
+  double lost = 0, total = 0;
+  for (size_t i = 0; i < whole.values.size(); ++i) {
+    const double value = whole.values[i], difference = value - pruned.values[i];
+    lost += difference * difference;
+    total += value * value;
+  }
+  return lost > 0 ? std::sqrt(lost / total) : 0;
+}
+
+std::vector<char> narrowed(const std::vector<float>& values, DType dtype) {
+  std::vector<char> bytes(values.size() * size_bytes(dtype));
+  if (dtype == DType::kF32) {
+    if (!values.empty()) std::memcpy(bytes.data(), values.data(), bytes.size());
+    return bytes;
+  }
+  for (size_t i = 0; i < values.size(); ++i) {
+    const uint16_t bits = dtype == DType::kBF16 ? f32_to_bf16(values[i]) : f32_to_f16(values[i]);
+    std::memcpy(bytes.data() + i * sizeof(bits), &bits, sizeof(bits));
+  }
+  return bytes;
+}
+
+Result<Matrix> read_item(const Sources& sources, const Item& item) {
+  Matrix matrix{.item = item};
+  for (const Source& source : sources) {
+    if (!has_matrix(source, item.tensor) && &source != &sources.back()) continue;
+    TESSERA_RETURN_IF_ERROR(read_tensor(source, item, matrix));
+    break;
+  }
+  for (const Source& source : sources) {
+    if (item.bias.empty()) break;
+    if (!source.checkpoint->has(item.bias) && &source != &sources.back()) continue;
+    TESSERA_RETURN_IF_ERROR(read_bias(source, matrix));
+    break;
+  }
+  Weight& whole = matrix.whole;
+  if (!item.is_whole_tensor()) {
+    whole.values.erase(whole.values.begin() + (item.first + item.outputs) * item.inputs,
+                       whole.values.end());
+    whole.values.erase(whole.values.begin(), whole.values.begin() + item.first * item.inputs);
+    whole.outputs = item.outputs;
+  }
+  matrix.pruned = whole;
+  return matrix;
+}
+
+void round_to_file(Matrix& matrix) {
+  matrix.pruned.values = rounded(matrix.pruned.values, matrix.dtype);
+  if (!matrix.bias.empty()) matrix.bias = rounded(matrix.bias, matrix.bias_dtype);
+}
+
+Result<PackedMatrix> pack(const Matrix& matrix) {
+  const bool output_rows = matrix.item.order == MatrixOrder::kOutputRows;
+  PackedMatrix dense;
+  dense.values = stored_values(matrix);
+  const DenseView view{dense.values.data(), matrix.dtype,
+                       output_rows ? matrix.item.outputs : matrix.item.inputs,
+                       output_rows ? matrix.item.inputs : matrix.item.outputs, matrix.item.order};
+  dense.matrix = view;
+  if (!matrix.mask.has_value()) return dense;
+  TESSERA_ASSIGN_OR_RETURN(PackedMatrix packed, pack_unit(matrix, view));
+  const std::string name = matrix.item.name();
+  if (file_bytes(name, packed) < file_bytes(name, dense)) return packed;
+  return dense;
+}
+
+}  // namespace tessera

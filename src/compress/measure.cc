@@ -1,0 +1,85 @@
+#include "compress/measure.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "base/device.h"
+#include "linear/linear.h"
+
+namespace tessera {
+namespace {
+
+constexpr int64_t kRows = 128;
+constexpr int kRuns = 15;
+
+// Runs a map on rows of ones.
+class Timed {
+ public:
+  Timed(std::unique_ptr<Linear> linear, Team& team)
+      : linear_(std::move(linear)),
+        team_(team),
+        inputs_(linear_->info().inputs),
+        outputs_(linear_->info().outputs),
+        x_(static_cast<size_t>(kRows * inputs_), 1.0f),
+        y_(static_cast<size_t>(kRows * outputs_)) {
+    for (int i = 0; i < team.size(); ++i)
+      scratch_.push_back(
+          host_device().allocate(static_cast<size_t>(linear_->scratch_bytes(kRows)) + 64));
+  }
+
+  double seconds() {
+    const auto begin = std::chrono::steady_clock::now();
+    team_.run([&](Team::Member& member) {
+      linear_->apply({.x = x_.data(),
+                      .x_stride = inputs_,
+                      .rows = kRows,
+                      .y = y_.data(),
+                      .y_stride = outputs_,
+                      .scratch = scratch_[static_cast<size_t>(member.rank())].data()},
+                     member);
+    });
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  }
+
+ private:
+  std::unique_ptr<Linear> linear_;
+  Team& team_;
+  int64_t inputs_, outputs_;
+  std::vector<float> x_, y_;
+  std::vector<Buffer> scratch_;
+};
+
+double median(std::vector<double> values) {
+  std::nth_element(values.begin(), values.begin() + static_cast<int64_t>(values.size() / 2),
+                   values.end());
+  return values[values.size() / 2];
+}
+
+}  // namespace
+
+Result<double> measure_speedup(const Source& source, const Item& item, Team& team) {
+  const bool output_rows = item.order == MatrixOrder::kOutputRows;
+  const std::string name = item.is_whole_tensor() ? item.tensor : item.name();
+  const DenseView expected{nullptr, DType::kF32, output_rows ? item.outputs : item.inputs,
+                           output_rows ? item.inputs : item.outputs, item.order};
+  TESSERA_ASSIGN_OR_RETURN(const ReadMatrix read,
+                           read_matrix(*source.checkpoint, *source.formats, name, expected));
+  const DType stored = dtype(read.packed.matrix) == DType::kBF16 ? DType::kBF16 : DType::kF32;
+  std::vector<char> values(static_cast<size_t>(dense_bytes(read.packed.matrix)));
+  to_dense(read.packed.matrix, values.data());
+  DenseView view = expected;
+  view.data = values.data();
+  view.dtype = dtype(read.packed.matrix);
+  TESSERA_ASSIGN_OR_RETURN(auto dense, prepare_dense({view}, nullptr, stored, team));
+  TESSERA_ASSIGN_OR_RETURN(auto pruned,
+                           prepare_linear({read.packed.matrix}, nullptr, stored, team));
+  Timed before(std::move(dense), team), after(std::move(pruned), team);
+  std::vector<double> times_before, times_after;
+  for (int run = 0; run < kRuns; ++run) {
+    times_before.push_back(before.seconds());
+    times_after.push_back(after.seconds());
+  }
+  return median(times_before) / median(times_after);
+}
+
+}  // namespace tessera

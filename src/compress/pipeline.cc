@@ -1,0 +1,467 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "base/guarded.h"
+#include "compress/allocation.h"
+#include "compress/calibration.h"
+#include "compress/directory.h"
+#include "compress/layer.h"
+#include "compress/measure.h"
+#include "compress/pass.h"
+#include "compress/prune.h"
+#include "tessera/compress.h"
+#include "tessera/version.h"
+
+namespace tessera {
+namespace {
+
+using OrderedJson = nlohmann::ordered_json;
+
+constexpr size_t at(int64_t index) { return static_cast<size_t>(index); }
+
+// Where error curves are measured; from half on a matrix's errors grow fast.
+constexpr double kCurveShares[] = {0.25, 0.5, 0.625, 0.75, 0.85, 0.925};
+
+OrderedJson to_json(const CompressOptions& options, const Pass& pass) {
+  constexpr const char* kScopes[] = {"matrix", "balanced", "global", "allocated"};
+  constexpr const char* kScores[] = {"magnitude", "calibrated", "compensated"};
+  const PruneOptions& prune = options.prune;
+  OrderedJson json = {
+      {"pass", pass.info.name},
+      {"share", prune.share},
+      {"scope", kScopes[static_cast<size_t>(prune.scope)]},
+      {"score", kScores[static_cast<size_t>(prune.score)]},
+      {"repair", prune.repair == PruneOptions::Repair::kLeastSquares ? "least_squares" : "none"},
+      {"matrices", prune.matrices},
+      {"layers", prune.layers}};
+  if (prune.unit == PruneUnit::kTiles || prune.unit == PruneUnit::kAttentionAware)
+    json["tile"] = {prune.tile_rows, prune.tile_cols};
+  if (prune.unit == PruneUnit::kAttentionAware)
+    json["precompute_vo"] = prune.precompute_vo == PruneOptions::PrecomputeVo::kYes;
+  return json;
+}
+
+class Pipeline {
+ public:
+  Pipeline(const std::string& source, const std::string& target, const CompressOptions& options)
+      : source_directory_(source),
+        target_(target),
+        options_(options),
+        pass_(find_pass(options.prune.unit)) {}
+
+  Result<CompressReport> run() {
+    TESSERA_RETURN_IF_ERROR(open());
+    TESSERA_RETURN_IF_ERROR(progress("reading the calibration text", 0, 1));
+    TESSERA_RETURN_IF_ERROR(read_texts());
+    TESSERA_RETURN_IF_ERROR(begin_calibration());  // so that texts are checked first
+    TESSERA_ASSIGN_OR_RETURN(PartDirectory part, PartDirectory::open(target_, run_text()));
+    TESSERA_RETURN_IF_ERROR(choose_shares());
+    TESSERA_RETURN_IF_ERROR(prune_layers(part));
+    TESSERA_RETURN_IF_ERROR(write(part));
+    TESSERA_RETURN_IF_ERROR(measure());
+    report_.share = pruned_weights_ / std::max(1.0, selected_weights_);
+    return report_;
+  }
+
+ private:
+  Status progress(const std::string& what, int64_t done, int64_t total) {
+    if (!options_.on_progress || options_.on_progress(what, done, total)) return {};
+    return Status(StatusCode::kCancelled, "compression was cancelled");
+  }
+
+  bool needs_text() const {
+    const PruneOptions& prune = options_.prune;
+    return prune.score != PruneScore::kMagnitude ||
+           prune.repair == PruneOptions::Repair::kLeastSquares ||
+           prune.scope == PruneScope::kAllocated;
+  }
+  bool calibrates() const {
+    return !options_.calibration.text_file.empty() || !options_.calibration.sequences.empty();
+  }
+
+  Status check_options() const {
+    const double share = options_.prune.share;
+    if (!(share >= 0 && share <= 1))
+      return invalid_input(fmt::format("share: expected a number from 0 to 1, found {}", share));
+    if (options_.calibration.tokens < 1) {
+      return invalid_input(fmt::format("calibration tokens: expected at least 1, found {}",
+                                       options_.calibration.tokens));
+    }
+    if (needs_text() && !calibrates()) {
+      return invalid_input(
+          "expected a calibration text for calibrated scores, repair and allocation, found none");
+    }
+    return {};
+  }
+
+  Status open() {
+    TESSERA_RETURN_IF_ERROR(check_options());
+    TESSERA_ASSIGN_OR_RETURN(source_, OpenCheckpoint::open(source_directory_));
+    TESSERA_ASSIGN_OR_RETURN(architecture_, read_architecture(source_->checkpoint));
+    TESSERA_RETURN_IF_ERROR(pass_.check(architecture_, options_.prune));
+    TESSERA_ASSIGN_OR_RETURN(
+        items_, list_items(architecture_, checkpoint_names(source_->checkpoint, architecture_),
+                           options_.prune, pass_.fused(options_.prune)));
+    TESSERA_RETURN_IF_ERROR(check_pairs());
+    for (const Item& item : items_) {
+      if (item.selected && removed(item) != Removed::kNothing)
+        selected_weights_ += static_cast<double>(item.outputs * item.inputs);
+    }
+    if (selected_weights_ == 0)
+      return invalid_input("expected options that choose at least one matrix, found none");
+    TESSERA_RETURN_IF_ERROR(check_space());
+    team_ = std::make_unique<Team>(options_.calibration.threads);
+    report_.bytes_before = static_cast<int64_t>(source_->checkpoint.size_bytes());
+    TESSERA_ASSIGN_OR_RETURN(hashes_, hash_tensor_files(source_directory_));
+    return {};
+  }
+
+  // The finished layers and the whole stand on the disk at the same time.
+  Status check_space() const {
+    int64_t layers = 0, whole = static_cast<int64_t>(source_->checkpoint.size_bytes());
+    for (const Item& item : items_) {
+      if (!item.selected) continue;
+      const std::string tensor = tensors_of(source_->formats, item.tensor).front();
+      TESSERA_ASSIGN_OR_RETURN(const TensorView view, source_->checkpoint.any_tensor(tensor));
+      const PassEstimate left =
+          estimate(pass_, item, options_.prune, static_cast<int64_t>(size_bytes(view.dtype)));
+      layers += left.bytes;
+      whole -= left.dense_bytes - left.bytes;
+    }
+    std::error_code error;
+    const std::filesystem::path parent =
+        std::filesystem::absolute(std::filesystem::path(target_)).parent_path();
+    const std::filesystem::space_info space = std::filesystem::space(parent, error);
+    const auto needed = static_cast<uintmax_t>(std::max<int64_t>(layers, layers + whole));
+    if (error || space.available >= needed) return {};
+    return io_error(fmt::format("{}: expected about {} bytes of free space, found {}",
+                                parent.string(), needed, space.available));
+  }
+
+  // Values lose features together with the inputs of the output matrix.
+  Status check_pairs() const {
+    for (const Item& item : items_) {
+      if (removed(item) != Removed::kOutputsOfHeads && removed(item) != Removed::kInputsOfValues)
+        continue;
+      const auto twin = std::find_if(items_.begin(), items_.end(), [&](const Item& other) {
+        return other.layer == item.layer && removed(other) != removed(item) &&
+               (removed(other) == Removed::kOutputsOfHeads ||
+                removed(other) == Removed::kInputsOfValues);
+      });
+      if (twin != items_.end()) continue;
+      return invalid_input(
+          "matrices: attention-aware pruning expected both value and attention_output or neither, "
+          "found one");
+    }
+    return {};
+  }
+
+  Removed removed(const Item& item) const {
+    return item.selected ? pass_.removed(item, options_.prune) : Removed::kNothing;
+  }
+
+  Status read_texts() {
+    if (!calibrates()) return {};
+    if (!options_.calibration.sequences.empty()) {
+      sequences_ = options_.calibration.sequences;
+      return {};
+    }
+    TESSERA_ASSIGN_OR_RETURN(
+        sequences_, read_calibration(source_directory_, architecture_, options_.calibration));
+    return {};
+  }
+
+  // What makes two runs the same. Sequences stand by their ids.
+  std::string run_text() const {
+    OrderedJson run = {{"version", version()},
+                       {"options", to_json(options_, pass_)},
+                       {"source", hashes_},
+                       {"tokens", OrderedJson::array()}};
+    for (const TokenSequence& sequence : sequences_) run["tokens"].push_back(sequence.ids);
+    return run.dump() + "\n";
+  }
+
+  std::string section() const {
+    OrderedJson entry = to_json(options_, pass_);
+    if (calibrates()) {
+      int64_t tokens = 0;
+      for (const TokenSequence& sequence : sequences_)
+        tokens += static_cast<int64_t>(sequence.ids.size());
+      entry["calibration_tokens"] = tokens;
+    }
+    OrderedJson list = OrderedJson::array();
+    const OrderedJson before = earlier_passes();
+    for (const OrderedJson& pass : before) list.push_back(pass);
+    list.push_back(entry);
+    const OrderedJson json = {
+        {"format", kFormatVersion},
+        {"version", version()},
+        {"options", entry},
+        {"provenance",
+         {{"source_sha256", hashes_}, {"passes", list}, {"seeds", OrderedJson::array()}}}};
+    return json.dump();
+  }
+
+  // Of a source that was compressed before.
+  OrderedJson earlier_passes() const {
+    const OrderedJson config =
+        OrderedJson::parse(source_->checkpoint.config().dump(), nullptr, false);
+    const OrderedJson::json_pointer place("/tessera/provenance/passes");
+    if (config.contains(place) && config[place].is_array()) return config[place];
+    return OrderedJson::array();
+  }
+
+  HeadShape heads() const {
+    return {architecture_.query_heads, architecture_.kv_heads, architecture_.head_size};
+  }
+
+  Result<LayerOnTheWay> read(const Sources& sources, int32_t layer) const {
+    TESSERA_ASSIGN_OR_RETURN(LayerOnTheWay on_the_way, read_layer(sources, items_, layer));
+    for (Matrix& matrix : on_the_way.matrices) matrix.removed = removed(matrix.item);
+    if (!calibrates()) return on_the_way;
+    TESSERA_ASSIGN_OR_RETURN(on_the_way.weights,
+                             load_layer_norms(source_->checkpoint, architecture_, layer, *team_));
+    TESSERA_RETURN_IF_ERROR(prepare_maps(on_the_way, *team_));
+    return on_the_way;
+  }
+
+  Status begin_calibration() {
+    if (!calibrates()) return {};
+    TESSERA_ASSIGN_OR_RETURN(
+        calibration_, Calibration::begin(source_->checkpoint, architecture_, sequences_, *team_));
+    return {};
+  }
+
+  // Shares or masks that need a look at all matrices first.
+  Status choose_shares() {
+    choices_.assign(items_.size(), {.share = options_.prune.share});
+    const PruneScope scope = options_.prune.scope;
+    if (scope != PruneScope::kGlobal && scope != PruneScope::kAllocated) return {};
+    TESSERA_RETURN_IF_ERROR(begin_calibration());
+    std::vector<ErrorCurve> curves;
+    std::vector<size_t> chosen;
+    std::vector<std::vector<double>> scores;
+    for (int32_t layer = 0; layer < architecture_.layers; ++layer) {
+      TESSERA_RETURN_IF_ERROR(progress("looking at all layers", layer, architecture_.layers));
+      TESSERA_ASSIGN_OR_RETURN(LayerOnTheWay on_the_way, read({source_->source()}, layer));
+      for (int map = 0; map < kLayerMaps; ++map) {
+        TESSERA_RETURN_IF_ERROR(look_at(static_cast<LayerMap>(map), on_the_way, curves, scores));
+      }
+      if (calibrates()) TESSERA_RETURN_IF_ERROR(calibration_->advance(on_the_way.weights));
+    }
+    for (size_t i = 0; i < items_.size(); ++i) {
+      if (removed(items_[i]) != Removed::kNothing) chosen.push_back(i);
+    }
+    if (scope == PruneScope::kAllocated) {
+      const std::vector<double> shares = allocate(curves, options_.prune.share);
+      for (size_t i = 0; i < chosen.size(); ++i) choices_[chosen[i]].share = shares[i];
+    } else {
+      rank(chosen, scores);
+    }
+    return {};
+  }
+
+  // One map's matrices in the order of the items: their scores, or their error curves.
+  Status look_at(LayerMap map, LayerOnTheWay& layer, std::vector<ErrorCurve>& curves,
+                 std::vector<std::vector<double>>& scores) {
+    const std::vector<Matrix*> matrices = layer.of(map);
+    if (std::none_of(matrices.begin(), matrices.end(),
+                     [](const Matrix* m) { return m->removed != Removed::kNothing; })) {
+      return {};
+    }
+    std::optional<InputStatistics> statistics;
+    if (calibrates()) {
+      TESSERA_ASSIGN_OR_RETURN(statistics, calibration_->observe(layer.weights, map));
+    }
+    const InputStatistics* seen = statistics ? &*statistics : nullptr;
+    Hessian centred, plain;
+    const PruneContext context{&options_.prune, seen, &centred, &plain, team_.get()};
+    for (const Matrix* matrix : matrices) {
+      if (matrix->removed == Removed::kNothing) continue;
+      if (options_.prune.scope == PruneScope::kGlobal) {
+        TESSERA_ASSIGN_OR_RETURN(std::vector<double> own, unit_scores(context, *matrix));
+        scores.push_back(std::move(own));
+        continue;
+      }
+      TESSERA_ASSIGN_OR_RETURN(ErrorCurve curve, measure_curve(context, *matrix));
+      curves.push_back(std::move(curve));
+    }
+    return {};
+  }
+
+  Result<ErrorCurve> measure_curve(const PruneContext& context, const Matrix& matrix) const {
+    ErrorCurve curve{matrix.item.outputs * matrix.item.inputs, {0}, {0}};
+    for (const double share : kCurveShares) {
+      Matrix copy = matrix;
+      TESSERA_RETURN_IF_ERROR(choose_mask(context, {.share = share}, copy));
+      TESSERA_RETURN_IF_ERROR(prune_matrix(context, copy));
+      curve.shares.push_back(copy.share());
+      curve.errors.push_back(copy.output_error * copy.output_error);
+    }
+    curve.shares.push_back(1);
+    curve.errors.push_back(std::max(1.0, curve.errors.back()));
+    return curve;
+  }
+
+  void rank(const std::vector<size_t>& chosen, const std::vector<std::vector<double>>& scores) {
+    std::vector<RankedMatrix> ranking;
+    for (size_t i = 0; i < chosen.size(); ++i) {
+      const Item& item = items_[chosen[i]];
+      Choice& choice = choices_[chosen[i]];
+      choice.mask =
+          TileMask::all(unit_tile(removed(item), item, options_.prune), item.outputs, item.inputs);
+      ranking.push_back({&scores[i], &*choice.mask});
+    }
+    prune_global(ranking, std::llround(options_.prune.share * selected_weights_));
+  }
+
+  Status prune_layers(const PartDirectory& part) {
+    TESSERA_RETURN_IF_ERROR(begin_calibration());
+    for (int32_t layer = 0; layer < architecture_.layers; ++layer) {
+      TESSERA_RETURN_IF_ERROR(progress("pruning", layer, architecture_.layers));
+      if (!part.has_layer(layer)) TESSERA_RETURN_IF_ERROR(prune_layer(part, layer));
+      TESSERA_ASSIGN_OR_RETURN(auto done, OpenCheckpoint::open(part.layer_path(layer)));
+      TESSERA_ASSIGN_OR_RETURN(const auto reports, part.read_reports(layer));
+      report_.matrices.insert(report_.matrices.end(), reports.begin(), reports.end());
+      // From what was written, so that a run that was taken up goes on as if it had not stopped.
+      if (calibrates() && layer + 1 < architecture_.layers) {
+        TESSERA_ASSIGN_OR_RETURN(const LayerOnTheWay pruned,
+                                 read({done->source(), source_->source()}, layer));
+        TESSERA_RETURN_IF_ERROR(calibration_->advance(pruned.weights));
+      }
+      layers_.push_back(std::move(done));
+    }
+    return {};
+  }
+
+  Status prune_layer(const PartDirectory& part, int32_t layer) {
+    TESSERA_ASSIGN_OR_RETURN(LayerOnTheWay on_the_way, read({source_->source()}, layer));
+    for (int map = 0; map < kLayerMaps; ++map)
+      TESSERA_RETURN_IF_ERROR(prune_map(static_cast<LayerMap>(map), on_the_way));
+    std::vector<MatrixReport> reports;
+    for (const Matrix& matrix : on_the_way.matrices) {
+      if (matrix.removed == Removed::kNothing) continue;
+      TESSERA_ASSIGN_OR_RETURN(const PackedMatrix packed, pack(matrix));
+      const double flops = static_cast<double>(flops_per_row(packed.matrix));
+      reports.push_back(
+          {.name = matrix.item.name(),
+           .format = format_name(packed.matrix),
+           .share = matrix.share(),
+           .weight_error = matrix.weight_error(),
+           .output_error = matrix.output_error,
+           .expected_speedup = 2.0 * static_cast<double>(matrix.item.outputs * matrix.item.inputs) /
+                               std::max(flops, 1.0)});
+    }
+    return part.write_layer(layer, on_the_way.matrices, reports);
+  }
+
+  Status prune_map(LayerMap map, LayerOnTheWay& on_the_way) {
+    const std::vector<Matrix*> matrices = on_the_way.of(map);
+    if (std::none_of(matrices.begin(), matrices.end(),
+                     [](const Matrix* m) { return m->removed != Removed::kNothing; })) {
+      return {};
+    }
+    std::optional<InputStatistics> statistics;
+    if (calibrates()) {
+      TESSERA_ASSIGN_OR_RETURN(statistics, calibration_->observe(on_the_way.weights, map));
+    }
+    const InputStatistics* seen = statistics ? &*statistics : nullptr;
+    Hessian centred, plain;
+    const PruneContext context{&options_.prune, seen, &centred, &plain, team_.get()};
+    for (Matrix* matrix : matrices) {
+      if (matrix->removed == Removed::kNothing || matrix->removed == Removed::kOutputsOfHeads)
+        continue;
+      if (matrix->removed == Removed::kInputsOfValues) {
+        TESSERA_RETURN_IF_ERROR(prune_values(context, on_the_way, *matrix));
+      } else {
+        TESSERA_RETURN_IF_ERROR(choose_mask(context, choice_of(matrix->item), *matrix));
+        TESSERA_RETURN_IF_ERROR(prune_matrix(context, *matrix));
+      }
+    }
+    if (!calibrates()) return {};
+    if (map == LayerMap::kAttentionOutput)
+      TESSERA_RETURN_IF_ERROR(prepare_map(LayerMap::kQkv, on_the_way, *team_));
+    return prepare_map(map, on_the_way, *team_);
+  }
+
+  const Choice& choice_of(const Item& item) const {
+    const auto place = std::find_if(items_.begin(), items_.end(), [&](const Item& other) {
+      return other.tensor == item.tensor && other.first == item.first;
+    });
+    return choices_[at(place - items_.begin())];
+  }
+
+  // The values of the layer, which were left whole so far, and the output matrix together: what
+  // the matrix reads is then known of all features.
+  Status prune_values(const PruneContext& context, LayerOnTheWay& on_the_way, Matrix& output) {
+    for (Matrix* values : on_the_way.of(LayerMap::kQkv)) {
+      if (values->removed != Removed::kOutputsOfHeads) continue;
+      choose_value_features(heads(), options_.prune, context.statistics, *values, output);
+      const PruneContext alone{context.options, nullptr, nullptr, nullptr, context.team};
+      TESSERA_RETURN_IF_ERROR(prune_matrix(alone, *values));
+      const bool repairs = options_.prune.repair == PruneOptions::Repair::kLeastSquares;
+      if (!repairs) move_value_bias(heads(), *values, output);
+      TESSERA_RETURN_IF_ERROR(prune_matrix(context, output));
+      round_to_file(output);
+    }
+    return {};
+  }
+
+  Status write(const PartDirectory& part) {
+    TESSERA_RETURN_IF_ERROR(progress("writing", 0, 1));
+    TESSERA_ASSIGN_OR_RETURN(const std::string whole, part.make_whole());
+    TESSERA_RETURN_IF_ERROR(write_checkpoint(*source_, layers_, section(), whole));
+    layers_.clear();
+    TESSERA_RETURN_IF_ERROR(part.finish());
+    TESSERA_ASSIGN_OR_RETURN(result_, OpenCheckpoint::open(target_));
+    report_.bytes_after = static_cast<int64_t>(result_->checkpoint.size_bytes());
+    return {};
+  }
+
+  Status measure() {
+    size_t next = 0, done = 0;
+    for (const Item& item : items_) {
+      if (removed(item) == Removed::kNothing) continue;
+      MatrixReport& report = report_.matrices[next++];
+      const double weights = static_cast<double>(item.outputs * item.inputs);
+      pruned_weights_ += report.share * weights;
+      report.measured_speedup = std::numeric_limits<double>::quiet_NaN();
+      if (options_.measure == CompressOptions::Measure::kNo || report.format == "dense") continue;
+      TESSERA_RETURN_IF_ERROR(progress("measuring", static_cast<int64_t>(done++),
+                                       static_cast<int64_t>(report_.matrices.size())));
+      TESSERA_ASSIGN_OR_RETURN(report.measured_speedup,
+                               measure_speedup(result_->source(), item, *team_));
+    }
+    return {};
+  }
+
+  const std::string& source_directory_;
+  const std::string& target_;
+  const CompressOptions& options_;
+  const Pass& pass_;
+  std::unique_ptr<OpenCheckpoint> source_, result_;
+  Architecture architecture_;
+  std::vector<Item> items_;
+  std::vector<Choice> choices_;  // one an item
+  std::map<std::string, std::string> hashes_;
+  std::unique_ptr<Team> team_;
+  std::vector<TokenSequence> sequences_;
+  std::unique_ptr<Calibration> calibration_;
+  std::vector<std::unique_ptr<OpenCheckpoint>> layers_;
+  CompressReport report_;
+  double selected_weights_ = 0, pruned_weights_ = 0;
+};
+
+}  // namespace
+
+Result<CompressReport> compress(const std::string& source, const std::string& target,
+                                const CompressOptions& options) {
+  return guarded(source, [&] { return Pipeline(source, target, options).run(); });
+}
+
+}  // namespace tessera

@@ -1,0 +1,371 @@
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <filesystem>
+#include <fstream>
+#include <random>
+
+#include "compress/directory.h"
+#include "io/mapped_file.h"
+#include "io/testing.h"
+#include "runtime/testing.h"
+#include "tessera/compress.h"
+#include "tessera/model.h"
+
+namespace tessera {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::TempDir;
+using testing::TinyCheckpoint;
+
+constexpr uint32_t kSeed = 88;
+
+// The tiny checkpoints at four times their width, so that there are tiles to choose among.
+TinyCheckpoint wider(TinyCheckpoint tiny) {
+  for (auto& [name, shape] : tiny.shapes) {
+    for (int64_t& extent : shape) {
+      if (extent == 8 || extent == 16 || extent == 24) extent *= 4;
+    }
+  }
+  tiny.with("\"hidden_size\": 16", "\"hidden_size\": 64");
+  return tiny.with("\"intermediate_size\": 24", "\"intermediate_size\": 96");
+}
+
+std::vector<TokenSequence> sequences(int64_t count, int64_t length, uint32_t seed) {
+  std::mt19937 generator(seed);
+  std::vector<TokenSequence> all;
+  for (int64_t s = 0; s < count; ++s) {
+    TokenSequence& sequence = all.emplace_back();
+    for (int64_t i = 0; i < length; ++i)
+      sequence.ids.push_back(static_cast<int32_t>(generator() % 49));
+  }
+  return all;
+}
+
+CompressOptions options_of(PruneUnit unit, double share) {
+  CompressOptions options;
+  options.prune.unit = unit;
+  options.prune.share = share;
+  options.calibration.threads = 2;
+  options.measure = CompressOptions::Measure::kNo;
+  return options;
+}
+
+CompressOptions calibrated(CompressOptions options) {
+  options.calibration.sequences = sequences(20, 30, kSeed);
+  options.prune.score = PruneScore::kCalibrated;
+  return options;
+}
+
+CompressOptions repaired(CompressOptions options) {
+  options = calibrated(std::move(options));
+  options.prune.repair = PruneOptions::Repair::kLeastSquares;
+  return options;
+}
+
+std::vector<float> logits_of(const std::string& directory) {
+  const auto model = Model::load(directory, {.threads = 2});
+  EXPECT_TRUE(model.ok()) << model.status().message();
+  if (!model.ok()) return {};
+  const auto result = (*model)->forward(sequences(3, 20, kSeed + 1));
+  EXPECT_TRUE(result.ok()) << result.status().message();
+  return result.ok() ? result->logits : std::vector<float>();
+}
+
+// The same checkpoint with every matrix written out, to be run by the dense path alone.
+void write_out(const std::string& directory, const std::string& target) {
+  const auto opened = OpenCheckpoint::open(directory);
+  ASSERT_TRUE(opened.ok()) << opened.status().message();
+  const OpenCheckpoint& source = **opened;
+  const auto architecture = read_architecture(source.checkpoint);
+  ASSERT_TRUE(architecture.ok()) << architecture.status().message();
+  const MatrixOrder order = architecture->names.layer.qkv.order;
+  std::deque<std::vector<char>> memory;
+  std::vector<TensorToWrite> tensors;
+  std::vector<std::string> done;
+  const auto add = [&](const std::string& name, const TensorFormat& format) {
+    DType dtype = DType::kF32;
+    std::vector<std::vector<char>> parts;
+    for (const std::string& part : parts_of(source.formats, name)) {
+      const auto read = read_matrix(source.checkpoint, source.formats, part,
+                                    {nullptr, DType::kF32, -1, -1, order});
+      ASSERT_TRUE(read.ok()) << read.status().message();
+      dtype = tessera::dtype(read->packed.matrix);
+      parts.emplace_back(static_cast<size_t>(dense_bytes(read->packed.matrix)));
+      to_dense(read->packed.matrix, parts.back().data());
+    }
+    // Outputs follow each other: rows, or columns within each row.
+    std::vector<char>& whole = memory.emplace_back();
+    const size_t lines = order == MatrixOrder::kOutputRows ? 1 : static_cast<size_t>(format.rows);
+    for (size_t line = 0; line < lines; ++line) {
+      for (const std::vector<char>& part : parts) {
+        const auto bytes = static_cast<int64_t>(part.size() / lines);
+        const auto begin = part.begin() + static_cast<int64_t>(line) * bytes;
+        whole.insert(whole.end(), begin, begin + bytes);
+      }
+    }
+    for (const std::string& tensor : tensors_of(source.formats, name)) done.push_back(tensor);
+    tensors.push_back({name, dtype, {format.rows, format.cols}, whole.data()});
+  };
+  std::vector<std::string> parts;
+  for (const auto& [name, format] : source.formats.tensors())
+    parts.insert(parts.end(), format.parts.begin(), format.parts.end());
+  for (const auto& [name, format] : source.formats.tensors()) {
+    if (std::find(parts.begin(), parts.end(), name) == parts.end()) add(name, format);
+  }
+  for (const std::string& name : source.checkpoint.names()) {
+    if (std::find(done.begin(), done.end(), name) != done.end()) continue;
+    const TensorView view = *source.checkpoint.any_tensor(name);
+    tensors.push_back({name, view.dtype, view.shape, view.data});
+  }
+  fs::create_directories(target);
+  ASSERT_TRUE(write_safetensors(target + "/model.safetensors", tensors).ok());
+  std::string config = testing::content_of(directory + "/config.json");
+  config.replace(config.find("\"tessera\""), 9, "\"was_tessera\"");
+  std::ofstream(target + "/config.json") << config;
+}
+
+double norm(const std::vector<float>& values) {
+  double sum = 0;
+  for (const float value : values) sum += static_cast<double>(value) * value;
+  return std::sqrt(sum);
+}
+
+double distance(const std::vector<float>& a, const std::vector<float>& b) {
+  EXPECT_EQ(a.size(), b.size());
+  double sum = 0;
+  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i)
+    sum += (static_cast<double>(a[i]) - b[i]) * (static_cast<double>(a[i]) - b[i]);
+  return std::sqrt(sum);
+}
+
+class Compress : public ::testing::Test {
+ protected:
+  std::string target(const std::string& name) const { return dir_ / name; }
+  CompressReport run(const std::string& source, const std::string& name,
+                     const CompressOptions& options) {
+    const auto report = compress(source, target(name), options);
+    EXPECT_TRUE(report.ok()) << report.status().message();
+    return report.ok() ? *report : CompressReport();
+  }
+  // What the sparse kernels give is what the dense ones give of the matrices written out.
+  void expect_like_written_out(const std::string& name) {
+    write_out(target(name), target(name + "-dense"));
+    const std::vector<float> expected = logits_of(target(name + "-dense"));
+    EXPECT_LE(distance(logits_of(target(name)), expected), 2e-4 * norm(expected)) << name;
+    EXPECT_GT(norm(expected), 0);
+  }
+
+  TempDir dir_;
+};
+
+class EveryUnit : public Compress,
+                  public ::testing::WithParamInterface<std::tuple<PruneUnit, const char*>> {
+ protected:
+  std::string source() const {
+    return std::string(std::get<1>(GetParam())) == "bert"
+               ? wider(testing::tiny_bert()).write("compress_bert")
+               : wider(testing::tiny_llama()).write("compress_llama");
+  }
+};
+
+TEST_P(EveryUnit, RunsAsItsMatricesWrittenOut) {
+  const PruneUnit unit = std::get<0>(GetParam());
+  int number = 0;
+  for (const CompressOptions& options :
+       {options_of(unit, 0.5), calibrated(options_of(unit, 0.5)), repaired(options_of(unit, 0.5)),
+        repaired(options_of(unit, 0.8))}) {
+    const std::string name = "out" + std::to_string(number++);
+    const CompressReport report = run(source(), name, options);
+    expect_like_written_out(name);
+    EXPECT_LE(report.bytes_after, report.bytes_before);
+    EXPECT_NEAR(report.share, options.prune.share, 0.06);
+    for (const MatrixReport& matrix : report.matrices) {
+      EXPECT_GT(matrix.weight_error, 0) << matrix.name;
+      EXPECT_LT(matrix.weight_error, 2) << matrix.name;
+      EXPECT_NE(matrix.format, "dense") << matrix.name;
+    }
+  }
+}
+
+TEST_P(EveryUnit, NothingPrunedGivesTheSameTensors) {
+  const std::string from = source();
+  run(from, "same", options_of(std::get<0>(GetParam()), 0));
+  const auto before = Checkpoint::open(from), after = Checkpoint::open(target("same"));
+  ASSERT_TRUE(before.ok() && after.ok());
+  EXPECT_LE(after->size_bytes(), before->size_bytes() + 64);          // the file's metadata
+  if (std::get<0>(GetParam()) == PruneUnit::kAttentionAware) return;  // parts of a stack
+  ASSERT_EQ(before->names(), after->names());
+  for (const std::string& name : before->names()) {
+    const TensorView a = *before->any_tensor(name), b = *after->any_tensor(name);
+    ASSERT_EQ(a.size_bytes, b.size_bytes);
+    EXPECT_EQ(std::memcmp(a.data, b.data, a.size_bytes), 0) << name;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Units, EveryUnit,
+    ::testing::Combine(::testing::Values(PruneUnit::kTiles, PruneUnit::kElements,
+                                         PruneUnit::kOutputs, PruneUnit::kInputs,
+                                         PruneUnit::kAttentionAware),
+                       ::testing::Values("bert", "llama")));
+
+TEST_F(Compress, RepairLosesLessThanCalibrationAloneAndThatLessThanMagnitude) {
+  const std::string source = wider(testing::tiny_bert()).write("compress_bert");
+  const CompressOptions plain = options_of(PruneUnit::kTiles, 0.5);
+  CompressOptions magnitude = calibrated(plain);
+  magnitude.prune.score = PruneScore::kMagnitude;
+  const auto mean_error = [](const CompressReport& report) {
+    double sum = 0;
+    for (const MatrixReport& matrix : report.matrices) sum += matrix.output_error;
+    return sum / static_cast<double>(report.matrices.size());
+  };
+  const double by_magnitude = mean_error(run(source, "magnitude", magnitude));
+  const double by_effect = mean_error(run(source, "calibrated", calibrated(plain)));
+  const double with_repair = mean_error(run(source, "repaired", repaired(plain)));
+  EXPECT_LT(by_effect, by_magnitude);
+  EXPECT_LT(with_repair, 0.95 * by_effect);
+}
+
+TEST_F(Compress, EqualInputsGiveEqualBytesOnAnyNumberOfThreads) {
+  const std::string source = wider(testing::tiny_llama()).write("compress_llama");
+  CompressOptions options = repaired(options_of(PruneUnit::kTiles, 0.6));
+  run(source, "first", options);
+  run(source, "second", options);
+  const std::string first = testing::content_of(target("first/model.safetensors"));
+  EXPECT_EQ(first, testing::content_of(target("second/model.safetensors")));
+  EXPECT_EQ(testing::content_of(target("first/config.json")),
+            testing::content_of(target("second/config.json")));
+}
+
+TEST_F(Compress, AnInterruptedRunIsTakenUp) {
+  const std::string source = wider(testing::tiny_llama()).write("compress_llama");
+  CompressOptions options = repaired(options_of(PruneUnit::kTiles, 0.6));
+  run(source, "whole", options);
+  options.on_progress = [](const std::string& what, int64_t done, int64_t) {
+    return !(what == "pruning" && done == 1);
+  };
+  const auto stopped = compress(source, target("taken_up"), options);
+  ASSERT_FALSE(stopped.ok());
+  EXPECT_EQ(stopped.status().code(), StatusCode::kCancelled);
+  EXPECT_FALSE(fs::exists(target("taken_up")));
+  EXPECT_TRUE(fs::exists(target("taken_up.part/layer-0")));
+  CompressOptions other = options;
+  other.prune.share = 0.7;
+  const auto refused = compress(source, target("taken_up"), other);
+  testing::expect_message(refused.status(), {"same options", "remove it"});
+  options.on_progress = {};
+  run(source, "taken_up", options);
+  EXPECT_EQ(testing::content_of(target("whole/model.safetensors")),
+            testing::content_of(target("taken_up/model.safetensors")));
+  EXPECT_FALSE(fs::exists(target("taken_up.part")));
+}
+
+TEST_F(Compress, EveryScopeReachesTheShare) {
+  const std::string source = wider(testing::tiny_llama()).write("compress_llama");
+  for (const PruneScope scope :
+       {PruneScope::kMatrix, PruneScope::kBalanced, PruneScope::kGlobal, PruneScope::kAllocated}) {
+    CompressOptions options = repaired(options_of(PruneUnit::kTiles, 0.5));
+    options.prune.tile_rows = 8;
+    options.prune.scope = scope;
+    const std::string name = "scope" + std::to_string(static_cast<int>(scope));
+    EXPECT_NEAR(run(source, name, options).share, 0.5, 0.04);
+    expect_like_written_out(name);
+  }
+}
+
+TEST_F(Compress, OnlyChosenMatricesAndLayersChange) {
+  const std::string source = wider(testing::tiny_bert()).write("compress_bert");
+  CompressOptions options = options_of(PruneUnit::kTiles, 0.5);
+  options.prune.matrices = {"ffn", "key"};
+  options.prune.layers = {1};
+  const CompressReport report = run(source, "chosen", options);
+  ASSERT_EQ(report.matrices.size(), 3u);
+  EXPECT_EQ(report.matrices[0].name, "bert.encoder.layer.1.attention.self.key.weight");
+  expect_like_written_out("chosen");
+}
+
+TEST_F(Compress, ACompressedModelCanBeCompressedAgain) {
+  const std::string source = wider(testing::tiny_bert()).write("compress_bert");
+  CompressOptions options = options_of(PruneUnit::kTiles, 0.5);
+  options.prune.matrices = {"ffn"};
+  run(source, "once", options);
+  options.prune.matrices = {"attention_output"};
+  run(target("once"), "twice", options);
+  expect_like_written_out("twice");
+  const std::string config = testing::content_of(target("twice/config.json"));
+  EXPECT_NE(config.find("layer.0.output.dense.weight"), std::string::npos);
+  EXPECT_NE(config.find("layer.0.attention.output.dense.weight"), std::string::npos);
+  // The earlier pass stays in the provenance.
+  EXPECT_NE(config.find("ffn"), std::string::npos);
+}
+
+TEST_F(Compress, WhatCannotBeIsOneSentence) {
+  const std::string source = wider(testing::tiny_bert()).write("compress_bert");
+  const auto refused = [&](const CompressOptions& options,
+                           std::initializer_list<std::string_view> parts) {
+    testing::expect_message(compress(source, target("refused"), options).status(), parts);
+    EXPECT_FALSE(fs::exists(target("refused")));
+    EXPECT_FALSE(fs::exists(target("refused.part")));
+  };
+  CompressOptions options = options_of(PruneUnit::kTiles, 1.5);
+  refused(options, {"share", "0 to 1", "1.5"});
+  options = options_of(PruneUnit::kTiles, NAN);
+  refused(options, {"share", "nan"});
+  options = options_of(PruneUnit::kTiles, 0.5);
+  options.prune.tile_rows = 0;
+  refused(options, {"tile", "found 0 x 16"});
+  options = options_of(PruneUnit::kTiles, 0.5);
+  options.prune.matrices = {"everything"};
+  refused(options, {"matrices", "everything"});
+  options = options_of(PruneUnit::kTiles, 0.5);
+  options.prune.layers = {2};
+  refused(options, {"layers", "0 to 1", "found 2"});
+  options = options_of(PruneUnit::kTiles, 0.5);
+  options.prune.repair = PruneOptions::Repair::kLeastSquares;
+  refused(options, {"calibration text", "found none"});
+  options = calibrated(options_of(PruneUnit::kTiles, 0.5));
+  options.calibration.sequences[0].ids[0] = 50;
+  refused(options, {"ids from 0 to 49, found 50"});
+  options = options_of(PruneUnit::kAttentionAware, 0.5);
+  options.prune.matrices = {"value"};
+  refused(options, {"value and attention_output"});
+  fs::create_directory(target("there"));
+  testing::expect_message(
+      compress(source, target("there"), options_of(PruneUnit::kTiles, 0.5)).status(),
+      {"not there yet"});
+}
+
+// Models of every family as transformers writes them: sharded, f16, bf16, fused, Conv1D.
+class Families : public Compress, public ::testing::WithParamInterface<const char*> {};
+
+TEST_P(Families, RunAsTheirMatricesWrittenOut) {
+  const char* shared = std::getenv("TESSERA_SHARED");
+  const std::string source =
+      std::string(shared == nullptr ? "" : shared) + "/golden/models/" + GetParam();
+  if (shared == nullptr || !fs::exists(source)) GTEST_SKIP() << "needs TESSERA_SHARED";
+  int number = 0;
+  for (const PruneUnit unit : {PruneUnit::kTiles, PruneUnit::kAttentionAware}) {
+    const std::string name = "family" + std::to_string(number++);
+    const CompressReport report = run(source, name, repaired(options_of(unit, 0.5)));
+    EXPECT_NEAR(report.share, 0.5, 0.06);
+    EXPECT_LE(report.bytes_after, report.bytes_before);
+    expect_like_written_out(name);
+  }
+  run(source, "same", options_of(PruneUnit::kTiles, 0));
+  EXPECT_EQ(logits_of(target("same")), logits_of(source));
+}
+
+INSTANTIATE_TEST_SUITE_P(Golden, Families,
+                         ::testing::Values("bert-classify", "bert-classify-bf16", "roberta-mlm",
+                                           "distilbert-classify", "gpt2", "gpt2-f16", "gpt-bigcode",
+                                           "llama-gqa", "llama-gqa-bf16", "qwen2", "qwen3",
+                                           "mistral-window"));
+
+}  // namespace
+}  // namespace tessera

@@ -1,0 +1,159 @@
+#include "compress/prune.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace tessera {
+namespace {
+
+constexpr size_t at(int64_t index) { return static_cast<size_t>(index); }
+
+bool repairs(const PruneContext& context) {
+  return context.options->repair == PruneOptions::Repair::kLeastSquares &&
+         context.statistics != nullptr;
+}
+
+// Clears what the mask prunes of W [outputs, inputs].
+void clear(const TileMask& mask, Weight& weight) {
+  clear_pruned(mask, sizeof(float), weight.values.data());
+}
+
+// A bias takes up means where repair may change it.
+Centre centre_of(const PruneContext& context, const Matrix& matrix) {
+  return repairs(context) && !matrix.bias.empty() ? Centre::kYes : Centre::kNo;
+}
+
+Hessian& hessian_of(const PruneContext& context, Centre centre) {
+  Hessian& hessian = centre == Centre::kYes ? *context.hessian : *context.plain_hessian;
+  if (hessian.values.empty()) hessian = make_hessian(*context.statistics, centre);
+  return hessian;
+}
+
+Status repair(const PruneContext& context, Centre centre, Matrix& matrix) {
+  Hessian& hessian = hessian_of(context, centre);
+  if (matrix.removed == Removed::kElements) {
+    TESSERA_RETURN_IF_ERROR(repair_elements(*matrix.mask, hessian, matrix.pruned, *context.team));
+  } else {
+    TESSERA_RETURN_IF_ERROR(repair_tiles(*matrix.mask, hessian, matrix.pruned, *context.team));
+  }
+  clear(*matrix.mask, matrix.pruned);
+  return {};
+}
+
+// The feature of W_V that input i of W_O comes from.
+int64_t value_feature(const HeadShape& heads, int64_t input) {
+  const int64_t head = input / heads.head_size, group = heads.query_heads / heads.kv_heads;
+  return head / group * heads.head_size + input % heads.head_size;
+}
+
+std::vector<double> feature_scores(const HeadShape& heads, const InputStatistics* statistics,
+                                   const Matrix& values, const Matrix& output) {
+  if (statistics == nullptr)
+    return tile_scores(values.whole, {1, static_cast<int32_t>(values.item.inputs)});
+  const std::vector<double> added = tile_scores(
+      output.whole, {static_cast<int32_t>(output.item.outputs), 1}, statistics->norms());
+  std::vector<double> scores(at(values.item.outputs));
+  for (size_t i = 0; i < added.size(); ++i)
+    scores[at(value_feature(heads, static_cast<int64_t>(i)))] += added[i] * added[i];
+  return scores;
+}
+
+}  // namespace
+
+Result<std::vector<double>> unit_scores(const PruneContext& context, const Matrix& matrix) {
+  const PruneOptions& options = *context.options;
+  const TileShape tile = unit_tile(matrix.removed, matrix.item, options);
+  if (options.score == PruneScore::kMagnitude || context.statistics == nullptr)
+    return tile_scores(matrix.whole, tile);
+  // A whole output has no others to make up for it.
+  const bool is_row = tile.cols == matrix.item.inputs && tile.rows == 1;
+  if (options.score == PruneScore::kCompensated && !is_row) {
+    return compensated_scores(matrix.whole, tile, hessian_of(context, centre_of(context, matrix)),
+                              *context.team);
+  }
+  return tile_scores(matrix.whole, tile, context.statistics->norms());
+}
+
+Status choose_mask(const PruneContext& context, const Choice& choice, Matrix& matrix) {
+  if (matrix.removed == Removed::kNothing) return {};
+  if (choice.mask.has_value()) {
+    matrix.mask = choice.mask;
+    return {};
+  }
+  TileMask mask = TileMask::all(unit_tile(matrix.removed, matrix.item, *context.options),
+                                matrix.item.outputs, matrix.item.inputs);
+  TESSERA_ASSIGN_OR_RETURN(const std::vector<double> scores, unit_scores(context, matrix));
+  const int64_t count = pruned_count(choice.share, mask.tiles());
+  // A row of whole outputs is one unit, which has nothing to balance.
+  if (context.options->scope == PruneScope::kBalanced && mask.tile_cols() > 1) {
+    prune_balanced(scores, count, mask);
+  } else {
+    prune_least(scores, count, mask);
+  }
+  matrix.mask = std::move(mask);
+  return {};
+}
+
+Status prune_matrix(const PruneContext& context, Matrix& matrix) {
+  matrix.output_error = std::numeric_limits<double>::quiet_NaN();
+  if (!matrix.mask.has_value()) return {};
+  matrix.pruned = matrix.whole;
+  clear(*matrix.mask, matrix.pruned);
+  const Centre centre = centre_of(context, matrix);
+  if (repairs(context) && matrix.mask->kept_tiles() < matrix.mask->tiles()) {
+    matrix.pruned = matrix.whole;
+    TESSERA_RETURN_IF_ERROR(repair(context, centre, matrix));
+    round_to_file(matrix);
+  }
+  if (centre == Centre::kYes) {
+    const std::vector<double> shift = bias_shift(matrix.whole, matrix.pruned, *context.statistics);
+    for (size_t o = 0; o < shift.size(); ++o) matrix.bias[o] += static_cast<float>(shift[o]);
+    matrix.bias_changed = true;
+    round_to_file(matrix);
+  }
+  if (context.statistics == nullptr) return {};
+  TESSERA_ASSIGN_OR_RETURN(
+      matrix.output_error,
+      output_error(matrix.whole, matrix.pruned, *context.statistics, centre, *context.team));
+  return {};
+}
+
+void choose_value_features(const HeadShape& heads, const PruneOptions& options,
+                           const InputStatistics* statistics, Matrix& values, Matrix& output) {
+  const bool calibrated = options.score != PruneScore::kMagnitude;
+  const std::vector<double> scores =
+      feature_scores(heads, calibrated ? statistics : nullptr, values, output);
+  TileMask mask = TileMask::all({1, static_cast<int32_t>(values.item.inputs)}, values.item.outputs,
+                                values.item.inputs);
+  const int64_t count =
+      std::min<int64_t>(pruned_count(options.share, heads.head_size), heads.head_size - 1);
+  for (int32_t head = 0; head < heads.kv_heads; ++head) {
+    std::vector<double> own(scores.size(), std::numeric_limits<double>::infinity());
+    const int64_t first = int64_t{head} * heads.head_size;
+    std::copy_n(scores.begin() + first, heads.head_size, own.begin() + first);
+    prune_least(own, count, mask);
+  }
+  TileMask inputs = TileMask::all({static_cast<int32_t>(output.item.outputs), 1},
+                                  output.item.outputs, output.item.inputs);
+  for (int64_t i = 0; i < output.item.inputs; ++i)
+    inputs.kept[at(i)] = mask.kept[at(value_feature(heads, i))];
+  values.mask = std::move(mask);
+  output.mask = std::move(inputs);
+}
+
+void move_value_bias(const HeadShape& heads, const Matrix& values, Matrix& output) {
+  if (values.bias.empty() || output.bias.empty()) return;
+  for (int64_t o = 0; o < output.item.outputs; ++o) {
+    double moved = 0;
+    for (int64_t i = 0; i < output.item.inputs; ++i) {
+      if (output.mask->kept[at(i)] != 0) continue;
+      moved +=
+          static_cast<double>(output.whole.row(o)[i]) * values.bias[at(value_feature(heads, i))];
+    }
+    output.bias[at(o)] += static_cast<float>(moved);
+  }
+  output.bias_changed = true;
+}
+
+}  // namespace tessera

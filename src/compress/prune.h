@@ -1,0 +1,55 @@
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "base/status.h"
+#include "base/team.h"
+#include "compress/matrix.h"
+#include "compress/repair.h"
+
+namespace tessera {
+
+// What was chosen for an item ahead of its layer: its share, or the mask itself.
+struct Choice {
+  double share = 0;
+  std::optional<TileMask> mask;
+};
+
+// What the functions below share. statistics: of the map's inputs, null without calibration;
+// hessians: of the statistics about the means and not, made when they are needed and kept for the
+// map's other matrices.
+struct PruneContext {
+  const PruneOptions* options = nullptr;
+  const InputStatistics* statistics = nullptr;
+  Hessian* hessian = nullptr;
+  Hessian* plain_hessian = nullptr;
+  Team* team = nullptr;
+};
+
+// Scores of the units of a matrix, as the options say; by magnitude without statistics.
+Result<std::vector<double>> unit_scores(const PruneContext& context, const Matrix& matrix);
+
+// Chooses what the matrix loses.
+Status choose_mask(const PruneContext& context, const Choice& choice, Matrix& matrix);
+
+// Removes it, and repairs what is left and the bias where there are statistics and the options say
+// so. Fills the errors.
+Status prune_matrix(const PruneContext& context, Matrix& matrix);
+
+// The heads of values and of the output matrix that reads them.
+struct HeadShape {
+  int32_t query_heads = 0;
+  int32_t kv_heads = 0;
+  int32_t head_size = 0;
+};
+// Chooses which features every KV head of the values keeps, at least one, and with them the inputs
+// of the output matrix. The score of a feature is the norm of its row of W_V, or, calibrated, the
+// norm of what it adds through W_O: sqrt(sum over the group's heads of |W_O column|^2 E[z^2]).
+void choose_value_features(const HeadShape& heads, const PruneOptions& options,
+                           const InputStatistics* statistics, Matrix& values, Matrix& output);
+
+// b_O += W_O b_V over the features that go: what they add where values are no more than their bias.
+void move_value_bias(const HeadShape& heads, const Matrix& values, Matrix& output);
+
+}  // namespace tessera

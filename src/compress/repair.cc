@@ -1,0 +1,324 @@
+#include "compress/repair.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+
+#include "compress/cholesky.h"
+#include "linear/linear.h"
+
+namespace tessera {
+namespace {
+
+constexpr size_t at(int64_t index) { return static_cast<size_t>(index); }
+
+constexpr double kDamping = 0.01;
+// Of the mean square, for inputs that do not vary.
+constexpr double kFloor = 1e-5;
+
+Status not_definite() {
+  return invalid_input(
+      "expected calibration activations that are finite and not all zero, found others");
+}
+
+// The inverse of a symmetric matrix.
+bool invert(const std::vector<double>& matrix, int64_t n, std::vector<double>& inverse,
+            Team& team) {
+  std::vector<double> factor = matrix, root(matrix.size());
+  inverse.resize(matrix.size());
+  if (!factor_cholesky(factor.data(), n, &team)) return false;
+  invert_factor(factor.data(), n, root.data(), &team);
+  multiply_by_transpose(root.data(), n, inverse.data(), &team);
+  return true;
+}
+
+// The inputs that a row of tiles keeps, and the others.
+struct Split {
+  std::vector<int64_t> kept, pruned;
+};
+Split split_inputs(const TileMask& mask, int64_t tile_row) {
+  Split split;
+  for (int64_t i = 0; i < mask.cols; ++i)
+    (mask.keeps(tile_row, i / mask.tile.cols) ? split.kept : split.pruned).push_back(i);
+  return split;
+}
+
+// Rows and columns of a symmetric matrix.
+void gather(const double* matrix, int64_t n, const std::vector<int64_t>& chosen,
+            std::vector<double>& target) {
+  const int64_t size = static_cast<int64_t>(chosen.size());
+  target.resize(at(size * size));
+  for (int64_t r = 0; r < size; ++r) {
+    const double* row = matrix + chosen[at(r)] * n;
+    for (int64_t c = 0; c <= r; ++c) target[at(r * size + c)] = row[chosen[at(c)]];
+  }
+}
+
+class TileRowRepair {
+ public:
+  TileRowRepair(const TileMask& mask, const Hessian& hessian, Weight& weight)
+      : mask_(mask), hessian_(hessian), weight_(weight) {}
+
+  bool repair(int64_t tile_row) {
+    split_ = split_inputs(mask_, tile_row);
+    first_ = tile_row * mask_.tile.rows;
+    height_ = std::min<int64_t>(mask_.tile.rows, mask_.rows - first_);
+    if (split_.pruned.empty()) return true;
+    const bool fits = split_.kept.empty() || (uses_inverse(split_) ? by_pruned() : by_kept());
+    for (int64_t r = 0; r < height_; ++r) {
+      for (const int64_t p : split_.pruned) weight_.row(first_ + r)[p] = 0;
+    }
+    return fits;
+  }
+
+  static bool uses_inverse(const Split& split) { return split.pruned.size() < split.kept.size(); }
+
+ private:
+  // rows[r] = W_from matrix_from,to
+  void project(const double* matrix, const std::vector<int64_t>& from,
+               const std::vector<int64_t>& to) {
+    const size_t width = to.size();
+    rows_.assign(at(height_) * width, 0.0);
+    for (const int64_t i : from) {
+      const double* line = matrix + i * hessian_.inputs;
+      for (int64_t r = 0; r < height_; ++r) {
+        const double value = coefficients_[at(r * hessian_.inputs + i)];
+        double* target = rows_.data() + at(r) * width;
+        for (size_t c = 0; c < width; ++c) target[c] += value * line[to[c]];
+      }
+    }
+  }
+
+  void load_coefficients() {
+    coefficients_.assign(at(height_ * hessian_.inputs), 0.0);
+    for (int64_t r = 0; r < height_; ++r)
+      std::copy_n(weight_.row(first_ + r), hessian_.inputs,
+                  coefficients_.data() + r * hessian_.inputs);
+  }
+
+  bool by_kept() {
+    const auto size = static_cast<int64_t>(split_.kept.size());
+    load_coefficients();
+    project(hessian_.values.data(), split_.pruned, split_.kept);
+    gather(hessian_.values.data(), hessian_.inputs, split_.kept, factor_);
+    if (!factor_cholesky(factor_.data(), size, nullptr)) return false;
+    solve_cholesky(factor_.data(), size, rows_.data(), height_);
+    add_to_kept(1.0);
+    return true;
+  }
+
+  bool by_pruned() {
+    const auto size = static_cast<int64_t>(split_.pruned.size());
+    rows_.resize(at(height_ * size));
+    for (int64_t r = 0; r < height_; ++r) {
+      for (int64_t p = 0; p < size; ++p)
+        rows_[at(r * size + p)] = weight_.row(first_ + r)[split_.pruned[at(p)]];
+    }
+    gather(hessian_.inverse.data(), hessian_.inputs, split_.pruned, factor_);
+    if (!factor_cholesky(factor_.data(), size, nullptr)) return false;
+    solve_cholesky(factor_.data(), size, rows_.data(), height_);
+    coefficients_.assign(at(height_ * hessian_.inputs), 0.0);
+    for (int64_t r = 0; r < height_; ++r) {
+      for (int64_t p = 0; p < size; ++p)
+        coefficients_[at(r * hessian_.inputs + split_.pruned[at(p)])] = rows_[at(r * size + p)];
+    }
+    project(hessian_.inverse.data(), split_.pruned, split_.kept);
+    add_to_kept(-1.0);
+    return true;
+  }
+
+  void add_to_kept(double sign) {
+    const size_t width = split_.kept.size();
+    for (int64_t r = 0; r < height_; ++r) {
+      float* row = weight_.row(first_ + r);
+      for (size_t c = 0; c < width; ++c) {
+        float& value = row[split_.kept[c]];
+        value = static_cast<float>(value + sign * rows_[at(r) * width + c]);
+      }
+    }
+  }
+
+  const TileMask& mask_;
+  const Hessian& hessian_;
+  Weight& weight_;
+  Split split_;
+  int64_t first_ = 0, height_ = 0;
+  std::vector<double> factor_, rows_, coefficients_;
+};
+
+bool needs_inverse(const TileMask& mask) {
+  for (int64_t row = 0; row < mask.tile_rows(); ++row) {
+    const Split split = split_inputs(mask, row);
+    if (!split.pruned.empty() && TileRowRepair::uses_inverse(split)) return true;
+  }
+  return false;
+}
+
+// U with H^-1 = U^T U, upper triangular, row-major: of H with its inputs reversed, L L^T, it is
+// L^-1 reversed back.
+bool root_of_inverse(const Hessian& hessian, std::vector<double>& root, Team& team) {
+  const int64_t n = hessian.inputs;
+  std::vector<double> reversed(at(n * n));
+  for (int64_t i = 0; i < n * n; ++i) reversed[at(i)] = hessian.values[at(n * n - 1 - i)];
+  if (!factor_cholesky(reversed.data(), n, &team)) return false;
+  std::vector<double> inverse(at(n * n));
+  invert_factor(reversed.data(), n, inverse.data(), &team);
+  root.resize(at(n * n));
+  for (int64_t j = 0; j < n; ++j) {
+    for (int64_t k = 0; k < n; ++k) root[at(j * n + k)] = inverse[at((n - 1 - k) * n + n - 1 - j)];
+  }
+  return true;
+}
+
+// tr(W E[x x^T] W^T), E[x x^T] being that of x - origin and products of mean and origin.
+Result<double> mean_square(const Weight& weight, const InputStatistics& statistics, Team& team) {
+  const int64_t n = weight.inputs;
+  TESSERA_ASSIGN_OR_RETURN(
+      const auto products,
+      prepare_dense({{statistics.products.data(), DType::kF32, n, n}}, nullptr, DType::kF32, team));
+  std::vector<float> image(weight.values.size());
+  team.run([&](Team::Member& member) {
+    products->apply({.x = weight.values.data(),
+                     .x_stride = n,
+                     .rows = weight.outputs,
+                     .y = image.data(),
+                     .y_stride = n},
+                    member);
+  });
+  double sum = 0, rest = 0;
+  for (int64_t o = 0; o < weight.outputs; ++o) {
+    double at_origin = 0, offset = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      const double value = weight.row(o)[i];
+      sum += image[at(o * n + i)] * value;
+      at_origin += value * statistics.origin[at(i)];
+      offset += value * statistics.offset(i);
+    }
+    rest += at_origin * (at_origin + 2 * offset);
+  }
+  return sum / static_cast<double>(statistics.rows) + rest;
+}
+
+}  // namespace
+
+std::vector<double> InputStatistics::norms() const {
+  std::vector<double> norms(at(inputs));
+  for (int64_t i = 0; i < inputs; ++i) {
+    norms[at(i)] = std::sqrt(std::max(0.0, moment(i, i)));
+  }
+  return norms;
+}
+
+Hessian make_hessian(const InputStatistics& statistics, Centre centre) {
+  const int64_t n = statistics.inputs;
+  Hessian hessian{n, centre, std::vector<double>(statistics.products.size()), {}};
+  double trace = 0, squares = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    for (int64_t j = 0; j <= i; ++j) {
+      hessian.values[at(i * n + j)] = hessian.values[at(j * n + i)] =
+          centre == Centre::kYes ? statistics.covariance(i, j) : statistics.moment(i, j);
+    }
+    trace += std::max(0.0, hessian.values[at(i * n + i)]);
+    squares += statistics.moment(i, i);
+  }
+  double damping = (kDamping * trace + kFloor * squares) / static_cast<double>(n);
+  if (damping == 0) damping = 1;  // every input is 0
+  for (int64_t i = 0; i < n; ++i) hessian.values[at(i * n + i)] += damping;
+  return hessian;
+}
+
+Status repair_tiles(const TileMask& mask, Hessian& hessian, Weight& weight, Team& team) {
+  if (hessian.inverse.empty() && needs_inverse(mask) &&
+      !invert(hessian.values, hessian.inputs, hessian.inverse, team)) {
+    return not_definite();
+  }
+  std::atomic<bool> fits{true};
+  std::atomic<int64_t> next{0};
+  team.run([&](Team::Member&) {
+    TileRowRepair rows(mask, hessian, weight);
+    for (int64_t row = next++; row < mask.tile_rows(); row = next++) {
+      if (!rows.repair(row)) fits = false;
+    }
+  });
+  return fits ? Status() : not_definite();
+}
+
+Status repair_elements(const TileMask& mask, const Hessian& hessian, Weight& weight, Team& team) {
+  std::vector<double> root;
+  if (!root_of_inverse(hessian, root, team)) return not_definite();
+  const int64_t n = hessian.inputs;
+  team.parallel_for(weight.outputs, 1, [&](Range part) {
+    std::vector<double> values(at(n));
+    for (int64_t o = part.begin; o < part.end; ++o) {
+      std::copy_n(weight.row(o), n, values.data());
+      for (int64_t j = 0; j < n; ++j) {
+        if (mask.keeps(o, j)) continue;
+        const double* line = root.data() + j * n;
+        const double error = values[at(j)] / line[j];
+        for (int64_t k = j + 1; k < n; ++k) values[at(k)] -= error * line[k];
+        values[at(j)] = 0;
+      }
+      for (int64_t i = 0; i < n; ++i) weight.row(o)[i] = static_cast<float>(values[at(i)]);
+    }
+  });
+  return {};
+}
+
+Result<std::vector<double>> compensated_scores(const Weight& weight, TileShape tile,
+                                               Hessian& hessian, Team& team) {
+  const int64_t n = weight.inputs;
+  if (hessian.inverse.empty() && !invert(hessian.values, n, hessian.inverse, team))
+    return not_definite();
+  const TileMask grid = TileMask::all(tile, weight.outputs, n);
+  std::vector<double> scores(at(grid.tiles()));
+  std::atomic<bool> fits{true};
+  team.parallel_for(grid.tile_cols(), 1, [&](Range part) {
+    for (int64_t c = part.begin; c < part.end; ++c) {
+      std::vector<int64_t> chosen;
+      for (int64_t i = c * tile.cols; i < std::min(n, (c + 1) * tile.cols); ++i)
+        chosen.push_back(i);
+      const auto width = static_cast<int64_t>(chosen.size());
+      std::vector<double> factor, row(chosen.size());
+      gather(hessian.inverse.data(), n, chosen, factor);
+      if (!factor_cholesky(factor.data(), width, nullptr)) fits = false;
+      for (int64_t o = 0; o < weight.outputs; ++o) {
+        const float* values = weight.row(o) + chosen.front();
+        std::copy_n(values, width, row.begin());
+        solve_cholesky(factor.data(), width, row.data(), 1);
+        double& score = scores[at(o / tile.rows * grid.tile_cols() + c)];
+        for (int64_t i = 0; i < width; ++i) score += row[at(i)] * values[i];
+      }
+    }
+  });
+  if (!fits) return not_definite();
+  for (double& score : scores) score = std::sqrt(std::max(0.0, score));
+  return scores;
+}
+
+Result<double> output_error(const Weight& whole, const Weight& pruned,
+                            const InputStatistics& statistics, Centre centre, Team& team) {
+  Weight difference = whole;
+  for (size_t i = 0; i < difference.values.size(); ++i) difference.values[i] -= pruned.values[i];
+  TESSERA_ASSIGN_OR_RETURN(double lost, mean_square(difference, statistics, team));
+  TESSERA_ASSIGN_OR_RETURN(const double total, mean_square(whole, statistics, team));
+  if (centre == Centre::kYes) {
+    for (const double shift : bias_shift(whole, pruned, statistics)) lost -= shift * shift;
+  }
+  return lost > 0 ? std::sqrt(lost / total) : 0.0;
+}
+
+std::vector<double> bias_shift(const Weight& whole, const Weight& pruned,
+                               const InputStatistics& statistics) {
+  std::vector<double> shift(at(whole.outputs));
+  for (int64_t o = 0; o < whole.outputs; ++o) {
+    for (int64_t i = 0; i < whole.inputs; ++i) {
+      const double lost = static_cast<double>(whole.row(o)[i]) - pruned.row(o)[i];
+      shift[at(o)] += lost * statistics.mean(i);
+    }
+  }
+  return shift;
+}
+
+}  // namespace tessera

@@ -1,0 +1,78 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/status.h"
+#include "base/team.h"
+#include "compress/mask.h"
+#include "formats/tile_mask.h"
+
+namespace tessera {
+
+// What calibration texts say of the inputs x of a linear map. Everything is summed of x - origin,
+// an origin near the mean, as f32 would lose the variance of inputs that hardly vary.
+struct InputStatistics {
+  int64_t inputs = 0;
+  int64_t rows = 0;             // tokens
+  std::vector<double> origin;   // [inputs]
+  std::vector<float> products;  // [inputs, inputs]: sum over the rows of the outer products
+  std::vector<double> sums;     // [inputs]
+
+  double mean(int64_t input) const { return origin[static_cast<size_t>(input)] + offset(input); }
+  // Of the mean from the origin.
+  double offset(int64_t input) const {
+    return sums[static_cast<size_t>(input)] / static_cast<double>(rows);
+  }
+  double covariance(int64_t a, int64_t b) const {
+    return products[static_cast<size_t>(a * inputs + b)] / static_cast<double>(rows) -
+           offset(a) * offset(b);
+  }
+  double moment(int64_t a, int64_t b) const { return covariance(a, b) + mean(a) * mean(b); }
+  // Root of the mean square of each input.
+  std::vector<double> norms() const;
+};
+
+// Whether a bias can take up what a pruned weight adds on average: the inputs are then measured
+// from their means.
+enum class Centre { kNo, kYes };
+
+// H = E[(x - mean)(x - mean)^T] + damping, f64, [inputs, inputs]; the damping of a hundredth of the
+// mean diagonal, as in SparseGPT (Frantar & Alistarh 2023), and 1e-5 of the inputs' mean square
+// keep it positive definite.
+struct Hessian {
+  int64_t inputs = 0;
+  Centre centre = Centre::kNo;
+  std::vector<double> values;
+  std::vector<double> inverse;  // empty until it is needed
+};
+Hessian make_hessian(const InputStatistics& statistics, Centre centre);
+
+// The kept weights of W' that make (W - W') H (W - W')^T least, by rows of tiles, whose outputs
+// keep the same inputs:
+//   W'_S = W_S + W_P H_PS H_SS^-1            S: kept inputs, P: pruned
+//        = W_S - W_P (H^-1_PP)^-1 H^-1_PS    where P is smaller
+// kInvalidInput where H is not positive definite. The result does not depend on the team.
+Status repair_tiles(const TileMask& mask, Hessian& hessian, Weight& weight, Team& team);
+
+// The same for masks whose every output keeps other inputs, approximately: one sweep over the
+// inputs that spreads each pruned weight's error over those behind it (SparseGPT), as one solution
+// an output would take too long.
+Status repair_elements(const TileMask& mask, const Hessian& hessian, Weight& weight, Team& team);
+
+// What (W - W') H (W - W')^T is at least when a tile goes alone, for each tile T of W [outputs,
+// inputs]: sqrt(sum over its rows of w_T (H^-1_TT)^-1 w_T^T). kInvalidInput where H is not positive
+// definite.
+Result<std::vector<double>> compensated_scores(const Weight& weight, TileShape tile,
+                                               Hessian& hessian, Team& team);
+
+// |D x| / |W x| with D = W - W', each the root of the mean square over the calibration rows; with
+// kYes of D (x - mean), as the bias takes up the mean. 0 / 0 is 0.
+Result<double> output_error(const Weight& whole, const Weight& pruned,
+                            const InputStatistics& statistics, Centre centre, Team& team);
+
+// What keeps the mean of the outputs: (W - W') mean(x).
+std::vector<double> bias_shift(const Weight& whole, const Weight& pruned,
+                               const InputStatistics& statistics);
+
+}  // namespace tessera
