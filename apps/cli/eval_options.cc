@@ -57,7 +57,8 @@ void add_task_settings(CLI::App& app, EvalOptions* options) {
   const auto integer = [&app](const char* name, const char* help, std::optional<int64_t>* value) {
     add_integer(app, {name, 1, INT32_MAX, help}, value);
   };
-  integer("--window", "Tokens read at once (default: the model's context, at most 2048; see the page)",
+  integer("--window",
+          "Tokens read at once (default: the model's context, at most 2048; see the page)",
           &options->window);
   integer("--stride", "Tokens between windows of perplexity (default: half a window)",
           &options->stride);

@@ -155,8 +155,7 @@ struct EvaluatedExample {
   double score = 0;         // its own: correct, F1, nats a token, nDCG, ...
   std::string output = {};  // the model's, as text; empty where it has none
   std::string expected = {};
-  std::vector<double> values =
-      {};  // as many for each, see Evaluation::kind; sums, labels or scores
+  std::vector<double> values = {};  // as many for each: sums, labels or scores, as the kind needs
 };
 
 struct EvaluationCounts {
@@ -170,18 +169,15 @@ struct EvaluationCounts {
 struct Evaluation {
   EvaluationKind kind = EvaluationKind::kClassification;
   std::string task = {}, split = {};
-  std::string model = {};  // its directory
-  std::string method =
-      {};  // "head", "linear probe, C = 1", "greedy", "window 512, stride 256", ...
+  std::string model = {};   // its directory
+  std::string method = {};  // "head", "linear probe, C = 1", "window 512, stride 256", ...
   std::vector<std::string> labels = {};  // of kClassification
-  std::vector<double> settings =
-      {};  // what the metrics need beside the values, e.g. the positive label
-  std::vector<Metric> metrics = {};  // the one that matters first
+  std::vector<double> settings = {};     // what the metrics need beside the values
+  std::vector<Metric> metrics = {};      // the one that matters first
   EvaluationCounts counts = {};
   double seconds = 0;  // reading, tokenizing and running, without the bootstrap
   std::vector<EvaluatedExample> examples = {};
-  std::vector<std::string> notes =
-      {};  // what was left out or cut, with file and line; the first 1000
+  std::vector<std::string> notes = {};  // what was left out or cut, by line; the first 1000
 };
 
 struct EvaluateOptions {

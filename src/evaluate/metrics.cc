@@ -247,7 +247,7 @@ std::vector<double> MetricSet::means(std::span<const int32_t> counts) const {
 }
 
 std::vector<double> MetricSet::data_to_text(std::span<const int32_t> counts) const {
-  const TextScore score(sums(counts), std::accumulate(counts.begin(), counts.end(), 0.0));
+  const TextScore score(sums(counts));
   return {score.bleu(), score.nist()};
 }
 

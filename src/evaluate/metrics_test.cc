@@ -195,7 +195,7 @@ TEST(TextScore, BleuByHand) {
   // "the cat sat on the mat" against "the cat is on the mat": hits 5/6 3/5 1/4 0 of 3, so that the
   // last one counts 1e-15; the lengths are equal, c <= r: exp(0).
   const std::vector<ScoredText> texts = {{"the cat sat on the mat", {"the cat is on the mat"}}};
-  const TextScore score(score_texts(texts)[0], 1);
+  const TextScore score(score_texts(texts)[0]);
   EXPECT_NEAR(score.bleu(), std::pow(5.0 / 6 * 3 / 5 * 1 / 4 * (1e-15 / 3), 0.25), 1e-9);
 }
 
@@ -203,16 +203,26 @@ TEST(TextScore, ShorterThanItsReferencesIsPenalised) {
   // "a b c d" against "a b c d e f": all hit, brevity exp(1 - 6/4). The second reference is nearer:
   // exp(1 - 5/4).
   const std::vector<ScoredText> one = {{"a b c d", {"a b c d e f"}}};
-  EXPECT_NEAR(TextScore(score_texts(one)[0], 1).bleu(), std::exp(-0.5), kRounding);
+  EXPECT_NEAR(TextScore(score_texts(one)[0]).bleu(), std::exp(-0.5), kRounding);
   const std::vector<ScoredText> two = {{"a b c d", {"a b c d e f", "x b c d e"}}};
-  EXPECT_NEAR(TextScore(score_texts(two)[0], 1).bleu(), std::exp(-0.25), kRounding);
+  EXPECT_NEAR(TextScore(score_texts(two)[0]).bleu(), std::exp(-0.25), kRounding);
+}
+
+TEST(TextScore, ShortTextsHaveNoLongNgrams) {
+  // 4 and 2 words: 6, 4, 2 and 1 n-grams, and all hit.
+  const std::vector<ScoredText> texts = {{"a b c d", {"a b c d"}}, {"e f", {"e f"}}};
+  std::vector<double> sums(TextScore::kValues);
+  for (const std::vector<double>& values : score_texts(texts)) {
+    for (size_t i = 0; i < sums.size(); ++i) sums[i] += values[i];
+  }
+  EXPECT_NEAR(TextScore(sums).bleu(), 1, kRounding);
 }
 
 TEST(TextScore, NistByHand) {
   // References "a b" and "a c": 4 words, a 2, b 1, c 1; info(a) = 1, info(b) = 2, info(a b) = 1.
   // "a b" hits a, b and a b: (1 + 2) / 2 + 1 / 1.
   const std::vector<ScoredText> texts = {{"a b", {"a b", "a c"}}};
-  EXPECT_NEAR(TextScore(score_texts(texts)[0], 1).nist(), 2.5, kRounding);
+  EXPECT_NEAR(TextScore(score_texts(texts)[0]).nist(), 2.5, kRounding);
 }
 
 TEST(Answers, AreNormalised) {

@@ -193,7 +193,8 @@ Result<EvaluationTask> named_task(std::string_view name, const std::string& data
                          data.ends_with(".tokens") || data.ends_with(".json");
     TESSERA_ASSIGN_OR_RETURN(EvaluationTask task, make({std::string(name), data, split, is_file}));
     task.name = name;
-    task.split = split;
+    // A file is its own split.
+    task.split = is_file ? "" : split;
     return task;
   });
 }

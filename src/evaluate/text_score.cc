@@ -137,10 +137,12 @@ std::vector<double> values_of(const Counts& all, const Numbered& text) {
     if (nearer > 0 || (nearer == 0 && other < nearest)) nearest = other;
     sum += other;
   }
-  double* const lengths = values.data() + TextScore::kBleuOrder + TextScore::kNistOrder;
-  lengths[0] = length;
-  lengths[1] = nearest;
-  lengths[2] = sum / static_cast<double>(text.references.size());
+  for (size_t n = 1; n <= TextScore::kNistOrder && n <= text.text.size(); ++n) {
+    values[TextScore::kBleuOrder + TextScore::kNistOrder + n - 1] =
+        length + 1 - static_cast<double>(n);
+  }
+  values[TextScore::kValues - 2] = nearest;
+  values[TextScore::kValues - 1] = sum / static_cast<double>(text.references.size());
   return values;
 }
 
@@ -239,9 +241,7 @@ std::vector<std::string> tokenize_for_scores(std::string_view given) {
   return words;
 }
 
-double TextScore::ngrams(size_t n) const {
-  return sums_[kBleuOrder + kNistOrder] - static_cast<double>(n - 1) * examples_;
-}
+double TextScore::ngrams(size_t n) const { return sums_[kBleuOrder + kNistOrder + n - 1]; }
 
 double TextScore::bleu() const {
   constexpr double kFewestHits = 1e-15, kFewestNgrams = 1e-9, kShortest = 1e-5;
@@ -249,7 +249,7 @@ double TextScore::bleu() const {
   for (size_t n = 1; n <= kBleuOrder; ++n) {
     logs += std::log(std::max(sums_[n - 1], kFewestHits) / std::max(ngrams(n), kFewestNgrams));
   }
-  const double length = ngrams(1), reference = sums_[kBleuOrder + kNistOrder + 1];
+  const double length = ngrams(1), reference = sums_[kValues - 2];
   const double brevity =
       length <= reference ? std::exp(1 - reference / (length > 0 ? length : kShortest)) : 1;
   return brevity * std::exp(logs / kBleuOrder);
@@ -263,7 +263,7 @@ double TextScore::nist() const {
     const double information = sums_[kBleuOrder + n - 1];
     if (information > 0) sum += information / ngrams(n);
   }
-  const double ratio = ngrams(1) / sums_[kBleuOrder + kNistOrder + 2];
+  const double ratio = ngrams(1) / sums_[kValues - 1];
   if (!(ratio > 0)) return 0;
   return ratio >= 1 ? sum : sum * std::exp(-beta * std::pow(std::log(ratio), 2));
 }

@@ -11,7 +11,9 @@
 namespace tessera {
 
 // BLEU and NIST of whole corpora with any number of references, as the Python scorer of the E2E
-// challenge defines them (github.com/tuetschek/e2e-metrics, pymteval), without regard to case.
+// challenge defines them (github.com/tuetschek/e2e-metrics, pymteval), without regard to case; but
+// a text of fewer than n words has no n-grams, where that scorer takes the missing ones away from
+// the others'.
 //   BLEU (Papineni et al. 2002): exp(mean of log(hits_n / ngrams_n), n = 1 to 4) times exp(1 -
 //   r / c) where c <= r; hits clipped by the largest count in one reference; r: the length of the
 //   reference that is nearest, the shorter of two. Hits count at least 1e-15, n-grams at least
@@ -22,20 +24,18 @@ namespace tessera {
 class TextScore {
  public:
   static constexpr size_t kBleuOrder = 4, kNistOrder = 5;
-  // Of an example: hits of n = 1 to 4, information of n = 1 to 5, its length, that of the nearest
-  // reference, the mean of its references.
-  static constexpr size_t kValues = kBleuOrder + kNistOrder + 3;
+  // Of an example: hits of n = 1 to 4, information of n = 1 to 5, n-grams of n = 1 to 5, the length
+  // of the nearest reference, the mean of its references.
+  static constexpr size_t kValues = kBleuOrder + 2 * kNistOrder + 2;
 
-  // The sums of the values of so many examples.
-  TextScore(std::vector<double> sums, double examples)
-      : sums_(std::move(sums)), examples_(examples) {}
+  // The sums of the values of examples.
+  explicit TextScore(std::vector<double> sums) : sums_(std::move(sums)) {}
   double bleu() const;
   double nist() const;
 
  private:
   double ngrams(size_t n) const;  // of all texts together
   std::vector<double> sums_;
-  double examples_;
 };
 
 // Words and punctuation in lower case, as mteval-v13a separates them.

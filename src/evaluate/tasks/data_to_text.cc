@@ -201,7 +201,7 @@ Status run_data_to_text(Run& run, const std::shared_ptr<Model>& model) {
   TESSERA_RETURN_IF_ERROR(run.progress("scoring", 0, 0));
   std::vector<std::vector<double>> values = score_texts(scored);
   for (size_t i = 0; i < cases.size(); ++i) {
-    const double bleu = TextScore(values[i], 1).bleu();
+    const double bleu = TextScore(values[i]).bleu();
     run.result.examples.push_back({.id = cases[i].place,
                                    .score = bleu,
                                    .output = std::move(texts[i]),
