@@ -125,7 +125,7 @@ class Tessera:
             others = watch.others()
             if others <= OTHERS_ALLOWED:
                 break
-            print(f"  tessera: others took {others:.0%} of the cores, again ({attempt + 1} of {TRIES})", file=sys.stderr)
+            print(f"  {self.name}: others took {others:.0%} of the cores, again ({attempt + 1} of {TRIES})", file=sys.stderr)
         found = [result for result in answer["results"] if result["what"] == case["kind"]]
         return {"version": self.version, "milliseconds": found[0]["samples_ms"], "others": others}
 
