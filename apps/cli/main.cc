@@ -28,6 +28,7 @@ constexpr Verb kVerbs[] = {
     {"rerank", "order documents by relevance", rerank_verb},
     {"tokenize", "turn texts into token ids and back", tokenize_verb},
     {"inspect", "say what a model is and how it will be executed", inspect_verb},
+    {"compress", "make it smaller and faster", compress_verb},
     {"eval", "measure how good it is at a task", eval_verb},
     {"bench", "measure how fast it runs", bench_verb},
     {"machine", "measure what this machine can do at most", machine_verb},

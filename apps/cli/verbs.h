@@ -15,6 +15,7 @@ int rerank_verb(const Arguments& arguments);
 int tokenize_verb(const Arguments& arguments);
 int inspect_verb(const Arguments& arguments);
 int eval_verb(const Arguments& arguments);
+int compress_verb(const Arguments& arguments);
 int bench_verb(const Arguments& arguments);
 int machine_verb(const Arguments& arguments);
 int dump_verb(const Arguments& arguments);

@@ -174,20 +174,7 @@ class Loader {
 
   Result<std::unique_ptr<Linear>> prepare(const MatrixStack& stack, const std::vector<float>& bias,
                                           DType stored, const std::string& name) {
-    DenseStack dense;
-    std::vector<std::vector<char>> widened;
-    for (const StoredMatrix& matrix : stack) {
-      if (const auto* view = std::get_if<DenseView>(&matrix)) {
-        dense.push_back(*view);
-        continue;
-      }
-      std::vector<char>& values = widened.emplace_back(static_cast<size_t>(dense_bytes(matrix)));
-      to_dense(matrix, values.data());
-      const bool output_rows = order(matrix) == MatrixOrder::kOutputRows;
-      dense.push_back({values.data(), dtype(matrix), output_rows ? outputs(matrix) : inputs(matrix),
-                       output_rows ? inputs(matrix) : outputs(matrix), order(matrix)});
-    }
-    auto prepared = prepare_dense(dense, bias.empty() ? nullptr : bias.data(), stored, team_);
+    auto prepared = prepare_linear(stack, bias.empty() ? nullptr : bias.data(), stored, team_);
     if (prepared.ok()) return prepared;
     return Status(prepared.status().code(),
                   fmt::format("{}: {}", name, prepared.status().message()));
