@@ -14,6 +14,7 @@ namespace {
 // register tile takes as many as its rows and one for the weights.
 constexpr double kTileRows = 24;
 constexpr double kLeastTileCost = 8;   // of a flat tile, whose sums wait for each other
+constexpr double kReadFloats = 25;     // to read a block of f32 from beyond L2, at 5 bytes a cycle
 constexpr double kPanelBlocks = 0.5;   // a panel's epilogue, in blocks
 constexpr double kPackedLine = 0.375;  // to pack 16 inputs of a row
 // From so many rows on all sums have the same order, so that only whole parts of so many are dealt.
@@ -84,12 +85,14 @@ class Tiles final : public Linear {
     const double tiles = std::ceil(static_cast<double>(rows) / kTileRows);
     const double height = static_cast<double>(rows) / tiles;
     const double lines = static_cast<double>(tile_matmul::scratch_floats(1, shape_.inputs)) / 16;
-    return tiles * std::max(height + 1, kLeastTileCost) * (blocks + kPanelBlocks * count) +
+    const double work = tiles * std::max(height + 1, kLeastTileCost);
+    const double read = shape_.weight_type == DType::kF32 ? kReadFloats : kReadFloats / 2;
+    return std::max(work, read) * blocks + work * kPanelBlocks * count +
            kPackedLine * static_cast<double>(rows) * lines;
   }
 
-  // The grid whose members have least to do: to deal rows packs x once, to deal panels reads each
-  // weight once, so that a grid that deals rows must win by a twentieth.
+  // The grid whose members have least to do: to deal rows packs x once (128 rows on two threads: a
+  // twentieth of the time at 90% pruned), to deal panels reads each weight once.
   Grid choose_grid(int64_t rows, int members) const {
     Grid best{1, members};
     double least = 0;
@@ -99,7 +102,7 @@ class Tiles final : public Linear {
       const double load = cost((rows + row_parts - 1) / row_parts,
                                static_cast<double>(pattern_.blocks.size()) / panel_parts,
                                static_cast<double>(panels()) / panel_parts);
-      if (row_parts > 1 && load >= 0.95 * least) continue;
+      if (row_parts > 1 && load >= least) continue;
       best = {row_parts, members / row_parts};
       least = load;
     }

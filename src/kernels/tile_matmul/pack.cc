@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "kernels/tile_matmul/tile_matmul.h"
@@ -46,18 +47,15 @@ class Source {
            (found - matrix_.columns) * matrix_.tile.rows * matrix_.tile.cols * value_bytes();
   }
 
-  float value(const char* tile, int64_t output, int64_t input) const {
+  bool by_output() const { return by_output_; }
+
+  // `count` values of a tile that follow each other in its row: inputs of one output, or outputs of
+  // one input.
+  void run(const char* tile, int64_t output, int64_t input, int64_t count, float* target) const {
     const int64_t row = (by_output_ ? output : input) % matrix_.tile.rows;
     const int64_t col = (by_output_ ? input : output) % matrix_.tile.cols;
-    const char* source = tile + (row * matrix_.tile.cols + col) * value_bytes();
-    float wide = 0;
-    if (matrix_.dtype == DType::kF32) {
-      std::memcpy(&wide, source, sizeof(wide));
-      return wide;
-    }
-    uint16_t bits = 0;
-    std::memcpy(&bits, source, sizeof(bits));
-    return matrix_.dtype == DType::kF16 ? f16_to_f32(bits) : bf16_to_f32(bits);
+    convert_to_f32(tile + (row * matrix_.tile.cols + col) * value_bytes(), matrix_.dtype, count,
+                   target);
   }
 
  private:
@@ -67,40 +65,78 @@ class Source {
   bool by_output_;
 };
 
-// One block being packed: outputs from `output` and inputs from `input` on, of a matrix.
-struct Target {
-  BlockShape shape;
-  int64_t output;
-  int64_t input;
-  DType type;
-  void* values;
-
-  void set(int64_t n, int64_t k, float value) const {
-    const int64_t per_step = 16 / shape.outputs;
-    const int64_t step = k / per_step, lane = n * per_step + k % per_step;
-    if (type == DType::kF32) {
-      static_cast<float*>(values)[step * 16 + lane] = value;
-    } else {
-      static_cast<uint16_t*>(values)[step / 2 * 32 + lane * 2 + step % 2] = f32_to_bf16(value);
-    }
-  }
+// A block's values before they are laid in steps; 0 where pruned or outside.
+struct Values {
+  alignas(64) float at[16][16];  // [input][output]
 };
 
-void pack_block(const Source& source, const Target& target) {
-  const int64_t output_end = std::min(target.output + target.shape.outputs, source.outputs());
-  const int64_t input_end = std::min(target.input + target.shape.inputs, source.inputs());
+// Outputs [output.begin, output.end) and inputs [input.begin, input.end) of one tile.
+struct TilePart {
+  Exec output;
+  Exec input;
+};
+
+// The part of a tile that lies in the block that begins at `output` and `input`.
+void copy_part(const Source& source, const TilePart& part, int64_t output, int64_t input,
+               Values& values) {
+  const char* tile = source.tile(part.output.begin, part.input.begin);
+  if (tile == nullptr) return;
+  const int64_t n0 = part.output.begin, k0 = part.input.begin;
+  if (!source.by_output()) {
+    for (int64_t k = k0; k < part.input.end; ++k) {
+      source.run(tile, n0, k, part.output.end - n0, &values.at[k - input][n0 - output]);
+    }
+    return;
+  }
+  for (int64_t n = n0; n < part.output.end; ++n) {
+    float run[16];
+    source.run(tile, n, k0, part.input.end - k0, run);
+    for (int64_t k = k0; k < part.input.end; ++k) values.at[k - input][n - output] = run[k - k0];
+  }
+}
+
+// The block that begins at `output` and `input`.
+Values read_block(const Source& source, BlockShape shape, int64_t output, int64_t input) {
+  Values values = {};
+  const int64_t output_end = std::min(output + shape.outputs, source.outputs());
+  const int64_t input_end = std::min(input + shape.inputs, source.inputs());
   const auto next = [](int64_t at, int64_t step) { return (at / step + 1) * step; };
-  for (int64_t n0 = target.output; n0 < output_end; n0 = next(n0, source.tile_outputs())) {
-    const int64_t n1 = std::min(output_end, next(n0, source.tile_outputs()));
-    for (int64_t k0 = target.input; k0 < input_end; k0 = next(k0, source.tile_inputs())) {
-      const char* tile = source.tile(n0, k0);
-      if (tile == nullptr) continue;
-      const int64_t k1 = std::min(input_end, next(k0, source.tile_inputs()));
-      for (int64_t n = n0; n < n1; ++n) {
-        for (int64_t k = k0; k < k1; ++k) {
-          target.set(n - target.output, k - target.input, source.value(tile, n, k));
-        }
-      }
+  for (int64_t n = output; n < output_end; n = next(n, source.tile_outputs())) {
+    const int64_t n_end = std::min(output_end, next(n, source.tile_outputs()));
+    for (int64_t k = input; k < input_end; k = next(k, source.tile_inputs())) {
+      const int64_t k_end = std::min(input_end, next(k, source.tile_inputs()));
+      copy_part(source, {{n, n_end}, {k, k_end}}, output, input, values);
+    }
+  }
+  return values;
+}
+
+// As f32_to_bf16, in a form that the compiler turns into vectors.
+inline uint16_t narrow(float value) {
+  const auto bits = std::bit_cast<uint32_t>(value);
+  const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  const uint32_t quiet = (bits >> 16) | 0x40;
+  return static_cast<uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? quiet : rounded);
+}
+
+// Lays a block in steps, as the header says.
+void store_block(const Values& values, BlockShape shape, DType type, void* target) {
+  alignas(64) float steps[16][16];
+  const int count = shape.inputs * shape.outputs / 16;
+  for (int s = 0; s < count; ++s) {
+    for (int l = 0; l < 16; ++l) {
+      steps[s][l] = shape.outputs == 16 ? values.at[s][l] : values.at[2 * s + l % 2][l / 2];
+    }
+  }
+  if (type == DType::kF32) {
+    std::memcpy(target, steps, static_cast<size_t>(count) * sizeof(steps[0]));
+    return;
+  }
+  auto* bits = static_cast<uint16_t*>(target);
+  for (int s = 0; s < count; s += 2, bits += 32) {
+    for (int l = 0; l < 16; ++l) {
+      bits[2 * l] = narrow(steps[s][l]);
+      bits[2 * l + 1] = narrow(steps[s + 1][l]);
     }
   }
 }
@@ -169,8 +205,8 @@ void pack(const TileStack& stack, const Pattern& pattern, DType weight_type, voi
     for (int32_t b = panel.begin; b < panel.end; ++b) {
       const int64_t input = int64_t{pattern.blocks[static_cast<size_t>(b)]} * pattern.shape.inputs;
       char* block = static_cast<char*>(values) + b * block_bytes;
-      std::memset(block, 0, static_cast<size_t>(block_bytes));
-      pack_block(source, {pattern.shape, panel.output - first, input, weight_type, block});
+      store_block(read_block(source, pattern.shape, panel.output - first, input), pattern.shape,
+                  weight_type, block);
     }
   }
 }
