@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <span>
 
 namespace tessera {
 namespace {
@@ -184,13 +185,24 @@ void AxisScale::make_log(double low, double high) {
   high_ += pad;
   const double decades = high_ - low_;
   // Digits of a decade that are written: fewer the more decades there are.
-  constexpr double kAll[] = {1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8}, kSome[] = {1, 2, 5}, kOne[] = {1};
-  const double* digits = decades < 1.05 ? kAll : decades < 3.5 ? kSome : kOne;
-  const size_t count = decades < 1.05 ? 10 : decades < 3.5 ? 3 : 1;
+  std::span<const double> digits;
+  static constexpr double kMany[] = {1,   1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.8, 2,
+                                     2.5, 3,   3.5, 4,   5,   6,   7,   8,   9};
+  static constexpr double kAll[] = {1, 1.5, 2, 2.5, 3, 4, 5, 6, 8}, kSome[] = {1, 2, 5},
+                          kOne[] = {1};
+  if (decades < 0.5) {
+    digits = kMany;
+  } else if (decades < 1.05) {
+    digits = kAll;
+  } else if (decades < 3.5) {
+    digits = kSome;
+  } else {
+    digits = kOne;
+  }
   double last = -std::numeric_limits<double>::infinity();
   for (double power = std::floor(low_); power <= high_; ++power) {
-    for (size_t i = 0; i < count; ++i) {
-      const double value = digits[i] * std::pow(10, power);
+    for (const double digit : digits) {
+      const double value = digit * std::pow(10, power);
       const double place = std::log10(value);
       if (place < low_ || place > high_) continue;
       ticks_.push_back(value);

@@ -16,8 +16,14 @@ std::string number(double value) {
   return std::abs(value) < 10 ? fmt::format("{:.4f}", value) : fmt::format("{:.2f}", value);
 }
 
+// With a sign; small ones with as many digits as tell them from 0.
 std::string difference(double value) {
-  return std::isfinite(value) && value > 0 ? "+" + number(value) : number(value);
+  if (!std::isfinite(value)) return "-";
+  const double size = std::abs(value);
+  if (size < 1e-9) return "0";
+  if (size < 1e-6) return fmt::format("{:+.0e}", value);
+  if (size < 1e-3) return fmt::format("{:+.6f}", value);
+  return size < 10 ? fmt::format("{:+.4f}", value) : fmt::format("{:+.2f}", value);
 }
 
 // With its interval, where it has one.

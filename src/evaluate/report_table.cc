@@ -128,6 +128,7 @@ class Panels {
     panel.title = recipe.name;
     panel.x.label = x_label;
     panel.x.scale = scale_of(x);
+    if (panel.x.scale == Scale::kLog) panel.x.label += " (log scale)";
     panel.y.label = fmt::format("{}, {} is better", metric->name,
                                 metric->better == Better::kHigher ? "higher" : "lower");
     std::vector<std::vector<double>> costs;
