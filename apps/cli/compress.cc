@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <nlohmann/json.hpp>
@@ -250,10 +249,10 @@ class Parser {
              &calibrate_);
     add_integer(*app_, {"--calibrate-tokens", 1, 1 << 24, "Read so many tokens (default: 16384)"},
                 &tokens_);
-    add_text(*app_,
-             {"--score", "SCORE",
-              "magnitude, calibrated or compensated (default: calibrated where there is a text)"},
-             &score_);
+    add_text(
+        *app_,
+        {"--score", "SCORE", "magnitude or calibrated (default: calibrated where there is a text)"},
+        &score_);
     app_->add_flag("--repair", repair_, "Fit what is left to the calibration text");
     app_->add_flag("--precompute-vo", precompute_,
                    "Attention-aware for a V*O that is multiplied beforehand");
@@ -304,12 +303,11 @@ class Parser {
   void complete_score(PruneOptions& prune) const {
     prune.score = calibrate_ ? PruneScore::kCalibrated : PruneScore::kMagnitude;
     if (!score_) return;
-    constexpr const char* kNames[] = {"magnitude", "calibrated", "compensated"};
-    const auto* name = std::find(std::begin(kNames), std::end(kNames), *score_);
-    if (name == std::end(kNames)) wrong("--score", "magnitude, calibrated or compensated", *score_);
-    prune.score = static_cast<PruneScore>(name - std::begin(kNames));
-    if (prune.score != PruneScore::kMagnitude && !calibrate_)
-      usage_error(fmt::format("--score {}: expected --calibrate FILE as well", *score_));
+    if (*score_ != "magnitude" && *score_ != "calibrated")
+      wrong("--score", "magnitude or calibrated", *score_);
+    if (*score_ == "calibrated" && !calibrate_)
+      usage_error("--score calibrated: expected --calibrate FILE as well");
+    if (*score_ == "magnitude") prune.score = PruneScore::kMagnitude;
   }
 
   Options& options_;

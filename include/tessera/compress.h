@@ -36,9 +36,6 @@ enum class PruneScore {
   kMagnitude,   // its Frobenius norm
   kCalibrated,  // each weight times the norm of the input it reads on the calibration text
                 // (Wanda's)
-  // What the outputs lose on the calibration text when the unit goes and all other weights make up
-  // for it as well as they can (the optimal brain surgeon's, for units); for repair.
-  kCompensated,
 };
 
 struct PruneOptions {

@@ -9,7 +9,7 @@ namespace tessera {
 struct ErrorCurve {
   int64_t weights = 0;
   std::vector<double> shares;  // ascending, from 0 to 1
-  std::vector<double> errors;  // squared and relative, of the same length
+  std::vector<double> errors;  // that add up over matrices; of the same length
 };
 
 // The share of each matrix that makes the sum of the errors least while `share` of all weights

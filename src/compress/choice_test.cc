@@ -215,24 +215,6 @@ TEST(Repair, TilesAreLeftWhereTheLossIsLeast) {
   }
 }
 
-TEST(Repair, ACompensatedScoreIsWhatRepairLosesWhereTheTileGoesAlone) {
-  const int64_t outputs = 6, inputs = 22;
-  Hessian hessian = make_hessian(random_statistics(inputs, 200, kSeed), Centre::kYes);
-  const Weight whole = random_weight(outputs, inputs, kSeed + 5);
-  Team team(2);
-  const TileShape tile{4, 8};
-  const auto scores = compensated_scores(whole, tile, hessian, team);
-  ASSERT_TRUE(scores.ok());
-  for (size_t i = 0; i < scores->size(); ++i) {
-    TileMask mask = TileMask::all(tile, outputs, inputs);
-    mask.kept[i] = 0;
-    Weight repaired = whole;
-    ASSERT_TRUE(repair_tiles(mask, hessian, repaired, team).ok());
-    const double lost = std::sqrt(loss(whole, repaired, hessian));
-    EXPECT_NEAR((*scores)[i], lost, 1e-4 * lost) << i;
-  }
-}
-
 TEST(Repair, NothingPrunedChangesNothingAndEverythingPrunedIsZero) {
   const InputStatistics statistics = random_statistics(10, 50, kSeed);
   Hessian hessian = make_hessian(statistics, Centre::kNo);

@@ -27,9 +27,16 @@ constexpr size_t at(int64_t index) { return static_cast<size_t>(index); }
 // Where error curves are measured; from half on a matrix's errors grow fast.
 constexpr double kCurveShares[] = {0.25, 0.5, 0.625, 0.75, 0.85, 0.925};
 
+// What is left of the outputs' energy multiplies along the maps that follow each other, so its
+// logarithms add. Of a matrix that goes whole a millionth is said to be left, as more than all of
+// the others together must not make up for it.
+double lost_energy(double output_error) {
+  return -std::log(std::max(1e-6, 1 - output_error * output_error));
+}
+
 OrderedJson to_json(const CompressOptions& options, const Pass& pass) {
   constexpr const char* kScopes[] = {"matrix", "balanced", "global", "allocated"};
-  constexpr const char* kScores[] = {"magnitude", "calibrated", "compensated"};
+  constexpr const char* kScores[] = {"magnitude", "calibrated"};
   const PruneOptions& prune = options.prune;
   OrderedJson json = {
       {"pass", pass.info.name},
@@ -284,8 +291,7 @@ class Pipeline {
     for (const Matrix* matrix : matrices) {
       if (matrix->removed == Removed::kNothing) continue;
       if (options_.prune.scope == PruneScope::kGlobal) {
-        TESSERA_ASSIGN_OR_RETURN(std::vector<double> own, unit_scores(context, *matrix));
-        scores.push_back(std::move(own));
+        scores.push_back(unit_scores(context, *matrix));
         continue;
       }
       TESSERA_ASSIGN_OR_RETURN(ErrorCurve curve, measure_curve(context, *matrix));
@@ -298,13 +304,13 @@ class Pipeline {
     ErrorCurve curve{matrix.item.outputs * matrix.item.inputs, {0}, {0}};
     for (const double share : kCurveShares) {
       Matrix copy = matrix;
-      TESSERA_RETURN_IF_ERROR(choose_mask(context, {.share = share}, copy));
+      choose_mask(context, {.share = share}, copy);
       TESSERA_RETURN_IF_ERROR(prune_matrix(context, copy));
       curve.shares.push_back(copy.share());
-      curve.errors.push_back(copy.output_error * copy.output_error);
+      curve.errors.push_back(lost_energy(copy.output_error));
     }
     curve.shares.push_back(1);
-    curve.errors.push_back(std::max(1.0, curve.errors.back()));
+    curve.errors.push_back(std::max(lost_energy(1), curve.errors.back()));
     return curve;
   }
 
@@ -379,7 +385,7 @@ class Pipeline {
       if (matrix->removed == Removed::kInputsOfValues) {
         TESSERA_RETURN_IF_ERROR(prune_values(context, on_the_way, *matrix));
       } else {
-        TESSERA_RETURN_IF_ERROR(choose_mask(context, choice_of(matrix->item), *matrix));
+        choose_mask(context, choice_of(matrix->item), *matrix);
         TESSERA_RETURN_IF_ERROR(prune_matrix(context, *matrix));
       }
     }

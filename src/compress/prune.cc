@@ -61,29 +61,23 @@ std::vector<double> feature_scores(const HeadShape& heads, const InputStatistics
 
 }  // namespace
 
-Result<std::vector<double>> unit_scores(const PruneContext& context, const Matrix& matrix) {
+std::vector<double> unit_scores(const PruneContext& context, const Matrix& matrix) {
   const PruneOptions& options = *context.options;
   const TileShape tile = unit_tile(matrix.removed, matrix.item, options);
   if (options.score == PruneScore::kMagnitude || context.statistics == nullptr)
     return tile_scores(matrix.whole, tile);
-  // A whole output has no others to make up for it.
-  const bool is_row = tile.cols == matrix.item.inputs && tile.rows == 1;
-  if (options.score == PruneScore::kCompensated && !is_row) {
-    return compensated_scores(matrix.whole, tile, hessian_of(context, centre_of(context, matrix)),
-                              *context.team);
-  }
   return tile_scores(matrix.whole, tile, context.statistics->norms());
 }
 
-Status choose_mask(const PruneContext& context, const Choice& choice, Matrix& matrix) {
-  if (matrix.removed == Removed::kNothing) return {};
+void choose_mask(const PruneContext& context, const Choice& choice, Matrix& matrix) {
+  if (matrix.removed == Removed::kNothing) return;
   if (choice.mask.has_value()) {
     matrix.mask = choice.mask;
-    return {};
+    return;
   }
   TileMask mask = TileMask::all(unit_tile(matrix.removed, matrix.item, *context.options),
                                 matrix.item.outputs, matrix.item.inputs);
-  TESSERA_ASSIGN_OR_RETURN(const std::vector<double> scores, unit_scores(context, matrix));
+  const std::vector<double> scores = unit_scores(context, matrix);
   const int64_t count = pruned_count(choice.share, mask.tiles());
   // A row of whole outputs is one unit, which has nothing to balance.
   if (context.options->scope == PruneScope::kBalanced && mask.tile_cols() > 1) {
@@ -92,7 +86,6 @@ Status choose_mask(const PruneContext& context, const Choice& choice, Matrix& ma
     prune_least(scores, count, mask);
   }
   matrix.mask = std::move(mask);
-  return {};
 }
 
 Status prune_matrix(const PruneContext& context, Matrix& matrix) {

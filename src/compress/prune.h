@@ -28,10 +28,10 @@ struct PruneContext {
 };
 
 // Scores of the units of a matrix, as the options say; by magnitude without statistics.
-Result<std::vector<double>> unit_scores(const PruneContext& context, const Matrix& matrix);
+std::vector<double> unit_scores(const PruneContext& context, const Matrix& matrix);
 
 // Chooses what the matrix loses.
-Status choose_mask(const PruneContext& context, const Choice& choice, Matrix& matrix);
+void choose_mask(const PruneContext& context, const Choice& choice, Matrix& matrix);
 
 // Removes it, and repairs what is left and the bias where there are statistics and the options say
 // so. Fills the errors.

@@ -266,37 +266,6 @@ Status repair_elements(const TileMask& mask, const Hessian& hessian, Weight& wei
   return {};
 }
 
-Result<std::vector<double>> compensated_scores(const Weight& weight, TileShape tile,
-                                               Hessian& hessian, Team& team) {
-  const int64_t n = weight.inputs;
-  if (hessian.inverse.empty() && !invert(hessian.values, n, hessian.inverse, team))
-    return not_definite();
-  const TileMask grid = TileMask::all(tile, weight.outputs, n);
-  std::vector<double> scores(at(grid.tiles()));
-  std::atomic<bool> fits{true};
-  team.parallel_for(grid.tile_cols(), 1, [&](Range part) {
-    for (int64_t c = part.begin; c < part.end; ++c) {
-      std::vector<int64_t> chosen;
-      for (int64_t i = c * tile.cols; i < std::min(n, (c + 1) * tile.cols); ++i)
-        chosen.push_back(i);
-      const auto width = static_cast<int64_t>(chosen.size());
-      std::vector<double> factor, row(chosen.size());
-      gather(hessian.inverse.data(), n, chosen, factor);
-      if (!factor_cholesky(factor.data(), width, nullptr)) fits = false;
-      for (int64_t o = 0; o < weight.outputs; ++o) {
-        const float* values = weight.row(o) + chosen.front();
-        std::copy_n(values, width, row.begin());
-        solve_cholesky(factor.data(), width, row.data(), 1);
-        double& score = scores[at(o / tile.rows * grid.tile_cols() + c)];
-        for (int64_t i = 0; i < width; ++i) score += row[at(i)] * values[i];
-      }
-    }
-  });
-  if (!fits) return not_definite();
-  for (double& score : scores) score = std::sqrt(std::max(0.0, score));
-  return scores;
-}
-
 Result<double> output_error(const Weight& whole, const Weight& pruned,
                             const InputStatistics& statistics, Centre centre, Team& team) {
   Weight difference = whole;

@@ -60,12 +60,6 @@ Status repair_tiles(const TileMask& mask, Hessian& hessian, Weight& weight, Team
 // an output would take too long.
 Status repair_elements(const TileMask& mask, const Hessian& hessian, Weight& weight, Team& team);
 
-// What (W - W') H (W - W')^T is at least when a tile goes alone, for each tile T of W [outputs,
-// inputs]: sqrt(sum over its rows of w_T (H^-1_TT)^-1 w_T^T). kInvalidInput where H is not positive
-// definite.
-Result<std::vector<double>> compensated_scores(const Weight& weight, TileShape tile,
-                                               Hessian& hessian, Team& team);
-
 // |D x| / |W x| with D = W - W', each the root of the mean square over the calibration rows; with
 // kYes of D (x - mean), as the bias takes up the mean. 0 / 0 is 0.
 Result<double> output_error(const Weight& whole, const Weight& pruned,

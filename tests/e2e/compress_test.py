@@ -77,7 +77,9 @@ class Compress(CliTest):
             for options in ([], ["--calibrate", self.text], ["--calibrate", self.text, "--repair"]):
                 name = f"{unit}{len(options)}"
                 target, report = self.compress(self.decoder, name, f"--prune-{unit}", "0.5", "--tile", "8x8", *options)
-                self.assertEqual({matrix["format"] for matrix in report["matrices"]}, {form})
+                # Matrices too small for the tensors' entries to pay stay dense.
+                self.assertLessEqual({matrix["format"] for matrix in report["matrices"]}, {form, "dense"})
+                self.assertIn(form, {matrix["format"] for matrix in report["matrices"]})
                 for matrix in report["matrices"]:
                     self.assertEqual(matrix["output_error"] is None, not options)
                 self.call("run", target, "--prompt", "the cat", "--max-tokens", "4")
@@ -147,6 +149,7 @@ class Compress(CliTest):
     def test_directories_that_lie(self):
         target, _ = self.compress(self.encoder, "honest", "--prune-tiles", "0.9")
         name = next(iter(section_of(target)["tensors"]))
+        said = name[:32]  # messages shorten long names
 
         def lie(change, says):
             liar = self.folder / "liar"
@@ -174,13 +177,13 @@ class Compress(CliTest):
             return change
 
         lie(config("format", "blocks"), ["format", "blocks"])
-        lie(config("shape", [32, 33]), [name, "[32, 33]"])
+        lie(config("shape", [32, 33]), [said, "[32, 33]"])
         lie(config("tile", [16, 0]), ["tile", "found 0"])
         lie(config("shape", None), ["shape"])
-        lie(index(".tile_offsets", 1), [name, "offsets", "found 1"])
-        lie(index(".tile_offsets", -1), [name, "offsets", "found -1"])
-        lie(index(".tile_columns", 9), [name, "columns", "found 9"])
-        lie(index(".tile_columns", -1), [name, "columns", "found -1"])
+        lie(index(".tile_offsets", 1), [said, "offsets", "found 1"])
+        lie(index(".tile_offsets", -1), [said, "offsets", "found -1"])
+        lie(index(".tile_columns", 9), [said, "columns", "found 9"])
+        lie(index(".tile_columns", -1), [said, "columns", "found -1"])
 
     def test_interrupt(self):
         target = self.folder / "interrupted"
@@ -202,7 +205,7 @@ class Compress(CliTest):
         self.assertEqual({entry["format"] for entry in section_of(FIXTURE)["tensors"].values()},
                          {"tiles", "csr", "compact", "stack"})
         expected = json.loads((FIXTURE / "expected.json").read_text())
-        found = self.json("run", FIXTURE, "--ids", ",".join(map(str, expected["prompt"])), "--max-tokens", "8")
+        found = self.json("run", FIXTURE, "--ids", ",".join(map(str, expected["prompt"])), "--max-tokens", "8", "--greedy")
         self.assertEqual(found["ids"], expected["ids"])
 
 
