@@ -147,7 +147,7 @@ class Compress(CliTest):
         self.assertFalse(pathlib.Path(f"{target}.part").exists())
 
     def test_directories_that_lie(self):
-        target, _ = self.compress(self.encoder, "honest", "--prune-tiles", "0.9")
+        target, _ = self.compress(self.encoder, "honest", "--prune-tiles", "0.5", "--tile", "8x8")
         name = next(iter(section_of(target)["tensors"]))
         said = name[:32]  # messages shorten long names
 
