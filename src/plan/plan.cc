@@ -109,7 +109,8 @@ Result<VoChoice> vo_from(const Json& layer) {
   const Json* value = entry->find("method");
   const std::string* found = value == nullptr ? nullptr : value->as<std::string>();
   for (const auto& [text, method] : kVoMethods) {
-    if (found != nullptr && *found == text) return VoChoice{method, "forced by the plan"};
+    if (found == nullptr || *found != text) continue;
+    return method == VoMethod::kAuto ? VoChoice{} : VoChoice{method, "forced by the plan"};
   }
   return invalid_input(
       fmt::format("precompute_vo: expected a method of auto, two_step, precomputed, found {}",
