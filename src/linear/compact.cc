@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "formats/panels.h"
 #include "kernels/activation/activation.h"
 #include "linear/formats.h"
 
@@ -224,7 +225,8 @@ Result<std::unique_ptr<Linear>> prepare_outputs(const CompactMatrix& matrix, con
   const int64_t kept = matrix.kept.outputs();
   std::vector<KeptOutputs::Part> parts;
   for (int i = 0; i < team.size(); ++i) {
-    const Range range = slice(kept, 1, i, team.size());
+    // Whole panels, so that no part pads one that another could fill.
+    const Range range = slice(kept, kPanelOutputs, i, team.size());
     if (range.size() == 0 && i > 0) continue;
     KeptOutputs::Part part;
     part.begin = parts.empty() ? 0 : parts.back().end;
