@@ -46,6 +46,8 @@ class EvalProgress {
 
 std::string rounded(double value) {
   if (std::isnan(value)) return "-";
+  // A small divergence is not none.
+  if (value != 0 && std::abs(value) < 0.001) return fmt::format("{:.2g}", value);
   return std::abs(value) >= 1000 ? fmt::format("{:.1f}", value) : fmt::format("{:.4f}", value);
 }
 
@@ -134,11 +136,12 @@ void report_notes(const Evaluation& evaluation) {
   }
 }
 
+// As its checkpoint is: the options of MODEL are what it is compared for.
 Result<std::shared_ptr<Model>> load_other(const EvalOptions& options,
                                           const std::string& directory) {
-  ModelOptions other = options.model;
+  ModelOptions other;
   other.directory = directory;
-  other.load.plan_file.clear();
+  other.load.threads = options.model.load.threads;
   return load_model(other);
 }
 

@@ -66,6 +66,9 @@ class Evaluations(EvalTest):
         found = self.evaluate(self.decoder, "agreement", text, "--reference", self.decoder)
         self.assertLess(self.value(found, "kl"), 1e-6)
         self.assertEqual(self.value(found, "top1_agreement"), 1)
+        # The reference stays as its checkpoint is.
+        found = self.evaluate(self.decoder, "agreement", text, "--reference", self.decoder, "--dtype", "bf16")
+        self.assertGreater(self.value(found, "kl"), 0)
         found = self.evaluate(self.encoder, "agreement", text, "--reference", self.encoder)
         self.assertAlmostEqual(self.value(found, "cosine"), 1, delta=1e-6)
         self.assertEqual(found["counts"]["examples"], 10)
