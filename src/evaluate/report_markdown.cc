@@ -114,11 +114,12 @@ std::string latency_section(const ReportTable& table, size_t workload) {
                     fmt::format("{:.3f} to {:.3f}", numbers.ratio_low, numbers.ratio_high),
                     three(timed.flops * 1e-9), three(timed.dense_flops * 1e-9)});
   }
+  const std::string sequences =
+      recipe.batch == 1 ? "one sequence" : fmt::format("{} sequences", recipe.batch);
   const std::string what =
-      recipe.new_tokens > 0
-          ? fmt::format("A step of {} sequences that generate {} tokens behind {}.", recipe.batch,
-                        recipe.new_tokens, recipe.tokens)
-          : fmt::format("A pass over {} sequences of {} tokens.", recipe.batch, recipe.tokens);
+      recipe.new_tokens > 0 ? fmt::format("A step of generating {} tokens behind {}, {} at a time.",
+                                          recipe.new_tokens, recipe.tokens, sequences)
+                            : fmt::format("A pass over {} of {} tokens.", sequences, recipe.tokens);
   return fmt::format("### {}\n\n{}\n\n", recipe.name, what) + table_text(rows) + "\n";
 }
 

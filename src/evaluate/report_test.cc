@@ -141,7 +141,7 @@ class ReportRun : public ::testing::Test {
     const std::string name = ::testing::UnitTest::GetInstance()->current_test_info()->name();
     folder_ = testing::tiny_llama().write("report_" + name);
     write(R"({"title": "A | title", "model": ".", "variants": [{"name": "f32", "threads": 1},
-      {"name": "b|f", "dtype": "bf16", "threads": 1, "attention": "flash"}],
+      {"name": "b|f", "dtype": "bf16", "threads": 2, "attention": "flash"}],
       "workloads": [{"tokens": 8}, {"name": "writing", "tokens": 4, "new_tokens": 3}],
       "timing": {"rounds": 2, "seconds": 0, "samples": 2}})");
   }
@@ -237,7 +237,7 @@ TEST_F(ReportRun, SaysWhatAModelCannotDo) {
 ReportTable small_table() {
   ReportTable table;
   table.recipe.title = "T";
-  table.recipe.tasks = {{.name = "task", .metric = "", .task = {}, .reference = {}, .key = {}}};
+  table.recipe.tasks.emplace_back().name = "task";
   table.recipe.workloads = {{.name = "work"}};
   table.recipe.variants = {{.name = "base"}, {.name = "fast"}};
   for (const double value : {0.80, 0.75}) {

@@ -457,6 +457,8 @@ void Executor::multiply(const Linear& linear, LinearArgs args, Operation operati
 // What the whole team does while the one that marks does its group.
 int64_t Executor::traced_rows(const Group& group) const {
   const Pass& pass = *group.pass;
+  // A member that shares all rows may have none of its own.
+  if (!pass.own_rows) return pass.rows;
   return group.rows.size() * pass.rows / rows_of(pass, *group.member).size();
 }
 
