@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
 #include <mutex>
 #include <oneapi/dnnl/dnnl.hpp>
@@ -38,7 +39,7 @@ struct Hash {
 
 struct Prepared {
   dnnl::matmul primitive;
-  memory::desc x, weights, bias, residual, y;
+  memory::desc x, weights, bias, residual, y, scratchpad;
 };
 
 const dnnl::engine& engine() {
@@ -98,9 +99,12 @@ Prepared prepare(const Key& key) {
   }
   dnnl::primitive_attr attributes;
   attributes.set_post_ops(steps);
+  // The library's own scratchpad belongs to the primitive, which several threads execute at a time.
+  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
   const dnnl::matmul::desc description(prepared.x, prepared.weights, prepared.bias, prepared.y);
-  prepared.primitive =
-      dnnl::matmul(dnnl::matmul::primitive_desc(description, attributes, engine()));
+  const dnnl::matmul::primitive_desc chosen(description, attributes, engine());
+  prepared.scratchpad = chosen.scratchpad_desc();
+  prepared.primitive = dnnl::matmul(chosen);
   return prepared;
 }
 
@@ -127,6 +131,15 @@ memory on(const memory::desc& description, const void* data) {
   return {description, engine(), const_cast<void*>(data)};
 }
 
+// At least so many bytes of the calling thread, aligned to a cache line.
+void* scratchpad(size_t bytes) {
+  constexpr size_t kLine = 64;
+  thread_local std::vector<std::byte> storage;
+  if (storage.size() < bytes + kLine) storage.resize(bytes + kLine);
+  const auto address = reinterpret_cast<uintptr_t>(storage.data());
+  return reinterpret_cast<void*>((address + kLine - 1) / kLine * kLine);
+}
+
 void execute(const Args& args, Exec exec) {
   const Prepared prepared = cached(key_of(args, exec));
   thread_local dnnl::stream stream(engine());
@@ -136,6 +149,9 @@ void execute(const Args& args, Exec exec) {
   std::unordered_map<int, memory> arguments = {{DNNL_ARG_SRC, on(prepared.x, args.x)},
                                                {DNNL_ARG_WEIGHTS, on(prepared.weights, panels)},
                                                {DNNL_ARG_DST, on(prepared.y, args.y + first)}};
+  if (const size_t bytes = prepared.scratchpad.get_size(); bytes > 0) {
+    arguments.emplace(DNNL_ARG_SCRATCHPAD, on(prepared.scratchpad, scratchpad(bytes)));
+  }
   if (args.bias != nullptr) arguments.emplace(DNNL_ARG_BIAS, on(prepared.bias, args.bias + first));
   if (args.residual != nullptr && args.residual != args.y) {
     const int position = args.activation == Activation::kNone ? 0 : 1;

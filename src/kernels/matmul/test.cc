@@ -1,6 +1,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <thread>
 #include <tuple>
 
 #include "base/device.h"
@@ -113,6 +114,28 @@ TEST(Matmul, EveryRowAgreesWithRefAtEverySize) {
       }
     }
   }
+}
+
+// Members of a team run parts of equal shape at the same time.
+TEST(Matmul, PartsAtTheSameTime) {
+  constexpr uint32_t kSeed = 77;
+  SCOPED_TRACE(testing::seed_trace(kSeed));
+  const Problem problem(48, 768, 512, DType::kF32, kSeed);
+  const std::vector<float> expected = run_whole(problem, kernels.rows().back(), problem.args);
+  testing::for_each_fast_row(kernels, problem.args, [&](const KernelRow<Args>& row) {
+    for (int repeat = 0; repeat < 10; ++repeat) {
+      std::vector<float> y(problem.residual.size(), kNaN);
+      Args args = problem.args;
+      args.y = y.data();
+      std::thread other([&] { row.run(args, {4, 8}); });
+      row.run(args, {0, 4});
+      other.join();
+      for (int64_t i = 0; i < static_cast<int64_t>(y.size()); ++i) {
+        const int64_t m = i / problem.y_stride, n = i % problem.y_stride;
+        if (n < args.outputs) ASSERT_NEAR(expected[i], y[i], problem.bound(m, n)) << row.name;
+      }
+    }
+  });
 }
 
 TEST(Matmul, EveryEpilogue) {
