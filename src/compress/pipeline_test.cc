@@ -279,6 +279,27 @@ TEST_F(Compress, EveryScopeReachesTheShare) {
   }
 }
 
+TEST_F(Compress, OutputsForPrecomputedVoKeepOneSetOfFeatures) {
+  for (TinyCheckpoint tiny : {wider(testing::tiny_bert()), wider(testing::tiny_llama())}) {
+    const std::string source = tiny.write("compress_vo");
+    CompressOptions options = repaired(options_of(PruneUnit::kAttentionAware, 0.75));
+    options.prune.precompute_vo = PruneOptions::PrecomputeVo::kYes;
+    const std::string name = tiny.config.find("bert") == std::string::npos ? "vo_llama" : "vo_bert";
+    const CompressReport report = run(source, name, options);
+    for (const MatrixReport& matrix : report.matrices)
+      EXPECT_EQ(matrix.name.find("v_proj"), std::string::npos);
+    write_out(target(name), target(name + "-dense"));
+    const std::vector<float> expected = logits_of(target(name + "-dense"));
+    for (const PrecomputeVo how : {PrecomputeVo::kOn, PrecomputeVo::kOff}) {
+      const auto model = Model::load(target(name), {.threads = 2, .precompute_vo = how});
+      ASSERT_TRUE(model.ok()) << model.status().message();
+      const auto result = (*model)->forward(sequences(3, 20, kSeed + 1));
+      ASSERT_TRUE(result.ok()) << result.status().message();
+      EXPECT_LE(distance(result->logits, expected), 2e-4 * norm(expected)) << name;
+    }
+  }
+}
+
 TEST_F(Compress, OnlyChosenMatricesAndLayersChange) {
   const std::string source = wider(testing::tiny_bert()).write("compress_bert");
   CompressOptions options = options_of(PruneUnit::kTiles, 0.5);
