@@ -132,7 +132,8 @@ TEST(Matmul, PartsAtTheSameTime) {
       other.join();
       for (int64_t i = 0; i < static_cast<int64_t>(y.size()); ++i) {
         const int64_t m = i / problem.y_stride, n = i % problem.y_stride;
-        if (n < args.outputs) ASSERT_NEAR(expected[i], y[i], problem.bound(m, n)) << row.name;
+        if (n >= args.outputs) continue;
+        ASSERT_NEAR(expected[i], y[i], problem.bound(m, n)) << row.name;
       }
     }
   });
