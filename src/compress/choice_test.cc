@@ -240,7 +240,8 @@ TEST(Repair, ElementsLoseLessThanWithoutIt) {
   Team team(2);
   ASSERT_TRUE(repair_elements(mask, hessian, repaired, team).ok());
   for (size_t i = 0; i < mask.kept.size(); ++i) {
-    if (mask.kept[i] == 0) EXPECT_EQ(repaired.values[i], 0);
+    if (mask.kept[i] != 0) continue;
+    EXPECT_EQ(repaired.values[i], 0);
   }
   EXPECT_LT(loss(whole, repaired, hessian), loss(whole, plain, hessian));
 }
