@@ -39,8 +39,9 @@ Result<std::vector<TokenSequence>> encode(const ModelState& state,
     TESSERA_RETURN_IF_ERROR(check_progress(options, 0));
     const size_t end = std::min(begin + kTextsAtATime, texts.size());
     TESSERA_ASSIGN_OR_RETURN(const Tokenizer* tokenizer, tokenizer_for(state, begin));
-    const std::vector<TextPair> chunk(texts.begin() + static_cast<int64_t>(begin),
-                                      texts.begin() + static_cast<int64_t>(end));
+    std::vector<TextPair> chunk;
+    chunk.reserve(end - begin);
+    for (const std::string& text : texts.subspan(begin, end - begin)) chunk.push_back({text});
     auto encodings = tokenizer->encode_all(chunk, {}, state.info.threads);
     if (!encodings.ok()) {
       // It counts the texts of the chunk.
