@@ -37,10 +37,7 @@ void for_each_chunk(Range rows, Work work) {
 
 LinearArgs at_rows(const LinearArgs& args, Range rows) {
   LinearArgs part = args;
-  part.rows = rows.size();
-  part.x += rows.begin * args.x_stride;
-  part.y += rows.begin * args.y_stride;
-  if (args.residual != nullptr) part.residual += rows.begin * args.residual_stride;
+  take_rows(args, rows, part);
   return part;
 }
 

@@ -92,8 +92,7 @@ class Csr final : public Linear {
 
   void multiply_chunk(const LinearArgs& args, Range rows, Range part) const {
     csr_matmul::Args product = shape_;
-    product.x = args.x + rows.begin * args.x_stride;
-    product.rows = rows.size();
+    take_rows(args, rows, product);
     if (rows.size() > 1) {
       auto* transposed = static_cast<float*>(args.scratch);
       product.x_stride = padded(rows.size());
@@ -105,13 +104,6 @@ class Csr final : public Linear {
                              {0, rows.size()});
       product.x = transposed;
     }
-    product.activation = args.activation;
-    if (args.residual != nullptr) {
-      product.residual = args.residual + rows.begin * args.residual_stride;
-      product.residual_stride = args.residual_stride;
-    }
-    product.y = args.y + rows.begin * args.y_stride;
-    product.y_stride = args.y_stride;
     csr_matmul::kernels.run(product, {part.begin, part.end});
   }
 

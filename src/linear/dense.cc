@@ -7,7 +7,7 @@
 #include "base/device.h"
 #include "formats/panels.h"
 #include "kernels/matmul/matmul.h"
-#include "linear/linear.h"
+#include "linear/formats.h"
 
 namespace tessera {
 namespace {
@@ -85,16 +85,7 @@ class Dense final : public Linear {
  private:
   void multiply(const LinearArgs& args, Range rows, Range part) const {
     matmul::Args product = shape_;
-    product.x = args.x + rows.begin * args.x_stride;
-    product.x_stride = args.x_stride;
-    product.rows = rows.size();
-    product.activation = args.activation;
-    if (args.residual != nullptr) {
-      product.residual = args.residual + rows.begin * args.residual_stride;
-      product.residual_stride = args.residual_stride;
-    }
-    product.y = args.y + rows.begin * args.y_stride;
-    product.y_stride = args.y_stride;
+    take_rows(args, rows, product);
     matmul::kernels.run(product, {part.begin, part.end});
   }
 

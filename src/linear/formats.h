@@ -12,6 +12,22 @@
 // and a bias of all their outputs or null, and keeps none of it.
 namespace tessera {
 
+// What rows [rows.begin, rows.end) of a call are for a kernel: where they are read and written, and
+// the activation.
+template <typename Product>
+void take_rows(const LinearArgs& args, Range rows, Product& product) {
+  product.x = args.x + rows.begin * args.x_stride;
+  product.x_stride = args.x_stride;
+  product.rows = rows.size();
+  product.activation = args.activation;
+  if (args.residual != nullptr) {
+    product.residual = args.residual + rows.begin * args.residual_stride;
+    product.residual_stride = args.residual_stride;
+  }
+  product.y = args.y + rows.begin * args.y_stride;
+  product.y_stride = args.y_stride;
+}
+
 // Why tile-pruned matrices of this pattern would gain nothing from the tile-sparse product; empty
 // where they gain, or where TESSERA_KERNEL names the kernel to take.
 std::string too_full(const tile_matmul::Pattern& pattern, int64_t inputs, int64_t outputs,

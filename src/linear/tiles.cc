@@ -136,16 +136,7 @@ class Tiles final : public Linear {
   void multiply(const LinearArgs& args, Range rows, Range part) const {
     if (rows.size() <= 0 || part.size() <= 0) return;
     tile_matmul::Args product = shape_;
-    product.x = args.x + rows.begin * args.x_stride;
-    product.x_stride = args.x_stride;
-    product.rows = rows.size();
-    product.activation = args.activation;
-    if (args.residual != nullptr) {
-      product.residual = args.residual + rows.begin * args.residual_stride;
-      product.residual_stride = args.residual_stride;
-    }
-    product.y = args.y + rows.begin * args.y_stride;
-    product.y_stride = args.y_stride;
+    take_rows(args, rows, product);
     product.scratch = static_cast<float*>(args.scratch);
     tile_matmul::kernels.run(product, {part.begin, part.end});
   }
