@@ -45,10 +45,8 @@ int64_t parse_integer(const IntegerOption& option, std::string_view text) {
 }
 
 WeightType parse_dtype(const std::string& text) {
-  if (text == "auto") return WeightType::kAuto;
-  if (text == "f32") return WeightType::kF32;
-  if (text == "bf16") return WeightType::kBF16;
-  bad_value("--dtype", "auto, f32 or bf16", text);
+  if (const auto type = parse_weight_type(text)) return *type;
+  bad_value("--dtype", std::string(kWeightTypes), text);
 }
 
 PrecomputeVo parse_precompute_vo(const std::string& text) {
@@ -86,7 +84,9 @@ void add_directory_options(CLI::App& app, std::string* directory, int* threads) 
 
 void add_model_options(CLI::App& app, ModelOptions* options) {
   add_directory_options(app, &options->directory, &options->load.threads);
-  add_callback(app, {"--dtype", "TYPE", "Weights in memory: auto, f32 or bf16 (default: auto)"},
+  add_callback(app,
+               {"--dtype", "TYPE",
+                "Numbers of the weights: auto, f32, bf16, int8, int4, w8 or w4 (default: auto)"},
                [options](const std::string& text) { options->load.weights = parse_dtype(text); });
   add_callback(
       app,

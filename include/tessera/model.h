@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "tessera/export.h"
@@ -29,8 +30,20 @@ enum class Head {
 // label for itself), or the logits as they are (a regression).
 enum class LabelScores { kSoftmax, kSigmoid, kLogits };
 
-// How weights are kept. kAuto: as the checkpoint has them, f16 as f32.
-enum class WeightType { kAuto, kF32, kBF16 };
+// In which numbers weights are kept and multiplied. Sums are f32 or wider, or whole integers.
+enum class WeightType {
+  kAuto,  // as the checkpoint has them, f16 as f32
+  kF32,
+  kBF16,  // also rows, where the CPU multiplies bf16 faster than f32
+  kInt8,  // weights of 8 bits with a scale an output, rows of 8 bits with a scale each
+  kInt4,  // weights of 4 bits in groups, rows as for kInt8
+  kW8,    // weights of 8 bits in groups of inputs with a scale each; rows are f32
+  kW4,    // weights of 4 bits in groups; rows are f32
+};
+// "auto", "f32", "bf16", "int8", "int4", "w8", "w4".
+TESSERA_API std::string_view name(WeightType type);
+TESSERA_API std::optional<WeightType> parse_weight_type(std::string_view name);
+inline constexpr std::string_view kWeightTypes = "auto, f32, bf16, int8, int4, w8 or w4";
 
 // Whether the value and output matrices of attention are multiplied beforehand (E.T.), which is
 // faster where few output features are kept. kAuto: where the plan finds it faster and exact, see
@@ -77,7 +90,8 @@ struct ModelInfo {
   int64_t flops_per_token = 0;           // of the linear maps, head included, as if dense
   int64_t executed_flops_per_token = 0;  // of them as they are prepared
   int64_t cache_bytes_per_token = 0;     // keys and values of all layers
-  std::string weight_type;               // "f32" or "bf16"
+  std::string weight_type;               // "f32", "bf16", "int8", "int4", "w8", "w4" or
+                                         // "stored": as each matrix is in the checkpoint
   std::vector<std::string> labels;       // of classification heads
   // As config.json's problem_type says; else sigmoid for one label and softmax for several, as
   // transformers does.

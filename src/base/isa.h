@@ -9,13 +9,15 @@ namespace tessera {
 
 // Instruction sets a kernel row may need, in the order of a cap: capping at one switches off all
 // after it.
-enum class Isa { kAny, kAvx2, kAvx512, kAvx512Vnni, kAvx512Bf16, kCuda };
+enum class Isa { kAny, kAvx2, kAvx512, kAvx512Vnni, kAvx512Bf16, kAmx, kCuda };
 
 std::string_view name(Isa isa);
 
-// Whether the CPU has it and TESSERA_ISA (ref, avx2, avx512, avx512_vnni, avx512_bf16) or
+// Whether the CPU has it and TESSERA_ISA (ref, avx2, avx512, avx512_vnni, avx512_bf16, amx) or
 // set_isa_cap allows it.
 bool available(Isa isa);
+// kAmx: the tiles of AMX for bf16 and int8, if the system lets this process use them, which it is
+// asked for once.
 bool hardware_has(Isa isa);
 
 // An error when TESSERA_ISA names no instruction set.

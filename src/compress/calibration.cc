@@ -23,32 +23,30 @@ constexpr int32_t kSequenceTokens = 512;
 constexpr size_t kTextLimitBytes = size_t{1} << 30;
 
 // Passes a product on and keeps what it read.
-class Tap final : public Linear {
+class Tap final : public Forwarding {
  public:
-  Tap(const Linear& inner, std::vector<float>* seen) : inner_(inner), seen_(seen) {}
+  Tap(const Linear& inner, std::vector<float>* seen)
+      : Forwarding(inner), inputs_(inner.info().inputs), seen_(seen) {}
 
-  LinearInfo info() const override { return inner_.info(); }
-  int64_t scratch_bytes(int64_t rows) const override { return inner_.scratch_bytes(rows); }
   void apply(const LinearArgs& args, const Team::Member& member) const override {
     keep(args);
-    inner_.apply(args, member);
+    Forwarding::apply(args, member);
   }
   void apply_alone(const LinearArgs& args) const override {
     keep(args);
-    inner_.apply_alone(args);
+    Forwarding::apply_alone(args);
   }
 
  private:
   void keep(const LinearArgs& args) const {
     if (seen_ == nullptr) return;
-    const int64_t inputs = inner_.info().inputs;
     for (int64_t r = 0; r < args.rows; ++r) {
       const float* row = args.x + r * args.x_stride;
-      seen_->insert(seen_->end(), row, row + inputs);
+      seen_->insert(seen_->end(), row, row + inputs_);
     }
   }
 
-  const Linear& inner_;
+  int64_t inputs_;
   std::vector<float>* seen_;
 };
 
@@ -85,7 +83,8 @@ class Worker {
     const int64_t width = architecture_.hidden_size;
     const size_t bytes = at(layout.rows() * width) * sizeof(float);
     seen_.clear();
-    weights_.tokens = {host_device().allocate(bytes), DType::kF32, layout.rows(), width};
+    weights_.tokens = {
+        .data = host_device().allocate(bytes), .rows = layout.rows(), .width = width};
     if (weights_.tokens.data.empty()) return out_of_memory("calibration: not enough memory");
     std::memcpy(weights_.tokens.data.data(), states, bytes);
     std::vector<int32_t> ids(at(layout.rows()));

@@ -72,7 +72,7 @@ Result<double> measure_speedup(const Source& source, const Item& item, Team& tea
   view.dtype = dtype(read.packed.matrix);
   TESSERA_ASSIGN_OR_RETURN(auto dense, prepare_dense({view}, nullptr, stored, team));
   TESSERA_ASSIGN_OR_RETURN(auto pruned,
-                           prepare_linear({read.packed.matrix}, nullptr, stored, team));
+                           prepare_linear({read.packed.matrix}, nullptr, Precision::kStored, team));
   Timed before(std::move(dense), team), after(std::move(pruned), team);
   std::vector<double> times_before, times_after;
   for (int run = 0; run < kRuns; ++run) {

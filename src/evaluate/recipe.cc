@@ -47,9 +47,10 @@ Status read_model(const JsonAt& at, const RecipePaths& paths, RecipeVariant& var
   return {};
 }
 Status read_dtype(const JsonAt& at, const RecipePaths&, RecipeVariant& variant) {
-  TESSERA_ASSIGN_OR_RETURN(const size_t which, at.one_of({"auto", "f32", "bf16"}));
-  constexpr WeightType kTypes[] = {WeightType::kAuto, WeightType::kF32, WeightType::kBF16};
-  variant.dtype = kTypes[which];
+  TESSERA_ASSIGN_OR_RETURN(const std::string text, at.text());
+  const std::optional<WeightType> type = parse_weight_type(text);
+  if (!type) return at.wrong(std::string(kWeightTypes));
+  variant.dtype = *type;
   return {};
 }
 Status read_threads(const JsonAt& at, const RecipePaths&, RecipeVariant& variant) {

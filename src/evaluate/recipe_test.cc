@@ -87,8 +87,9 @@ TEST(Recipe, NamesTheKeyThatIsWrong) {
       error_of(with(R"("model": "m", "variants": [{"name": "a", "thread": 2}])")),
       "variants[0]: expected keys of name, model, dtype, threads, attention, plan, found "
       "\"thread\"");
-  EXPECT_CONTAINS(error_of(with(R"("model": "m", "variants": [{"name": "a", "dtype": "int8"}])")),
-                  "variants[0].dtype: expected auto, f32 or bf16, found \"int8\"");
+  EXPECT_CONTAINS(
+      error_of(with(R"("model": "m", "variants": [{"name": "a", "dtype": "int9"}])")),
+      "variants[0].dtype: expected auto, f32, bf16, int8, int4, w8 or w4, found \"int9\"");
   EXPECT_CONTAINS(error_of(with(R"("model": "m", "variants": [{"name": "a", "attention": "x"}])")),
                   "variants[0].attention: expected ");
   EXPECT_CONTAINS(

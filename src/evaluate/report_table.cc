@@ -82,17 +82,13 @@ Json workload_json(const RecipeWorkload& workload, const TimedVariant& timed,
   return json;
 }
 
-const char* dtype_name(WeightType type) {
-  return type == WeightType::kF32 ? "f32" : type == WeightType::kBF16 ? "bf16" : "auto";
-}
-
 Json variant_json(const ReportTable& table, size_t which) {
   const RecipeVariant& recipe = table.recipe.variants[which];
   const ReportVariant& variant = table.variants[which];
   Json json;
   json["name"] = recipe.name;
   json["model"] = recipe.model;
-  json["dtype"] = dtype_name(recipe.dtype);
+  json["dtype"] = name(recipe.dtype);
   json["weight_type"] = variant.facts.weight_type;
   json["threads"] = variant.facts.threads;
   if (!recipe.attention.empty()) json["attention"] = recipe.attention;

@@ -13,11 +13,14 @@ namespace tessera {
 //   values:  empty where the values belong to a checkpoint
 //   offsets: of tiles and CSR
 //   indices: columns of tiles or elements, or a compact matrix's index
+//   scales:  of a quantized matrix, f32 or f16; input_scales as there
 struct PackedMatrix {
   StoredMatrix matrix;
   std::vector<char> values;
   std::vector<int32_t> offsets;
   std::vector<int32_t> indices;
+  std::vector<char> scales;
+  std::vector<float> input_scales;
 
   PackedMatrix() = default;
   PackedMatrix(PackedMatrix&&) = default;
@@ -31,6 +34,15 @@ Result<PackedMatrix> pack_csr(const DenseView& dense, const TileMask& mask);
 // kept: one byte an output (or input), 1 where kept.
 Result<PackedMatrix> pack_compact(const DenseView& dense, KeptAxis axis,
                                   const std::vector<uint8_t>& kept);
+
+// Inputs that share a scale unless the options say otherwise: all (0) of kInt8, with f32 scales;
+// 32 at 4 bits and 64 of kW8, with f16 scales, which then take a sixteenth of the bits at most.
+int32_t default_group(Precision precision);
+DType scale_type(Precision precision);
+
+// Rounds a dense f32, f16 or bf16 matrix, to nearest: the scale is the largest magnitude of a group
+// over 127, at 4 bits that value itself over -8.
+Result<PackedMatrix> pack_quantized(const DenseView& dense, Precision precision, int32_t group);
 
 // Sets what the mask prunes to zero, in a dense matrix of values of value_bytes each.
 void clear_pruned(const TileMask& mask, size_t value_bytes, void* dense);

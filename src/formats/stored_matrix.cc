@@ -20,12 +20,14 @@ int64_t bytes_of(const DenseView& matrix) {
 
 DType dtype(const StoredMatrix& matrix) {
   return std::visit(Overloaded{[](const CompactMatrix& compact) { return compact.kept.dtype; },
+                               [](const QuantizedMatrix&) { return DType::kF32; },
                                [](const auto& one) { return one.dtype; }},
                     matrix);
 }
 
 MatrixOrder order(const StoredMatrix& matrix) {
   return std::visit(Overloaded{[](const CompactMatrix& compact) { return compact.kept.order; },
+                               [](const QuantizedMatrix&) { return MatrixOrder::kOutputRows; },
                                [](const auto& one) { return one.order; }},
                     matrix);
 }
@@ -55,7 +57,7 @@ int64_t flops_per_row(const StoredMatrix& matrix) {
 }
 
 const char* format_name(const StoredMatrix& matrix) {
-  constexpr const char* kNames[] = {"dense", "tiles", "csr", "compact"};
+  constexpr const char* kNames[] = {"dense", "tiles", "csr", "compact", "quantized"};
   static_assert(std::variant_size_v<StoredMatrix> == std::size(kNames));
   return kNames[matrix.index()];
 }

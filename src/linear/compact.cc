@@ -16,6 +16,28 @@ constexpr int64_t kChunkRows = 96;
 
 int64_t aligned(int64_t floats) { return (floats + 15) / 16 * 16; }
 
+// Scratch and narrow rows, in floats, that a member needs of its own for a product with an inner
+// map, and that product; each member narrows all of its rows.
+int64_t inner_floats(const Linear& inner, int64_t rows) {
+  const auto floats = [](int64_t bytes) { return aligned((bytes + 3) / 4); };
+  return floats(inner.scratch_bytes(rows)) + floats(inner.narrow_bytes(rows));
+}
+void multiply_inner(const Linear& inner, LinearArgs args, float* memory,
+                    const Team::Member* member) {
+  args.scratch = memory;
+  args.narrow = nullptr;
+  if (inner.narrow_bytes(args.rows) > 0) {
+    float* narrow = memory + aligned((inner.scratch_bytes(args.rows) + 3) / 4);
+    inner.narrow(args, {0, args.rows}, narrow);
+    args.narrow = narrow;
+  }
+  if (member != nullptr) {
+    inner.apply(args, *member);
+  } else {
+    inner.apply_alone(args);
+  }
+}
+
 LinearInfo info_of(const LinearInfo& kept, int64_t inputs, int64_t outputs, const char* what) {
   LinearInfo info = kept;
   const auto dense = static_cast<double>(inputs) * static_cast<double>(outputs);
@@ -55,7 +77,8 @@ class KeptInputs final : public Linear {
     return info;
   }
   int64_t scratch_bytes(int64_t rows) const override {
-    return std::min(rows, kChunkRows) * stride() * int64_t{sizeof(float)};
+    const int64_t chunk = std::min(rows, kChunkRows);
+    return (chunk * stride() + inner_floats(*dense_, chunk)) * int64_t{sizeof(float)};
   }
   void apply(const LinearArgs& args, const Team::Member& member) const override {
     if (args.rows >= kOwnRows * member.size()) {
@@ -85,12 +108,9 @@ class KeptInputs final : public Linear {
       }
       part.x = gathered;
       part.x_stride = stride();
-      part.scratch = nullptr;
-      if (member != nullptr) {
-        dense_->apply(part, *member);
-      } else {
-        dense_->apply_alone(part);
-      }
+      // As in scratch_bytes, whatever the rows of this chunk.
+      float* memory = gathered + std::min(rows.size(), kChunkRows) * stride();
+      multiply_inner(*dense_, part, memory, member);
     });
   }
 
@@ -137,8 +157,9 @@ class KeptOutputs final : public Linear {
   int64_t scratch_bytes(int64_t rows) const override {
     int64_t most = 0;
     for (const Part& part : parts_) {
-      most = std::max(most,
-                      aligned(part.outputs()) + std::min(rows, kChunkRows) * aligned(part.kept()));
+      const int64_t chunk = std::min(rows, kChunkRows);
+      const int64_t inner = part.dense == nullptr ? 0 : inner_floats(*part.dense, chunk);
+      most = std::max(most, aligned(part.outputs()) + chunk * aligned(part.kept()) + inner);
     }
     return most * int64_t{sizeof(float)};
   }
@@ -176,8 +197,7 @@ class KeptOutputs final : public Linear {
       dense.residual = nullptr;
       dense.y = products;
       dense.y_stride = stride;
-      dense.scratch = nullptr;
-      part.dense->apply_alone(dense);
+      multiply_inner(*part.dense, dense, products + args.rows * stride, nullptr);
     }
     for (int64_t r = 0; r < args.rows; ++r) {
       const float* kept = products + r * stride;
@@ -218,7 +238,7 @@ DenseView outputs_of(const DenseView& dense, Range part, std::vector<char>& copy
 }
 
 Result<std::unique_ptr<Linear>> prepare_outputs(const CompactMatrix& matrix, const float* bias,
-                                                DType stored, Team& team) {
+                                                Precision precision, Team& team) {
   const int64_t kept = matrix.kept.outputs();
   std::vector<KeptOutputs::Part> parts;
   for (int i = 0; i < team.size(); ++i) {
@@ -236,8 +256,9 @@ Result<std::unique_ptr<Linear>> prepare_outputs(const CompactMatrix& matrix, con
     if (range.size() > 0) {
       std::vector<char> copy;
       TESSERA_ASSIGN_OR_RETURN(
-          part.dense, prepare_dense({outputs_of(matrix.kept, range, copy)},
-                                    bias != nullptr ? kept_bias.data() : nullptr, stored, team));
+          part.dense,
+          prepare_linear({outputs_of(matrix.kept, range, copy)},
+                         bias != nullptr ? kept_bias.data() : nullptr, precision, team));
     }
     parts.push_back(std::move(part));
   }
@@ -248,7 +269,7 @@ Result<std::unique_ptr<Linear>> prepare_outputs(const CompactMatrix& matrix, con
 }  // namespace
 
 Result<std::unique_ptr<Linear>> prepare_compact(const CompactMatrix& matrix, const float* bias,
-                                                DType stored, Team& team) {
+                                                Precision precision, Team& team) {
   // Without any kept input every output is one that is not kept.
   if (matrix.axis == KeptAxis::kInputs && matrix.kept.inputs() == 0) {
     std::vector<KeptOutputs::Part> parts(1);
@@ -256,9 +277,9 @@ Result<std::unique_ptr<Linear>> prepare_compact(const CompactMatrix& matrix, con
     return std::unique_ptr<Linear>(
         std::make_unique<KeptOutputs>(std::move(parts), matrix.inputs(), bias));
   }
-  if (matrix.axis == KeptAxis::kOutputs) return prepare_outputs(matrix, bias, stored, team);
+  if (matrix.axis == KeptAxis::kOutputs) return prepare_outputs(matrix, bias, precision, team);
   TESSERA_ASSIGN_OR_RETURN(std::unique_ptr<Linear> dense,
-                           prepare_dense({matrix.kept}, bias, stored, team));
+                           prepare_linear({matrix.kept}, bias, precision, team));
   return std::unique_ptr<Linear>(std::make_unique<KeptInputs>(std::move(dense), matrix));
 }
 

@@ -5,6 +5,7 @@
 
 #include "formats/compact.h"
 #include "formats/csr.h"
+#include "formats/quantized.h"
 #include "kernels/tile_matmul/tile_matmul.h"
 #include "linear/linear.h"
 
@@ -42,8 +43,19 @@ Result<std::unique_ptr<Linear>> prepare_tiles(const tile_matmul::TileStack& stac
 Result<std::unique_ptr<Linear>> prepare_csr(const std::vector<CsrMatrix>& stack, const float* bias,
                                             DType stored, Team& team);
 
-// Dense products of what is kept of a matrix of whole outputs or inputs.
+// Products of what is kept of a matrix of whole outputs or inputs.
 Result<std::unique_ptr<Linear>> prepare_compact(const CompactMatrix& matrix, const float* bias,
-                                                DType stored, Team& team);
+                                                Precision precision, Team& team);
+
+using QuantizedStack = std::vector<QuantizedMatrix>;
+
+// One product of a stack of integer matrices with integer rows (kInt8 without groups).
+Result<std::unique_ptr<Linear>> prepare_int8(const QuantizedStack& stack, const float* bias,
+                                             Team& team);
+
+// One product of a stack of integer matrices with scales for groups of inputs, or of 4 bits: of
+// equal precision and group.
+Result<std::unique_ptr<Linear>> prepare_groups(const QuantizedStack& stack, const float* bias,
+                                               Team& team);
 
 }  // namespace tessera

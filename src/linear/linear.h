@@ -6,6 +6,7 @@
 
 #include "base/status.h"
 #include "base/team.h"
+#include "formats/precision.h"
 #include "formats/stored_matrix.h"
 #include "kernels/activation/activation.h"
 
@@ -25,6 +26,8 @@ struct LinearArgs {
   int64_t y_stride = 0;
   // scratch_bytes(rows) of the calling member alone, aligned to 64 bytes; null where that is 0.
   void* scratch = nullptr;
+  // What narrow() made of all rows of the call; null where narrow_bytes(rows) is 0.
+  const void* narrow = nullptr;
 };
 
 struct LinearInfo {
@@ -46,11 +49,36 @@ class Linear {
   virtual LinearInfo info() const = 0;
   // Working memory that a call of at most so many rows needs of each member.
   virtual int64_t scratch_bytes(int64_t /*rows*/) const { return 0; }
+  // Some maps read rows in another form, as integers or bf16, that is made once and shared by the
+  // members: its bytes for a call of so many rows, 0 where the map reads x itself.
+  virtual int64_t narrow_bytes(int64_t /*rows*/) const { return 0; }
+  // Makes rows `part` of the rows of args.x in that form; target: narrow_bytes(args.rows), aligned
+  // to 64 bytes. Members may make parts of their own; apply begins when all are there.
+  virtual void narrow(const LinearArgs& /*args*/, Range /*part*/, void* /*target*/) const {}
   // Does this member's part of the product. Every member of the team calls it with the same
   // arguments; there is no barrier inside, so y is whole only after the caller's next barrier.
   virtual void apply(const LinearArgs& args, const Team::Member& member) const = 0;
   // The whole product, by the calling thread.
   virtual void apply_alone(const LinearArgs& args) const = 0;
+};
+
+// Passes everything on to another map, for those that change some of it.
+class Forwarding : public Linear {
+ public:
+  explicit Forwarding(const Linear& inner) : inner_(inner) {}
+  LinearInfo info() const override { return inner_.info(); }
+  int64_t scratch_bytes(int64_t rows) const override { return inner_.scratch_bytes(rows); }
+  int64_t narrow_bytes(int64_t rows) const override { return inner_.narrow_bytes(rows); }
+  void narrow(const LinearArgs& args, Range part, void* target) const override {
+    inner_.narrow(args, part, target);
+  }
+  void apply(const LinearArgs& args, const Team::Member& member) const override {
+    inner_.apply(args, member);
+  }
+  void apply_alone(const LinearArgs& args) const override { inner_.apply_alone(args); }
+
+ private:
+  const Linear& inner_;
 };
 
 // Packs a stack of dense matrices once, in f32 or bf16 (rounded to nearest), dealt over the team;
@@ -60,8 +88,13 @@ Result<std::unique_ptr<Linear>> prepare_dense(const DenseStack& weights, const f
 
 // Packs a stack of matrices of any formats: a neighbourhood of dense ones as prepare_dense does,
 // of sparse ones for the kernel of their format, or dense where they are too full to gain (info()
-// says why). Pruned outputs are activation(bias) + residual.
+// says why). Pruned outputs are activation(bias) + residual. Matrices that are not of the precision
+// asked for are rounded to it, by pack_quantized where that is of integers.
 Result<std::unique_ptr<Linear>> prepare_linear(const MatrixStack& weights, const float* bias,
-                                               DType stored, Team& team);
+                                               Precision precision, Team& team);
+
+// A whole product on a team, from inside of which every member calls it: narrows the rows, waits
+// for the others and applies. narrow: narrow_bytes(args.rows) that all share, null where that is 0.
+void apply_shared(const Linear& linear, LinearArgs args, void* narrow, Team::Member& member);
 
 }  // namespace tessera

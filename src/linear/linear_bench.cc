@@ -129,8 +129,9 @@ Subject subject(const Data& data, const std::string& format, DType dtype, int pe
   force_kernel(format.find("tiles") == 0 ? "tile_matmul:avx512" : "");
   auto maps = std::make_shared<std::vector<std::unique_ptr<Linear>>>();
   size_t count = 1;
+  const Precision precision = dtype == DType::kBF16 ? Precision::kBF16 : Precision::kF32;
   for (size_t i = 0; i < count; ++i) {
-    maps->push_back(prepare_linear({packed.matrix}, data.bias.data(), dtype, team).value());
+    maps->push_back(prepare_linear({packed.matrix}, data.bias.data(), precision, team).value());
     if (i == 0) count = count_for(data.shape, maps->front()->info().bytes);
   }
   force_kernel("");

@@ -48,14 +48,14 @@ class Stack {
   const MatrixStack& matrices() const { return stack_; }
   int64_t inputs() const { return inputs_; }
   int64_t total() const { return total_; }
-  float weight(int64_t output, int64_t input, DType stored) const {
+  float weight(int64_t output, int64_t input, Precision stored) const {
     size_t part = 0;
     while (output >= outputs_[part]) output -= outputs_[part++];
     const DenseView& dense = weights_[part];
     const float value = dense.order == MatrixOrder::kOutputRows
                             ? values_[part][output * inputs_ + input]
                             : values_[part][input * dense.cols + output];
-    return stored == DType::kF32 ? value : bf16_to_f32(f32_to_bf16(value));
+    return stored == Precision::kF32 ? value : bf16_to_f32(f32_to_bf16(value));
   }
 
  private:
@@ -97,7 +97,7 @@ class Stack {
 
 struct Call {
   int64_t rows = 1;
-  DType stored = DType::kF32;
+  Precision stored = Precision::kF32;
   Activation activation = Activation::kRelu;
 };
 
@@ -174,7 +174,7 @@ TEST(PrepareLinear, EveryFormatOnTeamsOfEverySize) {
           SCOPED_TRACE(std::string(kNames[static_cast<int>(kind)]) + ", kept " +
                        std::to_string(kept) + ", " + testing::seed_trace(seed));
           for (const int64_t rows : {0, 1, 2, 13, 70, 131}) {
-            for (const DType stored : {DType::kF32, DType::kBF16}) {
+            for (const Precision stored : {Precision::kF32, Precision::kBF16}) {
               ASSERT_NO_FATAL_FAILURE(check_product(stack, {rows, stored}, team));
             }
           }
@@ -215,7 +215,7 @@ TEST(PrepareLinear, ResultsDoNotDependOnTheNumberOfThreads) {
       std::vector<float> first;
       for (const int threads : {1, 2, 3, 4}) {
         Team team(threads);
-        const auto made = prepare_linear(stack.matrices(), nullptr, DType::kF32, team);
+        const auto made = prepare_linear(stack.matrices(), nullptr, Precision::kF32, team);
         ASSERT_TRUE(made.ok());
         const std::vector<float> y =
             apply(**made, {.x = x.data(), .x_stride = 300, .rows = rows, .y_stride = 100},
@@ -227,7 +227,7 @@ TEST(PrepareLinear, ResultsDoNotDependOnTheNumberOfThreads) {
   }
 }
 
-LinearInfo info_of(const Stack& stack, DType stored = DType::kF32) {
+LinearInfo info_of(const Stack& stack, Precision stored = Precision::kF32) {
   Team team(2);
   const auto made = prepare_linear(stack.matrices(), nullptr, stored, team);
   EXPECT_TRUE(made.ok()) << made.status().message();
@@ -255,7 +255,7 @@ TEST(PrepareLinear, InfoTellsWhatIsExecuted) {
 
   Stack columns(160, 2);
   columns.add(Kind::kInputs, 64, MatrixOrder::kOutputRows, 0.25);
-  const LinearInfo narrow = info_of(columns, DType::kBF16);
+  const LinearInfo narrow = info_of(columns, Precision::kBF16);
   const int64_t inputs = std::get<CompactMatrix>(columns.matrices()[0]).kept.inputs();
   EXPECT_EQ(narrow.flops_per_row, 2 * 64 * inputs);
   EXPECT_EQ(narrow.dense_flops_per_row, 2 * 64 * 160);
@@ -289,21 +289,19 @@ TEST(PrepareLinear, RunsFullTilesDenseUnlessForced) {
 
 TEST(PrepareLinear, RefusesWhatItCannotPack) {
   Team team(1);
-  const auto refusal = [&](const MatrixStack& stack, DType stored) {
-    const auto made = prepare_linear(stack, nullptr, stored, team);
+  const auto refusal = [&](const MatrixStack& stack) {
+    const auto made = prepare_linear(stack, nullptr, Precision::kF32, team);
     return made.ok() ? "" : made.status().message();
   };
   Stack one(8, 1), two(9, 2);
   one.add(Kind::kTiles, 8, MatrixOrder::kOutputRows, 0.5);
   two.add(Kind::kCsr, 8, MatrixOrder::kOutputRows, 0.5);
-  EXPECT_EQ(refusal(one.matrices(), DType::kF32), "");
-  EXPECT_NE(refusal({}, DType::kF32).find("empty"), std::string::npos);
-  EXPECT_NE(refusal(one.matrices(), DType::kI8).find("I8"), std::string::npos);
-  EXPECT_NE(refusal({one.matrices()[0], two.matrices()[0]}, DType::kF32).find("found 9"),
-            std::string::npos);
+  EXPECT_EQ(refusal(one.matrices()), "");
+  EXPECT_NE(refusal({}).find("empty"), std::string::npos);
+  EXPECT_NE(refusal({one.matrices()[0], two.matrices()[0]}).find("found 9"), std::string::npos);
   TileMatrix integers = std::get<TileMatrix>(one.matrices()[0]);
   integers.dtype = DType::kI32;
-  EXPECT_NE(refusal({integers}, DType::kF32).find("I32"), std::string::npos);
+  EXPECT_NE(refusal({integers}).find("I32"), std::string::npos);
 }
 
 }  // namespace

@@ -5,28 +5,26 @@
 #include <new>
 
 #include "base/device.h"
+#include "formats/packed.h"
 #include "kernels/csr_matmul/csr_matmul.h"
 #include "linear/formats.h"
 
 namespace tessera {
 namespace {
 
+constexpr int64_t aligned(int64_t bytes) { return (bytes + 63) / 64 * 64; }
+
 // A dense map in place of matrices that are too full to gain.
-class Instead final : public Linear {
+class Instead final : public Forwarding {
  public:
   Instead(std::unique_ptr<Linear> dense, std::string why)
-      : dense_(std::move(dense)), why_(std::move(why)) {}
+      : Forwarding(*dense), dense_(std::move(dense)), why_(std::move(why)) {}
 
   LinearInfo info() const override {
     LinearInfo info = dense_->info();
     info.why = why_;
     return info;
   }
-  int64_t scratch_bytes(int64_t rows) const override { return dense_->scratch_bytes(rows); }
-  void apply(const LinearArgs& args, const Team::Member& member) const override {
-    dense_->apply(args, member);
-  }
-  void apply_alone(const LinearArgs& args) const override { dense_->apply_alone(args); }
 
  private:
   std::unique_ptr<Linear> dense_;
@@ -61,11 +59,27 @@ class Stack final : public Linear {
     for (const Part& part : parts_) most = std::max(most, part.map->scratch_bytes(rows));
     return most;
   }
+  int64_t narrow_bytes(int64_t rows) const override {
+    int64_t total = 0;
+    for (const Part& part : parts_) total += aligned(part.map->narrow_bytes(rows));
+    return total;
+  }
+  void narrow(const LinearArgs& args, Range rows, void* target) const override {
+    for_each_part(args, target, [&](const Linear& map, const LinearArgs& own, void* narrow) {
+      if (narrow != nullptr) map.narrow(own, rows, narrow);
+    });
+  }
   void apply(const LinearArgs& args, const Team::Member& member) const override {
-    for (const Part& part : parts_) part.map->apply(from(args, part.output), member);
+    for_each_part(args, args.narrow, [&](const Linear& map, LinearArgs own, const void* narrow) {
+      own.narrow = narrow;
+      map.apply(own, member);
+    });
   }
   void apply_alone(const LinearArgs& args) const override {
-    for (const Part& part : parts_) part.map->apply_alone(from(args, part.output));
+    for_each_part(args, args.narrow, [&](const Linear& map, LinearArgs own, const void* narrow) {
+      own.narrow = narrow;
+      map.apply_alone(own);
+    });
   }
 
  private:
@@ -81,6 +95,18 @@ class Stack final : public Linear {
     args.y += output;
     if (args.residual != nullptr) args.residual += output;
     return args;
+  }
+
+  // Each part has narrow rows of its own, one behind the other.
+  template <typename Narrow, typename Visit>
+  void for_each_part(const LinearArgs& args, Narrow* narrow, Visit visit) const {
+    using Byte = std::conditional_t<std::is_const_v<Narrow>, const char, char>;
+    auto* next = static_cast<Byte*>(narrow);
+    for (const Part& part : parts_) {
+      const int64_t bytes = aligned(part.map->narrow_bytes(args.rows));
+      visit(*part.map, from(args, part.output), bytes > 0 ? static_cast<Narrow*>(next) : nullptr);
+      if (bytes > 0) next += bytes;
+    }
   }
 
   std::vector<Part> parts_;
@@ -101,8 +127,8 @@ bool holds(const Run& run) {
 
 class Preparation {
  public:
-  Preparation(const float* bias, DType stored, Team& team)
-      : bias_(bias), stored_(stored), team_(team) {}
+  Preparation(const float* bias, Precision precision, Team& team)
+      : bias_(bias), precision_(precision), team_(team) {}
 
   Result<std::unique_ptr<Linear>> prepare(const MatrixStack& weights) {
     TESSERA_RETURN_IF_ERROR(find_runs(weights));
@@ -120,18 +146,23 @@ class Preparation {
   }
 
  private:
-  // Neighbours of one format, but each matrix of whole rows or columns alone.
+  // Neighbours that one kernel takes, but each matrix of whole rows or columns alone.
   Status find_runs(const MatrixStack& weights) {
-    for (size_t begin = 0, end = 0; begin < weights.size(); begin = end) {
-      for (end = begin + 1; end < weights.size(); ++end) {
-        if (weights[end].index() != weights[begin].index()) break;
-        if (std::holds_alternative<CompactMatrix>(weights[end])) break;
+    MatrixStack converted;
+    for (const StoredMatrix& matrix : weights) {
+      converted.push_back(matrix);
+      TESSERA_RETURN_IF_ERROR(convert(converted.back()));
+    }
+    for (size_t begin = 0, end = 0; begin < converted.size(); begin = end) {
+      for (end = begin + 1; end < converted.size(); ++end) {
+        if (!joins(converted[begin], converted[end])) break;
       }
       Run run;
-      run.matrices.assign(weights.begin() + static_cast<std::ptrdiff_t>(begin),
-                          weights.begin() + static_cast<std::ptrdiff_t>(end));
+      run.matrices.assign(converted.begin() + static_cast<std::ptrdiff_t>(begin),
+                          converted.begin() + static_cast<std::ptrdiff_t>(end));
       TESSERA_RETURN_IF_ERROR(choose(run));
-      if (holds<DenseView>(run) && !runs_.empty() && holds<DenseView>(runs_.back())) {
+      // Where matrices were written out their neighbours may be of the same form now.
+      if (!runs_.empty() && joins(runs_.back().matrices.front(), run.matrices.front())) {
         MatrixStack& before = runs_.back().matrices;
         before.insert(before.end(), run.matrices.begin(), run.matrices.end());
         if (runs_.back().instead.empty()) runs_.back().instead = run.instead;
@@ -142,20 +173,58 @@ class Preparation {
     return {};
   }
 
+  // Whether two matrices may be one product.
+  bool joins(const StoredMatrix& a, const StoredMatrix& b) const {
+    if (a.index() != b.index() || std::holds_alternative<CompactMatrix>(a)) return false;
+    if (float_type(precision_, dtype(a)) != float_type(precision_, dtype(b))) return false;
+    const auto* one = std::get_if<QuantizedMatrix>(&a);
+    const auto* other = std::get_if<QuantizedMatrix>(&b);
+    return one == nullptr || (one->precision == other->precision && one->group == other->group &&
+                              reads_alike(*one, *other));
+  }
+
+  static bool reads_alike(const QuantizedMatrix& a, const QuantizedMatrix& b) {
+    if (a.input_scales == nullptr || b.input_scales == nullptr)
+      return a.input_scales == b.input_scales;
+    return std::equal(a.input_scales, a.input_scales + a.cols, b.input_scales);
+  }
+
+  // Brings a dense or quantized matrix to the precision asked for.
+  Status convert(StoredMatrix& matrix) {
+    if (const auto* quantized = std::get_if<QuantizedMatrix>(&matrix)) {
+      if (precision_ == Precision::kStored || quantized->precision == precision_) return {};
+      TESSERA_RETURN_IF_ERROR(write_out(matrix));
+    }
+    return round(matrix);
+  }
+
+  // A dense matrix to integers, where these are asked for.
+  Status round(StoredMatrix& matrix) {
+    const auto* dense = std::get_if<DenseView>(&matrix);
+    if (dense == nullptr || !is_quantized(precision_)) return {};
+    TESSERA_ASSIGN_OR_RETURN(PackedMatrix packed,
+                             pack_quantized(*dense, precision_, default_group(precision_)));
+    matrix = packed.matrix;
+    packed_.push_back(std::move(packed));
+    return {};
+  }
+
   // Finds the blocks of tiles, or writes the matrices out where they would not gain.
   Status choose(Run& run) {
-    if (holds<DenseView>(run)) return {};
     if (holds<TileMatrix>(run)) {
       const tile_matmul::TileStack tiles = all_of<TileMatrix>(run);
       run.pattern = tile_matmul::find_blocks(tiles, tile_matmul::block_shape(tiles));
       int64_t total = 0;
       for (const TileMatrix& matrix : tiles) total += matrix.outputs();
-      run.instead = too_full(run.pattern, tiles.front().inputs(), total, stored_);
+      run.instead = too_full(run.pattern, tiles.front().inputs(), total, floats(run));
     } else if (holds<CsrMatrix>(run)) {
       run.instead = csr_refusal(run);
     }
     if (run.instead.empty()) return {};
-    for (StoredMatrix& matrix : run.matrices) TESSERA_RETURN_IF_ERROR(write_out(matrix));
+    for (StoredMatrix& matrix : run.matrices) {
+      TESSERA_RETURN_IF_ERROR(write_out(matrix));
+      TESSERA_RETURN_IF_ERROR(round(matrix));
+    }
     return {};
   }
 
@@ -173,8 +242,8 @@ class Preparation {
     const int64_t bytes = dense_bytes(matrix);
     Buffer dense = host_device().allocate(static_cast<size_t>(bytes));
     if (dense.empty()) {
-      return out_of_memory(fmt::format(
-          "Writing out a pruned matrix needs {} bytes, which could not be had.", bytes));
+      return out_of_memory(
+          fmt::format("Writing out a matrix needs {} bytes, which could not be had.", bytes));
     }
     to_dense(matrix, dense.data());
     const MatrixOrder order = tessera::order(matrix);
@@ -185,17 +254,27 @@ class Preparation {
     return {};
   }
 
+  // The floats in which what is not quantized is kept.
+  DType floats(const Run& run) const { return float_type(precision_, dtype(run.matrices.front())); }
+
   Result<std::unique_ptr<Linear>> prepare_run(Run& run, const float* bias) {
     if (holds<TileMatrix>(run)) {
-      return prepare_tiles(all_of<TileMatrix>(run), std::move(run.pattern), bias, stored_, team_);
+      return prepare_tiles(all_of<TileMatrix>(run), std::move(run.pattern), bias, floats(run),
+                           team_);
     }
     if (holds<CsrMatrix>(run)) {
-      return prepare_csr(all_of<CsrMatrix>(run), bias, stored_, team_);
+      return prepare_csr(all_of<CsrMatrix>(run), bias, floats(run), team_);
     }
     if (holds<CompactMatrix>(run)) {
-      return prepare_compact(std::get<CompactMatrix>(run.matrices.front()), bias, stored_, team_);
+      return prepare_compact(std::get<CompactMatrix>(run.matrices.front()), bias, precision_,
+                             team_);
     }
-    return prepare_dense(all_of<DenseView>(run), bias, stored_, team_);
+    if (holds<QuantizedMatrix>(run)) {
+      const QuantizedStack stack = all_of<QuantizedMatrix>(run);
+      const bool whole = stack.front().precision == Precision::kInt8 && stack.front().group == 0;
+      return whole ? prepare_int8(stack, bias, team_) : prepare_groups(stack, bias, team_);
+    }
+    return prepare_dense(all_of<DenseView>(run), bias, floats(run), team_);
   }
 
   template <typename Matrix>
@@ -206,10 +285,11 @@ class Preparation {
   }
 
   const float* bias_;
-  DType stored_;
+  Precision precision_;
   Team& team_;
   std::vector<Run> runs_;
   std::vector<Buffer> written_out_;
+  std::vector<PackedMatrix> packed_;
 };
 
 bool is_weight_type(DType dtype) {
@@ -217,11 +297,7 @@ bool is_weight_type(DType dtype) {
 }
 
 // prepare_dense checks the dense ones.
-Status check(const MatrixStack& weights, DType stored) {
-  if (stored != DType::kF32 && stored != DType::kBF16) {
-    return unsupported(
-        fmt::format("A linear map is stored as F32 or BF16, but {} was asked for.", name(stored)));
-  }
+Status check(const MatrixStack& weights) {
   if (weights.empty()) {
     return invalid_input("A linear map needs at least one matrix, but the stack is empty.");
   }
@@ -250,13 +326,22 @@ Status check(const MatrixStack& weights, DType stored) {
 }  // namespace
 
 Result<std::unique_ptr<Linear>> prepare_linear(const MatrixStack& weights, const float* bias,
-                                               DType stored, Team& team) {
+                                               Precision precision, Team& team) {
   try {
-    TESSERA_RETURN_IF_ERROR(check(weights, stored));
-    return Preparation(bias, stored, team).prepare(weights);
+    TESSERA_RETURN_IF_ERROR(check(weights));
+    return Preparation(bias, precision, team).prepare(weights);
   } catch (const std::bad_alloc&) {
     return out_of_memory("Packing a linear map ran out of memory.");
   }
+}
+
+void apply_shared(const Linear& linear, LinearArgs args, void* narrow, Team::Member& member) {
+  if (linear.narrow_bytes(args.rows) > 0) {
+    linear.narrow(args, member.slice(args.rows), narrow);
+    member.barrier();
+    args.narrow = narrow;
+  }
+  linear.apply(args, member);
 }
 
 }  // namespace tessera

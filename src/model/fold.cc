@@ -16,21 +16,16 @@ namespace tessera {
 namespace {
 
 // A linear map that stands for dense ones of so many FLOPs a row.
-class StandIn final : public Linear {
+class StandIn final : public Forwarding {
  public:
   StandIn(std::unique_ptr<Linear> map, int64_t dense_flops)
-      : map_(std::move(map)), dense_flops_(dense_flops) {}
+      : Forwarding(*map), map_(std::move(map)), dense_flops_(dense_flops) {}
 
   LinearInfo info() const override {
     LinearInfo info = map_->info();
     info.dense_flops_per_row = dense_flops_;
     return info;
   }
-  int64_t scratch_bytes(int64_t rows) const override { return map_->scratch_bytes(rows); }
-  void apply(const LinearArgs& args, const Team::Member& member) const override {
-    map_->apply(args, member);
-  }
-  void apply_alone(const LinearArgs& args) const override { map_->apply_alone(args); }
 
  private:
   std::unique_ptr<Linear> map_;

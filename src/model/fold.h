@@ -35,7 +35,7 @@ struct AttentionRequest {
   const Architecture* architecture = nullptr;
   VoMethod vo = VoMethod::kAuto;
   int32_t expected_tokens = 128;
-  DType weights = DType::kF32;
+  Precision weights = Precision::kF32;
   Team* team = nullptr;
   // Packs a stack in the layer's weight type.
   std::function<Result<std::unique_ptr<Linear>>(const MatrixStack&, const std::vector<float>&)>

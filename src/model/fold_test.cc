@@ -32,7 +32,7 @@ struct Case {
   Keep values = Keep::kDense;
   bool fused = false;
   VoMethod vo = VoMethod::kPrecomputed;
-  DType weights = DType::kF32;
+  Precision weights = Precision::kF32;
   int threads = 2;
   uint32_t seed = 1;
 };
@@ -175,7 +175,7 @@ class Layer {
     std::vector<float> values(static_cast<size_t>(count));
     for (float& v : values) v = distribution(random_);
     // Exact in bf16, so that only products are rounded there.
-    if (case_.weights == DType::kBF16) {
+    if (case_.weights == Precision::kBF16) {
       for (float& v : values) v = bf16_to_f32(f32_to_bf16(v));
     }
     return values;
@@ -260,7 +260,8 @@ class Layer {
         dense.push_back({whole.back().data(), DType::kF32, outputs(part), inputs(part)});
       }
     }
-    return prepare_dense(dense, bias.empty() ? nullptr : bias.data(), case_.weights, team_);
+    return prepare_dense(dense, bias.empty() ? nullptr : bias.data(),
+                         float_type(case_.weights, DType::kF32), team_);
   }
 
   double bias(int64_t output) const {
@@ -332,7 +333,7 @@ void check_case(const Case& c, HeadOutputs expected) {
   const auto prepared = layer.prepare();
   ASSERT_TRUE(prepared.ok()) << prepared.status().message();
   EXPECT_EQ(prepared->values.outputs, expected);
-  const double rounding = c.weights == DType::kBF16 ? 1.0 / 512 : 0;
+  const double rounding = c.weights == Precision::kBF16 ? 1.0 / 512 : 0;
   for (const AttentionMethod* method : attention_methods()) {
     SCOPED_TRACE(method->name());
     layer.check(layer.run(*prepared, *method), rounding);
@@ -379,7 +380,7 @@ TEST(Fold, FusedAndCompactValues) {
 }
 
 TEST(Fold, RoundsToBf16Once) {
-  check_case({.features = Keep::kSome, .weights = DType::kBF16, .seed = 400}, kSummed);
+  check_case({.features = Keep::kSome, .weights = Precision::kBF16, .seed = 400}, kSummed);
 }
 
 TEST(Fold, TwoStepsAsStored) {

@@ -18,6 +18,7 @@ struct Executor::Sizes {
   int64_t logits = 0;
   int64_t workspace_bytes = 0;  // per member
   int64_t linear_bytes = 0;     // of the linear maps, per member
+  int64_t narrow_bytes = 0;     // of narrow rows: of a group's with own rows, else of all
 };
 
 struct Executor::Pass {
@@ -43,6 +44,8 @@ struct Executor::Pass {
   int64_t workspace_bytes = 0;
   char* linear_scratch = nullptr;  // of the linear maps, per member
   int64_t linear_bytes = 0;
+  char* narrow = nullptr;  // rows as a linear map reads them; with own rows per member
+  int64_t narrow_bytes = 0;
 
   // Whether each member takes its own rows through everything but attention, so that they stay in
   // its caches and nobody waits, in groups of so many rows; else all share every product.
@@ -127,15 +130,18 @@ Executor::Sizes Executor::sizes(int64_t rows, int32_t max_length, int32_t max_ke
     sizes.context = std::max(sizes.context, rows * shape.output_width());
   }
   sizes.workspace_bytes = static_cast<int64_t>(Arena::rounded(at(sizes.workspace_bytes)));
-  sizes.linear_bytes = linear_bytes(deals_own_rows(rows) ? group_rows() : rows, head_rows);
+  const int64_t layer_rows = deals_own_rows(rows) ? group_rows() : rows;
+  sizes.linear_bytes = most_bytes(&Linear::scratch_bytes, layer_rows, head_rows);
+  sizes.narrow_bytes = most_bytes(&Linear::narrow_bytes, layer_rows, head_rows);
   return sizes;
 }
 
-// What the hungriest linear map needs of a member.
-int64_t Executor::linear_bytes(int64_t rows, int64_t head_rows) const {
+// What the hungriest linear map needs.
+int64_t Executor::most_bytes(int64_t (Linear::*bytes)(int64_t) const, int64_t rows,
+                             int64_t head_rows) const {
   int64_t most = 0;
-  const auto enter = [&most](const std::unique_ptr<Linear>& linear, int64_t of) {
-    if (linear != nullptr) most = std::max(most, linear->scratch_bytes(of));
+  const auto enter = [&](const std::unique_ptr<Linear>& linear, int64_t of) {
+    if (linear != nullptr) most = std::max(most, ((*linear).*bytes)(of));
   };
   for (const LayerWeights& layer : weights_.layers) {
     for (const auto* linear :
@@ -149,7 +155,7 @@ int64_t Executor::linear_bytes(int64_t rows, int64_t head_rows) const {
 }
 
 int64_t Executor::scratch_bytes(const Sizes& s) const {
-  int64_t total = (s.workspace_bytes + s.linear_bytes) * team_.size();
+  int64_t total = (s.workspace_bytes + s.linear_bytes + s.narrow_bytes) * team_.size();
   for (int64_t floats :
        {s.hidden, s.hidden, s.qkv, s.context, s.ffn, s.head_hidden, s.head_hidden, s.logits}) {
     total += static_cast<int64_t>(Arena::rounded(at(floats) * sizeof(float)));
@@ -303,6 +309,8 @@ Status Executor::carve(Pass& pass) {
   pass.workspace = arena_.take<char>(sizes.workspace_bytes * team_.size());
   pass.linear_bytes = sizes.linear_bytes;
   pass.linear_scratch = arena_.take<char>(sizes.linear_bytes * team_.size());
+  pass.narrow_bytes = sizes.narrow_bytes;
+  pass.narrow = arena_.take<char>(sizes.narrow_bytes * team_.size());
   return {};
 }
 
@@ -446,9 +454,14 @@ void Executor::multiply(const Linear& linear, LinearArgs args, Operation operati
   args.rows = group.count;
   args.scratch = linear_scratch(*group.pass, *group.member);
   if (group.pass->own_rows) {
+    if (linear.narrow_bytes(args.rows) > 0) {
+      char* narrow = group.pass->narrow + group.member->rank() * group.pass->narrow_bytes;
+      linear.narrow(args, {0, args.rows}, narrow);
+      args.narrow = narrow;
+    }
     linear.apply_alone(args);
   } else {
-    linear.apply(args, *group.member);
+    apply_shared(linear, args, group.pass->narrow, *group.member);
     group.member->barrier();
   }
   mark(operation, *group.member, [&] { return work_of(linear, traced_rows(group)); });
@@ -670,14 +683,15 @@ void Executor::head(Pass& pass, Team::Member& member) const {
     input = pass.head_in;
   }
   if (weights_.head.transform != nullptr) {
-    weights_.head.transform->apply({.x = input,
-                                    .x_stride = width,
-                                    .rows = rows,
-                                    .activation = architecture_.names.head.activation,
-                                    .y = pass.head_mid,
-                                    .y_stride = width,
-                                    .scratch = linear_scratch(pass, member)},
-                                   member);
+    apply_shared(*weights_.head.transform,
+                 {.x = input,
+                  .x_stride = width,
+                  .rows = rows,
+                  .activation = architecture_.names.head.activation,
+                  .y = pass.head_mid,
+                  .y_stride = width,
+                  .scratch = linear_scratch(pass, member)},
+                 pass.narrow, member);
     member.barrier();
     input = pass.head_mid;
   }
@@ -686,13 +700,14 @@ void Executor::head(Pass& pass, Team::Member& member) const {
     member.barrier();
   }
   const int64_t outputs = weights_.head.outputs;
-  weights_.head.output->apply({.x = input,
-                               .x_stride = width,
-                               .rows = rows,
-                               .y = pass.logits,
-                               .y_stride = outputs,
-                               .scratch = linear_scratch(pass, member)},
-                              member);
+  apply_shared(*weights_.head.output,
+               {.x = input,
+                .x_stride = width,
+                .rows = rows,
+                .y = pass.logits,
+                .y_stride = outputs,
+                .scratch = linear_scratch(pass, member)},
+               pass.narrow, member);
   if (trace_ == nullptr) return;
   member.barrier();
   mark(Operation::kHead, member, [&] {

@@ -54,7 +54,8 @@ class Executor {
 
   Sizes sizes(int64_t rows, int32_t max_length, int32_t max_keys, int64_t head_rows) const;
   int64_t scratch_bytes(const Sizes& sizes) const;
-  int64_t linear_bytes(int64_t rows, int64_t head_rows) const;
+  int64_t most_bytes(int64_t (Linear::*bytes)(int64_t) const, int64_t rows,
+                     int64_t head_rows) const;
   Status prepare(const ForwardInput& input, ForwardOutput& output, Pass& pass);
   int32_t last_row(const Pass& pass, int64_t sequence) const;
   void measure(Pass& pass) const;

@@ -31,8 +31,10 @@ class Loader {
 
   int64_t parameters() const { return parameters_; }
 
-  Result<EmbeddingTable> table(const std::string& pattern, int64_t rows, int64_t width) {
+  Result<EmbeddingTable> table(const std::string& pattern, int64_t rows, int64_t width,
+                               Precision precision) {
     TESSERA_ASSIGN_OR_RETURN(const TensorView tensor, find(pattern, 0, {rows, width}));
+    if (is_quantized(precision)) return rounded_table(tensor, rows, width);
     EmbeddingTable table{.data = host_device().allocate(tensor.size_bytes),
                          .dtype = tensor.dtype,
                          .rows = rows,
@@ -50,6 +52,15 @@ class Loader {
     return table;
   }
 
+  Result<EmbeddingTable> rounded_table(const TensorView& tensor, int64_t rows, int64_t width) {
+    EmbeddingTable table{.dtype = tensor.dtype, .rows = rows, .width = width};
+    TESSERA_ASSIGN_OR_RETURN(
+        table.rounded, pack_quantized({tensor.data, tensor.dtype, rows, width}, Precision::kW8,
+                                      default_group(Precision::kW8)));
+    checkpoint_.release(tensor);
+    return table;
+  }
+
   Result<NormWeights> norm(const NormNames& names, int64_t width, int32_t layer = 0) {
     NormWeights weights;
     if (names.weight.empty()) return weights;
@@ -62,10 +73,10 @@ class Loader {
 
   // outputs: of each part of the stack.
   Result<std::unique_ptr<Linear>> linear(const LinearNames& names, int64_t inputs,
-                                         const std::vector<int64_t>& outputs, DType stored,
+                                         const std::vector<int64_t>& outputs, Precision precision,
                                          int32_t layer = 0) {
     TESSERA_ASSIGN_OR_RETURN(const StoredMap map, read_map(names, inputs, outputs, layer));
-    return prepare(map, stored);
+    return prepare(map, precision);
   }
 
   Result<StoredMap> read_map(const LinearNames& names, int64_t inputs, std::vector<int64_t> outputs,
@@ -85,8 +96,8 @@ class Loader {
   }
 
   // Gives the source's pages back.
-  Result<std::unique_ptr<Linear>> prepare(const StoredMap& map, DType stored) {
-    auto prepared = prepare(map.stack, map.bias, stored, map.name);
+  Result<std::unique_ptr<Linear>> prepare(const StoredMap& map, Precision precision) {
+    auto prepared = prepare(map.stack, map.bias, precision, map.name);
     release(map);
     return prepared;
   }
@@ -116,14 +127,18 @@ class Loader {
 
   // The token embedding as a head's output; its bias is of the checkpoint.
   Result<std::unique_ptr<Linear>> tied(const EmbeddingTable& tokens, const LinearNames& names,
-                                       DType stored) {
+                                       Precision precision) {
     std::vector<float> bias;
     if (!names.biases.empty()) {
       TESSERA_ASSIGN_OR_RETURN(bias, vector(names.biases.front(), tokens.rows));
     }
-    const MatrixStack stack = {
-        DenseView{tokens.data.data(), tokens.dtype, tokens.rows, tokens.width}};
-    return prepare(stack, bias, stored, full_name(names_.token_embedding, 0));
+    const std::string name = full_name(names_.token_embedding, 0);
+    TESSERA_ASSIGN_OR_RETURN(const TensorView tensor,
+                             checkpoint_.tensor(name, {tokens.rows, tokens.width}));
+    const MatrixStack stack = {DenseView{tensor.data, tensor.dtype, tokens.rows, tokens.width}};
+    auto prepared = prepare(stack, bias, precision, name);
+    checkpoint_.release(tensor);
+    return prepared;
   }
 
   bool has(const std::string& pattern) const { return checkpoint_.has(full_name(pattern, 0)); }
@@ -173,8 +188,8 @@ class Loader {
   }
 
   Result<std::unique_ptr<Linear>> prepare(const MatrixStack& stack, const std::vector<float>& bias,
-                                          DType stored, const std::string& name) {
-    auto prepared = prepare_linear(stack, bias.empty() ? nullptr : bias.data(), stored, team_);
+                                          Precision precision, const std::string& name) {
+    auto prepared = prepare_linear(stack, bias.empty() ? nullptr : bias.data(), precision, team_);
     if (prepared.ok()) return prepared;
     return Status(prepared.status().code(),
                   fmt::format("{}: {}", name, prepared.status().message()));
@@ -243,7 +258,7 @@ Status load_norms(Loader& loader, const Architecture& a, int32_t layer, LayerWei
 Status load_layer(Loader& loader, const Architecture& a, const Plan& plan, LoadedWeights& loaded) {
   const LayerNames& names = a.names.layer;
   const auto layer = static_cast<int32_t>(loaded.weights.layers.size());
-  const DType stored = plan.layers[static_cast<size_t>(layer)].weights;
+  const Precision precision = plan.layers[static_cast<size_t>(layer)].weights;
   TESSERA_ASSIGN_OR_RETURN(PreparedAttention attention, loader.attention(a, plan, layer));
   loaded.values.push_back(attention.values);
   loaded.vo.push_back(std::move(attention.vo));
@@ -254,9 +269,9 @@ Status load_layer(Loader& loader, const Architecture& a, const Plan& plan, Loade
                                           ? std::vector<int64_t>{a.ffn_size, a.ffn_size}
                                           : std::vector<int64_t>{a.ffn_size};
   TESSERA_ASSIGN_OR_RETURN(weights.ffn_in,
-                           loader.linear(names.ffn_in, a.hidden_size, ffn_in, stored, layer));
+                           loader.linear(names.ffn_in, a.hidden_size, ffn_in, precision, layer));
   TESSERA_ASSIGN_OR_RETURN(
-      weights.ffn_out, loader.linear(names.ffn_out, a.ffn_size, {a.hidden_size}, stored, layer));
+      weights.ffn_out, loader.linear(names.ffn_out, a.ffn_size, {a.hidden_size}, precision, layer));
   TESSERA_RETURN_IF_ERROR(load_norms(loader, a, layer, weights));
   loaded.weights.layers.push_back(std::move(weights));
   return {};
@@ -277,27 +292,27 @@ int64_t head_outputs(const Architecture& a) {
 // The output of a head: its own weight, or the token embedding where the two are tied and the
 // checkpoint has no other.
 Result<std::unique_ptr<Linear>> head_output(Loader& loader, const Architecture& a,
-                                            const EmbeddingTable& tokens, DType stored) {
+                                            const EmbeddingTable& tokens, Precision precision) {
   LinearNames names = a.names.head.output;
   const std::string& shared_bias = a.names.head.shared_bias;
   if (!shared_bias.empty() && loader.has(shared_bias)) names.biases = {shared_bias};
   if (a.names.head.tying == Tying::kTokenEmbedding && !loader.has(names.weights.front())) {
-    return loader.tied(tokens, names, stored);
+    return loader.tied(tokens, names, precision);
   }
-  return loader.linear(names, a.hidden_size, {head_outputs(a)}, stored);
+  return loader.linear(names, a.hidden_size, {head_outputs(a)}, precision);
 }
 
 Result<HeadWeights> load_head(Loader& loader, const Architecture& a, const EmbeddingTable& tokens,
-                              DType stored) {
+                              Precision precision) {
   HeadWeights head;
   if (a.head == Head::kNone) return head;
   const HeadNames& names = a.names.head;
   if (!names.transform.weights.empty()) {
     TESSERA_ASSIGN_OR_RETURN(
-        head.transform, loader.linear(names.transform, a.hidden_size, {a.hidden_size}, stored));
+        head.transform, loader.linear(names.transform, a.hidden_size, {a.hidden_size}, precision));
     TESSERA_ASSIGN_OR_RETURN(head.norm, loader.norm(names.norm, a.hidden_size));
   }
-  TESSERA_ASSIGN_OR_RETURN(head.output, head_output(loader, a, tokens, stored));
+  TESSERA_ASSIGN_OR_RETURN(head.output, head_output(loader, a, tokens, precision));
   head.outputs = head_outputs(a);
   return head;
 }
@@ -344,18 +359,33 @@ Result<LayerWeights> load_layer_norms(const Checkpoint& checkpoint,
   return weights;
 }
 
-void EmbeddingTable::copy_row(int64_t row, float* target) const {
-  const int64_t row_bytes = width * static_cast<int64_t>(size_bytes(dtype));
-  convert_to_f32(data.as<char>() + row * row_bytes, dtype, width, target);
+int64_t EmbeddingTable::bytes() const {
+  return data.empty() ? packed_bytes(rounded.matrix)
+                      : rows * width * static_cast<int64_t>(size_bytes(dtype));
 }
+
+void EmbeddingTable::read(int64_t row, Range columns, float* target) const {
+  if (data.empty()) {
+    const auto& matrix = std::get<QuantizedMatrix>(rounded.matrix);
+    for (int64_t c = columns.begin; c < columns.end; ++c) {
+      const float scale = matrix.scale(row, matrix.group == 0 ? 0 : c / matrix.group);
+      target[c - columns.begin] = scale * static_cast<float>(matrix.integer(row, c));
+    }
+    return;
+  }
+  const auto value_bytes = static_cast<int64_t>(size_bytes(dtype));
+  convert_to_f32(data.as<char>() + (row * width + columns.begin) * value_bytes, dtype,
+                 columns.size(), target);
+}
+
+void EmbeddingTable::copy_row(int64_t row, float* target) const { read(row, {0, width}, target); }
 
 void EmbeddingTable::add_row(int64_t row, float* target) const {
   constexpr int64_t kPiece = 256;
   float values[kPiece];
-  const char* source = data.as<char>() + row * width * static_cast<int64_t>(size_bytes(dtype));
   for (int64_t at = 0; at < width; at += kPiece) {
     const int64_t count = std::min(kPiece, width - at);
-    convert_to_f32(source + at * static_cast<int64_t>(size_bytes(dtype)), dtype, count, values);
+    read(row, {at, at + count}, values);
     for (int64_t c = 0; c < count; ++c) target[at + c] += values[c];
   }
 }
@@ -363,7 +393,7 @@ void EmbeddingTable::add_row(int64_t row, float* target) const {
 int64_t Weights::bytes() const {
   int64_t total = bytes_of(embedding_norm) + bytes_of(final_norm) + bytes_of(head.norm);
   for (const EmbeddingTable* table : {&tokens, &positions, &types}) {
-    total += table->rows * table->width * static_cast<int64_t>(size_bytes(table->dtype));
+    if (!table->empty()) total += table->bytes();
   }
   for (const LayerWeights& layer : layers) {
     for (const auto* map : {&layer.qkv, &layer.attention_output, &layer.ffn_in, &layer.ffn_out}) {
@@ -391,16 +421,17 @@ Result<LoadedWeights> load_weights(const Checkpoint& checkpoint, const Architect
   Loader loader(checkpoint, a, std::move(formats), team);
   LoadedWeights loaded;
   Weights& weights = loaded.weights;
-  TESSERA_ASSIGN_OR_RETURN(weights.tokens,
-                           loader.table(a.names.token_embedding, a.vocabulary_size, a.hidden_size));
+  TESSERA_ASSIGN_OR_RETURN(weights.tokens, loader.table(a.names.token_embedding, a.vocabulary_size,
+                                                        a.hidden_size, plan.head_weights));
   if (!a.names.position_embedding.empty()) {
-    TESSERA_ASSIGN_OR_RETURN(weights.positions,
-                             loader.table(a.names.position_embedding,
-                                          a.max_positions + a.position_offset, a.hidden_size));
+    TESSERA_ASSIGN_OR_RETURN(weights.positions, loader.table(a.names.position_embedding,
+                                                             a.max_positions + a.position_offset,
+                                                             a.hidden_size, Precision::kStored));
   }
   if (!a.names.type_embedding.empty()) {
     TESSERA_ASSIGN_OR_RETURN(
-        weights.types, loader.table(a.names.type_embedding, a.type_vocabulary_size, a.hidden_size));
+        weights.types, loader.table(a.names.type_embedding, a.type_vocabulary_size, a.hidden_size,
+                                    Precision::kStored));
   }
   TESSERA_ASSIGN_OR_RETURN(weights.embedding_norm,
                            loader.norm(a.names.embedding_norm, a.hidden_size));

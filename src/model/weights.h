@@ -7,6 +7,7 @@
 #include "base/device.h"
 #include "base/status.h"
 #include "base/team.h"
+#include "formats/packed.h"
 #include "io/checkpoint.h"
 #include "linear/linear.h"
 #include "model/architecture.h"
@@ -14,17 +15,22 @@
 
 namespace tessera {
 
-// A table of rows, kept in the checkpoint's dtype and widened as it is read.
+// A table of rows, kept in the checkpoint's dtype, or rounded to kW8, and widened as it is read.
 struct EmbeddingTable {
-  Buffer data;
+  Buffer data;  // empty where it is rounded
+  PackedMatrix rounded;
   DType dtype = DType::kF32;
   int64_t rows = 0;
   int64_t width = 0;
 
   bool empty() const { return rows == 0; }
+  int64_t bytes() const;
   // target[0 .. width) = row, or += row.
   void copy_row(int64_t row, float* target) const;
   void add_row(int64_t row, float* target) const;
+
+ private:
+  void read(int64_t row, Range columns, float* target) const;
 };
 
 // Weight and bias of a normalisation, f32; empty where the architecture has none.

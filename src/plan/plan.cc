@@ -20,8 +20,6 @@ constexpr int32_t kOnTheFlyKeys = 1024;
 
 const AttentionMethod* method(std::string_view name) { return find_attention_method(name); }
 
-std::string dtype_name(DType dtype) { return dtype == DType::kBF16 ? "bf16" : "f32"; }
-
 constexpr std::pair<std::string_view, VoMethod> kVoMethods[] = {
     {"auto", VoMethod::kAuto},
     {"two_step", VoMethod::kTwoStep},
@@ -53,13 +51,14 @@ Result<int32_t> integer_from(const Json& object, const char* key, int32_t least,
                                    most, value == nullptr ? "nothing" : shortened(*value)));
 }
 
-Result<DType> weights_from(const Json& object, const char* key) {
+Result<Precision> weights_from(const Json& object, const char* key) {
   const Json* value = object.find(key);
-  const std::string* name = value == nullptr ? nullptr : value->as<std::string>();
-  if (value == nullptr || (name != nullptr && *name == "f32")) return DType::kF32;
-  if (name != nullptr && *name == "bf16") return DType::kBF16;
-  return invalid_input(
-      fmt::format("{}: expected \"f32\" or \"bf16\", found {}", key, shortened(*value)));
+  if (value == nullptr) return Precision::kF32;
+  const std::string* text = value->as<std::string>();
+  const std::optional<Precision> found = text == nullptr ? std::nullopt : parse_precision(*text);
+  if (found.has_value()) return *found;
+  return invalid_input(fmt::format("{}: expected stored, f32, bf16, int8, int4, w8 or w4, found {}",
+                                   key, shortened(*value)));
 }
 
 Result<const Json::Array*> list_from(const Json& object, const char* key) {
@@ -186,13 +185,21 @@ const AttentionMethod& Plan::attention(int32_t layer, int32_t keys) const {
   return *rules.back().method;
 }
 
+namespace {
+
+// A head's rows are few and its logits are compared with each other, so that it keeps 8 bits and
+// its rows their floats.
+Precision head_weights(Precision layers) { return is_quantized(layers) ? Precision::kW8 : layers; }
+
+}  // namespace
+
 Plan choose_plan(const PlanRequest& request) {
   LayerPlan layer;
   layer.weights = request.weights;
   layer.attention = attention_rules(request);
   layer.vo.method = request.vo;
   return {.threads = request.threads,
-          .head_weights = request.weights,
+          .head_weights = head_weights(request.weights),
           .weights_why = request.weights_why,
           .expected_tokens = request.expected_tokens,
           .layers = std::vector<LayerPlan>(static_cast<size_t>(request.layers), layer)};
@@ -202,7 +209,7 @@ std::string plan_to_json(const Plan& plan) {
   json layers = json::array();
   for (size_t i = 0; i < plan.layers.size(); ++i) {
     const LayerPlan& layer = plan.layers[i];
-    json entry = {{"weights", dtype_name(layer.weights)},
+    json entry = {{"weights", name(layer.weights)},
                   {"attention", to_json(layer.attention)},
                   {"precompute_vo", {{"method", name(layer.vo.method)}, {"why", layer.vo.why}}}};
     if (!layers.empty() && layers.back()["weights"] == entry["weights"] &&
@@ -217,7 +224,7 @@ std::string plan_to_json(const Plan& plan) {
   }
   return json{{"version", kVersion},
               {"threads", plan.threads},
-              {"head_weights", dtype_name(plan.head_weights)},
+              {"head_weights", name(plan.head_weights)},
               {"weights_why", plan.weights_why},
               {"expected_tokens", plan.expected_tokens},
               {"layers", std::move(layers)}}

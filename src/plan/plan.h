@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "attention/method.h"
-#include "base/dtype.h"
 #include "base/status.h"
+#include "formats/precision.h"
 #include "plan/precompute_vo.h"
 #include "tessera/machine.h"
 
@@ -22,7 +22,7 @@ struct AttentionRule {
 };
 
 struct LayerPlan {
-  DType weights = DType::kF32;  // f32 or bf16
+  Precision weights = Precision::kF32;
   std::vector<AttentionRule> attention;
   VoChoice vo;  // kAuto until the weights are loaded
 };
@@ -30,7 +30,7 @@ struct LayerPlan {
 // What will run where, as data: chosen once, printed, saved and forced.
 struct Plan {
   int32_t threads = 1;
-  DType head_weights = DType::kF32;
+  Precision head_weights = Precision::kF32;
   std::string weights_why;
   int32_t expected_tokens = 128;  // of a sequence, for choices that depend on it
   std::vector<LayerPlan> layers;
@@ -41,7 +41,7 @@ struct Plan {
 struct PlanRequest {
   int32_t threads = 1;
   int32_t layers = 0;
-  DType weights = DType::kF32;
+  Precision weights = Precision::kF32;
   std::string weights_why;
   int32_t head_size = 64;
   VoMethod vo = VoMethod::kAuto;
@@ -56,7 +56,8 @@ Plan choose_plan(const PlanRequest& request);
 // "last": 5, "weights": "f32", "attention": [{"up_to_keys": 512, "method": "on_the_fly", "why":
 // ...}, {"method": "flash", ...}], "precompute_vo": {"method": "two_step", "why": ...}}]}; equal
 // neighbours are one entry, and every layer stands in exactly one. Methods of values: "auto" (so
-// too where the key is missing), "two_step", "precomputed". Other keys are ignored.
+// too where the key is missing), "two_step", "precomputed". Weights: "f32", "bf16", "int8", "int4",
+// "w8", "w4", "stored" (formats/precision.h). Other keys are ignored.
 std::string plan_to_json(const Plan& plan);
 Result<Plan> plan_from_json(const std::string& json, const std::string& source, int32_t layers);
 

@@ -26,12 +26,12 @@ TEST(Plan, MeasuredCrossoversDecide) {
 }
 
 TEST(Plan, IsReadAsItWasWritten) {
-  PlanRequest request{.threads = 3, .layers = 2, .weights = DType::kBF16, .weights_why = "why"};
+  PlanRequest request{.threads = 3, .layers = 2, .weights = Precision::kBF16, .weights_why = "why"};
   const Plan plan = choose_plan(request);
   const auto read = plan_from_json(plan_to_json(plan), "test", 2);
   ASSERT_TRUE(read.ok()) << read.status().message();
   EXPECT_EQ(read->threads, 3);
-  EXPECT_EQ(read->head_weights, DType::kBF16);
+  EXPECT_EQ(read->head_weights, Precision::kBF16);
   ASSERT_EQ(read->layers.size(), 2u);
   EXPECT_EQ(method_at(*read, 1024), "on_the_fly");
   EXPECT_EQ(method_at(*read, 1025), "flash");
@@ -96,7 +96,7 @@ TEST(PrecomputeVo, NotWhereItRoundsOrTheCacheGrows) {
   EXPECT_EQ(choose_vo(VoMethod::kAuto, problem).method, VoMethod::kTwoStep);
   problem.features = 200;  // as many cached values as before
   EXPECT_EQ(choose_vo(VoMethod::kAuto, problem).method, VoMethod::kPrecomputed);
-  problem.weights = DType::kBF16;
+  problem.weights = Precision::kBF16;
   EXPECT_EQ(choose_vo(VoMethod::kAuto, problem).method, VoMethod::kTwoStep);
 }
 

@@ -22,6 +22,10 @@ std::string comparison(const VoProblem& p, const Costs& costs) {
                      p.features, p.hidden_size, costs.precomputed / costs.two_steps, p.tokens);
 }
 
+bool rounds(Precision precision) {
+  return precision != Precision::kF32 && precision != Precision::kStored;
+}
+
 }  // namespace
 
 VoChoice choose_vo(VoMethod wanted, const VoProblem& p) {
@@ -29,13 +33,15 @@ VoChoice choose_vo(VoMethod wanted, const VoProblem& p) {
   const std::string work = comparison(p, costs);
   if (wanted == VoMethod::kTwoStep) return {VoMethod::kTwoStep, "asked for; " + work};
   if (wanted == VoMethod::kPrecomputed) {
-    const char* rounding =
-        p.weights == DType::kBF16 ? "; products are rounded to bf16, by up to 1 in 512 each" : "";
+    const std::string rounding =
+        rounds(p.weights) ? fmt::format("; products are rounded to {}", name(p.weights)) : "";
     return {VoMethod::kPrecomputed, "asked for; " + work + rounding};
   }
   if (costs.precomputed >= costs.two_steps) return {VoMethod::kTwoStep, work};
-  if (p.weights == DType::kBF16)
-    return {VoMethod::kTwoStep, work + ", but bf16 would round the products"};
+  if (rounds(p.weights)) {
+    return {VoMethod::kTwoStep,
+            fmt::format("{}, but {} would round the products", work, name(p.weights))};
+  }
   const int64_t cached = int64_t{p.query_heads} * p.features;
   const int64_t cached_now = p.kv_heads * p.value_size;
   if (p.mask == Mask::kCausal && cached > cached_now) {

@@ -4,7 +4,7 @@
 #include <string>
 
 #include "attention/method.h"
-#include "base/dtype.h"
+#include "formats/precision.h"
 
 namespace tessera {
 
@@ -28,7 +28,7 @@ struct VoProblem {
   int64_t features = 0;    // that the output matrix keeps: the width of a pre-computed head
   // Of V and the output matrix for one token, in two steps, as they are stored.
   double two_step_flops = 0;
-  DType weights = DType::kF32;
+  Precision weights = Precision::kF32;
   Mask mask = Mask::kNone;
 };
 
@@ -37,8 +37,8 @@ struct VoProblem {
 //   pre-computed:  2 H features (hidden_size + n)
 // With dense V of d columns and H heads of d / H this pays where rho = features / d is below
 // (d + n) / (H (d + n) - d). Measured speeds of the two kinds of product correct it, see
-// precompute_vo.cc. Never kAuto. Not chosen, only forced: where bf16 would round the product, and
-// for a decoder where the cache would grow.
+// precompute_vo.cc. Never kAuto. Not chosen, only forced: where weights are rounded, the product
+// too, and for a decoder where the cache would grow.
 VoChoice choose_vo(VoMethod wanted, const VoProblem& problem);
 
 }  // namespace tessera

@@ -56,6 +56,19 @@ VoMethod vo_method(PrecomputeVo option) {
   }
 }
 
+constexpr std::pair<WeightType, Precision> kPrecisions[] = {
+    {WeightType::kAuto, Precision::kStored}, {WeightType::kF32, Precision::kF32},
+    {WeightType::kBF16, Precision::kBF16},   {WeightType::kInt8, Precision::kInt8},
+    {WeightType::kInt4, Precision::kInt4},   {WeightType::kW8, Precision::kW8},
+    {WeightType::kW4, Precision::kW4}};
+
+Precision precision_of(WeightType type) {
+  for (const auto& [each, precision] : kPrecisions) {
+    if (each == type) return precision;
+  }
+  return Precision::kStored;
+}
+
 Result<Plan> make_plan(const Checkpoint& checkpoint, const Architecture& architecture,
                        const LoadOptions& options) {
   const int threads =
@@ -82,9 +95,10 @@ Result<Plan> make_plan(const Checkpoint& checkpoint, const Architecture& archite
                       .expected_tokens = std::max(options.expected_tokens, 1),
                       .machine = kept_machine_table()};
   const DType found = largest_dtype(checkpoint);
+  request.weights = precision_of(options.weights);
   switch (options.weights) {
     case WeightType::kAuto:
-      request.weights = found == DType::kBF16 ? DType::kBF16 : DType::kF32;
+      request.weights = found == DType::kBF16 ? Precision::kBF16 : Precision::kF32;
       request.weights_why =
           found == DType::kBF16  ? "the checkpoint holds bf16, which is kept and widened exactly"
           : found == DType::kF16 ? "the checkpoint holds f16, which f32 keeps exactly"
@@ -94,8 +108,10 @@ Result<Plan> make_plan(const Checkpoint& checkpoint, const Architecture& archite
       request.weights_why = "asked for";
       break;
     case WeightType::kBF16:
-      request.weights = DType::kBF16;
       request.weights_why = found == DType::kBF16 ? "asked for" : "asked for; rounded to nearest";
+      break;
+    default:
+      request.weights_why = "asked for; what is not stored so is rounded to nearest";
       break;
   }
   return choose_plan(request);
@@ -128,7 +144,7 @@ ModelInfo make_info(const Checkpoint& checkpoint, const ModelState& state, int64
     cached_floats += shape.key_width() + shape.value_width();
   }
   info.cache_bytes_per_token = cached_floats * static_cast<int64_t>(sizeof(float));
-  info.weight_type = state.plan.layers.front().weights == DType::kBF16 ? "bf16" : "f32";
+  info.weight_type = name(state.plan.layers.front().weights);
   info.labels = a.label_names;
   // The names that transformers gives where the file has none. Only a head that was loaded bounds
   // their number.
@@ -404,6 +420,17 @@ Status check_sequence(const ModelState& state, const TokenSequence& sequence,
     }
   }
   return {};
+}
+
+std::string_view name(WeightType type) {
+  return type == WeightType::kAuto ? "auto" : name(precision_of(type));
+}
+
+std::optional<WeightType> parse_weight_type(std::string_view text) {
+  for (const auto& [type, precision] : kPrecisions) {
+    if (name(type) == text) return type;
+  }
+  return std::nullopt;
 }
 
 Model::Model(std::unique_ptr<ModelState> state) : state_(std::move(state)) {}

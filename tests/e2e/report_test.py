@@ -197,7 +197,7 @@ class Reports(ReportTest):
         refuse(["bad.json: tasks[0].metric: expected one of perplexity", "found \"accuracy\""],
                tasks=[{"task": "perplexity", "data": "data/test.txt", "metric": "accuracy"}])
         refuse(["bad.json: workloads[0]", "at most the model's 64 tokens"], workloads=[{"tokens": 1000}])
-        refuse(["bad.json: variants[0].dtype: expected auto, f32 or bf16"], variants=[{"name": "a", "dtype": "f64"}])
+        refuse(["bad.json: variants[0].dtype: expected auto, f32, bf16"], variants=[{"name": "a", "dtype": "f64"}])
         self.assert_fails("report", self.write("cut.json", '{"variants": ['), says=["cut.json: expected valid JSON"])
         self.assert_fails("report", self.folder / "nowhere.json", says=["nowhere.json"])
         good = self.write("good.json", self.recipe)
