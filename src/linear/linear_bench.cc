@@ -284,10 +284,12 @@ int main(int argc, char** argv) {
     for (const auto& [inputs, outputs] :
          {std::pair<int64_t, int64_t>{768, 768}, {768, 2304}, {768, 3072}, {3072, 768}}) {
       run({128, inputs, outputs},
-          {"tiles 16x16", "tiles 8x16", "tiles 32x32", "elements", "outputs", "inputs"}, rounds,
-          team);
+          {"tiles 16x16", "tiles 16x1", "tiles 8x16", "tiles 32x32", "elements", "outputs",
+           "inputs"},
+          rounds, team);
     }
   }
-  if (part == "one" || part == "all") run({1, 4096, 4096}, {"tiles 16x16"}, rounds, team);
+  if (part == "one" || part == "all")
+    run({1, 4096, 4096}, {"tiles 16x16", "tiles 16x1"}, rounds, team);
   return 0;
 }

@@ -109,8 +109,7 @@ class Tiles final : public Linear {
     for (int row_parts = 1; row_parts <= members; ++row_parts) {
       if (members % row_parts != 0 || (row_parts > 1 && rows / row_parts < kLeastRows)) continue;
       const double panel_parts = members / row_parts;
-      const double load = cost((rows + row_parts - 1) / row_parts,
-                               static_cast<double>(pattern_.blocks.size()) / panel_parts,
+      const double load = cost((rows + row_parts - 1) / row_parts, work() / panel_parts,
                                static_cast<double>(panels()) / panel_parts);
       if (row_parts > 1 && load >= least) continue;
       best = {row_parts, members / row_parts};
@@ -119,14 +118,20 @@ class Tiles final : public Linear {
     return best;
   }
 
+  // In blocks of 16 inputs.
+  double work_of(int64_t blocks) const {
+    return static_cast<double>(blocks) * pattern_.shape.inputs / 16;
+  }
+  double work() const { return work_of(static_cast<int64_t>(pattern_.blocks.size())); }
+
   // Where part `part` of the panels begins when they are dealt by equal work.
   int64_t cut(int part, int parts) const {
     if (part == parts) return panels();
-    const double total =
-        static_cast<double>(pattern_.blocks.size()) + kPanelBlocks * static_cast<double>(panels());
+    const double total = work() + kPanelBlocks * static_cast<double>(panels());
     const double target = total * part / parts;
     const auto begins_before = [&](const tile_matmul::Panel& panel, double work) {
-      return panel.begin + kPanelBlocks * static_cast<double>(&panel - pattern_.panels.data()) <
+      return work_of(panel.begin) +
+                 kPanelBlocks * static_cast<double>(&panel - pattern_.panels.data()) <
              work;
     };
     return std::lower_bound(pattern_.panels.begin(), pattern_.panels.end(), target, begins_before) -

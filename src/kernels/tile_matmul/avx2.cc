@@ -89,7 +89,7 @@ void finish(const Args& args, const Tile& tile, int64_t rows, const float* sums)
 
 // The sums of 8 outputs stand as pairs of lanes, for even and odd inputs.
 template <int kOutputs>
-inline void store_sums(const __m256 (&sums)[kVectors], float* target) {
+inline void store_row(const __m256 (&sums)[kVectors], float* target) {
   if constexpr (kOutputs == 16) {
     for (int v = 0; v < kVectors; ++v) _mm256_store_ps(target + v * kLanes, sums[v]);
   } else {
@@ -97,6 +97,54 @@ inline void store_sums(const __m256 (&sums)[kVectors], float* target) {
     const __m256d ordered = _mm256_permute4x64_pd(_mm256_castps_pd(mixed), 0xd8);
     _mm256_store_ps(target, _mm256_castpd_ps(ordered));
   }
+}
+
+// A single input's weights.
+template <bool kWide>
+inline void load_single(const char* w, __m256 (&weights)[kVectors]) {
+#pragma GCC unroll 2
+  for (int v = 0; v < kVectors; ++v) {
+    if constexpr (kWide) {
+      weights[v] = _mm256_load_ps(reinterpret_cast<const float*>(w) + v * kLanes);
+    } else {
+      const __m128i bits = _mm_load_si128(reinterpret_cast<const __m128i*>(w) + v);
+      weights[v] = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+    }
+  }
+}
+
+// The sums of a register tile, in chains.
+template <int kRows>
+using Sums = __m256[chains(kRows)][kRows][kVectors];
+
+template <int kRows>
+inline void clear(Sums<kRows>& sums) {
+#pragma GCC unroll 4
+  for (int c = 0; c < chains(kRows); ++c) {
+#pragma GCC unroll 6
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) sums[c][r][v] = _mm256_setzero_ps();
+    }
+  }
+}
+
+// Adds the chains up and gives what comes of them to the outputs.
+template <int kRows, int kOutputs>
+inline void store_sums(const Args& args, const Tile& tile, Sums<kRows>& sums) {
+  alignas(64) float whole[kRows * kLane];
+#pragma GCC unroll 6
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+    for (int c = 1; c < chains(kRows); ++c) {
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) {
+        sums[0][r][v] = _mm256_add_ps(sums[0][r][v], sums[c][r][v]);
+      }
+    }
+    store_row<kOutputs>(sums[0][r], whole + r * kLane);
+  }
+  finish(args, tile, kRows, whole);
 }
 
 struct Avx2 {
@@ -107,20 +155,14 @@ struct Avx2 {
     _mm256_store_ps(target, _mm256_loadu_ps(source));
     _mm256_store_ps(target + kLanes, _mm256_loadu_ps(source + kLanes));
   }
+  static void transpose(const transpose::Args& args, Exec rows) { transpose::avx2(args, rows); }
 
   template <int kRows, int kOutputs, bool kWide>
   static void multiply(const Args& args, const Tile& tile) {
     constexpr int kChains = chains(kRows), kStepInputs = 16 / kOutputs;
     constexpr int64_t kFourBytes = kFourSteps * (kWide ? 4 : 2);
-    __m256 sums[kChains][kRows][kVectors];
-#pragma GCC unroll 4
-    for (int c = 0; c < kChains; ++c) {
-#pragma GCC unroll 6
-      for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 2
-        for (int v = 0; v < kVectors; ++v) sums[c][r][v] = _mm256_setzero_ps();
-      }
-    }
+    Sums<kRows> sums;
+    clear<kRows>(sums);
     const int32_t block_inputs = args.shape.inputs;
     const int fours = block_inputs / (4 * kStepInputs);
     const char* w = tile.values;
@@ -150,19 +192,46 @@ struct Avx2 {
         }
       }
     }
-    alignas(64) float whole[kRows * kLane];
+    store_sums<kRows, kOutputs>(args, tile, sums);
+  }
+
+  // Panels of single inputs, four at a time.
+  template <int kRows, bool kWide>
+  static void multiply_singles(const Args& args, const Tile& tile) {
+    constexpr int kChains = chains(kRows);
+    constexpr int64_t kBytes = kLane * (kWide ? 4 : 2);
+    Sums<kRows> sums;
+    clear<kRows>(sums);
+    const char* w = tile.values;
+    [[maybe_unused]] const char* ahead = tile.ahead;
+    const auto step = [&](int64_t b, const char* from, __m256(&chain)[kRows][kVectors]) {
+      const float* x = tile.x + int64_t{args.blocks[b]} * kRows;
+      __m256 weights[kVectors];
+      load_single<kWide>(from, weights);
 #pragma GCC unroll 6
-    for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
-      for (int c = 1; c < kChains; ++c) {
+      for (int r = 0; r < kRows; ++r) {
+        const __m256 value = _mm256_broadcast_ss(x + r);
 #pragma GCC unroll 2
-        for (int v = 0; v < kVectors; ++v) {
-          sums[0][r][v] = _mm256_add_ps(sums[0][r][v], sums[c][r][v]);
-        }
+        for (int v = 0; v < kVectors; ++v)
+          chain[r][v] = _mm256_fmadd_ps(value, weights[v], chain[r][v]);
       }
-      store_sums<kOutputs>(sums[0][r], whole + r * kLane);
+    };
+    int64_t b = tile.panel->begin;
+    for (; b + 4 <= tile.panel->end; b += 4, w += 4 * kBytes) {
+      if constexpr (kRows == 1) {
+        fetch_lines(w + kStreamAheadBytes, 4 * kBytes / kLineBytes);
+      } else {
+        fetch_lines(ahead, tile.ahead_lines);
+        ahead += tile.ahead_lines * kLineBytes;
+      }
+      if (b + 2 * kSinglesAhead <= tile.panel->end) {
+        fetch_singles<kRows>(tile.x, args.blocks + b + kSinglesAhead);
+      }
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) step(b + i, w + i * kBytes, sums[i % kChains]);
     }
-    finish(args, tile, kRows, whole);
+    for (; b < tile.panel->end; ++b, w += kBytes) step(b, w, sums[0]);
+    store_sums<kRows, 16>(args, tile, sums);
   }
 };
 

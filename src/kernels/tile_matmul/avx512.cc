@@ -108,6 +108,52 @@ inline __m512 whole_sums(__m512 sums) {
   }
 }
 
+// A single input's weights.
+template <bool kWide>
+inline __m512 load_single(const char* w) {
+  if constexpr (kWide) {
+    return _mm512_load_ps(w);
+  } else {
+    const __m256i bits = _mm256_load_si256(reinterpret_cast<const __m256i*>(w));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+  }
+}
+
+// The sums of a register tile, in chains.
+template <int kRows>
+using Sums = __m512[chains(kRows)][kRows];
+
+template <int kRows>
+inline void clear(Sums<kRows>& sums) {
+#pragma GCC unroll 4
+  for (int c = 0; c < chains(kRows); ++c) {
+#pragma GCC unroll 24
+    for (int r = 0; r < kRows; ++r) sums[c][r] = _mm512_setzero_ps();
+  }
+}
+
+// Adds the chains up and gives what comes of them to the outputs.
+template <int kRows, int kOutputs>
+inline void store_sums(const Args& args, const Tile& tile, Sums<kRows>& sums) {
+#pragma GCC unroll 4
+  for (int c = 1; c < chains(kRows); ++c) {
+#pragma GCC unroll 24
+    for (int r = 0; r < kRows; ++r) sums[0][r] = _mm512_add_ps(sums[0][r], sums[c][r]);
+  }
+  const Outputs outputs(args, tile);
+  if (args.activation == Activation::kNone) {
+#pragma GCC unroll 24
+    for (int r = 0; r < kRows; ++r) outputs.store(r, whole_sums<kOutputs>(sums[0][r]));
+    return;
+  }
+  alignas(64) float whole[kRows * kLane];
+#pragma GCC unroll 24
+  for (int r = 0; r < kRows; ++r) {
+    _mm512_store_ps(whole + r * kLane, whole_sums<kOutputs>(sums[0][r]));
+  }
+  finish(args.activation, outputs, kRows, whole);
+}
+
 struct Avx512 {
   // 24 sums, a vector of weights and a broadcast in 32 registers.
   static constexpr int kMaxRows = 24;
@@ -115,17 +161,14 @@ struct Avx512 {
   static void copy_line(const float* source, float* target) {
     _mm512_store_ps(target, _mm512_loadu_ps(source));
   }
+  static void transpose(const transpose::Args& args, Exec rows) { transpose::avx512(args, rows); }
 
   template <int kRows, int kOutputs, bool kWide>
   static void multiply(const Args& args, const Tile& tile) {
     constexpr int kChains = chains(kRows), kStepInputs = 16 / kOutputs;
     constexpr int64_t kFourBytes = kFourSteps * (kWide ? 4 : 2);
     __m512 sums[kChains][kRows];
-#pragma GCC unroll 4
-    for (int c = 0; c < kChains; ++c) {
-#pragma GCC unroll 24
-      for (int r = 0; r < kRows; ++r) sums[c][r] = _mm512_setzero_ps();
-    }
+    clear<kRows>(sums);
     const int32_t block_inputs = args.shape.inputs;
     const int fours = block_inputs / (4 * kStepInputs);
     const char* w = tile.values;
@@ -152,23 +195,45 @@ struct Avx512 {
         }
       }
     }
+    store_sums<kRows, kOutputs>(args, tile, sums);
+  }
+
+  // Panels of single inputs, four at a time.
+  template <int kRows, bool kWide>
+  static void multiply_singles(const Args& args, const Tile& tile) {
+    constexpr int kChains = chains(kRows);
+    constexpr int64_t kBytes = kLane * (kWide ? 4 : 2);
+    Sums<kRows> sums;
+    clear<kRows>(sums);
+    const char* w = tile.values;
+    [[maybe_unused]] const char* ahead = tile.ahead;
+    const auto step = [&](const float* x, __m512 weights, __m512(&chain)[kRows]) {
+#pragma GCC unroll 24
+      for (int r = 0; r < kRows; ++r) {
+        chain[r] = _mm512_fmadd_ps(_mm512_set1_ps(x[r]), weights, chain[r]);
+      }
+    };
+    int64_t b = tile.panel->begin;
+    for (; b + 4 <= tile.panel->end; b += 4, w += 4 * kBytes) {
+      if constexpr (kRows <= kStreamRows) {
+        fetch_lines(w + kStreamAheadBytes, 4 * kBytes / kLineBytes);
+      } else {
+        fetch_lines(ahead, tile.ahead_lines);
+        ahead += tile.ahead_lines * kLineBytes;
+      }
+      if (b + 2 * kSinglesAhead <= tile.panel->end) {
+        fetch_singles<kRows>(tile.x, args.blocks + b + kSinglesAhead);
+      }
 #pragma GCC unroll 4
-    for (int c = 1; c < kChains; ++c) {
-#pragma GCC unroll 24
-      for (int r = 0; r < kRows; ++r) sums[0][r] = _mm512_add_ps(sums[0][r], sums[c][r]);
+      for (int i = 0; i < 4; ++i) {
+        const float* x = tile.x + int64_t{args.blocks[b + i]} * kRows;
+        step(x, load_single<kWide>(w + i * kBytes), sums[i % kChains]);
+      }
     }
-    const Outputs outputs(args, tile);
-    if (args.activation == Activation::kNone) {
-#pragma GCC unroll 24
-      for (int r = 0; r < kRows; ++r) outputs.store(r, whole_sums<kOutputs>(sums[0][r]));
-      return;
+    for (; b < tile.panel->end; ++b, w += kBytes) {
+      step(tile.x + int64_t{args.blocks[b]} * kRows, load_single<kWide>(w), sums[0]);
     }
-    alignas(64) float whole[kRows * kLane];
-#pragma GCC unroll 24
-    for (int r = 0; r < kRows; ++r) {
-      _mm512_store_ps(whole + r * kLane, whole_sums<kOutputs>(sums[0][r]));
-    }
-    finish(args.activation, outputs, kRows, whole);
+    store_sums<kRows, 16>(args, tile, sums);
   }
 };
 

@@ -77,7 +77,7 @@ void run_row(benchmark::State& state, const KernelRow<Args>& row, const Case& on
 std::vector<Case> cases() {
   std::vector<Case> all;
   for (const DType type : {DType::kF32, DType::kBF16}) {
-    for (const BlockShape shape : {BlockShape{16, 16}, {8, 16}, {16, 8}, {8, 8}}) {
+    for (const BlockShape shape : {BlockShape{16, 16}, {8, 16}, {16, 8}, {8, 8}, {16, 1}}) {
       for (const int percent : {0, 50, 80, 90}) {
         for (const int64_t rows : {8, 24, 64, 128}) {
           for (const auto& [inputs, outputs] :

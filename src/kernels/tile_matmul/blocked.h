@@ -4,6 +4,7 @@
 #include <stdint.h>
 
 #include "kernels/tile_matmul/tile_matmul.h"
+#include "kernels/transpose/transpose.h"
 
 // The loops around a register tile of some rows x one panel, for the vector rows. Included by files
 // compiled for different instruction sets, so everything has internal linkage.
@@ -18,7 +19,8 @@ constexpr int64_t kStreamAheadBytes = 8192;
 constexpr int64_t kStreamRows = 6;
 constexpr int64_t kFourSteps = 4 * kLane;  // values of four steps, at which a kernel fetches
 
-// One register tile: rows that lie packed, [inputs / 16][rows][16], times a panel's blocks.
+// One register tile: rows that lie packed, [inputs / 16][rows][16] or, for blocks of single inputs,
+// [inputs][rows], times a panel's blocks.
 struct Tile {
   const float* x;
   int64_t row;  // of args
@@ -34,6 +36,21 @@ inline void fetch_lines(const char* at, int64_t lines) {
   for (int64_t i = 0; i < lines; ++i) _mm_prefetch(at + i * kLineBytes, _MM_HINT_T1);
 }
 
+// Single inputs lie anywhere among the packed rows, which no hardware prefetcher follows: what four
+// of them read is fetched into L1 so many inputs ahead (128 x 768 x 768, 80% pruned: 113 GFLOP/s
+// without, 128 with).
+constexpr int64_t kSinglesAhead = 8;
+
+template <int kRows>
+inline void fetch_singles(const float* x, const int32_t* inputs) {
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    const char* rows = reinterpret_cast<const char*>(x + int64_t{inputs[i]} * kRows);
+    _mm_prefetch(rows, _MM_HINT_T0);
+    if (kRows > kLane) _mm_prefetch(rows + (kRows - 1) * 4, _MM_HINT_T0);
+  }
+}
+
 // As the functions of base and std, which these files must not share with others.
 inline int64_t lines(int64_t inputs) { return (inputs + kLane - 1) / kLane; }
 inline int64_t value_bytes(const Args& args) { return args.weight_type == DType::kF32 ? 4 : 2; }
@@ -41,6 +58,11 @@ inline int64_t value_bytes(const Args& args) { return args.weight_type == DType:
 // Rows [row, row + rows) of x as [inputs / 16][rows][16], padded with zeros.
 template <typename Vectors>
 void pack_rows(const Args& args, int64_t row, int64_t rows, float* packed) {
+  if (args.shape.inputs == 1) {
+    Vectors::transpose({args.x + row * args.x_stride, args.x_stride, args.inputs, packed, rows},
+                       {0, rows});
+    return;
+  }
   const int64_t whole = args.inputs / kLane, rest = args.inputs % kLane;
   for (int64_t r = 0; r < rows; ++r) {
     const float* x = args.x + (row + r) * args.x_stride;
@@ -67,6 +89,10 @@ using Multiply = void (*)(const Args&, const Tile&);
 template <typename Vectors, int kRows>
 Multiply choose(const Args& args) {
   const bool wide = args.weight_type == DType::kF32;
+  if (args.shape.inputs == 1) {
+    return wide ? Vectors::template multiply_singles<kRows, true>
+                : Vectors::template multiply_singles<kRows, false>;
+  }
   if (args.shape.outputs == 16) {
     return wide ? Vectors::template multiply<kRows, 16, true>
                 : Vectors::template multiply<kRows, 16, false>;

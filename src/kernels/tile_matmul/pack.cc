@@ -128,11 +128,15 @@ void store_block(const Values& values, BlockShape shape, DType type, void* targe
       steps[s][l] = shape.outputs == 16 ? values.at[s][l] : values.at[2 * s + l % 2][l / 2];
     }
   }
+  auto* bits = static_cast<uint16_t*>(target);
   if (type == DType::kF32) {
     std::memcpy(target, steps, static_cast<size_t>(count) * sizeof(steps[0]));
     return;
   }
-  auto* bits = static_cast<uint16_t*>(target);
+  if (count == 1) {
+    for (int l = 0; l < 16; ++l) bits[l] = narrow(steps[0][l]);
+    return;
+  }
   for (int s = 0; s < count; s += 2, bits += 32) {
     for (int l = 0; l < 16; ++l) {
       bits[2 * l] = narrow(steps[s][l]);
@@ -160,6 +164,7 @@ BlockShape block_shape(const TileStack& stack) {
   BlockShape shape;
   for (const TileMatrix& matrix : stack) {
     const Source source(matrix);
+    if (source.tile_inputs() % 8 != 0) return {16, 1};
     if (source.tile_outputs() % 16 != 0) shape.outputs = 8;
     if (source.tile_inputs() % 16 != 0) shape.inputs = 8;
   }

@@ -11,6 +11,7 @@ double weight(const Args& args, int64_t block, int64_t k, int64_t n) {
     return static_cast<const float*>(args.values)[start + step * 16 + lane];
   }
   const auto* bits = static_cast<const uint16_t*>(args.values);
+  if (args.shape.inputs == 1) return bf16_to_f32(bits[start + lane]);
   return bf16_to_f32(bits[start + step / 2 * 32 + lane * 2 + step % 2]);
 }
 

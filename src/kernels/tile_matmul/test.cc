@@ -152,7 +152,9 @@ TEST(TileMatmul, EveryRowAgreesWithRefAtEverySize) {
     for (const int64_t rows : kRowCounts) {
       for (const int64_t inputs : {1, 15, 16, 17, 64, 100}) {
         for (const int64_t outputs : {1, 8, 15, 16, 17, 40}) {
-          const TileShape tile = seed % 2 == 0 ? TileShape{16, 16} : TileShape{8, 8};
+          const TileShape tile = seed % 3 == 0   ? TileShape{16, 16}
+                                 : seed % 3 == 1 ? TileShape{8, 8}
+                                                 : TileShape{16, 1};
           Problem problem(
               rows, {outputs, inputs, tile, kOrders[seed % 2], DType::kF32, 0.5, ++seed}, type);
           problem.args = vary(problem.args, seed);
@@ -167,7 +169,7 @@ TEST(TileMatmul, EveryRowAgreesWithRefAtEverySize) {
 TEST(TileMatmul, EveryNumberOfRowsOfARegisterTile) {
   uint32_t seed = 3000;
   for (const DType type : {DType::kF32, DType::kBF16}) {
-    for (const TileShape tile : {TileShape{16, 16}, {8, 16}, {16, 8}, {8, 8}}) {
+    for (const TileShape tile : {TileShape{16, 16}, {8, 16}, {16, 8}, {8, 8}, {16, 1}}) {
       for (int64_t rows = 1; rows <= 26; ++rows) {
         Problem problem(rows, {37, 70, tile, MatrixOrder::kOutputRows, DType::kF32, 0.5, ++seed},
                         type);
@@ -188,6 +190,8 @@ TEST(TileMatmul, EveryTileShapeAndDensity) {
                                {32, 16},
                                {32, 32},
                                {64, 64},
+                               {16, 1},
+                               {32, 5},
                                {4, 4},
                                {24, 40},
                                {1, 1},
@@ -319,13 +323,20 @@ TEST(TilePattern, BlocksFollowFromTheTiles) {
   EXPECT_EQ(shape_of({32, 32}, MatrixOrder::kOutputRows), (std::pair{16, 16}));
   EXPECT_EQ(shape_of({8, 16}, MatrixOrder::kOutputRows), (std::pair{8, 16}));
   EXPECT_EQ(shape_of({8, 16}, MatrixOrder::kInputRows), (std::pair{16, 8}));
-  EXPECT_EQ(shape_of({4, 4}, MatrixOrder::kInputRows), (std::pair{8, 8}));
+  EXPECT_EQ(shape_of({4, 8}, MatrixOrder::kOutputRows), (std::pair{8, 8}));
+  EXPECT_EQ(shape_of({16, 1}, MatrixOrder::kOutputRows), (std::pair{16, 1}));
+  EXPECT_EQ(shape_of({1, 16}, MatrixOrder::kInputRows), (std::pair{16, 1}));
+  EXPECT_EQ(shape_of({4, 4}, MatrixOrder::kInputRows), (std::pair{16, 1}));
 }
 
-// Tiles of 8, 16 and 32 are not padded: what is executed is what is kept.
+// Tiles of 8, 16 and 32, and of 16 outputs and any inputs, are not padded: what is executed is what
+// is kept.
 TEST(TilePattern, KeepsNoMoreThanTheTiles) {
-  for (const TileShape tile : {TileShape{16, 16}, {8, 16}, {16, 8}, {16, 32}, {32, 32}, {64, 8}}) {
+  const TileShape shapes[] = {{16, 16}, {8, 16}, {16, 8}, {16, 32},
+                              {32, 32}, {64, 8}, {16, 1}, {32, 4}};
+  for (const TileShape tile : shapes) {
     for (const MatrixOrder order : kOrders) {
+      if (order == MatrixOrder::kInputRows && tile.cols % 8 != 0) continue;
       const RandomTiles tiles({192, 320, tile, order, DType::kF32, 0.3, 4});
       SCOPED_TRACE(tiles.trace());
       const TileStack stack = {tiles.matrix()};

@@ -11,8 +11,9 @@
 namespace tessera::tile_matmul {
 
 // The blocks that the kernels multiply: panels of 16 or 8 outputs, each a list of blocks of 16 or 8
-// inputs. What a checkpoint's tiles are, follows from what they are made of: a tile of 32 x 32 is
-// two panels' two blocks.
+// inputs, or panels of 16 outputs that are lists of single inputs. What a checkpoint's tiles are,
+// follows from what they are made of: a tile of 32 x 32 is two panels' two blocks, one of 16 x 1 a
+// block.
 struct BlockShape {
   int32_t outputs = 16;
   int32_t inputs = 16;
@@ -35,11 +36,13 @@ struct Panel {
 // steps of 16 lanes, aligned to 64 bytes:
 //   16 outputs: lane n of step s is w[input s][output n]
 //    8 outputs: lane l of step s is w[input 2 s + l % 2][output l / 2]
-// bf16: steps 2 t and 2 t + 1 interleaved lane by lane, the even one first.
+// bf16: steps 2 t and 2 t + 1 interleaved lane by lane, the even one first; a single input's step
+// alone, in the order of its lanes.
 // What lies outside the matrix is zero, and finite x meets it as zero.
 // scratch: scratch_floats(min(rows, group_rows), inputs) floats, aligned to 64 bytes: the rows of x
 // are packed there group_rows at a time, so that a register tile's rows lie in consecutive cache
-// lines (rows of x that are a multiple of 4 KB apart would share one set of the L1 cache).
+// lines (rows of x that are a multiple of 4 KB apart would share one set of the L1 cache), or, for
+// single inputs, transposed.
 // The unit of Exec is a panel, so parts write disjoint columns; each part packs x for itself.
 // bf16 weights are widened exactly; activations stay f32; sums in f32 or wider. Max error against
 // ref: (k / 2 + 8) eps sum_k |x w| per element before f, k the inputs of the panel's blocks. The
@@ -91,7 +94,8 @@ struct Pattern {
   }
 };
 
-// The largest block that no tile of the stack has to be padded for, or the smallest there is.
+// The largest block that no tile of the stack has to be padded for. Where tiles are no multiple of
+// 8 inputs wide, single inputs, and where they are no multiple of 8 outputs high, the smallest.
 BlockShape block_shape(const TileStack& stack);
 // At most 2^31 - 1 blocks; the matrices are valid and have equal inputs.
 Pattern find_blocks(const TileStack& stack, BlockShape shape);

@@ -6,7 +6,7 @@ namespace {
 
 TEST(Transpose, EveryRowGivesTheSame) {
   for (int64_t rows : testing::kSizes) {
-    for (int64_t cols : {1, 3, 4, 7, 8, 12, 65}) {
+    for (int64_t cols : {1, 3, 4, 7, 8, 12, 15, 16, 17, 65}) {
       const int64_t x_stride = cols + 3, y_stride = rows + 1;
       const std::vector<float> x = testing::random_values(rows * x_stride, 7);
       for (const KernelRow<Args>& row : kernels.rows()) {
