@@ -6,6 +6,7 @@
 #include "kernels/csr_matmul/csr_matmul.h"
 #include "kernels/family.h"
 #include "kernels/matmul/matmul.h"
+#include "kernels/narrow_rows/narrow_rows.h"
 #include "kernels/norm/norm.h"
 #include "kernels/peak/peak.h"
 #include "kernels/read/read.h"
@@ -22,6 +23,7 @@ std::vector<KernelState> all_kernel_states() {
            matmul::kernels.states(),
            tile_matmul::kernels.states(),
            csr_matmul::kernels.states(),
+           narrow_rows::kernels.states(),
            norm::kernels.states(),
            activation::kernels.states(),
            rotary::kernels.states(),
