@@ -1,13 +1,12 @@
 #include <immintrin.h>
 
 #include "kernels/matmul/blocked.h"
+#include "kernels/matmul/finish_avx512.h"
 #include "kernels/matmul/matmul.h"
-#include "kernels/vector_math_avx512.h"
 
 namespace tessera::matmul {
 namespace {
 
-constexpr int kLanes = 16;
 constexpr int kVectors = kPanelOutputs / kLanes;
 
 // Sums of one tile, in kParts chains per output that are added at the end: flat tiles need several
@@ -110,30 +109,7 @@ inline void multiply_bf16(const Block& block) {
   sums.store(block);
 }
 
-inline __m512 same(__m512 x) { return x; }
-
-template <__m512 (*function)(__m512)>
-void finish_tile(const Args& args, const float* tile, const Target& target) {
-  for (int64_t v = 0; v * kLanes < target.outputs; ++v) {
-    const int64_t left = target.outputs - v * kLanes;
-    const __mmask16 mask = left >= kLanes ? __mmask16(0xffff) : __mmask16((1u << left) - 1);
-    const int64_t n = target.output + v * kLanes;
-    const __m512 bias =
-        args.bias != nullptr ? _mm512_maskz_loadu_ps(mask, args.bias + n) : _mm512_setzero_ps();
-    for (int64_t r = 0; r < target.rows; ++r) {
-      const __m512 sum = _mm512_load_ps(tile + r * kPanelOutputs + v * kLanes);
-      __m512 value = function(_mm512_add_ps(sum, bias));
-      const int64_t m = target.row + r;
-      if (args.residual != nullptr) {
-        value = _mm512_add_ps(
-            value, _mm512_maskz_loadu_ps(mask, args.residual + m * args.residual_stride + n));
-      }
-      _mm512_mask_storeu_ps(args.y + m * args.y_stride + n, mask, value);
-    }
-  }
-}
-
-struct Avx512 {
+struct Avx512 : Epilogue {
   template <int kRows, bool kWide, Fetch kFetch>
   static void multiply(const Block& block) {
     if constexpr (kWide) {
@@ -151,23 +127,6 @@ struct Avx512 {
         _mm512_store_ps(weights + v * kLanes, even_input(both));
         _mm512_store_ps(weights + kPanelOutputs + v * kLanes, odd_input(both));
       }
-    }
-  }
-
-  static void finish(const Args& args, const float* tile, const Target& target) {
-    switch (args.activation) {
-      case Activation::kNone:
-        return finish_tile<same>(args, tile, target);
-      case Activation::kRelu:
-        return finish_tile<vector_relu>(args, tile, target);
-      case Activation::kGeluErf:
-        return finish_tile<vector_gelu_erf>(args, tile, target);
-      case Activation::kGeluTanh:
-        return finish_tile<vector_gelu_tanh>(args, tile, target);
-      case Activation::kSilu:
-        return finish_tile<vector_silu>(args, tile, target);
-      case Activation::kTanh:
-        return finish_tile<vector_tanh>(args, tile, target);
     }
   }
 };

@@ -115,7 +115,9 @@ void group_times_panel(const Args& args, int64_t row, int64_t rows, int64_t pane
     const int64_t inputs = args.inputs - k < kChunk ? args.inputs - k : kChunk;
     const char* part = weights + k * kPanelOutputs * kElementBytes;
     const bool widen = !kWide && rows > kDirectRows;
-    if (widen) Vectors::widen(part, (inputs + 1) / 2, widened);
+    if constexpr (!kWide) {
+      if (widen) Vectors::widen(part, (inputs + 1) / 2, widened);
+    }
     const char* ahead = part + inputs * kPanelOutputs * kElementBytes;
     const char* ahead_end = ahead + inputs * kPanelOutputs * kElementBytes;
     for (int64_t r = 0; r < rows; ahead += inputs * kLineBytes) {
@@ -152,18 +154,23 @@ inline int64_t group_rows(int64_t inputs) {
   return fitting < least ? least : fitting < kGroupRows ? fitting : kGroupRows;
 }
 
-template <typename Vectors>
-void product(const Args& args, Exec exec) {
+template <typename Vectors, bool kWide>
+void product_of(const Args& args, Exec exec) {
   const int64_t group = group_rows(args.inputs);
   for (int64_t row = 0; row < args.rows; row += group) {
     const int64_t rows = args.rows - row < group ? args.rows - row : group;
     for (int64_t panel = exec.begin; panel < exec.end; ++panel) {
-      if (args.weight_type == DType::kF32) {
-        group_times_panel<Vectors, true>(args, row, rows, panel);
-      } else {
-        group_times_panel<Vectors, false>(args, row, rows, panel);
-      }
+      group_times_panel<Vectors, kWide>(args, row, rows, panel);
     }
+  }
+}
+
+template <typename Vectors>
+void product(const Args& args, Exec exec) {
+  if (args.weight_type == DType::kF32) {
+    product_of<Vectors, true>(args, exec);
+  } else {
+    product_of<Vectors, false>(args, exec);
   }
 }
 
