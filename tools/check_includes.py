@@ -30,8 +30,14 @@ ARROWS = {
     "tune": ["compress"],
     "simulate": ["base"],
 }
-# Families are strangers to each other, but for the vocabulary of an epilogue.
-FAMILY_ARROWS = {"matmul": ["activation"], "tile_matmul": ["activation"], "csr_matmul": ["activation"]}
+# Families are strangers to each other, but for the vocabulary of an epilogue, and the loops and the epilogue of
+# kernels/matmul that products of the same panels share.
+FAMILY_ARROWS = {
+    "matmul": ["activation"],
+    "tile_matmul": ["activation"],
+    "csr_matmul": ["activation"],
+    "int8_matmul": ["activation", "matmul"],
+}
 # The public headers and the folders, with all that include them, that give them their code.
 PUBLIC = {
     "export.h": "base",
@@ -82,7 +88,7 @@ def refuse_kernel(path, family, included):
     """The rules inside src/kernels; family is None for the files that stand above the families."""
     parts = included.split("/")
     if ISA_FILE.search(path.name):
-        own = parts[:2] == ["kernels", family] or parts[1].startswith("vector_math")
+        own = parts[1] == family or parts[1] in FAMILY_ARROWS.get(family, []) or parts[1].startswith("vector_math")
         return None if own else "files of one instruction set include their family and kernels/vector_math*.h only"
     if family is None or len(parts) == 2 or TEST_FILE.search(path.name):
         return None

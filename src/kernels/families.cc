@@ -5,6 +5,7 @@
 #include "kernels/attention_softmax/attention_softmax.h"
 #include "kernels/csr_matmul/csr_matmul.h"
 #include "kernels/family.h"
+#include "kernels/int8_matmul/int8_matmul.h"
 #include "kernels/matmul/matmul.h"
 #include "kernels/narrow_rows/narrow_rows.h"
 #include "kernels/norm/norm.h"
@@ -24,6 +25,7 @@ std::vector<KernelState> all_kernel_states() {
            tile_matmul::kernels.states(),
            csr_matmul::kernels.states(),
            narrow_rows::kernels.states(),
+           int8_matmul::kernels.states(),
            norm::kernels.states(),
            activation::kernels.states(),
            rotary::kernels.states(),
