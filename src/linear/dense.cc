@@ -8,40 +8,10 @@
 #include "formats/panels.h"
 #include "kernels/matmul/matmul.h"
 #include "linear/formats.h"
+#include "linear/grid.h"
 
 namespace tessera {
 namespace {
-
-// How the members of a team share a product: a grid of row parts and panel parts.
-struct Grid {
-  int row_parts = 1;
-  int panel_parts = 1;
-};
-
-constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// Rows are dealt in blocks of the kernels' register tile.
-constexpr int64_t kRowGrain = 6;
-
-// The grid whose busiest member has least to do. Dealing panels only reads each weight once, so a
-// grid that deals rows must beat it by a twentieth.
-Grid choose_grid(int64_t rows, int64_t panels, int members) {
-  Grid best{1, members};
-  const auto load = [&](const Grid& grid) {
-    return static_cast<double>(ceil_div(ceil_div(rows, kRowGrain), grid.row_parts) *
-                               ceil_div(panels, grid.panel_parts));
-  };
-  double least = load(best);
-  for (int row_parts = 2; row_parts <= members; ++row_parts) {
-    if (members % row_parts != 0) continue;
-    const Grid grid{row_parts, members / row_parts};
-    if (load(grid) < 0.95 * least) {
-      best = grid;
-      least = load(grid);
-    }
-  }
-  return best;
-}
 
 class Dense final : public Linear {
  public:

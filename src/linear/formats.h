@@ -13,12 +13,10 @@
 // and a bias of all their outputs or null, and keeps none of it.
 namespace tessera {
 
-// What rows [rows.begin, rows.end) of a call are for a kernel: where they are read and written, and
-// the activation.
+// What rows [rows.begin, rows.end) of a call are for a kernel that reads them in another form:
+// where they are written, and the activation.
 template <typename Product>
-void take_rows(const LinearArgs& args, Range rows, Product& product) {
-  product.x = args.x + rows.begin * args.x_stride;
-  product.x_stride = args.x_stride;
+void take_results(const LinearArgs& args, Range rows, Product& product) {
   product.rows = rows.size();
   product.activation = args.activation;
   if (args.residual != nullptr) {
@@ -27,6 +25,14 @@ void take_rows(const LinearArgs& args, Range rows, Product& product) {
   }
   product.y = args.y + rows.begin * args.y_stride;
   product.y_stride = args.y_stride;
+}
+
+// And where they are read.
+template <typename Product>
+void take_rows(const LinearArgs& args, Range rows, Product& product) {
+  product.x = args.x + rows.begin * args.x_stride;
+  product.x_stride = args.x_stride;
+  take_results(args, rows, product);
 }
 
 // Why tile-pruned matrices of this pattern would gain nothing from the tile-sparse product; empty

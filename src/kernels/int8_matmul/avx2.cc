@@ -50,7 +50,9 @@ inline __m256i join(__m256i low, __m256i high) {
 template <int kRows, int kVectors, Fetch kFetch>
 inline void multiply_column(const Block& block, const Widened& rows, int64_t column) {
   __m256i sums[kRows][kVectors];
+#pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) sums[r][v] = _mm256_setzero_si256();
   }
   const auto* w = static_cast<const char*>(block.weights) + column * 4;
@@ -70,10 +72,13 @@ inline void multiply_column(const Block& block, const Widened& rows, int64_t col
 #pragma GCC unroll 8
       for (int v = 0; v < kVectors; ++v) {
         sums[r][v] = _mm256_add_epi32(sums[r][v], _mm256_madd_epi16(x, weights[v]));
+        asm volatile("" : "+x"(sums[r][v]));
       }
     }
   }
+#pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
     for (int v = 0; v < kVectors; v += 2) {
       float* at = block.tile + r * kPanelOutputs + column + v * kVectorOutputs;
       const __m256i sum = join(sums[r][v], sums[r][v + 1]);
@@ -100,9 +105,9 @@ struct Avx2 {
   static void finish(const matmul::Args& args, float* tile, const matmul::Target& target) {
     const auto& product = static_cast<const Product&>(args);
     for (int64_t n = 0; n < kPanelOutputs; n += kLanes) {
-      const __m256 scale = _mm256_load_ps(product.scales + target.output + n);
+      const __m256 scale = _mm256_loadu_ps(product.scales + target.output + n);
       const __m256i sum =
-          _mm256_load_si256(reinterpret_cast<const __m256i*>(product.sums + target.output + n));
+          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(product.sums + target.output + n));
       for (int64_t r = 0; r < target.rows; ++r) {
         float* at = tile + r * kPanelOutputs + n;
         const __m256i zero = _mm256_set1_epi32(product.row_zeros[target.row + r]);

@@ -21,8 +21,8 @@ struct Epilogue {
     const float* scales = product.scales + target.output;
     const int32_t* sums = product.sums + target.output;
     for (int v = 0; v < kVectors; ++v) {
-      const __m512 scale = _mm512_load_ps(scales + v * kLanes);
-      const __m512i sum = _mm512_load_si512(sums + v * kLanes);
+      const __m512 scale = _mm512_loadu_ps(scales + v * kLanes);
+      const __m512i sum = _mm512_loadu_si512(sums + v * kLanes);
       for (int64_t r = 0; r < target.rows; ++r) {
         float* at = tile + r * kPanelOutputs + v * kLanes;
         const __m512i zero = _mm512_set1_epi32(product.row_zeros[target.row + r]);
