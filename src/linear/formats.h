@@ -37,13 +37,11 @@ void take_rows(const LinearArgs& args, Range rows, Product& product) {
 
 // Why tile-pruned matrices of this pattern would gain nothing from the tile-sparse product; empty
 // where they gain, or where TESSERA_KERNEL names the kernel to take.
-std::string too_full(const tile_matmul::Pattern& pattern, int64_t inputs, int64_t outputs,
-                     DType stored);
+std::string too_full(const TilePattern& pattern, int64_t inputs, int64_t outputs, DType stored);
 
 // One product of a stack of tile-pruned matrices; pattern: its blocks.
-Result<std::unique_ptr<Linear>> prepare_tiles(const tile_matmul::TileStack& stack,
-                                              tile_matmul::Pattern pattern, const float* bias,
-                                              DType stored, Team& team);
+Result<std::unique_ptr<Linear>> prepare_tiles(const TileStack& stack, TilePattern pattern,
+                                              const float* bias, DType stored, Team& team);
 
 // One product of a stack of matrices of single elements, of at most csr_matmul::kMaxInputs inputs.
 Result<std::unique_ptr<Linear>> prepare_csr(const std::vector<CsrMatrix>& stack, const float* bias,

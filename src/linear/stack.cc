@@ -116,8 +116,8 @@ class Stack final : public Linear {
 // Matrices that become one map, in the form in which they are run.
 struct Run {
   MatrixStack matrices;
-  tile_matmul::Pattern pattern;  // of tiles
-  std::string instead;           // why they are run dense, if they need not be
+  TilePattern pattern;  // of tiles
+  std::string instead;  // why they are run dense, if they need not be
 };
 
 template <typename Matrix>
@@ -212,8 +212,8 @@ class Preparation {
   // Finds the blocks of tiles, or writes the matrices out where they would not gain.
   Status choose(Run& run) {
     if (holds<TileMatrix>(run)) {
-      const tile_matmul::TileStack tiles = all_of<TileMatrix>(run);
-      run.pattern = tile_matmul::find_blocks(tiles, tile_matmul::block_shape(tiles));
+      const TileStack tiles = all_of<TileMatrix>(run);
+      run.pattern = find_blocks(tiles, block_shape(tiles));
       int64_t total = 0;
       for (const TileMatrix& matrix : tiles) total += matrix.outputs();
       run.instead = too_full(run.pattern, tiles.front().inputs(), total, floats(run));

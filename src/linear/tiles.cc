@@ -37,16 +37,17 @@ struct Grid {
 
 class Tiles final : public Linear {
  public:
-  Tiles(tile_matmul::Args shape, tile_matmul::Pattern pattern, LinearInfo info)
+  Tiles(tile_matmul::Args shape, TilePattern pattern, LinearInfo info)
       : shape_(shape), pattern_(std::move(pattern)), info_(std::move(info)) {
     shape_.panels = pattern_.panels.data();
     shape_.blocks = pattern_.blocks.data();
   }
 
-  Status pack(const tile_matmul::TileStack& stack, const float* bias, Team& team) {
+  Status pack(const TileStack& stack, const float* bias, Team& team) {
     const int64_t blocks = static_cast<int64_t>(pattern_.blocks.size());
     // Never empty, so that a matrix without any tile has an address too.
-    const int64_t bytes = std::max<int64_t>(64, blocks * pattern_.block_bytes(shape_.weight_type));
+    const int64_t bytes =
+        std::max<int64_t>(64, blocks * tile_matmul::block_bytes(pattern_, shape_.weight_type));
     values_ = host_device().allocate(static_cast<size_t>(bytes));
     if (values_.empty()) {
       return out_of_memory(fmt::format(
@@ -61,7 +62,7 @@ class Tiles final : public Linear {
     });
     info_.bytes = bytes + static_cast<int64_t>(bias_.size() * sizeof(float) +
                                                pattern_.blocks.size() * sizeof(int32_t) +
-                                               pattern_.panels.size() * sizeof(tile_matmul::Panel));
+                                               pattern_.panels.size() * sizeof(TilePanel));
     return {};
   }
 
@@ -129,7 +130,7 @@ class Tiles final : public Linear {
     if (part == parts) return panels();
     const double total = work() + kPanelBlocks * static_cast<double>(panels());
     const double target = total * part / parts;
-    const auto begins_before = [&](const tile_matmul::Panel& panel, double work) {
+    const auto begins_before = [&](const TilePanel& panel, double work) {
       return work_of(panel.begin) +
                  kPanelBlocks * static_cast<double>(&panel - pattern_.panels.data()) <
              work;
@@ -147,13 +148,13 @@ class Tiles final : public Linear {
   }
 
   tile_matmul::Args shape_;
-  tile_matmul::Pattern pattern_;
+  TilePattern pattern_;
   LinearInfo info_;
   Buffer values_;
   std::vector<float> bias_;
 };
 
-double density(const tile_matmul::Pattern& pattern, int64_t inputs) {
+double density(const TilePattern& pattern, int64_t inputs) {
   const auto row = static_cast<double>((inputs + pattern.shape.inputs - 1) / pattern.shape.inputs);
   return static_cast<double>(pattern.blocks.size()) /
          (row * static_cast<double>(pattern.panels.size()));
@@ -161,8 +162,7 @@ double density(const tile_matmul::Pattern& pattern, int64_t inputs) {
 
 }  // namespace
 
-std::string too_full(const tile_matmul::Pattern& pattern, int64_t inputs, int64_t outputs,
-                     DType stored) {
+std::string too_full(const TilePattern& pattern, int64_t inputs, int64_t outputs, DType stored) {
   if (!forced_kernel(tile_matmul::kernels.name()).empty()) return {};
   const double wide = stored == DType::kF32 ? kGainBelowF32 : kGainBelowBf16;
   const double limit = pattern.shape.outputs == 16 ? wide : kGainBelowNarrow;
@@ -174,9 +174,8 @@ std::string too_full(const tile_matmul::Pattern& pattern, int64_t inputs, int64_
                      100 * executed, 100 * limit);
 }
 
-Result<std::unique_ptr<Linear>> prepare_tiles(const tile_matmul::TileStack& stack,
-                                              tile_matmul::Pattern pattern, const float* bias,
-                                              DType stored, Team& team) {
+Result<std::unique_ptr<Linear>> prepare_tiles(const TileStack& stack, TilePattern pattern,
+                                              const float* bias, DType stored, Team& team) {
   tile_matmul::Args shape;
   shape.inputs = stack.front().inputs();
   shape.shape = pattern.shape;
