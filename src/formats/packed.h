@@ -46,6 +46,10 @@ Result<PackedMatrix> pack_quantized(const DenseView& dense, Precision precision,
 // Rounds the tiles of f32, f16 or bf16 to int8, as that does to kInt8: the scale is the largest
 // magnitude that is kept of an output over 127.
 Result<PackedMatrix> pack_quantized(const TileMatrix& tiles);
+// Integer tiles as f32 ones, of which each value is rounded once.
+PackedMatrix pack_floats(const TileMatrix& integers);
+// Integer tiles as a quantized matrix of the same integers and scales, 0 where they are pruned.
+PackedMatrix pack_whole(const TileMatrix& integers);
 
 // Sets what the mask prunes to zero, in a dense matrix of values of value_bytes each.
 void clear_pruned(const TileMask& mask, size_t value_bytes, void* dense);

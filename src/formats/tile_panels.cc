@@ -132,11 +132,11 @@ template BlockValues<float> read_block(const TileStack&, const TilePattern&, con
 template BlockValues<int8_t> read_block(const TileStack&, const TilePattern&, const TilePanel&,
                                         int32_t);
 
-BlockShape block_shape(const TileStack& stack) {
+BlockShape block_shape(const TileStack& stack, int32_t least_inputs) {
   BlockShape shape;
   for (const TileMatrix& matrix : stack) {
     const Source source(matrix);
-    if (source.tile_inputs() % 8 != 0) return {16, 1};
+    if (source.tile_inputs() % 8 != 0 && least_inputs == 1) return {16, 1};
     if (source.tile_outputs() % 16 != 0) shape.outputs = 8;
     if (source.tile_inputs() % 16 != 0) shape.inputs = 8;
   }

@@ -39,7 +39,8 @@ struct TilePattern {
 
 // The largest block that no tile of the stack has to be padded for. Where tiles are no multiple of
 // 8 inputs wide, single inputs, and where they are no multiple of 8 outputs high, the smallest.
-BlockShape block_shape(const TileStack& stack);
+// least_inputs: 1, or 8 for kernels that have no single inputs.
+BlockShape block_shape(const TileStack& stack, int32_t least_inputs = 1);
 // At most 2^31 - 1 blocks; the matrices are valid and have equal inputs.
 TilePattern find_blocks(const TileStack& stack, BlockShape shape);
 

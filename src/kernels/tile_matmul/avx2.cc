@@ -1,8 +1,8 @@
 #include <immintrin.h>
 
 #include "kernels/tile_matmul/blocked.h"
+#include "kernels/tile_matmul/outputs_avx2.h"
 #include "kernels/tile_matmul/tile_matmul.h"
-#include "kernels/tile_outputs_avx2.h"
 
 namespace tessera::tile_matmul {
 namespace {

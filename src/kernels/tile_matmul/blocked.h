@@ -3,7 +3,7 @@
 #include <immintrin.h>
 #include <stdint.h>
 
-#include "kernels/tile_blocks.h"
+#include "kernels/tile_matmul/blocks.h"
 #include "kernels/tile_matmul/tile_matmul.h"
 #include "kernels/transpose/transpose.h"
 
@@ -33,7 +33,7 @@ inline void fetch_singles(const float* x, const int32_t* inputs) {
 
 inline int64_t value_bytes(const Args& args) { return args.weight_type == DType::kF32 ? 4 : 2; }
 
-// What tile_blocks.h asks for, from a struct Vectors of an instruction set with
+// What tile_matmul/blocks.h asks for, from a struct Vectors of an instruction set with
 //   kMaxRows, copy_line(source, target), transpose(args, rows),
 //   multiply<rows, outputs, is f32>(args, tile), multiply_singles<rows, is f32>(args, tile)
 template <typename Vectors>

@@ -5,8 +5,8 @@
 
 #include "base/device.h"
 #include "kernels/testing.h"
-#include "kernels/tile_matmul/testing.h"
 #include "kernels/tile_matmul/tile_matmul.h"
+#include "kernels/tile_testing.h"
 
 namespace tessera::tile_matmul {
 namespace {

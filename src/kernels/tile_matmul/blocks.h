@@ -96,7 +96,7 @@ void multiply_group(const typename Vectors::Args& args, int64_t first, const Par
   for (int64_t p = panels.begin; p < panels.end; ++p) {
     const TilePanel& panel = args.panels[p];
     const int64_t size = (panel.end - panel.begin) * block_bytes;
-    const char* values = static_cast<const char*>(args.values) + panel.begin * block_bytes;
+    const char* values = reinterpret_cast<const char*>(args.values) + panel.begin * block_bytes;
     for (int64_t b = 0; b < blocks.count; ++b) {
       const int64_t begin = blocks.begin(b);
       const Tile<typename Vectors::Element> tile{

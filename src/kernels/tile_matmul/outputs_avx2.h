@@ -2,10 +2,10 @@
 
 #include <immintrin.h>
 
-#include "kernels/tile_blocks.h"
+#include "kernels/tile_matmul/blocks.h"
 #include "kernels/vector_math_avx2.h"
 
-// The epilogue of a register tile of tile_blocks.h. Included by AVX2 files, each with its own copy.
+// The epilogue of a register tile of blocks.h. Included by AVX2 files, each with its own copy.
 namespace tessera::tile_blocks {
 namespace {
 

@@ -2,10 +2,10 @@
 
 #include <immintrin.h>
 
-#include "kernels/tile_blocks.h"
+#include "kernels/tile_matmul/blocks.h"
 #include "kernels/vector_math_avx512.h"
 
-// The epilogue of a register tile of tile_blocks.h. Included by AVX-512 files, each with its own
+// The epilogue of a register tile of blocks.h. Included by AVX-512 files, each with its own
 // copy.
 namespace tessera::tile_blocks {
 namespace {
