@@ -14,6 +14,16 @@ namespace {
 constexpr float kEpsilon = std::numeric_limits<float>::epsilon();
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 
+// Forces kernels while it lives.
+class Forced {
+ public:
+  explicit Forced(const std::string& kernels) : before_(forced_kernels()) { force_kernel(kernels); }
+  ~Forced() { force_kernel(before_); }
+
+ private:
+  std::string before_;
+};
+
 struct Draw {
   int64_t outputs = 0;
   int64_t inputs = 0;
@@ -158,7 +168,7 @@ TEST(Int8Tiles, StoredAndRoundedOnesOnTeamsOfEverySize) {
   for (const int threads : {1, 2, 3}) {
     Team team(threads);
     for (const MatrixOrder order : {MatrixOrder::kOutputRows, MatrixOrder::kInputRows}) {
-      for (const TileShape tile : {TileShape{16, 16}, {8, 16}, {32, 32}, {5, 3}}) {
+      for (const TileShape tile : {TileShape{16, 16}, {8, 16}, {32, 32}, {24, 40}}) {
         for (const double kept : {0.0, 0.2}) {
           const Tiles tiles({77, 90, tile, order, kept, seed += 10});
           for (const int64_t rows : {0, 1, 2, 13, 70, 131}) {
@@ -222,9 +232,39 @@ TEST(Int8Tiles, NeighboursAreOneProduct) {
   EXPECT_EQ(info.outputs, 96);
   Tiles scaled({32, 96, {16, 16}, MatrixOrder::kOutputRows, 0.3, 7});
   scaled.scale_inputs();
-  const LinearInfo apart = info_of({one.integers(), scaled.integers()}, Precision::kStored);
-  EXPECT_NE(apart.format.find(';'), std::string::npos) << "rows differ: " << apart.format;
-  EXPECT_EQ(apart.outputs, 96);
+  Team team(1);
+  const auto apart =
+      prepare_linear({one.integers(), scaled.integers()}, nullptr, Precision::kStored, team);
+  const auto alone = prepare_linear({one.integers()}, nullptr, Precision::kStored, team);
+  ASSERT_TRUE(apart.ok() && alone.ok());
+  EXPECT_EQ((*apart)->narrow_bytes(8), 2 * (*alone)->narrow_bytes(8)) << "they read other rows";
+}
+
+// What is written out has the same integers, scales and input scales, so its results differ by the
+// roundings of the epilogue alone.
+TEST(Int8Tiles, FullOnesRunDenseUnlessForced) {
+  Team team(2);
+  for (const MatrixOrder order : {MatrixOrder::kOutputRows, MatrixOrder::kInputRows}) {
+    Tiles tiles({77, 90, {16, 16}, order, 1.0, 600});
+    tiles.scale_inputs();
+    const LinearInfo info = info_of({tiles.integers()}, Precision::kStored);
+    EXPECT_EQ(info.format, "dense int8");
+    EXPECT_NE(info.why.find("run dense: "), std::string::npos) << info.why;
+    const std::vector<float> x = testing::random_values(5 * 90, 72);
+    const LinearArgs args{.x = x.data(), .x_stride = 90, .rows = 5, .y_stride = 77};
+    const auto dense = prepare_linear({tiles.integers()}, nullptr, Precision::kStored, team);
+    ASSERT_TRUE(dense.ok()) << dense.status().message();
+    const std::vector<float> whole = apply(**dense, args, std::vector<float>(5 * 77), team);
+    for (const char* row : {"avx512_vnni", "avx2", "ref"}) {
+      const Forced forced("tile_int8_matmul:" + std::string(row));
+      const auto sparse = prepare_linear({tiles.integers()}, nullptr, Precision::kStored, team);
+      ASSERT_TRUE(sparse.ok()) << sparse.status().message();
+      EXPECT_EQ((*sparse)->info().format, "tiles 16x16 int8, 0% pruned");
+      const std::vector<float> found = apply(**sparse, args, std::vector<float>(5 * 77), team);
+      for (size_t i = 0; i < whole.size(); ++i)
+        ASSERT_NEAR(whole[i], found[i], 6 * kEpsilon * std::abs(whole[i])) << row << " " << i;
+    }
+  }
 }
 
 TEST(Int8Tiles, FloatsAreThoseThatIntegersStandFor) {

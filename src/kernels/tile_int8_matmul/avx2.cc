@@ -133,7 +133,7 @@ struct Avx2 : Integers<Avx2, uint16_t> {
     alignas(64) float scaled[kRows * kLane];
     scale_sums(args, *tile.panel, Avx2::sums(args, tile), Avx2::ends<kRows>(args, tile), sums,
                kRows, scaled);
-    finish(args, Sums{tile.row, kRows, *tile.panel, scaled});
+    finish(args, TileSums{tile.row, kRows, *tile.panel, scaled});
   }
 };
 

@@ -72,33 +72,21 @@ inline void load_single(const char* w, __m256 (&weights)[kVectors]) {
 template <int kRows>
 using Sums = __m256[chains(kRows)][kRows][kVectors];
 
-template <int kRows>
-inline void clear(Sums<kRows>& sums) {
-#pragma GCC unroll 4
-  for (int c = 0; c < chains(kRows); ++c) {
-#pragma GCC unroll 6
-    for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 2
-      for (int v = 0; v < kVectors; ++v) sums[c][r][v] = _mm256_setzero_ps();
-    }
-  }
-}
-
 // Adds the chains up and gives what comes of them to the outputs.
 template <int kRows, int kOutputs>
 inline void store_sums(const Args& args, const Tile<float>& tile, Sums<kRows>& sums) {
-  alignas(64) float whole[kRows * kLane];
+  if constexpr (chains(kRows) > 1) {
 #pragma GCC unroll 6
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
-    for (int c = 1; c < chains(kRows); ++c) {
+    for (int i = kRows; i < chains(kRows) * kRows; ++i) {
 #pragma GCC unroll 2
       for (int v = 0; v < kVectors; ++v) {
-        sums[0][r][v] = _mm256_add_ps(sums[0][r][v], sums[c][r][v]);
+        __m256& sum = sums[0][i % kRows][v];
+        sum = _mm256_add_ps(sum, sums[i / kRows][i % kRows][v]);
       }
     }
-    store_row<kOutputs>(sums[0][r], whole + r * kLane);
   }
+  alignas(64) float whole[kRows * kLane];
+  for (int r = 0; r < kRows; ++r) store_row<kOutputs>(sums[0][r], whole + r * kLane);
   finish(args, {tile.row, kRows, *tile.panel, whole});
 }
 
@@ -116,8 +104,7 @@ struct Avx2 : Floats<Avx2> {
   static void multiply(const Args& args, const Tile<float>& tile) {
     constexpr int kChains = chains(kRows), kStepInputs = 16 / kOutputs;
     constexpr int64_t kFourBytes = kFourSteps * (kWide ? 4 : 2);
-    Sums<kRows> sums;
-    clear<kRows>(sums);
+    Sums<kRows> sums = {};
     const int32_t block_inputs = args.shape.inputs;
     const int fours = block_inputs / (4 * kStepInputs);
     const char* w = tile.values;
@@ -155,8 +142,7 @@ struct Avx2 : Floats<Avx2> {
   static void multiply_singles(const Args& args, const Tile<float>& tile) {
     constexpr int kChains = chains(kRows);
     constexpr int64_t kBytes = kLane * (kWide ? 4 : 2);
-    Sums<kRows> sums;
-    clear<kRows>(sums);
+    Sums<kRows> sums = {};
     const char* w = tile.values;
     [[maybe_unused]] const char* ahead = tile.ahead;
     const auto step = [&](int64_t b, const char* from, __m256(&chain)[kRows][kVectors]) {

@@ -69,22 +69,14 @@ inline __m512 load_single(const char* w) {
 template <int kRows>
 using Sums = __m512[chains(kRows)][kRows];
 
-template <int kRows>
-inline void clear(Sums<kRows>& sums) {
-#pragma GCC unroll 4
-  for (int c = 0; c < chains(kRows); ++c) {
-#pragma GCC unroll 24
-    for (int r = 0; r < kRows; ++r) sums[c][r] = _mm512_setzero_ps();
-  }
-}
-
 // Adds the chains up and gives what comes of them to the outputs.
 template <int kRows, int kOutputs>
 inline void store_sums(const Args& args, const Tile<float>& tile, Sums<kRows>& sums) {
-#pragma GCC unroll 4
-  for (int c = 1; c < chains(kRows); ++c) {
+  if constexpr (chains(kRows) > 1) {
 #pragma GCC unroll 24
-    for (int r = 0; r < kRows; ++r) sums[0][r] = _mm512_add_ps(sums[0][r], sums[c][r]);
+    for (int i = kRows; i < chains(kRows) * kRows; ++i) {
+      sums[0][i % kRows] = _mm512_add_ps(sums[0][i % kRows], sums[i / kRows][i % kRows]);
+    }
   }
   const Outputs outputs(args, tile.row, *tile.panel);
   if (args.activation == Activation::kNone) {
@@ -113,8 +105,7 @@ struct Avx512 : Floats<Avx512> {
   static void multiply(const Args& args, const Tile<float>& tile) {
     constexpr int kChains = chains(kRows), kStepInputs = 16 / kOutputs;
     constexpr int64_t kFourBytes = kFourSteps * (kWide ? 4 : 2);
-    __m512 sums[kChains][kRows];
-    clear<kRows>(sums);
+    Sums<kRows> sums = {};
     const int32_t block_inputs = args.shape.inputs;
     const int fours = block_inputs / (4 * kStepInputs);
     const char* w = tile.values;
@@ -149,8 +140,7 @@ struct Avx512 : Floats<Avx512> {
   static void multiply_singles(const Args& args, const Tile<float>& tile) {
     constexpr int kChains = chains(kRows);
     constexpr int64_t kBytes = kLane * (kWide ? 4 : 2);
-    Sums<kRows> sums;
-    clear<kRows>(sums);
+    Sums<kRows> sums = {};
     const char* w = tile.values;
     [[maybe_unused]] const char* ahead = tile.ahead;
     const auto step = [&](const float* x, __m512 weights, __m512(&chain)[kRows]) {

@@ -19,7 +19,7 @@ inline __m256i tail_mask(int64_t left) {
 }
 
 // sums: [rows][16] of the register tile that begins at `row` of args.
-struct Sums {
+struct TileSums {
   int64_t row;
   int64_t rows;
   const TilePanel& panel;
@@ -27,7 +27,7 @@ struct Sums {
 };
 
 template <__m256 (*function)(__m256), typename Args>
-void finish_tile(const Args& args, const Sums& tile) {
+void finish_tile(const Args& args, const TileSums& tile) {
   for (int64_t v = 0; v * kLanes < tile.panel.outputs; ++v) {
     const __m256i mask = tail_mask(tile.panel.outputs - v * kLanes);
     const int64_t n = tile.panel.output + v * kLanes;
@@ -47,7 +47,7 @@ void finish_tile(const Args& args, const Sums& tile) {
 }
 
 template <typename Args>
-void finish(const Args& args, const Sums& tile) {
+void finish(const Args& args, const TileSums& tile) {
   switch (args.activation) {
     case Activation::kNone:
       return finish_tile<same>(args, tile);
