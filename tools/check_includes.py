@@ -30,12 +30,13 @@ ARROWS = {
     "tune": ["compress"],
     "simulate": ["base"],
 }
-# Families are strangers to each other, but for the vocabulary of an epilogue, and the loops and the epilogue of
-# kernels/matmul that products of the same panels share.
+# Families are strangers to each other, but for the vocabulary of an epilogue, what packs rows, and the loops and
+# the epilogue that products of the same panels share.
 FAMILY_ARROWS = {
     "matmul": ["activation"],
-    "tile_matmul": ["activation"],
-    "csr_matmul": ["activation"],
+    "tile_matmul": ["activation", "transpose"],
+    "tile_int8_matmul": ["activation", "tile_matmul"],
+    "csr_matmul": ["activation", "transpose"],
     "int8_matmul": ["activation", "matmul"],
 }
 # The public headers and the folders, with all that include them, that give them their code.

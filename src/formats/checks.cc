@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
+
 #include "formats/tiles.h"
 
 namespace tessera {
@@ -39,6 +41,15 @@ Status check_ascending(const IndexList& list) {
     }
     return invalid_input(fmt::format("{}: expected {} to {} at {}, in ascending order, found {}",
                                      list.what, least, list.limit - 1, i, list.indices[i]));
+  }
+  return {};
+}
+
+Status check_input_scales(const float* scales, int64_t count) {
+  for (int64_t i = 0; scales != nullptr && i < count; ++i) {
+    if (!std::isfinite(scales[i]) || !std::isnormal(1 / scales[i]))
+      return invalid_input(fmt::format(
+          "input scales: expected values with an inverse, found {} at index {}", scales[i], i));
   }
   return {};
 }

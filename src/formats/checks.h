@@ -29,4 +29,7 @@ struct IndexList {
 };
 Status check_ascending(const IndexList& list);
 
+// Scales by which inputs are divided: each has an inverse. Null is all 1.
+Status check_input_scales(const float* scales, int64_t count);
+
 }  // namespace tessera

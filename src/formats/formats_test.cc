@@ -89,6 +89,35 @@ TEST_P(RoundTrip, TilesHoldWhatTheMaskKeepsBitByBit) {
   EXPECT_EQ(outputs(packed->matrix), order == MatrixOrder::kOutputRows ? shape.rows : shape.cols);
 }
 
+// Pruned values are zero, so that an output's scale is that of the masked dense matrix.
+TEST_P(RoundTrip, IntegerTilesAreThoseOfTheDenseMatrix) {
+  const auto& [shape, share, order] = GetParam();
+  const TileMask mask = random_mask(shape.tile, shape.rows, shape.cols, share, kSeed + 4);
+  const Result<PackedMatrix> floats = pack_tiles(dense_, mask);
+  ASSERT_TRUE(floats.ok()) << floats.status().message();
+  const Result<PackedMatrix> packed = pack_quantized(std::get<TileMatrix>(floats->matrix));
+  ASSERT_TRUE(packed.ok()) << packed.status().message();
+  const auto& tiles = std::get<TileMatrix>(packed->matrix);
+  EXPECT_EQ(dtype(packed->matrix), DType::kF32);
+  EXPECT_EQ(packed_bytes(tiles), mask.kept_tiles() * (shape.tile.rows * shape.tile.cols + 4) +
+                                     4 * (tiles.tile_rows() + 1) + 4 * tiles.outputs());
+  const std::vector<char> kept = masked(mask);
+  const DenseView dense{kept.data(), shape.dtype, shape.rows, shape.cols, order};
+  const Result<PackedMatrix> whole = pack_quantized(dense, Precision::kInt8, 0);
+  ASSERT_TRUE(whole.ok()) << whole.status().message();
+  std::vector<float> found(static_cast<size_t>(shape.rows * shape.cols), NAN), expected = found;
+  to_dense(tiles, found.data());
+  to_dense(whole->matrix, expected.data());  // by outputs
+  const bool by_output = order == MatrixOrder::kOutputRows;
+  for (int64_t r = 0; r < shape.rows; ++r) {
+    for (int64_t c = 0; c < shape.cols; ++c) {
+      const int64_t at = by_output ? r * shape.cols + c : c * shape.rows + r;
+      ASSERT_EQ(found[static_cast<size_t>(r * shape.cols + c)], expected[static_cast<size_t>(at)])
+          << "row " << r << " column " << c << " seed " << kSeed;
+    }
+  }
+}
+
 TEST_P(RoundTrip, CsrHoldsWhatTheMaskKeepsBitByBit) {
   const auto& [shape, share, order] = GetParam();
   const TileMask mask = random_mask({1, 1}, shape.rows, shape.cols, share, kSeed + 2);
@@ -161,6 +190,48 @@ TEST(Validate, TilesOfAFileMayBeWrongInEveryPlace) {
   expect_refused(changed([](Tiles&) {}, int64_t{1} << 31), "2147483648");
   expect_refused(changed([](Tiles& t) { t.values[3 * 4 + 2] = 2; }), "outside the matrix");
   expect_refused(changed([](Tiles& t) { t.values[2 * 4 + 3] = NAN; }), "outside the matrix");
+}
+
+// As above, of integers.
+struct IntegerTiles {
+  std::vector<int8_t> values = std::vector<int8_t>(4 * 4, 3);
+  std::vector<float> scales = {0.5f, 0, -2}, input_scales = {1, 2, 4, 0.5f, -1};
+  Tiles floats;
+  TileMatrix matrix = floats.matrix;
+  IntegerTiles() {
+    for (const int outside : {10, 11, 14, 15}) values[static_cast<size_t>(outside)] = 0;
+    matrix.dtype = DType::kI8;
+    matrix.values = values.data();
+    matrix.scales = scales.data();
+    matrix.input_scales = input_scales.data();
+  }
+};
+
+TEST(Validate, IntegerTilesOfAFileMayBeWrongInEveryPlace) {
+  EXPECT_TRUE(validate(IntegerTiles().matrix, 4).ok());
+  const auto changed = [](auto change) {
+    IntegerTiles tiles;
+    change(tiles);
+    return validate(tiles.matrix, 4);
+  };
+  EXPECT_TRUE(changed([](IntegerTiles& t) { t.matrix.input_scales = nullptr; }).ok());
+  expect_refused(changed([](IntegerTiles& t) { t.values[0] = -128; }), "found -128 at index 0");
+  expect_refused(changed([](IntegerTiles& t) { t.values[15] = 1; }), "outside the matrix");
+  expect_refused(changed([](IntegerTiles& t) { t.matrix.scales = nullptr; }), "found none");
+  expect_refused(changed([](IntegerTiles& t) { t.scales[2] = NAN; }), "found nan at index 2");
+  expect_refused(changed([](IntegerTiles& t) { t.scales[0] = INFINITY; }), "found inf at index 0");
+  expect_refused(changed([](IntegerTiles& t) { t.input_scales[4] = 0; }), "found 0 at index 4");
+  expect_refused(changed([](IntegerTiles& t) { t.input_scales[1] = 1e-45f; }), "at index 1");
+  expect_refused(changed([](IntegerTiles& t) { t.floats.columns[1] = 0; }), "ascending");
+}
+
+TEST(Validate, IntegerTilesAreScaledByOutputAndInput) {
+  IntegerTiles tiles;
+  std::vector<float> dense(15, NAN);
+  to_dense(tiles.matrix, dense.data());
+  const std::vector<float> expected = {1.5f, 0.75f, 0.375f, 3.0f,  0,     0,      0, 0,
+                                       0,    0,     -6.0f,  -3.0f, -1.5f, -12.0f, 0};
+  EXPECT_EQ(dense, expected);
 }
 
 TEST(Validate, CsrOfAFileMayBeWrongInEveryPlace) {

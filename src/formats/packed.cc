@@ -151,6 +151,12 @@ float group_scale(const float* values, int64_t count, const QuantizedMatrix& mat
   return f16_to_f32(f32_to_f16(std::clamp(scale, -kLargest, kLargest)));
 }
 
+// The integer of at most 8 bits that stands for a value.
+int32_t rounded(float value, float scale, float least, float most) {
+  const float exact = scale == 0 ? 0 : value / scale;
+  return static_cast<int32_t>(std::nearbyint(std::clamp(exact, least, most)));
+}
+
 void store_scale(float scale, DType type, int64_t index, char* scales) {
   const uint16_t half = f32_to_f16(scale);
   const size_t bytes = size_bytes(type);
@@ -181,8 +187,7 @@ Result<PackedMatrix> pack_quantized(const DenseView& dense, Precision precision,
       const float scale = group_scale(values.data() + begin, end - begin, matrix);
       store_scale(scale, matrix.scale_type, o * matrix.groups() + g, packed.scales.data());
       for (int64_t i = begin; i < end; ++i) {
-        const float exact = scale == 0 ? 0 : values[static_cast<size_t>(i)] / scale;
-        const auto q = static_cast<int32_t>(std::nearbyint(std::clamp(exact, least, most)));
+        const int32_t q = rounded(values[static_cast<size_t>(i)], scale, least, most);
         if (bits(precision) == 8) {
           row[i] = static_cast<char>(q);
         } else {
@@ -195,6 +200,105 @@ Result<PackedMatrix> pack_quantized(const DenseView& dense, Precision precision,
   matrix.scales = packed.scales.data();
   packed.matrix = matrix;
   TESSERA_RETURN_IF_ERROR(validate(matrix));
+  return packed;
+}
+
+namespace {
+
+// Calls visit(output, input, index of the value) for all values of tiles that lie in the matrix.
+template <typename Visit>
+void for_each_value(const TileMatrix& matrix, Visit visit) {
+  const bool by_output = matrix.order == MatrixOrder::kOutputRows;
+  const TileShape tile = matrix.tile;
+  for (int64_t row = 0; row < matrix.tile_rows(); ++row) {
+    const int64_t top = row * tile.rows, height = std::min<int64_t>(tile.rows, matrix.rows - top);
+    for (int64_t i = matrix.offsets[row]; i < matrix.offsets[row + 1]; ++i) {
+      const int64_t left = int64_t{matrix.columns[i]} * tile.cols;
+      const int64_t width = std::min<int64_t>(tile.cols, matrix.cols - left);
+      for (int64_t r = 0; r < height; ++r) {
+        for (int64_t c = 0; c < width; ++c) {
+          const auto at = static_cast<size_t>((i * tile.rows + r) * tile.cols + c);
+          const auto row_at = static_cast<size_t>(top + r), col_at = static_cast<size_t>(left + c);
+          visit(by_output ? row_at : col_at, by_output ? col_at : row_at, at);
+        }
+      }
+    }
+  }
+}
+
+// The tiles of a matrix with the values of `packed`, which gets their indices.
+TileMatrix own_tiles(const TileMatrix& tiles, DType dtype, PackedMatrix& packed) {
+  packed.offsets.assign(tiles.offsets, tiles.offsets + tiles.tile_rows() + 1);
+  packed.indices.assign(tiles.columns, tiles.columns + tiles.kept());
+  return {packed.values.data(),
+          dtype,
+          tiles.rows,
+          tiles.cols,
+          tiles.order,
+          tiles.tile,
+          packed.offsets.data(),
+          packed.indices.data()};
+}
+
+}  // namespace
+
+Result<PackedMatrix> pack_quantized(const TileMatrix& tiles) {
+  const int64_t count = tiles.kept() * tiles.tile.rows * tiles.tile.cols;
+  std::vector<float> values(static_cast<size_t>(count));
+  convert_to_f32(tiles.values, tiles.dtype, count, values.data());
+  std::vector<float> scales(static_cast<size_t>(tiles.outputs()));
+  for_each_value(tiles, [&](size_t output, size_t, size_t v) {
+    scales[output] = std::max(scales[output], std::abs(values[v]));
+  });
+  for (float& scale : scales) scale /= 127;
+  PackedMatrix packed;
+  packed.values.assign(values.size(), 0);
+  for_each_value(tiles, [&](size_t output, size_t, size_t v) {
+    packed.values[v] = static_cast<char>(rounded(values[v], scales[output], -127, 127));
+  });
+  packed.scales.resize(scales.size() * sizeof(float));
+  std::memcpy(packed.scales.data(), scales.data(), packed.scales.size());
+  TileMatrix matrix = own_tiles(tiles, DType::kI8, packed);
+  matrix.scales = reinterpret_cast<const float*>(packed.scales.data());
+  packed.matrix = matrix;
+  TESSERA_RETURN_IF_ERROR(validate(matrix, matrix.kept()));
+  return packed;
+}
+
+PackedMatrix pack_floats(const TileMatrix& integers) {
+  const auto* values = static_cast<const int8_t*>(integers.values);
+  std::vector<float> floats(
+      static_cast<size_t>(integers.kept() * integers.tile.rows * integers.tile.cols));
+  for_each_value(integers, [&](size_t output, size_t input, size_t v) {
+    const double whole = double{integers.scales[output]} * values[v];
+    floats[v] = static_cast<float>(
+        integers.input_scales == nullptr ? whole : whole / integers.input_scales[input]);
+  });
+  PackedMatrix packed;
+  packed.values.resize(floats.size() * sizeof(float));
+  if (!floats.empty()) std::memcpy(packed.values.data(), floats.data(), packed.values.size());
+  packed.matrix = own_tiles(integers, DType::kF32, packed);
+  return packed;
+}
+
+PackedMatrix pack_whole(const TileMatrix& integers) {
+  QuantizedMatrix matrix{
+      .rows = integers.outputs(), .cols = integers.inputs(), .scale_type = DType::kF32};
+  PackedMatrix packed;
+  packed.values.assign(static_cast<size_t>(matrix.rows * matrix.cols), 0);
+  const auto* values = static_cast<const char*>(integers.values);
+  for_each_value(integers, [&](size_t output, size_t input, size_t v) {
+    packed.values[output * static_cast<size_t>(matrix.cols) + input] = values[v];
+  });
+  packed.scales.resize(static_cast<size_t>(matrix.rows) * sizeof(float));
+  std::memcpy(packed.scales.data(), integers.scales, packed.scales.size());
+  matrix.values = packed.values.data();
+  matrix.scales = packed.scales.data();
+  if (integers.input_scales != nullptr) {
+    packed.input_scales.assign(integers.input_scales, integers.input_scales + matrix.cols);
+    matrix.input_scales = packed.input_scales.data();
+  }
+  packed.matrix = matrix;
   return packed;
 }
 

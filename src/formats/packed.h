@@ -13,7 +13,7 @@ namespace tessera {
 //   values:  empty where the values belong to a checkpoint
 //   offsets: of tiles and CSR
 //   indices: columns of tiles or elements, or a compact matrix's index
-//   scales:  of a quantized matrix, f32 or f16; input_scales as there
+//   scales:  of a quantized matrix, f32 or f16, or of int8 tiles, f32; input_scales as there
 struct PackedMatrix {
   StoredMatrix matrix;
   std::vector<char> values;
@@ -43,6 +43,13 @@ DType scale_type(Precision precision);
 // Rounds a dense f32, f16 or bf16 matrix, to nearest: the scale is the largest magnitude of a group
 // over 127, at 4 bits that value itself over -8.
 Result<PackedMatrix> pack_quantized(const DenseView& dense, Precision precision, int32_t group);
+// Rounds the tiles of f32, f16 or bf16 to int8, as that does to kInt8: the scale is the largest
+// magnitude that is kept of an output over 127.
+Result<PackedMatrix> pack_quantized(const TileMatrix& tiles);
+// Integer tiles as f32 ones, of which each value is rounded once.
+PackedMatrix pack_floats(const TileMatrix& integers);
+// Integer tiles as a quantized matrix of the same integers and scales, 0 where they are pruned.
+PackedMatrix pack_whole(const TileMatrix& integers);
 
 // Sets what the mask prunes to zero, in a dense matrix of values of value_bytes each.
 void clear_pruned(const TileMask& mask, size_t value_bytes, void* dense);

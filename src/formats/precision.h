@@ -33,10 +33,11 @@ constexpr bool has_integer_rows(Precision precision) {
   return precision == Precision::kInt8 || precision == Precision::kInt4;
 }
 
-// In which floats a matrix that holds `stored` is kept: bf16 as it is, all else as f32.
+// In which floats a matrix that holds `stored` is kept, of integers where it is not rounded to
+// such: bf16 as it is, all else as f32.
 constexpr DType float_type(Precision precision, DType stored) {
   if (precision == Precision::kBF16) return DType::kBF16;
-  const bool as_stored = precision == Precision::kStored;
+  const bool as_stored = precision == Precision::kStored || is_quantized(precision);
   return as_stored && stored == DType::kBF16 ? DType::kBF16 : DType::kF32;
 }
 

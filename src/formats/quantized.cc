@@ -51,12 +51,7 @@ Status validate(const QuantizedMatrix& matrix) {
       return invalid_input(
           fmt::format("scales: expected finite values, found {} at index {}", scale, i));
   }
-  for (int64_t i = 0; matrix.input_scales != nullptr && i < matrix.cols; ++i) {
-    const float scale = matrix.input_scales[i];
-    if (!std::isfinite(scale) || !std::isnormal(1 / scale))
-      return invalid_input(fmt::format(
-          "input scales: expected values with an inverse, found {} at index {}", scale, i));
-  }
+  TESSERA_RETURN_IF_ERROR(check_input_scales(matrix.input_scales, matrix.cols));
   const auto* values = static_cast<const uint8_t*>(matrix.values);
   for (int64_t o = 0; bits(matrix.precision) == 4 && matrix.cols % 2 == 1 && o < matrix.rows; ++o) {
     if (const int found = values[(o + 1) * matrix.row_bytes() - 1] >> 4; found != 0)

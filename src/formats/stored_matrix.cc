@@ -21,6 +21,9 @@ int64_t bytes_of(const DenseView& matrix) {
 DType dtype(const StoredMatrix& matrix) {
   return std::visit(Overloaded{[](const CompactMatrix& compact) { return compact.kept.dtype; },
                                [](const QuantizedMatrix&) { return DType::kF32; },
+                               [](const TileMatrix& tiles) {
+                                 return tiles.is_quantized() ? DType::kF32 : tiles.dtype;
+                               },
                                [](const auto& one) { return one.dtype; }},
                     matrix);
 }

@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <span>
 
 #include "formats/checks.h"
 
@@ -21,6 +23,14 @@ Inside inside(const TileMatrix& matrix, int64_t tile_row, int64_t tile_col) {
           std::min<int64_t>(matrix.tile.cols, matrix.cols - tile_col * matrix.tile.cols)};
 }
 
+// As it stands there, without its scale.
+float value_at(const char* value, DType dtype) {
+  if (dtype == DType::kI8) return static_cast<float>(static_cast<int8_t>(*value));
+  float wide = 0;
+  convert_to_f32(value, dtype, 1, &wide);
+  return wide;
+}
+
 // Kernels may multiply what reaches over the edge with anything.
 Status check_padding(const TileMatrix& matrix, int64_t tile_row, int64_t index) {
   const int64_t bytes = static_cast<int64_t>(size_bytes(matrix.dtype));
@@ -32,8 +42,7 @@ Status check_padding(const TileMatrix& matrix, int64_t tile_row, int64_t index) 
   for (int64_t r = 0; r < matrix.tile.rows; ++r) {
     const int64_t first = r < part.rows ? part.cols : 0;
     for (int64_t c = first; c < cols; ++c) {
-      float value = 0;
-      convert_to_f32(tile + (r * cols + c) * bytes, matrix.dtype, 1, &value);
+      const float value = value_at(tile + (r * cols + c) * bytes, matrix.dtype);
       if (value == 0) continue;
       return invalid_input(
           fmt::format("tile {}: expected 0 outside the matrix, at row {} and column {} of the "
@@ -42,6 +51,35 @@ Status check_padding(const TileMatrix& matrix, int64_t tile_row, int64_t index) 
     }
   }
   return {};
+}
+
+Status check_integers(const TileMatrix& matrix) {
+  if (matrix.scales == nullptr)
+    return invalid_input("scales: expected one for each output, found none");
+  for (int64_t i = 0; i < matrix.outputs(); ++i) {
+    if (!std::isfinite(matrix.scales[i]))
+      return invalid_input(
+          fmt::format("scales: expected finite values, found {} at index {}", matrix.scales[i], i));
+  }
+  TESSERA_RETURN_IF_ERROR(check_input_scales(matrix.input_scales, matrix.inputs()));
+  const auto* values = static_cast<const int8_t*>(matrix.values);
+  const int64_t count = matrix.kept() * matrix.tile.rows * matrix.tile.cols;
+  const auto* found = std::find(values, values + count, int8_t{-128});
+  if (found == values + count) return {};
+  return invalid_input(
+      fmt::format("values: expected -127 to 127, found -128 at index {}", found - values));
+}
+
+// Part of a row of a tile that stands at `row` and from `col` on.
+void write_integers(const TileMatrix& matrix, int64_t row, int64_t col, std::span<const int8_t> run,
+                    float* target) {
+  const bool by_output = matrix.order == MatrixOrder::kOutputRows;
+  for (size_t i = 0; i < run.size(); ++i, ++col) {
+    const double whole = double{matrix.scales[by_output ? row : col]} * run[i];
+    target[i] = static_cast<float>(matrix.input_scales == nullptr
+                                       ? whole
+                                       : whole / matrix.input_scales[by_output ? col : row]);
+  }
 }
 
 }  // namespace
@@ -62,24 +100,31 @@ Status validate(const TileMatrix& matrix, int64_t kept) {
     for (int64_t i = matrix.offsets[row]; i < matrix.offsets[row + 1]; ++i)
       TESSERA_RETURN_IF_ERROR(check_padding(matrix, row, i));
   }
-  return {};
+  return matrix.is_quantized() ? check_integers(matrix) : Status();
 }
 
 void to_dense(const TileMatrix& matrix, void* target) {
   const int64_t bytes = static_cast<int64_t>(size_bytes(matrix.dtype));
+  const int64_t wide = matrix.is_quantized() ? int64_t{sizeof(float)} : bytes;
   auto* dense = static_cast<char*>(target);
-  std::memset(dense, 0, static_cast<size_t>(matrix.rows * matrix.cols * bytes));
-  const auto* tile = static_cast<const char*>(matrix.values);
+  std::memset(dense, 0, static_cast<size_t>(matrix.rows * matrix.cols * wide));
+  const auto* values = static_cast<const char*>(matrix.values);
   for (int64_t row = 0; row < matrix.tile_rows(); ++row) {
     for (int64_t i = matrix.offsets[row]; i < matrix.offsets[row + 1]; ++i) {
-      const int64_t col = matrix.columns[i];
-      const Inside part = inside(matrix, row, col);
+      const Inside part = inside(matrix, row, matrix.columns[i]);
+      const int64_t col = int64_t{matrix.columns[i]} * matrix.tile.cols;
       for (int64_t r = 0; r < part.rows; ++r) {
-        std::memcpy(
-            dense + ((row * matrix.tile.rows + r) * matrix.cols + col * matrix.tile.cols) * bytes,
-            tile + r * matrix.tile.cols * bytes, static_cast<size_t>(part.cols * bytes));
+        const char* run = values + (i * matrix.tile.rows + r) * matrix.tile.cols * bytes;
+        const int64_t at = row * matrix.tile.rows + r;
+        char* place = dense + (at * matrix.cols + col) * wide;
+        if (matrix.is_quantized()) {
+          write_integers(matrix, at, col,
+                         {reinterpret_cast<const int8_t*>(run), static_cast<size_t>(part.cols)},
+                         reinterpret_cast<float*>(place));
+        } else {
+          std::memcpy(place, run, static_cast<size_t>(part.cols * bytes));
+        }
       }
-      tile += int64_t{matrix.tile.rows} * matrix.tile.cols * bytes;
     }
   }
 }
@@ -87,7 +132,7 @@ void to_dense(const TileMatrix& matrix, void* target) {
 int64_t packed_bytes(const TileMatrix& matrix) {
   const int64_t tile = int64_t{matrix.tile.rows} * matrix.tile.cols;
   return matrix.kept() * (tile * static_cast<int64_t>(size_bytes(matrix.dtype)) + 4) +
-         4 * (matrix.tile_rows() + 1);
+         4 * (matrix.tile_rows() + 1 + (matrix.is_quantized() ? matrix.outputs() : 0));
 }
 
 int64_t flops_per_row(const TileMatrix& matrix) {

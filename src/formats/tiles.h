@@ -19,9 +19,12 @@ struct TileShape {
 // A matrix of which only some tiles are kept, the others are zero (E.T., tensor-tile pruning). The
 // kept tiles stand in the order of their rows of tiles, in each by column. The memory belongs to
 // the checkpoint; values need not be aligned for their dtype.
-//   values:  [kept][tile.rows][tile.cols]
+//   values:  [kept][tile.rows][tile.cols] of floats, or of int8 from -127 to 127, of which each has
+//            to be multiplied by scales[output] / input_scales[input]
 //   offsets: [tile_rows() + 1]: row i of tiles keeps tiles offsets[i] .. offsets[i + 1]
 //   columns: [kept]: a tile's column of tiles, ascending within its row
+//   scales:  [outputs] of int8 values, finite; null for floats
+//   input_scales: [inputs] of int8 values or null (all 1), as in formats/quantized.h
 struct TileMatrix {
   const void* values = nullptr;
   DType dtype = DType::kF32;
@@ -31,7 +34,10 @@ struct TileMatrix {
   TileShape tile;
   const int32_t* offsets = nullptr;
   const int32_t* columns = nullptr;
+  const float* scales = nullptr;
+  const float* input_scales = nullptr;
 
+  bool is_quantized() const { return dtype == DType::kI8; }
   int64_t tile_rows() const { return (rows + tile.rows - 1) / tile.rows; }
   int64_t tile_cols() const { return (cols + tile.cols - 1) / tile.cols; }
   int64_t kept() const { return offsets[tile_rows()]; }
@@ -44,12 +50,14 @@ inline constexpr int32_t kMaxTileExtent = 256;
 // A matrix has at most so many rows and columns, so that the bytes of its values fit 63 bits.
 inline constexpr int64_t kMaxMatrixExtent = int64_t{1} << 30;
 
-// Everything that indices from a file can be wrong in, and values outside the matrix that are not
-// zero; kept: how many tiles the values hold. The offsets are tile_rows() + 1 and the columns kept.
+// Everything that indices from a file can be wrong in, values outside the matrix that are not zero,
+// and the scales and the range of int8 values; kept: how many tiles the values hold. The offsets
+// are tile_rows() + 1 and the columns kept.
 Status validate(const TileMatrix& matrix, int64_t kept);
-// target: [rows, cols] of the matrix's own dtype, every element is written.
+// target: [rows, cols] of the matrix's own dtype, or f32 for int8 values, each rounded once; every
+// element is written.
 void to_dense(const TileMatrix& matrix, void* target);
-// Values and indices of 4 bytes.
+// Values, scales, and indices of 4 bytes.
 int64_t packed_bytes(const TileMatrix& matrix);
 // Of a product with one row: a multiplication and an addition a kept value, padding included.
 int64_t flops_per_row(const TileMatrix& matrix);

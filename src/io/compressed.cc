@@ -117,9 +117,12 @@ class Reader {
   Result<ReadMatrix> tiles(const TensorFormat& format, MatrixOrder order) {
     TileMatrix matrix{nullptr, DType::kF32, format.rows, format.cols, order, format.tile};
     ReadMatrix read;
-    TESSERA_ASSIGN_OR_RETURN(
-        read.values,
-        checkpoint_.tensor(name_ + ".tiles", {-1, matrix.tile.rows, matrix.tile.cols}));
+    const std::string values = name_ + ".tiles";
+    const std::vector<int64_t> shape = {-1, matrix.tile.rows, matrix.tile.cols};
+    const bool integers = checkpoint_.has(name_ + ".tile_scales");
+    TESSERA_ASSIGN_OR_RETURN(read.values, integers ? checkpoint_.typed(values, shape, DType::kI8)
+                                                   : checkpoint_.tensor(values, shape));
+    if (integers) TESSERA_RETURN_IF_ERROR(scales(matrix, read));
     TESSERA_ASSIGN_OR_RETURN(read.packed.offsets,
                              indices("tile_offsets", matrix.tile_rows() + 1, read));
     TESSERA_ASSIGN_OR_RETURN(read.packed.indices,
@@ -178,6 +181,24 @@ class Reader {
     return widened(tensor);
   }
 
+  // The scales of integer tiles, which are aligned in their copy.
+  Status scales(TileMatrix& matrix, ReadMatrix& read) {
+    TESSERA_ASSIGN_OR_RETURN(
+        const TensorView outputs,
+        checkpoint_.typed(name_ + ".tile_scales", {matrix.outputs()}, DType::kF32));
+    const auto* source = static_cast<const char*>(outputs.data);
+    read.packed.scales.assign(source, source + outputs.size_bytes);
+    matrix.scales = reinterpret_cast<const float*>(read.packed.scales.data());
+    const std::string name = name_ + ".input_scales";
+    if (!checkpoint_.has(name)) return {};
+    TESSERA_ASSIGN_OR_RETURN(const TensorView inputs,
+                             checkpoint_.typed(name, {matrix.inputs()}, DType::kF32));
+    read.packed.input_scales.resize(static_cast<size_t>(matrix.inputs()));
+    convert_to_f32(inputs.data, inputs.dtype, matrix.inputs(), read.packed.input_scales.data());
+    matrix.input_scales = read.packed.input_scales.data();
+    return {};
+  }
+
   const Checkpoint& checkpoint_;
   const std::string& name_;
 };
@@ -232,7 +253,8 @@ std::vector<std::string> tensors_of(const TensorFormats& formats, const std::str
     const TensorFormat* format = formats.find(part);
     switch (format == nullptr ? Kind::kDense : format->kind) {
       case Kind::kTiles:
-        for (const char* suffix : {".tiles", ".tile_offsets", ".tile_columns"})
+        for (const char* suffix :
+             {".tiles", ".tile_offsets", ".tile_columns", ".tile_scales", ".input_scales"})
           tensors.push_back(part + suffix);
         break;
       case Kind::kCsr:

@@ -47,11 +47,11 @@ class TensorFormats {
 // Of a stack the tensors of its parts, else the tensor itself.
 std::vector<std::string> parts_of(const TensorFormats& formats, const std::string& name);
 
-// The tensors that hold a matrix, of a stack those of all its parts.
+// The tensors that hold a matrix, of a stack those of all its parts. Scales need not be there.
 std::vector<std::string> tensors_of(const TensorFormats& formats, const std::string& name);
 
 // A matrix as the checkpoint has it, its indices checked, widened and owned, its values in the
-// checkpoint, which are not looked at but for a tile's padding.
+// checkpoint, where floats are not looked at but for a tile's padding.
 struct ReadMatrix {
   PackedMatrix packed;
   TensorView values;                // to check for NaN and to release

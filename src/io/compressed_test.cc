@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <map>
 #include <random>
 
 #include "io/testing.h"
@@ -87,6 +88,70 @@ TEST_F(Compressed, EveryFormatIsReadAsItWasWritten) {
            (rows ? "outputs" : "inputs") + R"("})");
     expect_equal(read(), *compact);
   }
+}
+
+TEST_F(Compressed, IntegerTilesAreReadAsTheyWereWritten) {
+  for (const MatrixOrder order : {MatrixOrder::kOutputRows, MatrixOrder::kInputRows}) {
+    dense_.order = order;
+    const auto floats = pack_tiles(dense_, every_third({16, 16}));
+    ASSERT_TRUE(floats.ok());
+    auto tiles = pack_quantized(std::get<TileMatrix>(floats->matrix));
+    write(tiles);
+    config(kTiles);
+    auto found = read(order);
+    expect_equal(found, *tiles);
+    EXPECT_TRUE(std::get<TileMatrix>(found->packed.matrix).is_quantized());
+    auto& matrix = std::get<TileMatrix>(tiles->matrix);
+    tiles->input_scales = random_values(matrix.inputs(), 7);
+    matrix.input_scales = tiles->input_scales.data();
+    write(tiles);
+    found = read(order);
+    expect_equal(found, *tiles);
+    EXPECT_NE(std::get<TileMatrix>(found->packed.matrix).input_scales, nullptr);
+  }
+}
+
+TEST_F(Compressed, IntegerTilesThatLieAreOneSentence) {
+  const auto floats = pack_tiles(dense_, every_third({16, 16}));
+  ASSERT_TRUE(floats.ok());
+  const auto packed = pack_quantized(std::get<TileMatrix>(floats->matrix));
+  ASSERT_TRUE(packed.ok());
+  config(kTiles);
+  const auto written = [&](auto change) {
+    TensorList list;
+    add_matrix("w", *packed, list);
+    std::map<std::string, TensorToWrite> tensors;
+    for (const TensorToWrite& tensor : list.tensors) tensors.emplace(tensor.name, tensor);
+    change(tensors);
+    std::vector<TensorToWrite> all;
+    for (const auto& [name, tensor] : tensors) all.push_back(tensor);
+    EXPECT_TRUE(write_safetensors(dir_ / "model.safetensors", all).ok());
+    return read().status();
+  };
+  using Tensors = std::map<std::string, TensorToWrite>;
+  EXPECT_TRUE(written([](Tensors&) {}).ok());
+  expect_message(written([](Tensors& t) { t.erase("w.tile_scales"); }),
+                 {"w.tiles", "expected F32, F16 or BF16, found I8"});
+  expect_message(written([](Tensors& t) { t.at("w.tile_scales").dtype = DType::kI32; }),
+                 {"w.tile_scales", "expected F32, found I32"});
+  expect_message(written([](Tensors& t) { t.at("w.tile_scales").shape = {36}; }),
+                 {"w.tile_scales", "expected shape [37], found [36]"});
+  expect_message(written([](Tensors& t) { t.at("w.tiles").dtype = DType::kU8; }),
+                 {"w.tiles", "expected I8, found U8"});
+  const std::vector<float> scales(50, 0.0f);
+  expect_message(written([&](Tensors& t) {
+                   t.emplace("w.input_scales",
+                             TensorToWrite{"w.input_scales", DType::kF32, {50}, scales.data()});
+                 }),
+                 {"\"w\"", "input scales", "found 0 at index 0"});
+  expect_message(written([&](Tensors& t) {
+                   t.emplace("w.input_scales",
+                             TensorToWrite{"w.input_scales", DType::kF32, {37}, scales.data()});
+                 }),
+                 {"w.input_scales", "expected shape [50]"});
+  const std::vector<int8_t> least(packed->values.size(), -128);
+  expect_message(written([&](Tensors& t) { t.at("w.tiles").data = least.data(); }),
+                 {"\"w\"", "found -128"});
 }
 
 TEST_F(Compressed, ConvolutionOrderMapsInputsToRows) {

@@ -26,6 +26,9 @@ class Writer {
     add(".tiles", matrix.dtype, {matrix.kept(), matrix.tile.rows, matrix.tile.cols}, matrix.values);
     add(".tile_offsets", DType::kI32, {matrix.tile_rows() + 1}, matrix.offsets);
     indices(".tile_columns", matrix.columns, matrix.kept(), matrix.tile_cols());
+    if (matrix.is_quantized()) add(".tile_scales", DType::kF32, {matrix.outputs()}, matrix.scales);
+    if (matrix.input_scales != nullptr)
+      add(".input_scales", DType::kF32, {matrix.inputs()}, matrix.input_scales);
     return {.kind = Kind::kTiles, .rows = matrix.rows, .cols = matrix.cols, .tile = matrix.tile};
   }
 

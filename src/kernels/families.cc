@@ -12,6 +12,7 @@
 #include "kernels/peak/peak.h"
 #include "kernels/read/read.h"
 #include "kernels/rotary/rotary.h"
+#include "kernels/tile_int8_matmul/tile_int8_matmul.h"
 #include "kernels/tile_matmul/tile_matmul.h"
 #include "kernels/transpose/transpose.h"
 
@@ -23,6 +24,7 @@ std::vector<KernelState> all_kernel_states() {
   for (const std::vector<KernelState>& states : {
            matmul::kernels.states(),
            tile_matmul::kernels.states(),
+           tile_int8_matmul::kernels.states(),
            csr_matmul::kernels.states(),
            narrow_rows::kernels.states(),
            int8_matmul::kernels.states(),

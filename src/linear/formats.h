@@ -6,7 +6,7 @@
 #include "formats/compact.h"
 #include "formats/csr.h"
 #include "formats/quantized.h"
-#include "kernels/tile_matmul/tile_matmul.h"
+#include "formats/tile_panels.h"
 #include "linear/linear.h"
 
 // What prepare_linear is made of. Every function takes matrices of equal inputs, already validated,
@@ -35,15 +35,19 @@ void take_rows(const LinearArgs& args, Range rows, Product& product) {
   take_results(args, rows, product);
 }
 
-// Why tile-pruned matrices of this pattern would gain nothing from the tile-sparse product; empty
-// where they gain, or where TESSERA_KERNEL names the kernel to take.
-std::string too_full(const tile_matmul::Pattern& pattern, int64_t inputs, int64_t outputs,
-                     DType stored);
+// Why tile-pruned matrices of this pattern would gain nothing from the tile-sparse product of
+// values stored so (f32, bf16, int8); empty where they gain, or where TESSERA_KERNEL names the
+// kernel to take.
+std::string too_full(const TilePattern& pattern, int64_t inputs, int64_t outputs, DType stored);
 
 // One product of a stack of tile-pruned matrices; pattern: its blocks.
-Result<std::unique_ptr<Linear>> prepare_tiles(const tile_matmul::TileStack& stack,
-                                              tile_matmul::Pattern pattern, const float* bias,
-                                              DType stored, Team& team);
+Result<std::unique_ptr<Linear>> prepare_tiles(const TileStack& stack, TilePattern pattern,
+                                              const float* bias, DType stored, Team& team);
+
+// The same with integer rows, of int8 tiles of equal input scales and at most
+// tile_int8_matmul::kMaxInputs inputs.
+Result<std::unique_ptr<Linear>> prepare_int8_tiles(const TileStack& stack, TilePattern pattern,
+                                                   const float* bias, Team& team);
 
 // One product of a stack of matrices of single elements, of at most csr_matmul::kMaxInputs inputs.
 Result<std::unique_ptr<Linear>> prepare_csr(const std::vector<CsrMatrix>& stack, const float* bias,

@@ -1,12 +1,15 @@
 // Speed of the weight formats on a team of threads, interleaved so that noise of the machine meets
 // all of them alike.
-//   linear_bench [rounds] [many|one|all] [threads]
-// many: 128 rows times BERT-base's four matrices. one: one row, going through at least 256 MB of
-// weights of each subject. Prints a JSON object a line: the subject (format or oneDNN's own product
-// with its own threads), dtype, percent pruned at random, rows, inputs, outputs, bytes of one
-// weight, microseconds of one product (median over the rounds), and the median over the rounds of
-// how many times as long oneDNN and the dense form of the same dtype take in the same round.
-// oneDNN's bf16 product is given activations in bf16, which the others take in f32.
+//   linear_bench [rounds] [many|int8|one|all] [threads]
+// many: 128 rows times BERT-base's four matrices; int8: of these, integers alone. one: one row,
+// going through at least 256 MB of weights of each subject. Prints a JSON object a line: the
+// subject (format or oneDNN's own product with its own threads), dtype, percent pruned at random,
+// rows, inputs, outputs, bytes of one weight, microseconds of one product (median over the rounds),
+// and the median over the rounds of how many times as long oneDNN and the dense form of the same
+// dtype (of bf16 for integers in groups) take in the same round, and which share of the bandwidth
+// it has with which the team reads memory and does nothing else ("read"). oneDNN's products of bf16
+// and int8 are given activations in these, which the others take in f32; "narrow" is what it takes
+// to make bytes of them, which is part of the others' int8 products.
 #include <omp.h>
 #include <unistd.h>
 
@@ -26,6 +29,7 @@
 #include "base/device.h"
 #include "formats/packed.h"
 #include "kernels/family.h"
+#include "kernels/read/read.h"
 #include "linear/linear.h"
 
 namespace tessera {
@@ -111,7 +115,7 @@ PackedMatrix pruned(const Data& data, const std::string& format, int percent) {
 // What takes turns: products with as many equal weights as fill the memory to go through.
 struct Subject {
   std::string name;
-  DType dtype = DType::kF32;
+  Precision precision = Precision::kF32;
   int percent = 0;
   int64_t bytes = 0;
   size_t count = 1;
@@ -123,13 +127,15 @@ size_t count_for(const Shape& shape, int64_t bytes) {
   return shape.rows > 1 ? 1 : static_cast<size_t>((kCycledBytes + bytes - 1) / bytes);
 }
 
-Subject subject(const Data& data, const std::string& format, DType dtype, int percent, Team& team) {
+Subject subject(const Data& data, const std::string& format, Precision precision, int percent,
+                Team& team) {
   const PackedMatrix packed = pruned(data, format, percent);
   // The sparse form, whatever its gain.
-  force_kernel(format.find("tiles") == 0 ? "tile_matmul:avx512" : "");
+  force_kernel(format.find("tiles") != 0       ? ""
+               : precision == Precision::kInt8 ? "tile_int8_matmul:avx512_vnni"
+                                               : "tile_matmul:avx512");
   auto maps = std::make_shared<std::vector<std::unique_ptr<Linear>>>();
   size_t count = 1;
-  const Precision precision = dtype == DType::kBF16 ? Precision::kBF16 : Precision::kF32;
   for (size_t i = 0; i < count; ++i) {
     maps->push_back(prepare_linear({packed.matrix}, data.bias.data(), precision, team).value());
     if (i == 0) count = count_for(data.shape, maps->front()->info().bytes);
@@ -140,34 +146,62 @@ Subject subject(const Data& data, const std::string& format, DType dtype, int pe
     scratch->push_back(host_device().allocate(
         static_cast<size_t>(maps->front()->scratch_bytes(data.shape.rows)) + 64));
   }
+  auto narrow = std::make_shared<Buffer>(host_device().allocate(
+      static_cast<size_t>(maps->front()->narrow_bytes(data.shape.rows)) + 64));
   const LinearArgs args{.x = data.x.as<float>(),
                         .x_stride = data.shape.inputs,
                         .rows = data.shape.rows,
                         .y = data.y.as<float>(),
                         .y_stride = data.shape.outputs};
-  const auto product = [maps, scratch, args, &team](size_t i) {
+  const auto product = [maps, scratch, narrow, args, &team](size_t i) {
     team.run([&](Team::Member& member) {
       LinearArgs own = args;
       own.scratch = (*scratch)[static_cast<size_t>(member.rank())].data();
-      (*maps)[i]->apply(own, member);
+      apply_shared(*(*maps)[i], own, narrow->data(), member);
     });
   };
-  return {format, dtype, percent, maps->front()->info().bytes, count, product, {}};
+  return {format, precision, percent, maps->front()->info().bytes, count, product, {}};
 }
 
-// oneDNN's product, its weights in the layout that it wants.
+// The rows of a map of integers, made bytes.
+Subject narrowing(const Data& data, Team& team) {
+  const DenseView dense = data.dense();
+  std::shared_ptr<Linear> map = prepare_linear({dense}, nullptr, Precision::kInt8, team).value();
+  auto narrow = std::make_shared<Buffer>(
+      host_device().allocate(static_cast<size_t>(map->narrow_bytes(data.shape.rows))));
+  const LinearArgs args{
+      .x = data.x.as<float>(), .x_stride = data.shape.inputs, .rows = data.shape.rows};
+  const auto product = [map, narrow, args, &team](size_t) {
+    team.run(
+        [&](Team::Member& member) { map->narrow(args, member.slice(args.rows), narrow->data()); });
+  };
+  return {"narrow", Precision::kInt8, 0, 0, 1, product, {}};
+}
+
+memory::data_type type_of(Precision precision) {
+  return precision == Precision::kF32    ? memory::data_type::f32
+         : precision == Precision::kBF16 ? memory::data_type::bf16
+                                         : memory::data_type::s8;
+}
+
+// oneDNN's product, its weights in the layout that it wants. Of int8 it is that of rows of u8 and a
+// scale for each output, with whatever integers come of floats from -1 to 1.
 class OneDnn {
  public:
-  OneDnn(const Data& data, DType dtype, int threads) : threads_(threads) {
-    const auto type = dtype == DType::kF32 ? memory::data_type::f32 : memory::data_type::bf16;
-    const auto plain = memory::data_type::f32;
+  OneDnn(const Data& data, Precision precision, int threads) : threads_(threads) {
+    const auto type = type_of(precision), plain = memory::data_type::f32;
+    const bool integers = precision == Precision::kInt8;
     const auto [rows, inputs, outputs] = data.shape;
     omp_set_num_threads(threads_);
-    const memory::desc x({rows, inputs}, type, memory::format_tag::ab);
+    const memory::desc x({rows, inputs}, integers ? memory::data_type::u8 : type,
+                         memory::format_tag::ab);
     const memory::desc any({inputs, outputs}, type, memory::format_tag::any);
     const memory::desc bias({1, outputs}, plain, memory::format_tag::ab);
     const memory::desc y({rows, outputs}, plain, memory::format_tag::ab);
-    const dnnl::matmul::primitive_desc description(dnnl::matmul::desc(x, any, bias, y), engine_);
+    dnnl::primitive_attr attributes;
+    if (integers) attributes.set_output_scales(1 << 1, std::vector<float>(outputs, 0.01f));
+    const dnnl::matmul::primitive_desc description(dnnl::matmul::desc(x, any, bias, y), attributes,
+                                                   engine_);
     product_ = dnnl::matmul(description);
     memory source({{inputs, outputs}, plain, memory::dims{1, inputs}}, engine_,
                   const_cast<float*>(data.weights.data()));
@@ -205,14 +239,36 @@ class OneDnn {
   std::vector<memory> weights_;
 };
 
-Subject one_dnn(const Data& data, DType dtype, int threads) {
-  auto product = std::make_shared<OneDnn>(data, dtype, threads);
+Subject one_dnn(const Data& data, Precision precision, int threads) {
+  auto product = std::make_shared<OneDnn>(data, precision, threads);
   return {"oneDNN",
-          dtype,
+          precision,
           0,
           product->bytes(),
           product->count(),
           [product](size_t i) { product->run(i); },
+          {}};
+}
+
+// The team reads memory, each member its part of a piece.
+Subject reading(Team& team) {
+  constexpr int64_t kPieceBytes = int64_t{16} << 20;
+  const auto size = static_cast<size_t>(kCycledBytes);
+  auto memory = std::make_shared<Buffer>(host_device().allocate(size));
+  std::memset(memory->data(), 1, size);
+  const auto product = [memory, &team](size_t i) {
+    team.parallel_for(kPieceBytes / read::kLineBytes, 1, [&](Range part) {
+      uint64_t sum = 0;
+      const char* piece = memory->as<char>() + static_cast<int64_t>(i) * kPieceBytes;
+      read::kernels.run({.data = piece, .streams = 8, .sum = &sum}, {part.begin, part.end});
+    });
+  };
+  return {"read",
+          Precision::kStored,
+          0,
+          kPieceBytes,
+          static_cast<size_t>(kCycledBytes / kPieceBytes),
+          product,
           {}};
 }
 
@@ -230,10 +286,11 @@ void measure(std::vector<Subject>& subjects, int rounds) {
   }
 }
 
-// How many times as long the named subject takes, in the median over the rounds.
-double ratio(const std::vector<Subject>& subjects, const char* name, const Subject& one) {
+// How many times as long the named subject takes, in the median over the rounds; 0 without it.
+double ratio(const std::vector<Subject>& subjects, const char* name, Precision precision,
+             const Subject& one) {
   for (const Subject& other : subjects) {
-    if (other.name != name || other.dtype != one.dtype) continue;
+    if (other.name != name || other.precision != precision) continue;
     std::vector<double> ratios;
     for (size_t i = 0; i < one.times.size(); ++i) ratios.push_back(other.times[i] / one.times[i]);
     return median(ratios);
@@ -241,29 +298,57 @@ double ratio(const std::vector<Subject>& subjects, const char* name, const Subje
   return 0;
 }
 
+void print(const Shape& shape, const std::vector<Subject>& subjects, const Subject& one) {
+  const bool in_groups = is_quantized(one.precision) && one.precision != Precision::kInt8;
+  const Precision floats = in_groups ? Precision::kBF16 : one.precision;
+  double of_read = 0;
+  for (const Subject& other : subjects) {
+    if (other.name != "read") continue;
+    of_read = ratio(subjects, "read", other.precision, one) * static_cast<double>(one.bytes) /
+              static_cast<double>(other.bytes);
+  }
+  const std::string dtype(name(one.precision));
+  std::printf(
+      "{\"format\": \"%s\", \"dtype\": \"%s\", \"pruned\": %d, \"rows\": %ld, \"inputs\": %ld, "
+      "\"outputs\": %ld, \"bytes\": %ld, \"microseconds\": %.2f, \"times_onednn\": %.3f, "
+      "\"times_dense\": %.3f, \"of_read\": %.3f}\n",
+      one.name.c_str(), dtype.c_str(), one.percent, shape.rows, shape.inputs, shape.outputs,
+      one.bytes, 1e6 * median(one.times), ratio(subjects, "oneDNN", floats, one),
+      ratio(subjects, "dense", floats, one), of_read);
+  std::fflush(stdout);
+}
+
+void add(const Data& data, Precision precision, const std::vector<std::string>& formats,
+         std::vector<Subject>& subjects, Team& team) {
+  subjects.push_back(one_dnn(data, precision, team.size()));
+  subjects.push_back(subject(data, "dense", precision, 0, team));
+  if (precision == Precision::kInt8) subjects.push_back(narrowing(data, team));
+  for (const std::string& format : formats) {
+    for (const int percent : kPercents)
+      subjects.push_back(subject(data, format, precision, percent, team));
+  }
+}
+
+void measure_and_print(const Shape& shape, std::vector<Subject>& subjects, int rounds) {
+  measure(subjects, rounds);
+  for (const Subject& one : subjects) print(shape, subjects, one);
+}
+
 void run(const Shape& shape, const std::vector<std::string>& formats, int rounds, Team& team) {
   const Data data(shape);
   std::vector<Subject> subjects;
-  for (const DType dtype : {DType::kF32, DType::kBF16}) {
-    subjects.push_back(one_dnn(data, dtype, team.size()));
-    subjects.push_back(subject(data, "dense", dtype, 0, team));
-    for (const std::string& format : formats) {
-      for (const int percent : kPercents) {
-        subjects.push_back(subject(data, format, dtype, percent, team));
-      }
-    }
-  }
-  measure(subjects, rounds);
-  for (const Subject& one : subjects) {
-    std::printf(
-        "{\"format\": \"%s\", \"dtype\": \"%s\", \"pruned\": %d, \"rows\": %ld, \"inputs\": %ld, "
-        "\"outputs\": %ld, \"bytes\": %ld, \"microseconds\": %.2f, \"times_onednn\": %.3f, "
-        "\"times_dense\": %.3f}\n",
-        one.name.c_str(), one.dtype == DType::kF32 ? "f32" : "bf16", one.percent, shape.rows,
-        shape.inputs, shape.outputs, one.bytes, 1e6 * median(one.times),
-        ratio(subjects, "oneDNN", one), ratio(subjects, "dense", one));
-    std::fflush(stdout);
-  }
+  for (const Precision precision : {Precision::kF32, Precision::kBF16})
+    add(data, precision, formats, subjects, team);
+  add(data, Precision::kInt8, {"tiles 16x16"}, subjects, team);
+  if (shape.rows == 1) subjects.push_back(reading(team));
+  measure_and_print(shape, subjects, rounds);
+}
+
+void run_int8(const Shape& shape, int rounds, Team& team) {
+  const Data data(shape);
+  std::vector<Subject> subjects;
+  add(data, Precision::kInt8, {"tiles 16x16", "tiles 8x16", "tiles 32x32"}, subjects, team);
+  measure_and_print(shape, subjects, rounds);
 }
 
 }  // namespace
@@ -280,14 +365,14 @@ int main(int argc, char** argv) {
   const int rounds = argc > 1 ? std::atoi(argv[1]) : 30;
   const std::string part = argc > 2 ? argv[2] : "all";
   Team team(argc > 3 ? std::atoi(argv[3]) : 0);
-  if (part == "many" || part == "all") {
-    for (const auto& [inputs, outputs] :
-         {std::pair<int64_t, int64_t>{768, 768}, {768, 2304}, {768, 3072}, {3072, 768}}) {
-      run({128, inputs, outputs},
-          {"tiles 16x16", "tiles 16x1", "tiles 8x16", "tiles 32x32", "elements", "outputs",
-           "inputs"},
-          rounds, team);
-    }
+  for (const auto& [inputs, outputs] :
+       {std::pair<int64_t, int64_t>{768, 768}, {768, 2304}, {768, 3072}, {3072, 768}}) {
+    const Shape shape{128, inputs, outputs};
+    if (part == "int8") run_int8(shape, rounds, team);
+    if (part != "many" && part != "all") continue;
+    run(shape,
+        {"tiles 16x16", "tiles 16x1", "tiles 8x16", "tiles 32x32", "elements", "outputs", "inputs"},
+        rounds, team);
   }
   if (part == "one" || part == "all")
     run({1, 4096, 4096}, {"tiles 16x16", "tiles 16x1"}, rounds, team);

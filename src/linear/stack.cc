@@ -7,6 +7,7 @@
 #include "base/device.h"
 #include "formats/packed.h"
 #include "kernels/csr_matmul/csr_matmul.h"
+#include "kernels/tile_int8_matmul/tile_int8_matmul.h"
 #include "linear/formats.h"
 
 namespace tessera {
@@ -14,20 +15,20 @@ namespace {
 
 constexpr int64_t aligned(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
-// A dense map in place of matrices that are too full to gain.
+// A map in place of another: dense for matrices that are too full to gain, or of floats.
 class Instead final : public Forwarding {
  public:
-  Instead(std::unique_ptr<Linear> dense, std::string why)
-      : Forwarding(*dense), dense_(std::move(dense)), why_(std::move(why)) {}
+  Instead(std::unique_ptr<Linear> map, std::string why)
+      : Forwarding(*map), map_(std::move(map)), why_(std::move(why)) {}
 
   LinearInfo info() const override {
-    LinearInfo info = dense_->info();
+    LinearInfo info = map_->info();
     info.why = why_;
     return info;
   }
 
  private:
-  std::unique_ptr<Linear> dense_;
+  std::unique_ptr<Linear> map_;
   std::string why_;
 };
 
@@ -116,8 +117,8 @@ class Stack final : public Linear {
 // Matrices that become one map, in the form in which they are run.
 struct Run {
   MatrixStack matrices;
-  tile_matmul::Pattern pattern;  // of tiles
-  std::string instead;           // why they are run dense, if they need not be
+  TilePattern pattern;  // of tiles
+  std::string instead;  // why they are run dense, if they need not be
 };
 
 template <typename Matrix>
@@ -162,7 +163,8 @@ class Preparation {
                           converted.begin() + static_cast<std::ptrdiff_t>(end));
       TESSERA_RETURN_IF_ERROR(choose(run));
       // Where matrices were written out their neighbours may be of the same form now.
-      if (!runs_.empty() && joins(runs_.back().matrices.front(), run.matrices.front())) {
+      if (!runs_.empty() && !holds<TileMatrix>(run) &&
+          joins(runs_.back().matrices.front(), run.matrices.front())) {
         MatrixStack& before = runs_.back().matrices;
         before.insert(before.end(), run.matrices.begin(), run.matrices.end());
         if (runs_.back().instead.empty()) runs_.back().instead = run.instead;
@@ -177,20 +179,29 @@ class Preparation {
   bool joins(const StoredMatrix& a, const StoredMatrix& b) const {
     if (a.index() != b.index() || std::holds_alternative<CompactMatrix>(a)) return false;
     if (float_type(precision_, dtype(a)) != float_type(precision_, dtype(b))) return false;
+    if (const auto* one = std::get_if<TileMatrix>(&a)) {
+      const auto& other = std::get<TileMatrix>(b);
+      return one->is_quantized() == other.is_quantized() && reads_alike(*one, other);
+    }
     const auto* one = std::get_if<QuantizedMatrix>(&a);
     const auto* other = std::get_if<QuantizedMatrix>(&b);
     return one == nullptr || (one->precision == other->precision && one->group == other->group &&
                               reads_alike(*one, *other));
   }
 
-  static bool reads_alike(const QuantizedMatrix& a, const QuantizedMatrix& b) {
+  template <typename Matrix>
+  static bool reads_alike(const Matrix& a, const Matrix& b) {
     if (a.input_scales == nullptr || b.input_scales == nullptr)
       return a.input_scales == b.input_scales;
-    return std::equal(a.input_scales, a.input_scales + a.cols, b.input_scales);
+    return std::equal(a.input_scales, a.input_scales + a.inputs(), b.input_scales);
   }
 
-  // Brings a dense or quantized matrix to the precision asked for.
+  // Brings a dense or quantized matrix to the precision asked for, and integer tiles to floats.
   Status convert(StoredMatrix& matrix) {
+    if (const auto* tiles = std::get_if<TileMatrix>(&matrix)) {
+      if (tiles->is_quantized() && !runs_integers(*tiles)) keep(pack_floats(*tiles), matrix);
+      return {};
+    }
     if (const auto* quantized = std::get_if<QuantizedMatrix>(&matrix)) {
       if (precision_ == Precision::kStored || quantized->precision == precision_) return {};
       TESSERA_RETURN_IF_ERROR(write_out(matrix));
@@ -204,26 +215,66 @@ class Preparation {
     if (dense == nullptr || !is_quantized(precision_)) return {};
     TESSERA_ASSIGN_OR_RETURN(PackedMatrix packed,
                              pack_quantized(*dense, precision_, default_group(precision_)));
-    matrix = packed.matrix;
-    packed_.push_back(std::move(packed));
+    keep(std::move(packed), matrix);
     return {};
   }
 
-  // Finds the blocks of tiles, or writes the matrices out where they would not gain.
+  void keep(PackedMatrix packed, StoredMatrix& matrix) {
+    matrix = packed.matrix;
+    packed_.push_back(std::move(packed));
+  }
+
+  // Whether tiles are multiplied as integers.
+  bool runs_integers(const TileMatrix& tiles) const {
+    const bool stored = precision_ == Precision::kStored && tiles.is_quantized();
+    return (stored || has_integer_rows(precision_)) &&
+           tiles.inputs() <= tile_int8_matmul::kMaxInputs;
+  }
+
+  // Brings a run to the form in which it is run.
   Status choose(Run& run) {
-    if (holds<TileMatrix>(run)) {
-      const tile_matmul::TileStack tiles = all_of<TileMatrix>(run);
-      run.pattern = tile_matmul::find_blocks(tiles, tile_matmul::block_shape(tiles));
-      int64_t total = 0;
-      for (const TileMatrix& matrix : tiles) total += matrix.outputs();
-      run.instead = too_full(run.pattern, tiles.front().inputs(), total, floats(run));
-    } else if (holds<CsrMatrix>(run)) {
-      run.instead = csr_refusal(run);
+    if (holds<TileMatrix>(run)) return choose_tiles(run);
+    if (holds<CsrMatrix>(run)) run.instead = csr_refusal(run);
+    return run.instead.empty() ? Status() : write_out(run);
+  }
+
+  // Finds the blocks of tiles and rounds these, or writes the matrices out where they would not
+  // gain.
+  Status choose_tiles(Run& run) {
+    const TileStack tiles = all_of<TileMatrix>(run);
+    const bool integers = runs_integers(tiles.front());
+    run.pattern = find_blocks(tiles, block_shape(tiles, integers ? 8 : 1));
+    int64_t total = 0;
+    for (const TileMatrix& matrix : tiles) total += matrix.outputs();
+    run.instead =
+        too_full(run.pattern, tiles.front().inputs(), total, integers ? DType::kI8 : floats(run));
+    if (!run.instead.empty()) return write_out(run);
+    if (!integers && is_quantized(precision_)) run.instead = keeps_floats();
+    for (size_t i = 0; integers && i < tiles.size(); ++i) {
+      if (tiles[i].is_quantized()) continue;
+      TESSERA_ASSIGN_OR_RETURN(PackedMatrix packed, pack_quantized(tiles[i]));
+      keep(std::move(packed), run.matrices[i]);
     }
-    if (run.instead.empty()) return {};
+    return {};
+  }
+
+  std::string keeps_floats() const {
+    return has_integer_rows(precision_)
+               ? fmt::format("tiles of more than {} inputs are not run in {}",
+                             tile_int8_matmul::kMaxInputs, name(precision_))
+               : fmt::format("tiles keep their floats in {}", name(precision_));
+  }
+
+  // All matrices as dense ones of the precision asked for; integers stay as they are.
+  Status write_out(Run& run) {
     for (StoredMatrix& matrix : run.matrices) {
-      TESSERA_RETURN_IF_ERROR(write_out(matrix));
-      TESSERA_RETURN_IF_ERROR(round(matrix));
+      const auto* tiles = std::get_if<TileMatrix>(&matrix);
+      if (tiles != nullptr && tiles->is_quantized()) {
+        keep(pack_whole(*tiles), matrix);
+      } else {
+        TESSERA_RETURN_IF_ERROR(write_out(matrix));
+        TESSERA_RETURN_IF_ERROR(round(matrix));
+      }
     }
     return {};
   }
@@ -259,8 +310,10 @@ class Preparation {
 
   Result<std::unique_ptr<Linear>> prepare_run(Run& run, const float* bias) {
     if (holds<TileMatrix>(run)) {
-      return prepare_tiles(all_of<TileMatrix>(run), std::move(run.pattern), bias, floats(run),
-                           team_);
+      const TileStack tiles = all_of<TileMatrix>(run);
+      if (tiles.front().is_quantized())
+        return prepare_int8_tiles(tiles, std::move(run.pattern), bias, team_);
+      return prepare_tiles(tiles, std::move(run.pattern), bias, floats(run), team_);
     }
     if (holds<CsrMatrix>(run)) {
       return prepare_csr(all_of<CsrMatrix>(run), bias, floats(run), team_);

@@ -1,14 +1,13 @@
 #include <immintrin.h>
 
 #include "kernels/tile_matmul/blocked.h"
+#include "kernels/tile_matmul/outputs_avx2.h"
 #include "kernels/tile_matmul/tile_matmul.h"
-#include "kernels/vector_math_avx2.h"
 
 namespace tessera::tile_matmul {
 namespace {
 
 constexpr int kVectors = 2;
-constexpr int kLanes = 8;
 
 // Chains of sums per row that are added at the end: flat tiles need several to hide the latency of
 // the multiply-add. From 4 rows on there is one.
@@ -43,50 +42,6 @@ inline void load_step(const char* w, int odd, __m256 (&weights)[kVectors]) {
   }
 }
 
-inline __m256 same(__m256 x) { return x; }
-
-inline __m256i tail_mask(int64_t left) {
-  const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(left > kLanes ? int(kLanes) : int(left)), lanes);
-}
-
-template <__m256 (*function)(__m256)>
-void finish_tile(const Args& args, const Tile& tile, int64_t rows, const float* sums) {
-  for (int64_t v = 0; v * kLanes < tile.panel->outputs; ++v) {
-    const __m256i mask = tail_mask(tile.panel->outputs - v * kLanes);
-    const int64_t n = tile.panel->output + v * kLanes;
-    const __m256 bias =
-        args.bias != nullptr ? _mm256_maskload_ps(args.bias + n, mask) : _mm256_setzero_ps();
-    for (int64_t r = 0; r < rows; ++r) {
-      const __m256 sum = _mm256_load_ps(sums + r * kLane + v * kLanes);
-      __m256 value = function(_mm256_add_ps(sum, bias));
-      const int64_t m = tile.row + r;
-      if (args.residual != nullptr) {
-        value = _mm256_add_ps(
-            value, _mm256_maskload_ps(args.residual + m * args.residual_stride + n, mask));
-      }
-      _mm256_maskstore_ps(args.y + m * args.y_stride + n, mask, value);
-    }
-  }
-}
-
-void finish(const Args& args, const Tile& tile, int64_t rows, const float* sums) {
-  switch (args.activation) {
-    case Activation::kNone:
-      return finish_tile<same>(args, tile, rows, sums);
-    case Activation::kRelu:
-      return finish_tile<vector_relu>(args, tile, rows, sums);
-    case Activation::kGeluErf:
-      return finish_tile<vector_gelu_erf>(args, tile, rows, sums);
-    case Activation::kGeluTanh:
-      return finish_tile<vector_gelu_tanh>(args, tile, rows, sums);
-    case Activation::kSilu:
-      return finish_tile<vector_silu>(args, tile, rows, sums);
-    case Activation::kTanh:
-      return finish_tile<vector_tanh>(args, tile, rows, sums);
-  }
-}
-
 // The sums of 8 outputs stand as pairs of lanes, for even and odd inputs.
 template <int kOutputs>
 inline void store_row(const __m256 (&sums)[kVectors], float* target) {
@@ -117,37 +72,25 @@ inline void load_single(const char* w, __m256 (&weights)[kVectors]) {
 template <int kRows>
 using Sums = __m256[chains(kRows)][kRows][kVectors];
 
-template <int kRows>
-inline void clear(Sums<kRows>& sums) {
-#pragma GCC unroll 4
-  for (int c = 0; c < chains(kRows); ++c) {
-#pragma GCC unroll 6
-    for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 2
-      for (int v = 0; v < kVectors; ++v) sums[c][r][v] = _mm256_setzero_ps();
-    }
-  }
-}
-
 // Adds the chains up and gives what comes of them to the outputs.
 template <int kRows, int kOutputs>
-inline void store_sums(const Args& args, const Tile& tile, Sums<kRows>& sums) {
-  alignas(64) float whole[kRows * kLane];
+inline void store_sums(const Args& args, const Tile<float>& tile, Sums<kRows>& sums) {
+  if constexpr (chains(kRows) > 1) {
 #pragma GCC unroll 6
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
-    for (int c = 1; c < chains(kRows); ++c) {
+    for (int i = kRows; i < chains(kRows) * kRows; ++i) {
 #pragma GCC unroll 2
       for (int v = 0; v < kVectors; ++v) {
-        sums[0][r][v] = _mm256_add_ps(sums[0][r][v], sums[c][r][v]);
+        __m256& sum = sums[0][i % kRows][v];
+        sum = _mm256_add_ps(sum, sums[i / kRows][i % kRows][v]);
       }
     }
-    store_row<kOutputs>(sums[0][r], whole + r * kLane);
   }
-  finish(args, tile, kRows, whole);
+  alignas(64) float whole[kRows * kLane];
+  for (int r = 0; r < kRows; ++r) store_row<kOutputs>(sums[0][r], whole + r * kLane);
+  finish(args, {tile.row, kRows, *tile.panel, whole});
 }
 
-struct Avx2 {
+struct Avx2 : Floats<Avx2> {
   // 6 x 2 sums, two vectors of weights and a broadcast in 16 registers.
   static constexpr int kMaxRows = 6;
 
@@ -158,11 +101,10 @@ struct Avx2 {
   static void transpose(const transpose::Args& args, Exec rows) { transpose::avx2(args, rows); }
 
   template <int kRows, int kOutputs, bool kWide>
-  static void multiply(const Args& args, const Tile& tile) {
+  static void multiply(const Args& args, const Tile<float>& tile) {
     constexpr int kChains = chains(kRows), kStepInputs = 16 / kOutputs;
     constexpr int64_t kFourBytes = kFourSteps * (kWide ? 4 : 2);
-    Sums<kRows> sums;
-    clear<kRows>(sums);
+    Sums<kRows> sums = {};
     const int32_t block_inputs = args.shape.inputs;
     const int fours = block_inputs / (4 * kStepInputs);
     const char* w = tile.values;
@@ -197,11 +139,10 @@ struct Avx2 {
 
   // Panels of single inputs, four at a time.
   template <int kRows, bool kWide>
-  static void multiply_singles(const Args& args, const Tile& tile) {
+  static void multiply_singles(const Args& args, const Tile<float>& tile) {
     constexpr int kChains = chains(kRows);
     constexpr int64_t kBytes = kLane * (kWide ? 4 : 2);
-    Sums<kRows> sums;
-    clear<kRows>(sums);
+    Sums<kRows> sums = {};
     const char* w = tile.values;
     [[maybe_unused]] const char* ahead = tile.ahead;
     const auto step = [&](int64_t b, const char* from, __m256(&chain)[kRows][kVectors]) {

@@ -1,11 +1,14 @@
 #include <immintrin.h>
 
 #include "kernels/tile_matmul/blocked.h"
+#include "kernels/tile_matmul/outputs_avx512.h"
 #include "kernels/tile_matmul/tile_matmul.h"
-#include "kernels/vector_math_avx512.h"
 
 namespace tessera::tile_matmul {
 namespace {
+
+// Rows up to which a tile waits for memory.
+constexpr int kStreamRows = 6;
 
 // Chains of sums per row that are added at the end: flat tiles need several to hide the latency of
 // the multiply-add. From 8 rows on there is one.
@@ -40,63 +43,6 @@ inline void load_steps(const char* w, __m512 (&weights)[4]) {
   }
 }
 
-inline __m512 same(__m512 x) { return x; }
-
-// Where the finished sums of a tile go.
-struct Outputs {
-  __mmask16 mask;
-  __m512 bias;
-  const float* residual;
-  int64_t residual_stride;
-  float* y;
-  int64_t y_stride;
-
-  Outputs(const Args& args, const Tile& tile)
-      : mask(__mmask16((1u << tile.panel->outputs) - 1)),
-        bias(args.bias == nullptr ? _mm512_setzero_ps()
-                                  : _mm512_maskz_loadu_ps(mask, args.bias + tile.panel->output)),
-        residual(args.residual == nullptr
-                     ? nullptr
-                     : args.residual + tile.row * args.residual_stride + tile.panel->output),
-        residual_stride(args.residual_stride),
-        y(args.y + tile.row * args.y_stride + tile.panel->output),
-        y_stride(args.y_stride) {}
-
-  template <__m512 (*function)(__m512)>
-  void store_as(int64_t row, __m512 sum) const {
-    __m512 value = function(_mm512_add_ps(sum, bias));
-    if (residual != nullptr) {
-      value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, residual + row * residual_stride));
-    }
-    _mm512_mask_storeu_ps(y + row * y_stride, mask, value);
-  }
-  void store(int64_t row, __m512 sum) const { store_as<same>(row, sum); }
-};
-
-template <__m512 (*function)(__m512)>
-void finish_rows(const Outputs& outputs, int64_t rows, const float* sums) {
-  for (int64_t r = 0; r < rows; ++r) {
-    outputs.store_as<function>(r, _mm512_load_ps(sums + r * kLane));
-  }
-}
-
-void finish(Activation activation, const Outputs& outputs, int64_t rows, const float* sums) {
-  switch (activation) {
-    case Activation::kNone:
-      return finish_rows<same>(outputs, rows, sums);
-    case Activation::kRelu:
-      return finish_rows<vector_relu>(outputs, rows, sums);
-    case Activation::kGeluErf:
-      return finish_rows<vector_gelu_erf>(outputs, rows, sums);
-    case Activation::kGeluTanh:
-      return finish_rows<vector_gelu_tanh>(outputs, rows, sums);
-    case Activation::kSilu:
-      return finish_rows<vector_silu>(outputs, rows, sums);
-    case Activation::kTanh:
-      return finish_rows<vector_tanh>(outputs, rows, sums);
-  }
-}
-
 // The sums of 8 outputs stand as pairs of lanes, for even and odd inputs.
 template <int kOutputs>
 inline __m512 whole_sums(__m512 sums) {
@@ -123,27 +69,19 @@ inline __m512 load_single(const char* w) {
 template <int kRows>
 using Sums = __m512[chains(kRows)][kRows];
 
-template <int kRows>
-inline void clear(Sums<kRows>& sums) {
-#pragma GCC unroll 4
-  for (int c = 0; c < chains(kRows); ++c) {
-#pragma GCC unroll 24
-    for (int r = 0; r < kRows; ++r) sums[c][r] = _mm512_setzero_ps();
-  }
-}
-
 // Adds the chains up and gives what comes of them to the outputs.
 template <int kRows, int kOutputs>
-inline void store_sums(const Args& args, const Tile& tile, Sums<kRows>& sums) {
-#pragma GCC unroll 4
-  for (int c = 1; c < chains(kRows); ++c) {
+inline void store_sums(const Args& args, const Tile<float>& tile, Sums<kRows>& sums) {
+  if constexpr (chains(kRows) > 1) {
 #pragma GCC unroll 24
-    for (int r = 0; r < kRows; ++r) sums[0][r] = _mm512_add_ps(sums[0][r], sums[c][r]);
+    for (int i = kRows; i < chains(kRows) * kRows; ++i) {
+      sums[0][i % kRows] = _mm512_add_ps(sums[0][i % kRows], sums[i / kRows][i % kRows]);
+    }
   }
-  const Outputs outputs(args, tile);
+  const Outputs outputs(args, tile.row, *tile.panel);
   if (args.activation == Activation::kNone) {
 #pragma GCC unroll 24
-    for (int r = 0; r < kRows; ++r) outputs.store(r, whole_sums<kOutputs>(sums[0][r]));
+    for (int r = 0; r < kRows; ++r) outputs.store<same>(r, whole_sums<kOutputs>(sums[0][r]));
     return;
   }
   alignas(64) float whole[kRows * kLane];
@@ -151,10 +89,10 @@ inline void store_sums(const Args& args, const Tile& tile, Sums<kRows>& sums) {
   for (int r = 0; r < kRows; ++r) {
     _mm512_store_ps(whole + r * kLane, whole_sums<kOutputs>(sums[0][r]));
   }
-  finish(args.activation, outputs, kRows, whole);
+  outputs.finish(args.activation, kRows, whole);
 }
 
-struct Avx512 {
+struct Avx512 : Floats<Avx512> {
   // 24 sums, a vector of weights and a broadcast in 32 registers.
   static constexpr int kMaxRows = 24;
 
@@ -164,11 +102,10 @@ struct Avx512 {
   static void transpose(const transpose::Args& args, Exec rows) { transpose::avx512(args, rows); }
 
   template <int kRows, int kOutputs, bool kWide>
-  static void multiply(const Args& args, const Tile& tile) {
+  static void multiply(const Args& args, const Tile<float>& tile) {
     constexpr int kChains = chains(kRows), kStepInputs = 16 / kOutputs;
     constexpr int64_t kFourBytes = kFourSteps * (kWide ? 4 : 2);
-    __m512 sums[kChains][kRows];
-    clear<kRows>(sums);
+    Sums<kRows> sums = {};
     const int32_t block_inputs = args.shape.inputs;
     const int fours = block_inputs / (4 * kStepInputs);
     const char* w = tile.values;
@@ -200,11 +137,10 @@ struct Avx512 {
 
   // Panels of single inputs, four at a time.
   template <int kRows, bool kWide>
-  static void multiply_singles(const Args& args, const Tile& tile) {
+  static void multiply_singles(const Args& args, const Tile<float>& tile) {
     constexpr int kChains = chains(kRows);
     constexpr int64_t kBytes = kLane * (kWide ? 4 : 2);
-    Sums<kRows> sums;
-    clear<kRows>(sums);
+    Sums<kRows> sums = {};
     const char* w = tile.values;
     [[maybe_unused]] const char* ahead = tile.ahead;
     const auto step = [&](const float* x, __m512 weights, __m512(&chain)[kRows]) {

@@ -30,11 +30,12 @@ struct Weights {
       pattern.panels.push_back(
           {n, one.shape.outputs, begin, static_cast<int32_t>(pattern.blocks.size())});
     }
-    const size_t bytes = static_cast<size_t>(pattern.block_bytes(one.type)) * pattern.blocks.size();
+    const size_t bytes =
+        static_cast<size_t>(block_bytes(pattern, one.type)) * pattern.blocks.size();
     values = host_device().allocate(bytes + 64);
     std::fill_n(values.as<uint16_t>(), bytes / 2, f32_to_bf16(0.01f));
   }
-  Pattern pattern;
+  TilePattern pattern;
   Buffer values;
 };
 

@@ -15,7 +15,7 @@ double weight(const Args& args, int64_t block, int64_t k, int64_t n) {
   return bf16_to_f32(bits[start + step / 2 * 32 + lane * 2 + step % 2]);
 }
 
-double sum(const Args& args, const Panel& panel, int64_t m, int64_t n) {
+double sum(const Args& args, const TilePanel& panel, int64_t m, int64_t n) {
   double sum = 0;
   for (int64_t block = panel.begin; block < panel.end; ++block) {
     const int64_t first = int64_t{args.blocks[block]} * args.shape.inputs;
@@ -30,7 +30,7 @@ double sum(const Args& args, const Panel& panel, int64_t m, int64_t n) {
 
 void ref(const Args& args, Exec exec) noexcept {
   for (int64_t p = exec.begin; p < exec.end; ++p) {
-    const Panel& panel = args.panels[p];
+    const TilePanel& panel = args.panels[p];
     for (int64_t m = 0; m < args.rows; ++m) {
       for (int64_t i = 0; i < panel.outputs; ++i) {
         const int64_t n = panel.output + i;

@@ -5,8 +5,8 @@
 
 #include "base/device.h"
 #include "kernels/testing.h"
-#include "kernels/tile_matmul/testing.h"
 #include "kernels/tile_matmul/tile_matmul.h"
+#include "kernels/tile_testing.h"
 
 namespace tessera::tile_matmul {
 namespace {
@@ -32,7 +32,7 @@ struct Problem {
     const TileStack stack = {tiles.matrix()};
     pattern = find_blocks(stack, block_shape(stack));
     values = host_device().allocate(
-        static_cast<size_t>(pattern.block_bytes(type)) * pattern.blocks.size() + 64);
+        static_cast<size_t>(block_bytes(pattern, type)) * pattern.blocks.size() + 64);
     pack(stack, pattern, type, values.data(), {0, panels()});
     args = {.x = x.data(),
             .x_stride = x_stride,
@@ -75,7 +75,7 @@ struct Problem {
   std::vector<float> bias;
   int64_t y_stride;
   std::vector<float> residual, x;
-  Pattern pattern;
+  TilePattern pattern;
   Buffer values;
   Args args;
 };
@@ -340,7 +340,7 @@ TEST(TilePattern, KeepsNoMoreThanTheTiles) {
       const RandomTiles tiles({192, 320, tile, order, DType::kF32, 0.3, 4});
       SCOPED_TRACE(tiles.trace());
       const TileStack stack = {tiles.matrix()};
-      const Pattern pattern = find_blocks(stack, block_shape(stack));
+      const TilePattern pattern = find_blocks(stack, block_shape(stack));
       const int64_t executed = static_cast<int64_t>(pattern.blocks.size()) * pattern.shape.inputs *
                                pattern.shape.outputs;
       EXPECT_EQ(executed, tiles.matrix().kept() * tile.rows * tile.cols);
@@ -352,12 +352,12 @@ TEST(TilePattern, PanelsOfAStackFollowEachOther) {
   const RandomTiles one({20, 50, {16, 16}, MatrixOrder::kOutputRows, DType::kF32, 0.5, 1});
   const RandomTiles two({33, 50, {8, 16}, MatrixOrder::kInputRows, DType::kF32, 0.5, 2});
   const TileStack stack = {one.matrix(), two.matrix()};
-  const Pattern pattern = find_blocks(stack, block_shape(stack));
+  const TilePattern pattern = find_blocks(stack, block_shape(stack));
   EXPECT_EQ(pattern.shape.outputs, 16);
   EXPECT_EQ(pattern.shape.inputs, 8);
   int64_t output = 0;
   int32_t block = 0;
-  for (const Panel& panel : pattern.panels) {
+  for (const TilePanel& panel : pattern.panels) {
     EXPECT_EQ(panel.output, output);
     EXPECT_EQ(panel.begin, block);
     for (int32_t b = panel.begin + 1; b < panel.end; ++b) {

@@ -1,13 +1,14 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "formats/tiles.h"
 #include "kernels/testing.h"
-#include "kernels/tile_matmul/tile_matmul.h"
 
 namespace tessera::testing {
 
@@ -34,6 +35,7 @@ class RandomTiles {
     matrix_.cols = by_output ? draw.inputs : draw.outputs;
     matrix_.order = draw.order;
     matrix_.tile = draw.tile;
+    if (draw.dtype == DType::kI8) draw_scales();
     std::mt19937 generator(draw.seed);
     std::bernoulli_distribution keep(draw.kept);
     offsets_.push_back(0);
@@ -72,11 +74,18 @@ class RandomTiles {
       for (int64_t c = tile_col * draw_.tile.cols; c < (tile_col + 1) * draw_.tile.cols; ++c) {
         const bool inside = r < matrix_.rows && c < matrix_.cols;
         const float value = add_value(inside ? normal(generator) : 0.0f);
+        if (!inside) continue;
         const bool by_output = draw_.order == MatrixOrder::kOutputRows;
         const int64_t output = by_output ? r : c, input = by_output ? c : r;
-        if (inside) dense_[static_cast<size_t>(output * draw_.inputs + input)] = value;
+        const double scale = scales_.empty() ? 1 : scales_[static_cast<size_t>(output)];
+        dense_[static_cast<size_t>(output * draw_.inputs + input)] = scale * value;
       }
     }
+  }
+
+  void draw_scales() {
+    scales_ = random_values(draw_.outputs, draw_.seed + 1000, 0.01f);
+    matrix_.scales = scales_.data();
   }
 
   // The value as the dtype holds it.
@@ -84,6 +93,10 @@ class RandomTiles {
     char one[4];
     if (draw_.dtype == DType::kF32) {
       std::memcpy(one, &value, 4);
+    } else if (draw_.dtype == DType::kI8) {
+      // The ends of the range are not rare.
+      value = std::nearbyint(std::clamp(100 * value, -127.0f, 127.0f));
+      one[0] = static_cast<char>(value);
     } else {
       const bool half = draw_.dtype == DType::kF16;
       const uint16_t bits = half ? f32_to_f16(value) : f32_to_bf16(value);
@@ -99,6 +112,7 @@ class RandomTiles {
   TileMatrix matrix_;
   std::vector<char> bytes_;
   std::vector<int32_t> offsets_, columns_;
+  std::vector<float> scales_;  // of int8
 };
 
 }  // namespace tessera::testing

@@ -1,0 +1,123 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/device.h"
+#include "kernels/tile_int8_matmul/tile_int8_matmul.h"
+#include "linear/formats.h"
+#include "linear/narrow.h"
+#include "linear/tile_shares.h"
+
+namespace tessera {
+namespace {
+
+// In units of two cycles of the AVX-512 kernel.
+constexpr TileCosts kCosts{
+    .least_tile = 8,
+    .read = 25,  // at 5 bytes a cycle
+    .panel = 2,
+    .packed_line = 0.75,
+    .least_rows = 1,
+};
+
+class Int8Tiles final : public Linear {
+ public:
+  Int8Tiles(const TileStack& stack, TilePattern pattern)
+      : pattern_(std::move(pattern)),
+        shares_(pattern_, stack.front().inputs(), kCosts),
+        info_(tile_info(stack, pattern_, "int8")) {
+    shape_.inputs = info_.inputs;
+    shape_.shape = pattern_.shape;
+    shape_.panels = pattern_.panels.data();
+    shape_.blocks = pattern_.blocks.data();
+    shape_.group_rows = tile_int8_matmul::group_rows(shape_.inputs);
+  }
+
+  Status pack(const TileStack& stack, const float* bias, Team& team) {
+    const auto panels = static_cast<int64_t>(pattern_.panels.size());
+    // Never empty, so that a matrix without any tile has an address too.
+    const int64_t bytes = std::max<int64_t>(64, pattern_.values());
+    values_ = host_device().allocate(static_cast<size_t>(bytes));
+    sums_ = host_device().allocate(static_cast<size_t>(panels * 16) * sizeof(int32_t));
+    if (values_.empty() || sums_.empty()) {
+      return out_of_memory(fmt::format(
+          "Packing a tile-pruned linear map needs {} bytes, which could not be had.", bytes));
+    }
+    for (const TileMatrix& matrix : stack)
+      scales_.insert(scales_.end(), matrix.scales, matrix.scales + matrix.outputs());
+    if (const float* scales = stack.front().input_scales; scales != nullptr) {
+      multipliers_.assign(scales, scales + shape_.inputs);
+      for (float& scale : multipliers_) scale = 1 / scale;
+    }
+    if (bias != nullptr) bias_.assign(bias, bias + info_.outputs);
+    shape_.values = values_.as<int8_t>();
+    shape_.sums = sums_.as<int32_t>();
+    shape_.scales = scales_.data();
+    shape_.bias = bias != nullptr ? bias_.data() : nullptr;
+    team.parallel_for(panels, 1, [&](Range part) {
+      tile_int8_matmul::pack(stack, pattern_, values_.as<int8_t>(), sums_.as<int32_t>(),
+                             {part.begin, part.end});
+    });
+    info_.bytes = bytes + static_cast<int64_t>(sums_.size_bytes()) +
+                  static_cast<int64_t>((scales_.size() + bias_.size() + multipliers_.size()) * 4 +
+                                       pattern_.blocks.size() * sizeof(int32_t) +
+                                       pattern_.panels.size() * sizeof(TilePanel));
+    return {};
+  }
+
+  LinearInfo info() const override {
+    LinearInfo info = info_;
+    info.kernel = fmt::format("tile_int8_matmul:{}", tile_int8_matmul::kernels.select(shape_).name);
+    info.why = tile_int8_matmul::kernels.why(shape_);
+    return info;
+  }
+
+  int64_t scratch_bytes(int64_t rows) const override {
+    return tile_int8_matmul::scratch_bytes(std::min(rows, shape_.group_rows), shape_.inputs);
+  }
+
+  int64_t narrow_bytes(int64_t rows) const override {
+    return narrow_layout(rows, shape_.inputs).bytes;
+  }
+
+  void narrow(const LinearArgs& args, Range part, void* target) const override {
+    narrow_to_bytes(args, part,
+                    {shape_.inputs, multipliers_.empty() ? nullptr : multipliers_.data()}, target);
+  }
+
+  void apply(const LinearArgs& args, const Team::Member& member) const override {
+    multiply(args, shares_.share(args.rows, member));
+  }
+
+  void apply_alone(const LinearArgs& args) const override {
+    multiply(args, shares_.whole(args.rows));
+  }
+
+ private:
+  void multiply(const LinearArgs& args, const TileShares::Share& share) const {
+    if (share.rows.size() <= 0 || share.panels.size() <= 0) return;
+    tile_int8_matmul::Args product = shape_;
+    take_results(args, share.rows, product);
+    product.x = narrow_part(args, share.rows, shape_.inputs);
+    product.scratch = args.scratch;
+    tile_int8_matmul::kernels.run(product, {share.panels.begin, share.panels.end});
+  }
+
+  TilePattern pattern_;
+  TileShares shares_;
+  LinearInfo info_;
+  tile_int8_matmul::Args shape_;
+  Buffer values_, sums_;
+  std::vector<float> scales_, multipliers_, bias_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Linear>> prepare_int8_tiles(const TileStack& stack, TilePattern pattern,
+                                                   const float* bias, Team& team) {
+  auto tiles = std::make_unique<Int8Tiles>(stack, std::move(pattern));
+  TESSERA_RETURN_IF_ERROR(tiles->pack(stack, bias, team));
+  return std::unique_ptr<Linear>(std::move(tiles));
+}
+
+}  // namespace tessera
