@@ -12,6 +12,7 @@
 #include "kernels/rotary/rotary.h"
 #include "kernels/tile_matmul/tile_matmul.h"
 #include "kernels/transpose/transpose.h"
+#include "kernels/widen/widen.h"
 
 namespace tessera {
 
@@ -28,6 +29,7 @@ std::vector<KernelState> all_kernel_states() {
            attention_product::kernels.states(),
            attention_softmax::kernels.states(),
            transpose::kernels.states(),
+           widen::kernels.states(),
            peak::kernels.states(),
            read::kernels.states(),
        }) {

@@ -138,12 +138,8 @@ ModelInfo make_info(const Checkpoint& checkpoint, const ModelState& state, int64
   info.prepared_bytes = state.weights.bytes();
   info.flops_per_token = state.weights.flops_per_token();
   info.executed_flops_per_token = state.weights.executed_flops_per_token();
-  int64_t cached_floats = 0;
-  for (int32_t layer = 0; layer < a.layers; ++layer) {
-    const PageShape shape = a.attention_shape(layer).pages;
-    cached_floats += shape.key_width() + shape.value_width();
-  }
-  info.cache_bytes_per_token = cached_floats * static_cast<int64_t>(sizeof(float));
+  for (int32_t layer = 0; layer < a.layers; ++layer)
+    info.cache_bytes_per_token += a.attention_shape(layer).pages.page_bytes() / kPageTokens;
   info.weight_type = name(state.plan.layers.front().weights);
   info.labels = a.label_names;
   // The names that transformers gives where the file has none. Only a head that was loaded bounds
@@ -269,7 +265,7 @@ Status check_finite(std::span<const float> values, std::string_view what) {
       *bad));
 }
 
-void append(std::vector<float>& target, const std::vector<float>& part) {
+void append(std::vector<float>& target, std::span<const float> part) {
   target.insert(target.end(), part.begin(), part.end());
 }
 

@@ -125,13 +125,13 @@ TEST(CachePool, SharesPagesUntilWritten) {
   ASSERT_TRUE(pool.reserve(first, 70).ok());
   EXPECT_EQ(first.pages.size(), 2u);
   for (int32_t i = 0; i < 70; ++i) first.positions.push_back(i);
-  first.pages[1][0] = 42;
+  first.pages[1][0] = std::byte{42};
   PageTable second = pool.share(first);
   EXPECT_EQ(pool.bytes_in_use(), 2 * pool.page_bytes());
   ASSERT_TRUE(pool.reserve(second, 1).ok());
   EXPECT_EQ(second.pages[0], first.pages[0]);
   EXPECT_NE(second.pages[1], first.pages[1]);
-  EXPECT_EQ(second.pages[1][0], 42);
+  EXPECT_EQ(second.pages[1][0], std::byte{42});
   EXPECT_EQ(pool.bytes_in_use(), 3 * pool.page_bytes());
   pool.release(first);
   EXPECT_EQ(pool.bytes_in_use(), 2 * pool.page_bytes());
@@ -141,7 +141,7 @@ TEST(CachePool, SharesPagesUntilWritten) {
 
 TEST(CachePool, KeepsWithinItsLimit) {
   const PageShape shape{.kv_heads = 1, .d_k = 2, .d_v = 2};
-  CachePool pool(shape, 2 * shape.page_floats() * 4);
+  CachePool pool(shape, 2 * shape.page_bytes());
   PageTable table;
   EXPECT_TRUE(pool.reserve(table, 128).ok());
   PageTable other;
