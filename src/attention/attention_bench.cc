@@ -260,12 +260,23 @@ void prefill(const Problem& problem, int rounds, bool with_mass = false) {
   for (const Line& line : lines) print("prefill", problem, line, subject, median(peaks));
 }
 
-void decode(const Problem& problem, int rounds) {
-  Subject subject(problem);
-  std::vector<Line> lines = lines_for(subject, problem, false);
-  lines.push_back({"(only read)", [&subject] { subject.read(); }, {}});
+// Pages of every type of numbers in turns.
+void decode(Problem problem, int rounds) {
+  std::vector<std::unique_ptr<Subject>> subjects;
+  std::vector<Problem> problems;
+  std::vector<Line> lines;
+  std::vector<size_t> subject_of;
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kI8}) {
+    problem.shape.pages.dtype = dtype;
+    problems.push_back(problem);
+    Subject& subject = *subjects.emplace_back(std::make_unique<Subject>(problem));
+    for (Line& line : lines_for(subject, problem, false)) lines.push_back(std::move(line));
+    lines.push_back({"(only read)", [&subject] { subject.read(); }, {}});
+    subject_of.resize(lines.size(), subjects.size() - 1);
+  }
   measure(lines, rounds);
-  for (const Line& line : lines) print("decode", problem, line, subject, 0);
+  for (size_t i = 0; i < lines.size(); ++i)
+    print("decode", problems[subject_of[i]], lines[i], *subjects[subject_of[i]], 0);
 }
 
 AttentionShape shape_of(int32_t query_heads, int32_t kv_heads, int32_t d, Mask mask) {
@@ -297,9 +308,11 @@ void mass(int rounds) {
 // All heads of a model of 8 KV heads, so that keys and values come from beyond the second-level
 // cache.
 void decoding(int rounds) {
-  for (const int32_t group : {1, 4}) {
-    decode({.shape = shape_of(8 * group, 8, 64, Mask::kCausal), .queries = 1, .keys = 2048},
-           rounds);
+  for (const int32_t keys : {512, 2048, 4096, 16384}) {
+    for (const int32_t group : {1, 4, 8}) {
+      decode({.shape = shape_of(8 * group, 8, 64, Mask::kCausal), .queries = 1, .keys = keys},
+             rounds);
+    }
   }
 }
 

@@ -352,9 +352,23 @@ constexpr int32_t kWidth = 16;  // whole vectors of scores, as the softmax reads
 int32_t rounded_down(int32_t keys) { return keys / kWidth * kWidth; }
 int32_t rounded_up(int32_t keys) { return rounded_down(keys + kWidth - 1); }
 
-const float* floats(const std::byte* bytes) { return reinterpret_cast<const float*>(bytes); }
+int64_t number_bytes(DType dtype) { return PageShape{.dtype = dtype}.number_bytes(); }
+
+// The scales at an offset of a page.
+const float* scales_of(const PageShape& shape, const std::byte* page, int64_t offset) {
+  return shape.dtype == DType::kI8 ? reinterpret_cast<const float*>(page + offset) : nullptr;
+}
 
 }  // namespace
+
+const std::byte* BlockRun::Panel::at(int64_t number) const {
+  return data + number * number_bytes(dtype);
+}
+
+// A product of more rows than a register tile's would widen every number again and again.
+bool BlockRun::widens() const {
+  return args_->shape.pages.dtype != DType::kF32 && block_.rows > kTileRows;
+}
 
 // The keys of a page that any row sees: both ends ascend with the row.
 KeyRange BlockRun::seen_of(int32_t page) const {
@@ -366,41 +380,43 @@ BlockRun::Panel BlockRun::keys_of(int32_t page) const {
   const PageShape& shape = args_->shape.pages;
   const int32_t kv_head = block_.head / (block_heads(args_->shape) / shape.kv_heads);
   const std::byte* base = block_.sequence->keys->pages[page];
-  const std::byte* keys = base + shape.keys_at(kv_head);
-  if (shape.dtype == DType::kF32) return {floats(keys), kPageTokens};
+  const Panel keys{.data = base + shape.keys_at(kv_head),
+                   .dtype = shape.dtype,
+                   .scales = scales_of(shape, base, shape.key_scales_at(kv_head)),
+                   .stride = kPageTokens};
+  if (!widens()) return keys;
   const KeyRange seen = seen_of(page);
   const int32_t begin = rounded_down(seen.begin), end = rounded_up(seen.end);
-  const bool has_scales = shape.dtype == DType::kI8;
-  kernels_->widen(
-      {.dtype = shape.dtype,
-       .x = keys + begin * shape.number_bytes(),
-       .x_stride = kPageTokens,
-       .cols = end - begin,
-       .col_scale = has_scales ? floats(base + shape.key_scales_at(kv_head)) + begin : nullptr,
-       .y = wide_ + begin,
-       .y_stride = kPageTokens},
-      {0, shape.d_k});
-  return {wide_, kPageTokens};
+  kernels_->widen({.dtype = shape.dtype,
+                   .x = keys.at(begin),
+                   .x_stride = kPageTokens,
+                   .cols = end - begin,
+                   .col_scale = keys.scales != nullptr ? keys.scales + begin : nullptr,
+                   .y = wide_ + begin,
+                   .y_stride = kPageTokens},
+                  {0, shape.d_k});
+  return {.data = reinterpret_cast<const std::byte*>(wide_), .stride = kPageTokens};
 }
 
-BlockRun::Panel BlockRun::values_of(int32_t page, int32_t first_col, int32_t cols) const {
+BlockRun::Panel BlockRun::values_of(int32_t page, Columns columns) const {
   const PageShape& shape = args_->shape.pages;
   const std::byte* base = block_.sequence->keys->pages[page];
-  const std::byte* values =
-      base + shape.values_at(block_.head) + int64_t{first_col} * shape.number_bytes();
-  if (shape.dtype == DType::kF32) return {floats(values), shape.d_v};
+  const Panel values{
+      .data = base + shape.values_at(block_.head) + columns.first * shape.number_bytes(),
+      .dtype = shape.dtype,
+      .scales = scales_of(shape, base, shape.value_scales_at(block_.head)),
+      .stride = shape.d_v};
+  if (!widens()) return values;
   const KeyRange seen = seen_of(page);
-  const bool has_scales = shape.dtype == DType::kI8;
-  kernels_->widen(
-      {.dtype = shape.dtype,
-       .x = values,
-       .x_stride = shape.d_v,
-       .cols = cols,
-       .row_scale = has_scales ? floats(base + shape.value_scales_at(block_.head)) : nullptr,
-       .y = wide_,
-       .y_stride = cols},
-      {seen.begin, seen.end});
-  return {wide_, cols};
+  kernels_->widen({.dtype = shape.dtype,
+                   .x = values.data,
+                   .x_stride = values.stride,
+                   .cols = columns.count,
+                   .row_scale = values.scales,
+                   .y = wide_,
+                   .y_stride = columns.count},
+                  {seen.begin, seen.end});
+  return {.data = reinterpret_cast<const std::byte*>(wide_), .stride = columns.count};
 }
 
 void BlockRun::scores(int32_t page_begin, int32_t page_end) {
@@ -413,7 +429,9 @@ void BlockRun::scores(int32_t page_begin, int32_t page_end) {
       kernels_->product({.a = query_,
                          .a_stride = shape.d_k,
                          .depth = shape.d_k,
-                         .b = keys.data + begin,
+                         .b = keys.at(begin),
+                         .b_dtype = keys.dtype,
+                         .b_col_scale = keys.scales != nullptr ? keys.scales + begin : nullptr,
                          .b_stride = keys.stride,
                          .cols = end - begin,
                          .start = attention_product::Start::kZero,
@@ -439,8 +457,7 @@ void BlockRun::softmax(int32_t page_begin, int32_t page_end) {
 }
 
 void BlockRun::values(int32_t page_begin, int32_t page_end) {
-  const bool is_wide = args_->shape.pages.dtype != DType::kF32;
-  const int32_t step = is_wide ? kWideColumns : block_.cols;
+  const int32_t step = widens() ? kWideColumns : block_.cols;
   for (int32_t page = page_begin; page < page_end; ++page) {
     for (int32_t col = 0; col < block_.cols; col += step)
       add_values(page, page_begin, {col, std::min(step, block_.cols - col)});
@@ -450,7 +467,7 @@ void BlockRun::values(int32_t page_begin, int32_t page_end) {
 // Of a page in a step that begins with first_page, to some of the block's columns.
 void BlockRun::add_values(int32_t page, int32_t first_page, Columns columns) {
   using attention_product::Start;
-  const Panel values = values_of(page, block_.first_col + columns.first, columns.count);
+  const Panel values = values_of(page, {block_.first_col + columns.first, columns.count});
   const float* scores = scores_ + (page - first_page) * kPageTokens;
   // A row with outputs from earlier pages sees the first of these pages too, if it sees any.
   const bool rescales = page == first_page && page != first_page_;
@@ -458,7 +475,10 @@ void BlockRun::add_values(int32_t page, int32_t first_page, Columns columns) {
     kernels_->product({.a = scores + part.key_begin,
                        .a_stride = score_stride_,
                        .depth = part.key_end - part.key_begin,
-                       .b = values.data + part.key_begin * values.stride,
+                       .b = values.at(part.key_begin * values.stride),
+                       .b_dtype = values.dtype,
+                       .b_row_scale = values.scales != nullptr ? values.scales + part.key_begin
+                                                               : nullptr,
                        .b_stride = values.stride,
                        .cols = columns.count,
                        .start = rescales ? Start::kScale : Start::kAdd,

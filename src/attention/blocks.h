@@ -206,11 +206,15 @@ class BlockRun {
   // sees.
   template <typename Visit>
   void for_each_part(int32_t page, Visit visit) const;
-  // Floats of a page's matrix with `stride` between rows: the page itself where it holds floats,
-  // else as much of it as the block sees, widened.
+  // What a product reads of a page: the page itself where it holds floats or the rows are few, else
+  // as much of it as the block sees, widened.
   struct Panel {
-    const float* data = nullptr;
+    const std::byte* data = nullptr;  // of key 0
+    DType dtype = DType::kF32;
+    const float* scales = nullptr;  // of the keys
     int64_t stride = 0;
+
+    const std::byte* at(int64_t number) const;
   };
   struct Columns {
     int32_t first = 0;
@@ -218,8 +222,9 @@ class BlockRun {
   };
   void add_values(int32_t page, int32_t first_page, Columns columns);
   Panel keys_of(int32_t page) const;
-  Panel values_of(int32_t page, int32_t first_col, int32_t cols) const;
+  Panel values_of(int32_t page, Columns columns) const;
   KeyRange seen_of(int32_t page) const;
+  bool widens() const;
   const float* bias_row(int32_t query, int32_t head) const;
   void write_log_sum_exp(int32_t row) const;
 
