@@ -141,8 +141,9 @@ class Batch {
     const AttentionCost cost = method.cost(shape_, most_queries, most_keys);
     std::vector<float> partials(sequences.size() * static_cast<size_t>(cost.partial_floats),
                                 std::nanf(""));
-    std::vector<int32_t> arrived(
-        cost.partial_floats > 0 ? sequences.size() * static_cast<size_t>(shape_.pages.kv_heads) : 0);
+    std::vector<int32_t> arrived(cost.partial_floats > 0
+                                     ? sequences.size() * static_cast<size_t>(shape_.pages.kv_heads)
+                                     : 0);
     const AttentionArgs args{.shape = shape_,
                              .sequences = sequences,
                              .query = query.data(),
@@ -182,10 +183,10 @@ class Batch {
   }
 
   // Attention in double precision, straight from the definition, of the keys and values that the
-  // pages hold, and what a computation in f32 may be off by. With n the nonzero terms of a score, A the largest sum of
-  // |terms| of a row: each score is off by at most (n + 6) eps A, a probability relative to the sum
-  // by twice that and by the sums' keys eps, and so is the output, in units of the largest |value|;
-  // a column's mass as its probabilities, and by its own sum's queries eps.
+  // pages hold, and what a computation in f32 may be off by. With n the nonzero terms of a score, A
+  // the largest sum of |terms| of a row: each score is off by at most (n + 6) eps A, a probability
+  // relative to the sum by twice that and by the sums' keys eps, and so is the output, in units of
+  // the largest |value|; a column's mass as its probabilities, and by its own sum's queries eps.
   Exact exact() const {
     Exact exact;
     const auto elements = static_cast<size_t>(first_rows_.back() * output_stride_);
@@ -239,8 +240,7 @@ class Batch {
       case DType::kBF16:
         return bf16_to_f32(*reinterpret_cast<const uint16_t*>(at));
       case DType::kI8:
-        return *reinterpret_cast<const int8_t*>(at) *
-               *reinterpret_cast<const float*>(page + scale);
+        return *reinterpret_cast<const int8_t*>(at) * *reinterpret_cast<const float*>(page + scale);
       default:
         return *reinterpret_cast<const float*>(at);
     }
@@ -420,11 +420,11 @@ constexpr DType kPageTypes[] = {DType::kF32, DType::kBF16, DType::kI8};
 // Double precision from the definition checks the oracle, to a rounding, and the oracle the others.
 void check_pages(const Case& c) {
   SCOPED_TRACE(::testing::Message()
-               << "seed " << c.seed << ", " << name(c.shape.pages.dtype) << ", heads " << c.shape.query_heads << "/"
-               << c.shape.pages.kv_heads << ", sizes " << c.shape.pages.d_k << " and "
-               << c.shape.pages.d_v << ", first " << c.lengths[0].queries << " x "
-               << c.lengths[0].keys << ", causal " << (c.shape.mask == Mask::kCausal) << ", window "
-               << c.shape.window);
+               << "seed " << c.seed << ", " << name(c.shape.pages.dtype) << ", heads "
+               << c.shape.query_heads << "/" << c.shape.pages.kv_heads << ", sizes "
+               << c.shape.pages.d_k << " and " << c.shape.pages.d_v << ", first "
+               << c.lengths[0].queries << " x " << c.lengths[0].keys << ", causal "
+               << (c.shape.mask == Mask::kCausal) << ", window " << c.shape.window);
   Batch batch(c);
   const Exact exact = batch.exact();
   const Output expected = batch.run(oracle(), 2, ColumnMass::kYes);
@@ -522,16 +522,15 @@ TEST(Attention, LongCaches) {
         check_case({.shape = shape,
                     .lengths = {{1, keys}, {5, keys}, {40, keys}, {1, 3}},
                     .seed = ++seed});
-        check_case(
-            {.shape = shape, .lengths = {{2, keys}}, .seed = ++seed, .gap_chance = 0.3f});
+        check_case({.shape = shape, .lengths = {{2, keys}}, .seed = ++seed, .gap_chance = 0.3f});
       }
     }
   }
   AttentionShape shape = shape_of(2, 1, 16, 16);
   check_case({.shape = shape, .lengths = {{3, 1400}}, .seed = 1600, .bias_scale = 2});
   check_case({.shape = shape, .lengths = {{3, 1400}}, .seed = 1601, .shift = 1000});
-  check_case({.shape = shape_of(2, 1, 1, 16), .lengths = {{3, 1400}}, .seed = 1602,
-              .key_scale = 3000});
+  check_case(
+      {.shape = shape_of(2, 1, 1, 16), .lengths = {{3, 1400}}, .seed = 1602, .key_scale = 3000});
 }
 
 TEST(Attention, GapsInPositions) {
@@ -633,14 +632,16 @@ class Teams : public ::testing::TestWithParam<AttentionShape> {};
 
 TEST_P(Teams, OfAnySizeGiveTheSameBits) {
   const AttentionShape shape = GetParam();
-  for (const std::vector<Length>& lengths : std::vector<std::vector<Length>>{
-           {{200, 200}, {1, 150}, {30, 31}},
-           {{1, 500}},
-           {{400, 400}},
-           {{0, 0}},
-           {{1, 2100}, {3, 1300}, {200, 600}, {1, 512}}}) {
+  for (const std::vector<Length>& lengths :
+       std::vector<std::vector<Length>>{{{200, 200}, {1, 150}, {30, 31}},
+                                        {{1, 500}},
+                                        {{400, 400}},
+                                        {{0, 0}},
+                                        {{1, 2100}, {3, 1300}, {200, 600}, {1, 512}}}) {
     Batch batch({.shape = shape, .lengths = lengths, .seed = 900});
     for (const AttentionMethod* method : attention_methods()) {
+      // It is slow, and deals what it deals whatever the lengths.
+      if (method == &oracle() && lengths.front().keys > 1000) continue;
       const Output one = batch.run(*method, 1);
       for (int threads : {2, 3, 4}) {
         const Output more = batch.run(*method, threads);
@@ -774,9 +775,9 @@ TEST(Attention, MethodsAreFoundByName) {
   EXPECT_EQ(find_attention_method("none"), nullptr);
 }
 
-// What the pages hold of a matrix of rows: half a step off at most, and zeros behind the last token.
-// The step of kI8 is a token's scale, max / 127; the product before and the scale after rounding are
-// off by eps each, of at most 127 steps.
+// What the pages hold of a matrix of rows: half a step off at most, and zeros behind the last
+// token. The step of kI8 is a token's scale, max / 127; the product before and the scale after
+// rounding are off by eps each, of at most 127 steps.
 void expect_rounded(const std::vector<float>& x, const std::vector<float>& found, DType dtype) {
   float largest = 0;
   for (float each : x) largest = std::max(largest, std::abs(each));
@@ -822,8 +823,7 @@ TEST(AppendToPages, PutsTokensInTheirPlacesAndZerosBehindTheLast) {
             const int64_t at = (batch.first_key(s) + j) * batch.value_stride() + h * pages.d_v;
             std::vector<float> x(static_cast<size_t>(pages.d_v)), found;
             if (there) x = token(batch.value, at, pages.d_v);
-            for (int32_t d = 0; d < pages.d_v; ++d)
-              found.push_back(batch.cached_value(s, j, h, d));
+            for (int32_t d = 0; d < pages.d_v; ++d) found.push_back(batch.cached_value(s, j, h, d));
             expect_rounded(x, found, dtype);
           }
         }

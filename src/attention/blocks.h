@@ -220,11 +220,23 @@ class BlockRun {
     int32_t first = 0;
     int32_t count = 0;
   };
-  void add_values(int32_t page, int32_t first_page, Columns columns);
+  // A page of the pages [begin, end) of a step.
+  struct Step {
+    int32_t page = 0, begin = 0, end = 0;
+  };
+  void add_values(const Step& step, Columns columns);
   Panel keys_of(int32_t page) const;
   Panel values_of(int32_t page, Columns columns) const;
   KeyRange seen_of(int32_t page) const;
   bool widens() const;
+  int32_t kv_head() const;
+  // The matrix of a page that is read next, to be fetched meanwhile.
+  struct Ahead {
+    const std::byte* data = nullptr;
+    int64_t bytes = 0;
+  };
+  Ahead keys_ahead(int32_t page) const;
+  Ahead values_ahead(int32_t page) const;
   const float* bias_row(int32_t query, int32_t head) const;
   void write_log_sum_exp(int32_t row) const;
 

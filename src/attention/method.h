@@ -69,7 +69,8 @@ struct AttentionArgs {
   int64_t output_stride = 0;
   float* log_sum_exp = nullptr;
   // Memory of the team, for heads whose keys several members share (AttentionCost::partial_floats):
-  // so many floats a sequence, and [sequences, kv_heads] counters that are 0 before and after a run.
+  // so many floats a sequence, and [sequences, kv_heads] counters that are 0 before and after a
+  // run.
   float* partials = nullptr;
   int32_t* arrived = nullptr;
 };
@@ -101,14 +102,13 @@ class AttentionMethod {
 std::span<const AttentionMethod* const> attention_methods();
 const AttentionMethod* find_attention_method(std::string_view name);
 
-// Writes new keys and values, those of `rows` of the batch, into the pages of each sequence, rounded
-// to nearest even where pages hold narrower numbers (formats/cache_pages.h): kBF16 by at most 2^-9
-// |x|, kI8 by (1/2 + 2^-15) s. A number of kI8 that is not finite makes all of its token and head
-// NaN. The
-// tables hold the positions of the new tokens already, as the last ones. Calls for different rows
-// may run at the same time, and all together write every row and the zeros behind the last. key and
-// value: rows of PageShape::key_width (value_width) floats, heads one after another, *_stride
-// apart; sequence s has rows first_rows[s] .. first_rows[s + 1].
+// Writes new keys and values, those of `rows` of the batch, into the pages of each sequence,
+// rounded to nearest even where pages hold narrower numbers (formats/cache_pages.h): kBF16 by at
+// most 2^-9 |x|, kI8 by (1/2 + 2^-15) s. A number of kI8 that is not finite makes all of its token
+// and head NaN. The tables hold the positions of the new tokens already, as the last ones. Calls
+// for different rows may run at the same time, and all together write every row and the zeros
+// behind the last. key and value: rows of PageShape::key_width (value_width) floats, heads one
+// after another, *_stride apart; sequence s has rows first_rows[s] .. first_rows[s + 1].
 struct AppendArgs {
   PageShape shape;
   std::span<PageTable* const> tables;

@@ -197,10 +197,10 @@ class Unfused final : public AttentionMethod {
                                    : int64_t{pages_for(max_keys)} * kPageTokens *
                                          (shape.pages.d_k + shape.pages.d_v) *
                                          int64_t{sizeof(float)};
-    return {.workspace_bytes =
-                std::max<int64_t>(max_queries * row_bytes + sum_bytes + wide_bytes, 64),
-            .flops = average_flops(shape, max_queries, max_keys),
-            .score_bytes = kPasses * static_cast<double>(row_bytes) * shape.query_heads};
+    return {
+        .workspace_bytes = std::max<int64_t>(max_queries * row_bytes + sum_bytes + wide_bytes, 64),
+        .flops = average_flops(shape, max_queries, max_keys),
+        .score_bytes = kPasses * static_cast<double>(row_bytes) * shape.query_heads};
   }
 
   void run(const AttentionArgs& args, const Team::Member& member, void* workspace) const override {

@@ -16,10 +16,10 @@ enum class Start : int32_t { kZero, kAdd, kScale };
 // a: [rows, depth], b: [depth, cols], c: [rows, cols], row-major, rows *_stride numbers apart,
 // caller-owned, c apart from both. b holds b_dtype: kF32, kBF16, or kI8, where a number stands for
 // itself times b_row_scale[k] or, with Start::kZero, b_col_scale[j], the one not null. factor:
-// [rows], read for kScale only. The unit of Exec is a row; the value of a row does not depend on the
-// rows computed with it. Sums in f32 or wider, one fused multiply-add after another from k = 0. Max
-// error against ref: (depth + 2) eps (|start| + sum_k |a b|) per element. Narrow numbers are widened
-// for every 6 rows again; from 7 rows on, `widen` before is faster.
+// [rows], read for kScale only. The unit of Exec is a row; the value of a row does not depend on
+// the rows computed with it. Sums in f32 or wider, one fused multiply-add after another from k = 0.
+// Max error against ref: (depth + 2) eps (|start| + sum_k |a b|) per element. Narrow numbers are
+// widened for every 6 rows again; from 7 rows on, `widen` before is faster.
 struct Args {
   const float* a = nullptr;
   int64_t a_stride = 0;
@@ -34,6 +34,9 @@ struct Args {
   const float* factor = nullptr;
   float* c = nullptr;
   int64_t c_stride = 0;
+  // What a later product reads, to be fetched into the cache meanwhile, so many bytes a k; or null.
+  const void* next = nullptr;
+  int64_t next_bytes = 0;
 };
 
 #define TESSERA_KERNEL(row, isa) void row(const Args& args, Exec exec) noexcept;

@@ -27,8 +27,8 @@ inline void store(float* p, __m256 v, __m256i mask) {
 }
 
 // What b holds, and how 8 of it become floats. Behind the last column of an edge stand bytes of the
-// same row of b or the next, or nothing: narrow numbers, which have no masked load, are taken one by
-// one.
+// same row of b or the next, or nothing: narrow numbers, which have no masked load, are taken one
+// by one.
 struct F32 {
   using Number = float;
   static inline __m256 read(const float* p) { return _mm256_loadu_ps(p); }
@@ -62,6 +62,11 @@ struct Int8 {
   }
 };
 
+inline void fetch(const Args& args, int64_t k) {
+  const char* next = (const char*)args.next + k * args.next_bytes;
+  for (int64_t i = 0; i < args.next_bytes; i += 64) _mm_prefetch(next + i, _MM_HINT_T0);
+}
+
 // Where the scales of b are applied: to a as it is broadcast, or to the sums.
 enum class Scale { kNone, kRows, kColumns };
 
@@ -72,7 +77,7 @@ struct Panels {
 };
 
 template <typename B, int kRows, int kVectors, Edge kEdge>
-void tile(const Args& args, int64_t row, int64_t col, __m256i mask) {
+void tile(const Args& args, int64_t first_row, int64_t row, int64_t col, __m256i mask) {
   constexpr int kLast = kVectors - 1;
   const float* a = args.a + row * args.a_stride;
   const auto* b = (const typename B::Type::Number*)args.b + col;
@@ -96,7 +101,9 @@ void tile(const Args& args, int64_t row, int64_t col, __m256i mask) {
       }
     }
   }
+  const bool fetches = args.next != nullptr && row == first_row && col == 0;
   for (int64_t k = 0; k < args.depth; ++k, b += args.b_stride) {
+    if (fetches) fetch(args, k);
     __m256 panel[kVectors];
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) {
@@ -131,7 +138,7 @@ void tile(const Args& args, int64_t row, int64_t col, __m256i mask) {
   }
 }
 
-using Tile = void (*)(const Args&, int64_t, int64_t, __m256i);
+using Tile = void (*)(const Args&, int64_t, int64_t, int64_t, __m256i);
 
 template <typename B, int kVectors, Edge kEdge>
 void column(const Args& args, Exec exec, int64_t col, __m256i mask) {
@@ -145,8 +152,9 @@ void column(const Args& args, Exec exec, int64_t col, __m256i mask) {
       tile<B, 6, kVectors, kEdge>,
   };
   int64_t row = exec.begin;
-  for (; row + kTileRows <= exec.end; row += kTileRows) kTiles[kTileRows](args, row, col, mask);
-  if (row < exec.end) kTiles[exec.end - row](args, row, col, mask);
+  for (; row + kTileRows <= exec.end; row += kTileRows)
+    kTiles[kTileRows](args, exec.begin, row, col, mask);
+  if (row < exec.end) kTiles[exec.end - row](args, exec.begin, row, col, mask);
 }
 
 using Column = void (*)(const Args&, Exec, int64_t, __m256i);

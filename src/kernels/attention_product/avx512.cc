@@ -52,13 +52,16 @@ struct BF16 {
 struct Int8 {
   using Number = int8_t;
   static inline __m512 widened(__m128i x) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(x)); }
-  static inline __m512 read(const int8_t* p) {
-    return widened(_mm_loadu_si128((const __m128i*)p));
-  }
+  static inline __m512 read(const int8_t* p) { return widened(_mm_loadu_si128((const __m128i*)p)); }
   static inline __m512 read(const int8_t* p, __mmask16 mask) {
     return widened(_mm_maskz_loadu_epi8(mask, p));
   }
 };
+
+inline void fetch(const Args& args, int64_t k) {
+  const char* next = (const char*)args.next + k * args.next_bytes;
+  for (int64_t i = 0; i < args.next_bytes; i += 64) _mm_prefetch(next + i, _MM_HINT_T0);
+}
 
 // Where the scales of b are applied: to a as it is broadcast, or to the sums.
 enum class Scale { kNone, kRows, kColumns };
@@ -70,7 +73,7 @@ struct Panels {
 };
 
 template <typename B, int kRows, int kVectors, Edge kEdge>
-void tile(const Args& args, int64_t row, int64_t col, __mmask16 mask) {
+void tile(const Args& args, int64_t first_row, int64_t row, int64_t col, __mmask16 mask) {
   constexpr int kLast = kVectors - 1;
   const float* a = args.a + row * args.a_stride;
   const auto* b = (const typename B::Type::Number*)args.b + col;
@@ -93,7 +96,9 @@ void tile(const Args& args, int64_t row, int64_t col, __mmask16 mask) {
       }
     }
   }
+  const bool fetches = args.next != nullptr && row == first_row && col == 0;
   for (int64_t k = 0; k < args.depth; ++k, b += args.b_stride) {
+    if (fetches) fetch(args, k);
     __m512 panel[kVectors];
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
@@ -127,7 +132,7 @@ void tile(const Args& args, int64_t row, int64_t col, __mmask16 mask) {
   }
 }
 
-using Tile = void (*)(const Args&, int64_t, int64_t, __mmask16);
+using Tile = void (*)(const Args&, int64_t, int64_t, int64_t, __mmask16);
 
 template <typename B, int kVectors, Edge kEdge>
 void column(const Args& args, Exec exec, int64_t col, __mmask16 mask) {
@@ -141,8 +146,9 @@ void column(const Args& args, Exec exec, int64_t col, __mmask16 mask) {
       tile<B, 6, kVectors, kEdge>,
   };
   int64_t row = exec.begin;
-  for (; row + kTileRows <= exec.end; row += kTileRows) kTiles[kTileRows](args, row, col, mask);
-  if (row < exec.end) kTiles[exec.end - row](args, row, col, mask);
+  for (; row + kTileRows <= exec.end; row += kTileRows)
+    kTiles[kTileRows](args, exec.begin, row, col, mask);
+  if (row < exec.end) kTiles[exec.end - row](args, exec.begin, row, col, mask);
 }
 
 using Column = void (*)(const Args&, Exec, int64_t, __mmask16);

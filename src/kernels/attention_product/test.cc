@@ -54,9 +54,9 @@ struct Numbers {
 };
 
 void check_against_ref(const Case& size, uint32_t seed) {
-  SCOPED_TRACE(::testing::Message() << "seed " << seed << ", " << size.rows << " x " << size.depth
-                                    << " x " << size.cols << ", panel "
-                                    << static_cast<int>(size.panel));
+  SCOPED_TRACE(::testing::Message()
+               << "seed " << seed << ", " << size.rows << " x " << size.depth << " x " << size.cols
+               << ", panel " << static_cast<int>(size.panel));
   const int64_t a_stride = size.depth + 3, b_stride = size.cols + 1, c_stride = size.cols + 5;
   const std::vector<float> a = testing::random_values(size.rows * a_stride, seed);
   const Numbers b(size, b_stride, seed + 1);

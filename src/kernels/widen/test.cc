@@ -1,8 +1,7 @@
-#include "kernels/widen/widen.h"
-
 #include <cmath>
 
 #include "kernels/testing.h"
+#include "kernels/widen/widen.h"
 
 namespace tessera::widen {
 namespace {
