@@ -110,8 +110,9 @@ class Bench {
                       number("gflops", 1)});
     }
     constexpr Align kRight = Align::kRight;
-    std::string text = fmt::format("{}: {}, {} threads{}\n", info().directory, info().weight_type,
-                                   info().threads, saved_flops()) +
+    std::string text = fmt::format("{}: {}{}, {} threads{}\n", info().directory,
+                                   info().weight_type, narrow_cache(), info().threads,
+                                   saved_flops()) +
                        format_table({{"", Align::kLeft},
                                      {"batch", kRight},
                                      {"length", kRight},
@@ -135,6 +136,7 @@ class Bench {
     Json json;
     json["model"] = info().directory;
     json["weight_type"] = info().weight_type;
+    json["cache_type"] = name(info().cache_type);
     json["threads"] = info().threads;
     json["flops_per_token"] = info().flops_per_token;
     json["executed_flops_per_token"] = info().executed_flops_per_token;
@@ -147,6 +149,11 @@ class Bench {
 
  private:
   const ModelInfo& info() const { return model_->info(); }
+
+  std::string narrow_cache() const {
+    if (info().cache_type == CacheType::kF32) return "";
+    return fmt::format(" with a cache of {}", name(info().cache_type));
+  }
 
   // What the linear maps of a compressed model execute.
   std::string saved_flops() const {
@@ -370,6 +377,7 @@ int bench_verb(const Arguments& arguments) {
                 "The time of each kind of operation, beside what the machine table allows");
   app->add_flag("--json", options.json, "Print JSON instead of a table");
   add_model_options(*app, &options.model);
+  add_cache_option(*app, &options.model);
   if (const auto code = parse(*app, arguments)) return *code;
   return finish(bench(options));
 }

@@ -36,6 +36,7 @@ int dump_verb(const Arguments& arguments) {
   Options options;
   const auto app = make_parser(kSynopsis);
   add_model_options(*app, &options.model);
+  add_cache_option(*app, &options.model);
   app->add_option(
          "--cases", options.cases,
          "JSON: {\"cases\": [{\"name\", \"input_ids\": [[...]], ...}]}, with attention_mask, "

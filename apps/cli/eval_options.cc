@@ -195,6 +195,7 @@ void add_eval_options(CLI::App& app, EvalOptions* options) {
   add_text(app, {"-o,--output", "FILE", "Write to FILE instead of standard output"},
            &options->output);
   add_model_options(app, &options->model);
+  add_cache_option(app, &options->model);
   // Texts that were generated elsewhere are scored without one.
   app.get_option("MODEL")->required(false);
 }

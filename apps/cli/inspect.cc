@@ -68,6 +68,7 @@ Json to_json(const ModelInfo& info) {
   json["checkpoint_bytes"] = info.checkpoint_bytes;
   json["prepared_bytes"] = info.prepared_bytes;
   json["cache_bytes_per_token"] = info.cache_bytes_per_token;
+  json["cache_type"] = name(info.cache_type);
   json["flops_per_token"] = info.flops_per_token;
   json["executed_flops_per_token"] = info.executed_flops_per_token;
   json["weight_type"] = info.weight_type;
@@ -110,7 +111,8 @@ std::string describe(const ModelInfo& info) {
     rows.back()[1] = fmt::format("{}FLOP ({} if dense)", human_count(info.executed_flops_per_token),
                                  human_count(info.flops_per_token));
   if (info.is_decoder)
-    rows.back()[1] += fmt::format(", {} of cache", human_bytes(info.cache_bytes_per_token));
+    rows.back()[1] += fmt::format(", {} of cache as {}", human_bytes(info.cache_bytes_per_token),
+                                  name(info.cache_type));
   if (!info.labels.empty()) rows.push_back({"labels", joined(info.labels)});
   return format_table({{}, {}}, rows);
 }
@@ -247,6 +249,7 @@ int inspect_verb(const Arguments& arguments) {
   app->add_flag("--json", options.json, "Print {\"model\", \"plan\", \"kernels\"}");
   add_text(*app, {"--save-plan", "FILE", "Write the plan to FILE, for --plan"}, &options.save_plan);
   add_model_options(*app, &options.model);
+  add_cache_option(*app, &options.model);
   app->get_option("MODEL")->required(false);
   app->parse_complete_callback([&] {
     options.has_model = app->get_option("MODEL")->count() > 0;

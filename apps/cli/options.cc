@@ -56,6 +56,11 @@ PrecomputeVo parse_precompute_vo(const std::string& text) {
   bad_value("--precompute-vo", "auto, on or off", text);
 }
 
+CacheType parse_cache(const std::string& text) {
+  if (const auto type = parse_cache_type(text)) return *type;
+  bad_value("--cache", std::string(kCacheTypes), text);
+}
+
 CLI::Option* add_callback(CLI::App& app, const TextOption& option,
                           std::function<void(const std::string&)> callback) {
   return app.add_option_function<std::string>(option.name, std::move(callback), option.help)
@@ -100,6 +105,13 @@ void add_model_options(CLI::App& app, ModelOptions* options) {
                  if (text.empty()) bad_value("--plan", "a file name", text);
                  options->load.plan_file = text;
                });
+}
+
+void add_cache_option(CLI::App& app, ModelOptions* options) {
+  add_callback(app,
+               {"--cache", "TYPE",
+                "Numbers of a decoder's keys and values: f32, bf16 or int8 (default: f32)"},
+               [options](const std::string& text) { options->load.cache = parse_cache(text); });
 }
 
 CLI::Option* add_integer(CLI::App& app, const IntegerOption& option,

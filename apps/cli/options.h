@@ -45,6 +45,8 @@ struct ModelOptions {
   LoadOptions load;
 };
 void add_model_options(CLI::App& app, ModelOptions* options);
+// For verbs that run decoders: --cache.
+void add_cache_option(CLI::App& app, ModelOptions* options);
 
 // Numbers outside [min, max], and text that is not one number and nothing else, are usage errors
 // that name both.

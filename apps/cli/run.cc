@@ -122,6 +122,7 @@ int run_verb(const Arguments& arguments) {
   options.batch.messages_key = "messages";
   declare(*app, &options);
   add_model_options(*app, &options.model);
+  add_cache_option(*app, &options.model);
   app->parse_complete_callback([&] { check(&options); });
   if (const auto code = parse(*app, arguments)) return *code;
   return finish(run(options));

@@ -45,6 +45,17 @@ TESSERA_API std::string_view name(WeightType type);
 TESSERA_API std::optional<WeightType> parse_weight_type(std::string_view name);
 inline constexpr std::string_view kWeightTypes = "auto, f32, bf16, int8, int4, w8 or w4";
 
+// In which numbers a decoder keeps the keys and values of the tokens that it has read. Sums are f32.
+enum class CacheType {
+  kF32,
+  kBF16,
+  kInt8,  // with a scale a token and head
+};
+// "f32", "bf16", "int8".
+TESSERA_API std::string_view name(CacheType type);
+TESSERA_API std::optional<CacheType> parse_cache_type(std::string_view name);
+inline constexpr std::string_view kCacheTypes = "f32, bf16 or int8";
+
 // Whether the value and output matrices of attention are multiplied beforehand (E.T.), which is
 // faster where few output features are kept. kAuto: where the plan finds it faster and exact, see
 // docs/decisions.md.
@@ -54,10 +65,12 @@ struct LoadOptions {
   int threads = 0;  // < 1: every CPU this process may use, which is the most
   WeightType weights = WeightType::kAuto;
   PrecomputeVo precompute_vo = PrecomputeVo::kAuto;
+  // Of decoders, with which perplexity and other forward passes are computed too; nothing: f32.
+  std::optional<CacheType> cache = {};
   // The tokens of a usual sequence, for the plan's choices that depend on them.
   int32_t expected_tokens = 128;
-  // A plan to force, as Model::plan_json gives it; empty: choose. It names the weight type and
-  // whether to pre-compute V·O too.
+  // A plan to force, as Model::plan_json gives it; empty: choose. It names the weight type, the
+  // cache and whether to pre-compute V·O too.
   std::string plan_file = {};
 };
 
@@ -92,6 +105,7 @@ struct ModelInfo {
   int64_t cache_bytes_per_token = 0;     // keys and values of all layers
   std::string weight_type;               // "f32", "bf16", "int8", "int4", "w8", "w4" or
                                          // "stored": as each matrix is in the checkpoint
+  CacheType cache_type = CacheType::kF32;
   std::vector<std::string> labels;       // of classification heads
   // As config.json's problem_type says; else sigmoid for one label and softmax for several, as
   // transformers does.

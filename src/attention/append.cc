@@ -1,4 +1,7 @@
 #include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
 
 #include "attention/method.h"
 #include "kernels/transpose/transpose.h"
@@ -6,40 +9,182 @@
 namespace tessera {
 namespace {
 
+// The largest magnitude of int8 that has a negative.
+constexpr float kMostInt8 = 127;
+
 // Tokens [begin, end) of one page, which come from consecutive rows.
 struct Piece {
-  float* page;
+  std::byte* page;
   int32_t begin;
   int32_t end;
   bool fills;   // what lies behind `end` is new and becomes zero
   int64_t row;  // of token `begin`
+
+  int32_t tokens() const { return end - begin; }
+};
+
+// One head's floats of a piece, a token a row.
+struct Rows {
+  const float* data;
+  int64_t stride;
+  int32_t width;
 };
 
 using Transpose = void (*)(const transpose::Args&, Exec) noexcept;
 
-void write_keys(const AppendArgs& args, const Piece& piece, int32_t head, Transpose transpose) {
-  float* keys = piece.page + args.shape.keys_at(head);
-  transpose({.x = args.key + piece.row * args.key_stride + int64_t{head} * args.shape.d_k,
-             .x_stride = args.key_stride,
-             .cols = args.shape.d_k,
-             .y = keys + piece.begin,
-             .y_stride = kPageTokens},
-            {0, piece.end - piece.begin});
-  if (!piece.fills) return;
-  for (int32_t d = 0; d < args.shape.d_k; ++d) {
-    float* row = keys + int64_t{d} * kPageTokens;
-    std::fill(row + piece.end, row + kPageTokens, 0.0f);
+// To nearest even; the lowest bits of the sum hold the integer. Numbers are at most 127 or, of
+// tokens that are not finite and have no meaning, NaN.
+int8_t nearest_int8(float x) {
+  constexpr float kShift = 0x1.8p23f;
+  return static_cast<int8_t>(std::bit_cast<uint32_t>(x + kShift) & 0xff);
+}
+
+// To nearest even; NaN stays NaN. Without branches, so that loops over it are vectorised.
+uint16_t nearest_bf16(float x) {
+  const uint32_t bits = std::bit_cast<uint32_t>(x);
+  const uint32_t nan = (bits & 0x7fffffff) > 0x7f800000 ? 0x400000 : 0;
+  return static_cast<uint16_t>(((nan != 0 ? bits : bits + 0x7fff + ((bits >> 16) & 1)) | nan) >>
+                               16);
+}
+
+// A token's scale, and what its numbers are multiplied by before they are rounded. A number that
+// is not finite makes the scale so, and with it every number of the token NaN.
+struct Scale {
+  float scale;
+  float inverse;
+};
+
+Scale scale_of(const float* x, int32_t width) {
+  int32_t bits = 0;  // of the largest magnitude; NaN's are above all
+  for (int32_t i = 0; i < width; ++i) {
+    const int32_t magnitude = std::bit_cast<int32_t>(x[i]) & 0x7fffffff;
+    bits = magnitude > bits ? magnitude : bits;
+  }
+  const auto largest = std::bit_cast<float>(bits);
+  if (!std::isfinite(largest)) return {std::numeric_limits<float>::quiet_NaN(), 0};
+  // Smaller ones have no normal scale, and are zero beside anything that a model computes.
+  if (largest < kMostInt8 * std::numeric_limits<float>::min()) return {0, 0};
+  return {largest / kMostInt8, kMostInt8 / largest};
+}
+
+// Takes the numbers of a matrix: keys go through a block of so many features that stays in L1,
+// transposed as floats and then rounded along the tokens.
+constexpr int32_t kFeatures = 16;
+
+template <typename Round, typename Number>
+void write_keys_rounded(const Rows& rows, const Piece& piece, Transpose transpose, Round round,
+                        Number* keys) {
+  alignas(64) float block[kFeatures * kPageTokens];
+  for (int32_t first = 0; first < rows.width; first += kFeatures) {
+    const int32_t features = std::min(kFeatures, rows.width - first);
+    transpose({.x = rows.data + first,
+               .x_stride = rows.stride,
+               .cols = features,
+               .y = block,
+               .y_stride = kPageTokens},
+              {0, piece.tokens()});
+    for (int32_t d = 0; d < features; ++d) {
+      const float* from = block + d * kPageTokens;
+      Number* to = keys + int64_t{first + d} * kPageTokens + piece.begin;
+      for (int32_t t = 0; t < piece.tokens(); ++t) to[t] = round(from[t], t);
+    }
   }
 }
 
-void write_values(const AppendArgs& args, const Piece& piece, int32_t head) {
-  const int64_t d_v = args.shape.d_v;
-  float* values = piece.page + args.shape.values_at(head);
-  const float* value = args.value + piece.row * args.value_stride + head * d_v;
-  for (int32_t t = piece.begin; t < piece.end; ++t, value += args.value_stride) {
-    std::copy_n(value, d_v, values + t * d_v);
+template <typename Round, typename Number>
+void write_values_rounded(const Rows& rows, const Piece& piece, Round round, Number* values) {
+  for (int32_t t = 0; t < piece.tokens(); ++t) {
+    const float* from = rows.data + t * rows.stride;
+    Number* to = values + int64_t{piece.begin + t} * rows.width;
+    for (int32_t d = 0; d < rows.width; ++d) to[d] = round(from[d], t);
   }
-  if (piece.fills) std::fill(values + piece.end * d_v, values + kPageTokens * d_v, 0.0f);
+}
+
+// The scales of a piece's tokens go into the page.
+struct Scales {
+  Scales(const Rows& rows, const Piece& piece, float* scales) {
+    for (int32_t t = 0; t < piece.tokens(); ++t) {
+      const Scale scale = scale_of(rows.data + t * rows.stride, rows.width);
+      scales[piece.begin + t] = scale.scale;
+      inverse[t] = scale.inverse;
+    }
+    if (piece.fills) std::fill(scales + piece.end, scales + kPageTokens, 0.0f);
+  }
+  float operator[](int32_t token) const { return inverse[token]; }
+
+  float inverse[kPageTokens];
+};
+
+void write_keys(const Rows& rows, const PageShape& shape, const Piece& piece, int32_t head,
+                Transpose transpose) {
+  std::byte* keys = piece.page + shape.keys_at(head);
+  switch (shape.dtype) {
+    case DType::kBF16:
+      write_keys_rounded(
+          rows, piece, transpose, [](float x, int32_t) { return nearest_bf16(x); },
+          reinterpret_cast<uint16_t*>(keys));
+      break;
+    case DType::kI8: {
+      const Scales scales(rows, piece,
+                          reinterpret_cast<float*>(piece.page + shape.key_scales_at(head)));
+      write_keys_rounded(
+          rows, piece, transpose, [&](float x, int32_t t) { return nearest_int8(x * scales[t]); },
+          reinterpret_cast<int8_t*>(keys));
+      break;
+    }
+    default:
+      transpose({.x = rows.data,
+                 .x_stride = rows.stride,
+                 .cols = rows.width,
+                 .y = reinterpret_cast<float*>(keys) + piece.begin,
+                 .y_stride = kPageTokens},
+                {0, piece.tokens()});
+  }
+  if (!piece.fills) return;
+  const int64_t number = shape.number_bytes();
+  for (int64_t d = 0; d < rows.width; ++d) {
+    std::byte* row = keys + d * kPageTokens * number;
+    std::fill(row + piece.end * number, row + kPageTokens * number, std::byte{0});
+  }
+}
+
+void write_values(const Rows& rows, const PageShape& shape, const Piece& piece, int32_t head) {
+  std::byte* values = piece.page + shape.values_at(head);
+  switch (shape.dtype) {
+    case DType::kBF16:
+      write_values_rounded(
+          rows, piece, [](float x, int32_t) { return nearest_bf16(x); },
+          reinterpret_cast<uint16_t*>(values));
+      break;
+    case DType::kI8: {
+      const Scales scales(rows, piece,
+                          reinterpret_cast<float*>(piece.page + shape.value_scales_at(head)));
+      write_values_rounded(
+          rows, piece, [&](float x, int32_t t) { return nearest_int8(x * scales[t]); },
+          reinterpret_cast<int8_t*>(values));
+      break;
+    }
+    default:
+      write_values_rounded(
+          rows, piece, [](float x, int32_t) { return x; }, reinterpret_cast<float*>(values));
+  }
+  if (!piece.fills) return;
+  const int64_t row = rows.width * shape.number_bytes();
+  std::fill(values + piece.end * row, values + kPageTokens * row, std::byte{0});
+}
+
+void write_page(const AppendArgs& args, const Piece& piece, Transpose transpose) {
+  const PageShape& shape = args.shape;
+  const float* key = args.key + piece.row * args.key_stride;
+  const float* value = args.value + piece.row * args.value_stride;
+  for (int32_t head = 0; head < shape.kv_heads; ++head) {
+    const Rows rows{key + int64_t{head} * shape.d_k, args.key_stride, shape.d_k};
+    write_keys(rows, shape, piece, head, transpose);
+  }
+  for (int32_t head = 0; head < shape.kv_heads * shape.values_per_key(); ++head) {
+    const Rows rows{value + int64_t{head} * shape.d_v, args.value_stride, shape.d_v};
+    write_values(rows, shape, piece, head);
+  }
 }
 
 // Tokens [first, last) of a sequence of which tokens before `before` were there already.
@@ -52,20 +197,18 @@ struct Tokens {
 
 void append_tokens(const AppendArgs& args, const PageTable& table, const Tokens& tokens,
                    Transpose transpose) {
-  const PageShape& shape = args.shape;
   for (int32_t begin = tokens.first; begin < tokens.last;
        begin = (begin / kPageTokens + 1) * kPageTokens) {
     const int32_t page = begin / kPageTokens, start = page * kPageTokens;
     const int32_t end = std::min(tokens.last, start + kPageTokens);
-    const Piece piece{.page = table.pages[page],
-                      .begin = begin - start,
-                      .end = end - start,
-                      // A page that was begun before has its zeros.
-                      .fills = end == table.tokens() && start >= tokens.before,
-                      .row = tokens.row + begin - tokens.first};
-    for (int32_t head = 0; head < shape.kv_heads; ++head) write_keys(args, piece, head, transpose);
-    for (int32_t head = 0; head < shape.kv_heads * shape.values_per_key(); ++head)
-      write_values(args, piece, head);
+    write_page(args,
+               {.page = table.pages[page],
+                .begin = begin - start,
+                .end = end - start,
+                // A page that was begun before has its zeros.
+                .fills = end == table.tokens() && start >= tokens.before,
+                .row = tokens.row + begin - tokens.first},
+               transpose);
   }
 }
 

@@ -75,11 +75,11 @@ class Subject {
     const int64_t pages = pages_for(problem.keys);
     // As the pools of pages have it: in huge pages, or decoding would be measured with the misses
     // of small ones.
-    floats_ = static_cast<size_t>(pages * shape.pages.page_floats());
+    const int64_t page_bytes = shape.pages.page_bytes();
+    floats_ = static_cast<size_t>(pages * page_bytes) / sizeof(float);
     storage_ = host_device().allocate(floats_ * sizeof(float));
-    float* base = static_cast<float*>(storage_.data());
     for (int64_t p = 0; p < pages; ++p)
-      table_.pages.push_back(base + p * shape.pages.page_floats());
+      table_.pages.push_back(storage_.as<std::byte>() + p * page_bytes);
     table_.positions.resize(static_cast<size_t>(problem.keys));
     std::iota(table_.positions.begin(), table_.positions.end(), 0);
     query_positions_.resize(static_cast<size_t>(problem.queries));
@@ -88,8 +88,20 @@ class Subject {
     output_.resize(static_cast<size_t>(problem.queries) * shape.query_heads * shape.pages.d_v);
     std::mt19937 generator(1);
     std::normal_distribution<float> normal;
-    std::generate_n(base, floats_, [&] { return normal(generator); });
     for (float& v : query_) v = normal(generator);
+    std::vector<float> rows(static_cast<size_t>(problem.keys) *
+                            (shape.pages.key_width() + shape.pages.value_width()));
+    for (float& v : rows) v = normal(generator);
+    PageTable* table = &table_;
+    const int32_t first_rows[] = {0, problem.keys};
+    append_to_pages({.shape = shape.pages,
+                     .tables = {&table, 1},
+                     .first_rows = first_rows,
+                     .key = rows.data(),
+                     .key_stride = shape.pages.key_width(),
+                     .value = rows.data() + problem.keys * shape.pages.key_width(),
+                     .value_stride = shape.pages.value_width()},
+                    {0, problem.keys});
     sequence_ = {
         .queries = problem.queries, .query_positions = query_positions_.data(), .keys = &table_};
     args_ = {.shape = shape,
@@ -98,14 +110,18 @@ class Subject {
              .query_stride = int64_t{shape.query_heads} * shape.pages.d_k,
              .output = output_.data(),
              .output_stride = int64_t{shape.query_heads} * shape.pages.d_v};
+    arrived_.resize(static_cast<size_t>(shape.pages.kv_heads));
   }
 
   void run(const AttentionMethod& method, bool with_mass = false) {
     if (with_mass) mass_.resize(static_cast<size_t>(problem_.shape.query_heads * problem_.keys));
     sequence_.column_mass = with_mass ? mass_.data() : nullptr;
-    const int64_t bytes =
-        method.cost(problem_.shape, problem_.queries, problem_.keys).workspace_bytes;
-    void* memory = workspace(bytes);
+    const AttentionCost cost = method.cost(problem_.shape, problem_.queries, problem_.keys);
+    void* memory = workspace(cost.workspace_bytes);
+    if (std::ssize(partials_) < cost.partial_floats)
+      partials_.resize(static_cast<size_t>(cost.partial_floats));
+    args_.partials = partials_.data();
+    args_.arrived = arrived_.data();
     team_.run([&](Team::Member& member) { method.run(args_, member, memory); });
   }
 
@@ -159,7 +175,8 @@ class Subject {
   Team team_{1};
   size_t floats_ = 0;
   Buffer storage_;
-  std::vector<float> query_, output_, mass_;
+  std::vector<float> query_, output_, mass_, partials_;
+  std::vector<int32_t> arrived_;
   std::vector<int32_t> query_positions_;
   PageTable table_;
   AttentionSequence sequence_;
@@ -222,13 +239,15 @@ void print(const char* kind, const Problem& problem, const Line& line, const Sub
            double peak) {
   const double time = median(line.times);
   std::printf(
-      "{\"kind\": \"%s\", \"method\": \"%s\", \"mask\": \"%s\", \"d\": %d, \"queries\": %d, "
-      "\"keys\": %d, \"query_heads\": %d, \"kv_heads\": %d, \"microseconds\": %.3f, "
+      "{\"kind\": \"%s\", \"method\": \"%s\", \"pages\": \"%s\", \"mask\": \"%s\", \"d\": %d, "
+      "\"queries\": %d, \"keys\": %d, \"query_heads\": %d, \"kv_heads\": %d, \"microseconds\": "
+      "%.3f, "
       "\"gflops\": %.2f, \"peak_gflops\": %.1f, \"gb_per_s\": %.2f, \"score_bytes\": %.0f}\n",
-      kind, line.name.c_str(), problem.shape.mask == Mask::kCausal ? "causal" : "full",
-      problem.shape.pages.d_k, problem.queries, problem.keys, problem.shape.query_heads,
-      problem.shape.pages.kv_heads, time * 1e6, subject.flops() / time * 1e-9, peak * 1e-9,
-      subject.bytes() / time * 1e-9, score_bytes(line.name, problem));
+      kind, line.name.c_str(), std::string(name(problem.shape.pages.dtype)).c_str(),
+      problem.shape.mask == Mask::kCausal ? "causal" : "full", problem.shape.pages.d_k,
+      problem.queries, problem.keys, problem.shape.query_heads, problem.shape.pages.kv_heads,
+      time * 1e6, subject.flops() / time * 1e-9, peak * 1e-9, subject.bytes() / time * 1e-9,
+      score_bytes(line.name, problem));
   std::fflush(stdout);
 }
 
@@ -242,12 +261,23 @@ void prefill(const Problem& problem, int rounds, bool with_mass = false) {
   for (const Line& line : lines) print("prefill", problem, line, subject, median(peaks));
 }
 
-void decode(const Problem& problem, int rounds) {
-  Subject subject(problem);
-  std::vector<Line> lines = lines_for(subject, problem, false);
-  lines.push_back({"(only read)", [&subject] { subject.read(); }, {}});
+// Pages of every type of numbers in turns.
+void decode(Problem problem, int rounds) {
+  std::vector<std::unique_ptr<Subject>> subjects;
+  std::vector<Problem> problems;
+  std::vector<Line> lines;
+  std::vector<size_t> subject_of;
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kI8}) {
+    problem.shape.pages.dtype = dtype;
+    problems.push_back(problem);
+    Subject& subject = *subjects.emplace_back(std::make_unique<Subject>(problem));
+    for (Line& line : lines_for(subject, problem, false)) lines.push_back(std::move(line));
+    lines.push_back({"(only read)", [&subject] { subject.read(); }, {}});
+    subject_of.resize(lines.size(), subjects.size() - 1);
+  }
   measure(lines, rounds);
-  for (const Line& line : lines) print("decode", problem, line, subject, 0);
+  for (size_t i = 0; i < lines.size(); ++i)
+    print("decode", problems[subject_of[i]], lines[i], *subjects[subject_of[i]], 0);
 }
 
 AttentionShape shape_of(int32_t query_heads, int32_t kv_heads, int32_t d, Mask mask) {
@@ -279,9 +309,11 @@ void mass(int rounds) {
 // All heads of a model of 8 KV heads, so that keys and values come from beyond the second-level
 // cache.
 void decoding(int rounds) {
-  for (const int32_t group : {1, 4}) {
-    decode({.shape = shape_of(8 * group, 8, 64, Mask::kCausal), .queries = 1, .keys = 2048},
-           rounds);
+  for (const int32_t keys : {512, 4096, 16384}) {
+    for (const int32_t group : {1, 4, 8}) {
+      decode({.shape = shape_of(8 * group, 8, 64, Mask::kCausal), .queries = 1, .keys = keys},
+             rounds);
+    }
   }
 }
 

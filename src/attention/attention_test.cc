@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -132,20 +133,28 @@ class Batch {
       for (size_t s = 0; s < sequences.size(); ++s)
         sequences[s].column_mass = output.column_mass.data() + mass_begin(s);
     }
+    int32_t most_queries = 0, most_keys = 0;
+    for (size_t s = 0; s < tables_.size(); ++s) {
+      most_queries = std::max(most_queries, sequences_[s].queries);
+      most_keys = std::max(most_keys, keys(s));
+    }
+    const AttentionCost cost = method.cost(shape_, most_queries, most_keys);
+    std::vector<float> partials(sequences.size() * static_cast<size_t>(cost.partial_floats),
+                                std::nanf(""));
+    std::vector<int32_t> arrived(cost.partial_floats > 0
+                                     ? sequences.size() * static_cast<size_t>(shape_.pages.kv_heads)
+                                     : 0);
     const AttentionArgs args{.shape = shape_,
                              .sequences = sequences,
                              .query = query.data(),
                              .query_stride = query_stride_,
                              .output = output.values.data(),
                              .output_stride = output_stride_,
-                             .log_sum_exp = output.log_sum_exp.data()};
+                             .log_sum_exp = output.log_sum_exp.data(),
+                             .partials = partials.data(),
+                             .arrived = arrived.data()};
     EXPECT_TRUE(method.check(shape_).ok());
-    int32_t most_queries = 0, most_keys = 0;
-    for (size_t s = 0; s < tables_.size(); ++s) {
-      most_queries = std::max(most_queries, sequences_[s].queries);
-      most_keys = std::max(most_keys, keys(s));
-    }
-    const int64_t bytes = method.cost(shape_, most_queries, most_keys).workspace_bytes;
+    const int64_t bytes = cost.workspace_bytes;
     Team team(threads);
     std::vector<std::unique_ptr<std::byte, void (*)(void*)>> workspaces;
     for (int t = 0; t < threads; ++t) {
@@ -157,14 +166,27 @@ class Batch {
     team.run([&](Team::Member& member) {
       method.run(args, member, workspaces[static_cast<size_t>(member.rank())].get());
     });
+    EXPECT_EQ(std::count(arrived.begin(), arrived.end(), 0), std::ssize(arrived));
     return output;
   }
 
-  // Attention in double precision, straight from the definition and without pages, and what a
-  // computation in f32 may be off by. With n the nonzero terms of a score, A the largest sum of
-  // |terms| of a row: each score is off by at most (n + 6) eps A, a probability relative to the sum
-  // by twice that and by the sums' keys eps, and so is the output, in units of the largest |value|;
-  // a column's mass as its probabilities, and by its own sum's queries eps.
+  // A key's or value's element as the pages hold it.
+  float cached_key(size_t s, int32_t j, int32_t head, int32_t d) const {
+    const PageShape& shape = shape_.pages;
+    return cached(page(s, j), shape.keys_at(head), d * kPageTokens + j % kPageTokens,
+                  shape.key_scales_at(head) + j % kPageTokens * 4);
+  }
+  float cached_value(size_t s, int32_t j, int32_t head, int32_t d) const {
+    const PageShape& shape = shape_.pages;
+    return cached(page(s, j), shape.values_at(head), j % kPageTokens * shape.d_v + d,
+                  shape.value_scales_at(head) + j % kPageTokens * 4);
+  }
+
+  // Attention in double precision, straight from the definition, of the keys and values that the
+  // pages hold, and what a computation in f32 may be off by. With n the nonzero terms of a score, A
+  // the largest sum of |terms| of a row: each score is off by at most (n + 6) eps A, a probability
+  // relative to the sum by twice that and by the sums' keys eps, and so is the output, in units of
+  // the largest |value|; a column's mass as its probabilities, and by its own sum's queries eps.
   Exact exact() const {
     Exact exact;
     const auto elements = static_cast<size_t>(first_rows_.back() * output_stride_);
@@ -210,6 +232,20 @@ class Batch {
     return values;
   }
 
+  const std::byte* page(size_t s, int32_t j) const { return tables_[s].pages[j / kPageTokens]; }
+
+  float cached(const std::byte* page, int64_t matrix, int64_t element, int64_t scale) const {
+    const std::byte* at = page + matrix + element * shape_.pages.number_bytes();
+    switch (shape_.pages.dtype) {
+      case DType::kBF16:
+        return bf16_to_f32(*reinterpret_cast<const uint16_t*>(at));
+      case DType::kI8:
+        return *reinterpret_cast<const int8_t*>(at) * *reinterpret_cast<const float*>(page + scale);
+      default:
+        return *reinterpret_cast<const float*>(at);
+    }
+  }
+
   int64_t mass_begin(size_t s) const { return int64_t{shape_.query_heads} * first_keys_[s]; }
   int32_t keys(size_t s) const { return first_keys_[s + 1] - first_keys_[s]; }
   int32_t first_part(size_t s) const { return keys(s) / 3; }
@@ -240,9 +276,9 @@ class Batch {
     const int64_t pages = pages_for(length.keys);
     PageTable table;
     for (int64_t p = 0; p < pages; ++p) {
-      // NaN, so that whatever append_to_pages leaves unwritten is seen.
-      storage_.push_back(
-          std::make_unique<std::vector<float>>(shape_.pages.page_floats(), std::nanf("")));
+      // NaN in every type, so that whatever append_to_pages leaves unwritten is seen.
+      storage_.push_back(std::make_unique<std::vector<std::byte>>(
+          static_cast<size_t>(shape_.pages.page_bytes()), std::byte{0xff}));
       table.pages.push_back(storage_.back()->data());
     }
     tables_.push_back(table);
@@ -283,10 +319,11 @@ class Batch {
     double maximum = -kInfinity, largest = 0, value_size = 0;
     for (int32_t j = 0; j < n; ++j) {
       if (!sees(query_positions_[s][q], positions_[s][j])) continue;
-      const float* y = key.data() + (first_keys_[s] + j) * key_stride() + int64_t{g} * pages.d_k;
       double sum = 0, mass = 0;
-      for (int32_t d = 0; d < pages.d_k; ++d)
-        sum += double{x[d]} * y[d], mass += std::abs(double{x[d]} * y[d]);
+      for (int32_t d = 0; d < pages.d_k; ++d) {
+        const double product = double{x[d]} * cached_key(s, j, g, d);
+        sum += product, mass += std::abs(product);
+      }
       scores[j] = sum * shape_.scale;
       mass *= shape_.scale;
       if (!bias_[s].empty()) {
@@ -305,11 +342,10 @@ class Batch {
       if (scores[j] == -kInfinity) continue;
       const double p = std::exp(scores[j] - maximum);
       total += p;
-      const float* y =
-          value.data() + (first_keys_[s] + j) * value_stride() + int64_t{value_head} * pages.d_v;
       for (int32_t d = 0; d < pages.d_v; ++d) {
-        sums[d] += p * y[d];
-        value_size = std::max(value_size, std::abs(double{y[d]}));
+        const double y = cached_value(s, j, value_head, d);
+        sums[d] += p * y;
+        value_size = std::max(value_size, std::abs(y));
       }
     }
     const auto nonzero = pages.d_k - std::count(x, x + pages.d_k, 0.0f);
@@ -341,7 +377,7 @@ class Batch {
   std::vector<int32_t> first_rows_, first_keys_;
   std::vector<std::vector<int32_t>> positions_, query_positions_;
   std::vector<std::vector<float>> bias_;
-  std::vector<std::unique_ptr<std::vector<float>>> storage_;
+  std::vector<std::unique_ptr<std::vector<std::byte>>> storage_;
   std::vector<PageTable> tables_;
   std::vector<AttentionSequence> sequences_;
 };
@@ -379,14 +415,16 @@ void expect_near(const std::vector<float>& expected, const std::vector<float>& f
   }
 }
 
+constexpr DType kPageTypes[] = {DType::kF32, DType::kBF16, DType::kI8};
+
 // Double precision from the definition checks the oracle, to a rounding, and the oracle the others.
-void check_case(const Case& c) {
+void check_pages(const Case& c) {
   SCOPED_TRACE(::testing::Message()
-               << "seed " << c.seed << ", heads " << c.shape.query_heads << "/"
-               << c.shape.pages.kv_heads << ", sizes " << c.shape.pages.d_k << " and "
-               << c.shape.pages.d_v << ", first " << c.lengths[0].queries << " x "
-               << c.lengths[0].keys << ", causal " << (c.shape.mask == Mask::kCausal) << ", window "
-               << c.shape.window);
+               << "seed " << c.seed << ", " << name(c.shape.pages.dtype) << ", heads "
+               << c.shape.query_heads << "/" << c.shape.pages.kv_heads << ", sizes "
+               << c.shape.pages.d_k << " and " << c.shape.pages.d_v << ", first "
+               << c.lengths[0].queries << " x " << c.lengths[0].keys << ", causal "
+               << (c.shape.mask == Mask::kCausal) << ", window " << c.shape.window);
   Batch batch(c);
   const Exact exact = batch.exact();
   const Output expected = batch.run(oracle(), 2, ColumnMass::kYes);
@@ -412,6 +450,13 @@ void check_case(const Case& c) {
     // What is asked for beside it does not change the output.
     EXPECT_EQ(found.values, batch.run(method, 1).values);
   });
+}
+
+void check_case(Case c) {
+  for (DType dtype : kPageTypes) {
+    c.shape.pages.dtype = dtype;
+    check_pages(c);
+  }
 }
 
 TEST(Attention, HeadSizes) {
@@ -463,6 +508,29 @@ TEST(Attention, Windows) {
       }
     }
   }
+}
+
+// Heads that are split over their keys.
+TEST(Attention, LongCaches) {
+  uint32_t seed = 1500;
+  for (int32_t keys : {511, 512, 513, 1024, 1025, 3000}) {
+    for (int32_t window : {0, 600}) {
+      for (int32_t kv_heads : {1, 3}) {
+        AttentionShape shape = shape_of(6, kv_heads, 16, 24);
+        shape.mask = Mask::kCausal;
+        shape.window = window;
+        check_case({.shape = shape,
+                    .lengths = {{1, keys}, {5, keys}, {40, keys}, {1, 3}},
+                    .seed = ++seed});
+        check_case({.shape = shape, .lengths = {{2, keys}}, .seed = ++seed, .gap_chance = 0.3f});
+      }
+    }
+  }
+  AttentionShape shape = shape_of(2, 1, 16, 16);
+  check_case({.shape = shape, .lengths = {{3, 1400}}, .seed = 1600, .bias_scale = 2});
+  check_case({.shape = shape, .lengths = {{3, 1400}}, .seed = 1601, .shift = 1000});
+  check_case(
+      {.shape = shape_of(2, 1, 1, 16), .lengths = {{3, 1400}}, .seed = 1602, .key_scale = 3000});
 }
 
 TEST(Attention, GapsInPositions) {
@@ -564,12 +632,18 @@ class Teams : public ::testing::TestWithParam<AttentionShape> {};
 
 TEST_P(Teams, OfAnySizeGiveTheSameBits) {
   const AttentionShape shape = GetParam();
-  for (const std::vector<Length>& lengths : std::vector<std::vector<Length>>{
-           {{200, 200}, {1, 150}, {30, 31}}, {{1, 500}}, {{400, 400}}, {{0, 0}}}) {
+  for (const std::vector<Length>& lengths :
+       std::vector<std::vector<Length>>{{{200, 200}, {1, 150}, {30, 31}},
+                                        {{1, 500}},
+                                        {{400, 400}},
+                                        {{0, 0}},
+                                        {{1, 2100}, {3, 1300}, {200, 600}, {1, 512}}}) {
     Batch batch({.shape = shape, .lengths = lengths, .seed = 900});
     for (const AttentionMethod* method : attention_methods()) {
+      // It is slow, and deals what it deals whatever the lengths.
+      if (method == &oracle() && lengths.front().keys > 1000) continue;
       const Output one = batch.run(*method, 1);
-      for (int threads : {2, 3}) {
+      for (int threads : {2, 3, 4}) {
         const Output more = batch.run(*method, threads);
         EXPECT_EQ(one.values, more.values) << method->name();
         EXPECT_EQ(one.log_sum_exp, more.log_sum_exp) << method->name();
@@ -590,8 +664,16 @@ AttentionShape causal(AttentionShape shape, int32_t window = 0) {
   return shape;
 }
 
+AttentionShape in_pages(DType dtype, AttentionShape shape) {
+  shape.pages.dtype = dtype;
+  return shape;
+}
+
 INSTANTIATE_TEST_SUITE_P(Shapes, Teams,
                          ::testing::Values(causal(shape_of(6, 2, 40, 40)),
+                                           causal(shape_of(8, 1, 16, 16)),
+                                           causal(shape_of(2, 2, 16, 16), 1100),
+                                           in_pages(DType::kI8, causal(shape_of(6, 2, 40, 40))),
                                            causal(summed_shape(6, 2, 40, 200)),
                                            causal(summed_shape(6, 2, 40, 200), 90),
                                            summed_shape(4, 4, 40, 130)));
@@ -631,12 +713,12 @@ TEST(Attention, LaterKeysDoNotMatter) {
   Batch batch({.shape = shape, .lengths = {{100, 100}}, .seed = 1100});
   for_each_fast_method([&](const AttentionMethod& method) {
     const Output before = batch.run(method, 1);
-    float* page = batch.tables()[0].pages[1];
-    const std::vector<float> kept(page, page + shape.pages.page_floats());
+    auto* page = reinterpret_cast<float*>(batch.tables()[0].pages[1]);
+    const std::vector<float> kept(page, page + shape.pages.page_bytes() / 4);
     for (int32_t token = 70 - 64; token < 64; ++token) {
       for (int32_t d = 0; d < 16; ++d) {
-        page[shape.pages.keys_at(0) + d * kPageTokens + token] = 50;
-        page[shape.pages.values_at(0) + token * 16 + d] = 1e30f;
+        page[shape.pages.keys_at(0) / 4 + d * kPageTokens + token] = 50;
+        page[shape.pages.values_at(0) / 4 + token * 16 + d] = 1e30f;
       }
     }
     const Output after = batch.run(method, 1);
@@ -693,40 +775,97 @@ TEST(Attention, MethodsAreFoundByName) {
   EXPECT_EQ(find_attention_method("none"), nullptr);
 }
 
+// What the pages hold of a matrix of rows: half a step off at most, and zeros behind the last
+// token. The step of kI8 is a token's scale, max / 127; the product before and the scale after
+// rounding are off by eps each, of at most 127 steps.
+void expect_rounded(const std::vector<float>& x, const std::vector<float>& found, DType dtype) {
+  float largest = 0;
+  for (float each : x) largest = std::max(largest, std::abs(each));
+  for (size_t i = 0; i < x.size(); ++i) {
+    switch (dtype) {
+      case DType::kBF16:
+        ASSERT_EQ(bf16_to_f32(f32_to_bf16(x[i])), found[i]);
+        break;
+      case DType::kI8:
+        ASSERT_NEAR(x[i], found[i], largest / 127 * (0.5 + 127 * 4 * kEpsilon));
+        break;
+      default:
+        ASSERT_EQ(x[i], found[i]);
+    }
+  }
+}
+
 TEST(AppendToPages, PutsTokensInTheirPlacesAndZerosBehindTheLast) {
-  for (int threads : {1, 3, 4}) {
-    // With four, of two values a key.
-    Batch batch({.shape = threads == 4 ? summed_shape(6, 3, 12, 20) : shape_of(3, 3, 12, 20),
-                 .lengths = {{1, 150}, {1, 1}, {1, 64}, {1, 0}},
-                 .seed = 1200});
-    batch.append(threads);
-    const PageShape& pages = batch.shape().pages;
-    for (size_t s = 0; s < batch.tables().size(); ++s) {
-      const PageTable& table = batch.tables()[s];
-      for (int32_t j = 0; j < static_cast<int32_t>(table.pages.size()) * kPageTokens; ++j) {
-        const float* page = table.pages[j / kPageTokens];
-        const bool there = j < table.tokens();
-        for (int32_t h = 0; h < 3; ++h) {
-          for (int32_t d = 0; d < pages.d_k; ++d) {
-            const float key =
-                there ? batch.key[(batch.first_key(s) + j) * batch.key_stride() + h * pages.d_k + d]
-                      : 0;
-            ASSERT_EQ(page[pages.keys_at(h) + d * kPageTokens + j % kPageTokens], key)
-                << s << " " << j << " " << d;
+  for (DType dtype : kPageTypes) {
+    for (int threads : {1, 3, 4}) {
+      SCOPED_TRACE(::testing::Message() << name(dtype) << ", threads " << threads);
+      // With four, of two values a key.
+      AttentionShape shape = threads == 4 ? summed_shape(6, 3, 12, 20) : shape_of(3, 3, 19, 20);
+      shape.pages.dtype = dtype;
+      Batch batch({.shape = shape, .lengths = {{1, 150}, {1, 1}, {1, 64}, {1, 0}}, .seed = 1200});
+      batch.append(threads);
+      const PageShape& pages = batch.shape().pages;
+      const auto token = [&](const std::vector<float>& rows, int64_t at, int32_t width) {
+        return std::vector<float>(rows.begin() + at, rows.begin() + at + width);
+      };
+      for (size_t s = 0; s < batch.tables().size(); ++s) {
+        const PageTable& table = batch.tables()[s];
+        for (int32_t j = 0; j < static_cast<int32_t>(table.pages.size()) * kPageTokens; ++j) {
+          const bool there = j < table.tokens();
+          for (int32_t h = 0; h < 3; ++h) {
+            const int64_t at = (batch.first_key(s) + j) * batch.key_stride() + h * pages.d_k;
+            std::vector<float> x(static_cast<size_t>(pages.d_k)), found;
+            if (there) x = token(batch.key, at, pages.d_k);
+            for (int32_t d = 0; d < pages.d_k; ++d) found.push_back(batch.cached_key(s, j, h, d));
+            expect_rounded(x, found, dtype);
           }
-        }
-        for (int32_t h = 0; h < 3 * pages.values_per_key(); ++h) {
-          for (int32_t d = 0; d < pages.d_v; ++d) {
-            const float value = there
-                                    ? batch.value[(batch.first_key(s) + j) * batch.value_stride() +
-                                                  h * pages.d_v + d]
-                                    : 0;
-            ASSERT_EQ(page[pages.values_at(h) + (j % kPageTokens) * pages.d_v + d], value)
-                << s << " " << j;
+          for (int32_t h = 0; h < 3 * pages.values_per_key(); ++h) {
+            const int64_t at = (batch.first_key(s) + j) * batch.value_stride() + h * pages.d_v;
+            std::vector<float> x(static_cast<size_t>(pages.d_v)), found;
+            if (there) x = token(batch.value, at, pages.d_v);
+            for (int32_t d = 0; d < pages.d_v; ++d) found.push_back(batch.cached_value(s, j, h, d));
+            expect_rounded(x, found, dtype);
           }
         }
       }
     }
+  }
+}
+
+// One token of one head with these keys and values.
+std::vector<float> appended(std::vector<float> x, DType dtype) {
+  const auto size = static_cast<int32_t>(x.size());
+  AttentionShape shape = shape_of(1, 1, size, size);
+  shape.pages.dtype = dtype;
+  Batch batch({.shape = shape, .lengths = {{1, 1}}});
+  batch.key = batch.value = x;
+  batch.append(1);
+  std::vector<float> found;
+  for (int32_t d = 0; d < size; ++d) {
+    found.push_back(batch.cached_key(0, 0, 0, d));
+    const float value = batch.cached_value(0, 0, 0, d);
+    EXPECT_TRUE(found.back() == value || (std::isnan(found.back()) && std::isnan(value)));
+  }
+  return found;
+}
+
+TEST(AppendToPages, RoundsToNearestEven) {
+  EXPECT_EQ(appended({127, -126.5f, 0.5f, 1.5f, -2.5f, 2.51f, 0}, DType::kI8),
+            std::vector<float>({127, -126, 0, 2, -2, 3, 0}));
+  EXPECT_EQ(appended({0, 0, 0}, DType::kI8), std::vector<float>({0, 0, 0}));
+  EXPECT_EQ(appended({1e-42f, -1e-38f}, DType::kI8), std::vector<float>({0, 0}));
+  const float most = std::numeric_limits<float>::max();
+  EXPECT_EQ(appended({most, 1}, DType::kI8), std::vector<float>({most / 127 * 127, 0}));
+  EXPECT_EQ(appended({0x1.01p0f, 0x1.03p0f, 0x1.011p0f, -kInfinity}, DType::kBF16),
+            std::vector<float>({1, 0x1.04p0f, 0x1.02p0f, -kInfinity}));
+}
+
+TEST(AppendToPages, NotANumberStaysSo) {
+  // Its payload is in the bits that bf16 drops.
+  const float nan = std::bit_cast<float>(0x7f800001);
+  EXPECT_TRUE(std::isnan(appended({1, nan}, DType::kBF16)[1]));
+  for (float bad : {nan, kInfinity, -kInfinity}) {
+    for (float found : appended({1, bad, 0}, DType::kI8)) EXPECT_TRUE(std::isnan(found));
   }
 }
 

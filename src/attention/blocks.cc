@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <limits>
 
@@ -24,6 +25,10 @@ constexpr int32_t kEdgeRows = 12;
 // A register tile of the products: 6 rows, 64 columns.
 constexpr int32_t kTileRows = 6;
 constexpr int32_t kPanel = 64;
+
+// Columns of values that are widened at a time, so that a page's stay in L1 or L2 however wide they
+// are.
+constexpr int32_t kWideColumns = 256;
 
 int64_t aligned(int64_t size_bytes) { return (size_bytes + 63) / 64 * 64; }
 
@@ -140,12 +145,20 @@ int32_t rows_for_team(const AttentionArgs& args, int32_t max_rows, int members) 
   return static_cast<int32_t>(std::clamp<int64_t>(tiles, kTileRows, max_rows));
 }
 
-Dealer::Dealer(const AttentionArgs& args, int32_t max_rows, int members)
-    : args_(&args), max_rows_(max_rows), heads_(block_heads(args.shape)) {
+int64_t partial_floats(const AttentionShape& shape, const Cut& cut, int32_t queries, int32_t keys) {
+  if (shape.outputs == HeadOutputs::kSummed || cut.range_keys == 0 || keys <= cut.range_keys)
+    return 0;
+  const int64_t ranges = (int64_t{keys} + cut.range_keys - 1) / cut.range_keys;
+  const int64_t rows = std::min<int64_t>(int64_t{queries} * group_size(shape), cut.max_rows);
+  return block_heads(shape) * ranges * BlockRun::partial_floats(shape, static_cast<int32_t>(rows));
+}
+
+Dealer::Dealer(const AttentionArgs& args, const Cut& cut, int members)
+    : args_(&args), cut_(cut), heads_(block_heads(args.shape)) {
   int64_t blocks = 0;
   for (const AttentionSequence& sequence : args.sequences) {
     whole_heads_ = whole_heads_ || sequence.column_mass != nullptr;
-    blocks += (sequence.queries + max_rows - 1) / max_rows;
+    blocks += (sequence.queries + cut.max_rows - 1) / cut.max_rows;
   }
   if (args.shape.outputs != HeadOutputs::kSummed) return;
   heads_ = 1;
@@ -162,7 +175,7 @@ Block Dealer::next(const Block& block) const {
   const int32_t rows = block.sequence->queries * group_size(args_->shape);
   Block next = block;
   next.first_row = block.first_row + block.rows;
-  next.rows = std::min(max_rows_, rows - next.first_row);
+  next.rows = std::min(cut_.max_rows, rows - next.first_row);
   return next;
 }
 
@@ -174,18 +187,53 @@ Block Dealer::columns(Block block, int32_t part) const {
   return block;
 }
 
+// The ranges of keys, counted from key 0, that a head is split into; one where it is not.
+KeyRange Dealer::ranges_of(const AttentionSequence& sequence, const Visibility& visibility) const {
+  constexpr KeyRange kWhole{0, 1};
+  const int32_t rows = sequence.queries * group_size(args_->shape);
+  if (args_->shape.outputs == HeadOutputs::kSummed || cut_.range_keys == 0) return kWhole;
+  if (rows == 0 || rows > cut_.max_rows) return kWhole;
+  const KeyRange seen{visibility(0).begin, visibility(sequence.queries - 1).end};
+  const KeyRange ranges{seen.begin / cut_.range_keys,
+                        (seen.end + cut_.range_keys - 1) / cut_.range_keys};
+  return ranges.end - ranges.begin > 1 ? ranges : kWhole;
+}
+
+Block Dealer::keys(Block block, KeyRange ranges, int32_t part) const {
+  if (!block.is_split()) return block;
+  block.range = part;
+  block.keys.begin = (ranges.begin + part) * cut_.range_keys;
+  block.keys.end = block.keys.begin + cut_.range_keys;
+  return block;
+}
+
+// Of the next head.
+Meeting Dealer::next(Meeting meeting, const AttentionSequence& sequence) const {
+  if (meeting.ranges == 1) return meeting;
+  meeting.partials +=
+      meeting.ranges *
+      BlockRun::partial_floats(args_->shape, sequence.queries * group_size(args_->shape));
+  ++meeting.arrived;
+  return meeting;
+}
+
 int64_t Dealer::block_cost(const Block& block, const Visibility& visibility) const {
   const int32_t group = group_size(args_->shape);
-  const KeyRange first = visibility(block.first_row / group);
-  const KeyRange last = visibility((block.first_row + block.rows - 1) / group);
+  const int32_t first = visibility(block.first_row / group).begin;
+  const int32_t end = visibility((block.first_row + block.rows - 1) / group).end;
+  const int32_t keys = std::min(end, block.keys.end) - std::max(first, block.keys.begin);
   // A page's worth of work more for the loading and storing of the block.
-  return int64_t{block.rows} * (std::max(0, last.end - first.begin) + kPageTokens);
+  return int64_t{block.rows} * (std::max(0, keys) + kPageTokens);
 }
 
 int64_t Dealer::head_cost(const AttentionSequence& sequence, const Visibility& visibility) const {
+  const KeyRange ranges = ranges_of(sequence, visibility);
   int64_t cost = 0;
-  for (Block block = first(sequence, 0); block.rows > 0; block = next(block))
-    cost += block_cost(block, visibility);
+  for (Block block = first(sequence, 0); block.rows > 0; block = next(block)) {
+    block.meeting.ranges = ranges.end - ranges.begin;
+    for (int32_t part = 0; part < block.meeting.ranges; ++part)
+      cost += block_cost(keys(block, ranges, part), visibility);
+  }
   return cost * parts_;
 }
 
@@ -198,7 +246,17 @@ int64_t Dealer::total_cost() const {
 
 Kernels::Kernels()
     : product(attention_product::kernels.select({}).run),
-      softmax(attention_softmax::kernels.select({}).run) {}
+      softmax(attention_softmax::kernels.select({}).run),
+      widen(widen::kernels.select({}).run) {}
+
+namespace {
+
+int64_t wide_floats(const PageShape& shape) {
+  if (shape.dtype == DType::kF32) return 0;
+  return int64_t{kPageTokens} * std::max(shape.d_k, std::min(shape.d_v, kWideColumns));
+}
+
+}  // namespace
 
 BlockRun::BlockRun(const AttentionArgs& args, const Kernels& kernels, int32_t max_rows,
                    void* workspace)
@@ -215,16 +273,19 @@ BlockRun::BlockRun(const AttentionArgs& args, const Kernels& kernels, int32_t ma
   begin_ = carver.take<int32_t>(max_rows);
   end_ = carver.take<int32_t>(max_rows);
   bias_ = carver.take<const float*>(max_rows);
+  wide_ = carver.take<float>(wide_floats(args.shape.pages));
   scores_ = carver.take<float>(0);
 }
 
 int64_t BlockRun::workspace_bytes(const AttentionShape& shape, int32_t max_rows, int64_t scores) {
-  constexpr int64_t kPieces = 11;
+  constexpr int64_t kPieces = 12;
   const int64_t outputs =
       (shape.outputs == HeadOutputs::kSummed ? 2 : 1) * int64_t{shape.pages.d_v};
   const int64_t row_words = shape.pages.d_k + outputs + kScorePadding + 5 + group_size(shape);
   const int64_t word = sizeof(float), pointer = sizeof(float*);
-  return aligned(max_rows * (row_words * word + pointer) + scores * word) + kPieces * 64;
+  return aligned(max_rows * (row_words * word + pointer) +
+                 (scores + wide_floats(shape.pages)) * word) +
+         kPieces * 64;
 }
 
 const float* BlockRun::bias_row(int32_t query, int32_t head) const {
@@ -246,8 +307,8 @@ void BlockRun::start(const Block& block, int32_t score_keys) {
     const int32_t query = (block.first_row + r) / group_, member = (block.first_row + r) % group_;
     const int32_t head = block.head * group_ + member;
     if (r == 0 || member == 0) range = visibility(query);
-    begin_[r] = range.begin;
-    end_[r] = range.end;
+    begin_[r] = std::clamp(range.begin, block.keys.begin, block.keys.end);
+    end_[r] = std::clamp(range.end, block.keys.begin, block.keys.end);
     if (sequence.score_bias != nullptr) bias_[r] = bias_row(query, head);
     const float* from =
         args_->query + (sequence.first_row + query) * args_->query_stride + int64_t{head} * d_k;
@@ -284,25 +345,125 @@ void BlockRun::for_each_part(int32_t page, Visit visit) const {
   }
 }
 
-void BlockRun::scores(int32_t page_begin, int32_t page_end) {
-  constexpr int32_t kWidth = 16;  // whole vectors, as the softmax reads them
+namespace {
+
+constexpr int32_t kWidth = 16;  // whole vectors of scores, as the softmax reads them
+
+int32_t rounded_down(int32_t keys) { return keys / kWidth * kWidth; }
+int32_t rounded_up(int32_t keys) { return rounded_down(keys + kWidth - 1); }
+
+int64_t number_bytes(DType dtype) { return PageShape{.dtype = dtype}.number_bytes(); }
+
+// The scales at an offset of a page.
+const float* scales_of(const PageShape& shape, const std::byte* page, int64_t offset) {
+  return shape.dtype == DType::kI8 ? reinterpret_cast<const float*>(page + offset) : nullptr;
+}
+
+}  // namespace
+
+const std::byte* BlockRun::Panel::at(int64_t number) const {
+  return data + number * number_bytes(dtype);
+}
+
+// A product of more rows than a register tile's would widen every number again and again.
+bool BlockRun::widens() const {
+  return args_->shape.pages.dtype != DType::kF32 && block_.rows > kTileRows;
+}
+
+// The keys of a page that any row sees: both ends ascend with the row.
+KeyRange BlockRun::seen_of(int32_t page) const {
+  const int32_t key = page * kPageTokens;
+  return {std::max(begin_[0] - key, 0), std::min(end_[block_.rows - 1] - key, kPageTokens)};
+}
+
+int32_t BlockRun::kv_head() const {
+  return block_.head / (block_heads(args_->shape) / args_->shape.pages.kv_heads);
+}
+
+// With few rows reading pages from memory is what takes the time, and it goes on while a product
+// runs: decoding 16384 tokens with heads of 64 took 1.0 to 1.5 times as long without in f32, 1.7 to
+// 1.9 in int8 (attention_bench, one core of Sapphire Rapids).
+constexpr int32_t kFetchingRows = 32;
+
+BlockRun::Ahead BlockRun::keys_ahead(int32_t page) const {
   const PageShape& shape = args_->shape.pages;
-  const int32_t kv_head = block_.head / (block_heads(args_->shape) / shape.kv_heads);
+  if (block_.rows > kFetchingRows) return {};
+  return {block_.sequence->keys->pages[page] + shape.keys_at(kv_head()),
+          kPageTokens * shape.d_k * shape.number_bytes()};
+}
+
+BlockRun::Ahead BlockRun::values_ahead(int32_t page) const {
+  const PageShape& shape = args_->shape.pages;
+  if (block_.rows > kFetchingRows || block_.cols < shape.d_v) return {};
+  return {block_.sequence->keys->pages[page] + shape.values_at(block_.head),
+          kPageTokens * shape.d_v * shape.number_bytes()};
+}
+
+BlockRun::Panel BlockRun::keys_of(int32_t page) const {
+  const PageShape& shape = args_->shape.pages;
+  const int32_t kv_head = this->kv_head();
+  const std::byte* base = block_.sequence->keys->pages[page];
+  const Panel keys{.data = base + shape.keys_at(kv_head),
+                   .dtype = shape.dtype,
+                   .scales = scales_of(shape, base, shape.key_scales_at(kv_head)),
+                   .stride = kPageTokens};
+  if (!widens()) return keys;
+  const KeyRange seen = seen_of(page);
+  const int32_t begin = rounded_down(seen.begin), end = rounded_up(seen.end);
+  kernels_->widen({.dtype = shape.dtype,
+                   .x = keys.at(begin),
+                   .x_stride = kPageTokens,
+                   .cols = end - begin,
+                   .col_scale = keys.scales != nullptr ? keys.scales + begin : nullptr,
+                   .y = wide_ + begin,
+                   .y_stride = kPageTokens},
+                  {0, shape.d_k});
+  return {.data = reinterpret_cast<const std::byte*>(wide_), .stride = kPageTokens};
+}
+
+BlockRun::Panel BlockRun::values_of(int32_t page, Columns columns) const {
+  const PageShape& shape = args_->shape.pages;
+  const std::byte* base = block_.sequence->keys->pages[page];
+  const Panel values{
+      .data = base + shape.values_at(block_.head) + columns.first * shape.number_bytes(),
+      .dtype = shape.dtype,
+      .scales = scales_of(shape, base, shape.value_scales_at(block_.head)),
+      .stride = shape.d_v};
+  if (!widens()) return values;
+  const KeyRange seen = seen_of(page);
+  kernels_->widen({.dtype = shape.dtype,
+                   .x = values.data,
+                   .x_stride = values.stride,
+                   .cols = columns.count,
+                   .row_scale = values.scales,
+                   .y = wide_,
+                   .y_stride = columns.count},
+                  {seen.begin, seen.end});
+  return {.data = reinterpret_cast<const std::byte*>(wide_), .stride = columns.count};
+}
+
+void BlockRun::scores(int32_t page_begin, int32_t page_end) {
+  const PageShape& shape = args_->shape.pages;
   for (int32_t page = page_begin; page < page_end; ++page) {
-    const float* keys = block_.sequence->keys->pages[page] + shape.keys_at(kv_head);
+    const Panel keys = keys_of(page);
+    // Behind the last keys come the values of these pages.
+    const Ahead ahead = page + 1 < page_end ? keys_ahead(page + 1) : values_ahead(page_begin);
     float* scores = scores_ + (page - page_begin) * kPageTokens;
     for_each_part(page, [&](const Part& part) {
-      const int32_t begin = part.key_begin / kWidth * kWidth;
-      const int32_t end = (part.key_end + kWidth - 1) / kWidth * kWidth;
+      const int32_t begin = rounded_down(part.key_begin), end = rounded_up(part.key_end);
       kernels_->product({.a = query_,
                          .a_stride = shape.d_k,
                          .depth = shape.d_k,
-                         .b = keys + begin,
-                         .b_stride = kPageTokens,
+                         .b = keys.at(begin),
+                         .b_dtype = keys.dtype,
+                         .b_col_scale = keys.scales != nullptr ? keys.scales + begin : nullptr,
+                         .b_stride = keys.stride,
                          .cols = end - begin,
                          .start = attention_product::Start::kZero,
                          .c = scores + begin,
-                         .c_stride = score_stride_},
+                         .c_stride = score_stride_,
+                         .next = ahead.data,
+                         .next_bytes = ahead.bytes / shape.d_k},
                         {part.row_begin, part.row_end});
     });
   }
@@ -323,28 +484,40 @@ void BlockRun::softmax(int32_t page_begin, int32_t page_end) {
 }
 
 void BlockRun::values(int32_t page_begin, int32_t page_end) {
-  const PageShape& shape = args_->shape.pages;
+  const int32_t step = widens() ? kWideColumns : block_.cols;
   for (int32_t page = page_begin; page < page_end; ++page) {
-    const float* values =
-        block_.sequence->keys->pages[page] + shape.values_at(block_.head) + block_.first_col;
-    const float* scores = scores_ + (page - page_begin) * kPageTokens;
-    // A row with outputs from earlier pages sees the first of these pages too, if it sees any.
-    const bool rescales = page == page_begin && page != first_page_;
-    for_each_part(page, [&](const Part& part) {
-      kernels_->product(
-          {.a = scores + part.key_begin,
-           .a_stride = score_stride_,
-           .depth = part.key_end - part.key_begin,
-           .b = values + int64_t{part.key_begin} * shape.d_v,
-           .b_stride = shape.d_v,
-           .cols = block_.cols,
-           .start = rescales ? attention_product::Start::kScale : attention_product::Start::kAdd,
-           .factor = rescale_,
-           .c = output_,
-           .c_stride = block_.cols},
-          {part.row_begin, part.row_end});
-    });
+    for (int32_t col = 0; col < block_.cols; col += step)
+      add_values({page, page_begin, page_end}, {col, std::min(step, block_.cols - col)});
   }
+}
+
+// Of a page, to some of the block's columns.
+void BlockRun::add_values(const Step& step, Columns columns) {
+  using attention_product::Start;
+  const int32_t page = step.page;
+  const Panel values = values_of(page, {block_.first_col + columns.first, columns.count});
+  const float* scores = scores_ + (page - step.begin) * kPageTokens;
+  const Ahead ahead = page + 1 < step.end ? values_ahead(page + 1) : Ahead();
+  // A row with outputs from earlier pages sees the first of these pages too, if it sees any.
+  const bool rescales = page == step.begin && page != first_page_;
+  for_each_part(page, [&](const Part& part) {
+    kernels_->product(
+        {.a = scores + part.key_begin,
+         .a_stride = score_stride_,
+         .depth = part.key_end - part.key_begin,
+         .b = values.at(part.key_begin * values.stride),
+         .b_dtype = values.dtype,
+         .b_row_scale = values.scales != nullptr ? values.scales + part.key_begin : nullptr,
+         .b_stride = values.stride,
+         .cols = columns.count,
+         .start = rescales ? Start::kScale : Start::kAdd,
+         .factor = rescale_,
+         .c = output_ + columns.first,
+         .c_stride = block_.cols,
+         .next = ahead.data,
+         .next_bytes = ahead.bytes / kPageTokens},
+        {part.row_begin, part.row_end});
+  });
 }
 
 void BlockRun::write_log_sum_exp(int32_t r) const {
@@ -373,6 +546,48 @@ void BlockRun::finish() {
       for (int32_t d = 0; d < d_v; ++d) to[d] = from[d] * factor;
     }
     write_log_sum_exp(r);
+  }
+}
+
+// Maxima, sums and outputs of the rows, one after another, in whole cache lines.
+int64_t BlockRun::partial_floats(const AttentionShape& shape, int32_t rows) {
+  constexpr int64_t kLine = 16;
+  return (int64_t{rows} * (shape.pages.d_v + 2) + kLine - 1) / kLine * kLine;
+}
+
+bool BlockRun::leave_partial() const {
+  const int32_t rows = block_.rows;
+  float* to = block_.meeting.partials + block_.range * partial_floats(args_->shape, rows);
+  std::copy_n(maximum_, rows, to);
+  std::copy_n(sum_, rows, to + rows);
+  std::copy_n(output_, int64_t{rows} * block_.cols, to + int64_t{2} * rows);
+  // What each member wrote before it came is seen by the last.
+  std::atomic_ref<int32_t> arrived(*block_.meeting.arrived);
+  if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 < block_.meeting.ranges) return false;
+  arrived.store(0, std::memory_order_relaxed);
+  return true;
+}
+
+void BlockRun::merge(const Block& block, int32_t score_keys) {
+  Block whole = block;
+  whole.keys = Block().keys;
+  start(whole, score_keys);
+  const int32_t rows = whole.rows;
+  const int64_t stride = partial_floats(args_->shape, rows);
+  for (int32_t r = 0; r < rows; ++r) {
+    const float* first = whole.meeting.partials + r;
+    for (int32_t i = 0; i < whole.meeting.ranges; ++i)
+      maximum_[r] = std::max(maximum_[r], first[i * stride]);
+    float* to = output_ + int64_t{r} * whole.cols;
+    for (int32_t i = 0; i < whole.meeting.ranges; ++i) {
+      const float* maximum = first + i * stride;
+      // Nothing seen, which may be so in every range; NaN stays NaN.
+      if (*maximum == -kInfinity) continue;
+      const float weight = std::exp2(*maximum - maximum_[r]);
+      const float* from = maximum - r + int64_t{2} * rows + int64_t{r} * whole.cols;
+      sum_[r] += weight * maximum[rows];
+      for (int32_t d = 0; d < whole.cols; ++d) to[d] += weight * from[d];
+    }
   }
 }
 

@@ -1,10 +1,12 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 #include "attention/method.h"
 #include "kernels/attention_product/attention_product.h"
 #include "kernels/attention_softmax/attention_softmax.h"
+#include "kernels/widen/widen.h"
 
 // What the blocked methods share. A block is a run of consecutive rows of one head of one sequence.
 // Where outputs are concatenated it is a KV head, with row
@@ -46,6 +48,13 @@ class Visibility {
   bool contiguous_;
 };
 
+// The memory where the partial outputs of a head's ranges of keys meet.
+struct Meeting {
+  float* partials = nullptr;  // a partial output of each range, BlockRun::partial_floats apart
+  int32_t* arrived = nullptr;
+  int32_t ranges = 1;
+};
+
 struct Block {
   const AttentionSequence* sequence = nullptr;
   int32_t head = 0;
@@ -54,42 +63,64 @@ struct Block {
   // The outputs to compute, of kSummed; all else.
   int32_t first_col = 0;
   int32_t cols = 0;
+  // The keys to read, of a head that is split over them; all else.
+  KeyRange keys = {0, std::numeric_limits<int32_t>::max()};
+  int32_t range = 0;  // which of the meeting's
+  Meeting meeting = {};
+
+  bool is_split() const { return meeting.ranges > 1; }
 };
 
 // The rows that a block has at most, of a batch for a team of so many: max_rows, or fewer where the
 // heads are summed, so that every member has some.
 int32_t rows_for_team(const AttentionArgs& args, int32_t max_rows, int members);
 
-// Calls visit(block) for the blocks of this member: every sequence and head is cut into blocks of
-// at most max_rows rows, and each member gets a consecutive run of about the same cost. Where
-// column masses are wanted a member gets whole heads, so that their sums have one order.
+// How heads are cut into blocks.
+struct Cut {
+  int32_t max_rows = 1;
+  // A head whose rows are one block is split over its keys, at the multiples of so many, where it
+  // sees more than one such range; 0: never. A multiple of kPageTokens.
+  int32_t range_keys = 0;
+};
+
+// What a sequence of so many queries and keys needs of AttentionArgs::partials.
+int64_t partial_floats(const AttentionShape& shape, const Cut& cut, int32_t queries, int32_t keys);
+
+// Calls visit(block) for the blocks of this member: every sequence and head is cut into blocks, and
+// each member gets a consecutive run of about the same cost. The cuts do not depend on the team.
+// Where column masses are wanted a member gets whole heads, so that their sums have one order.
 // Summed heads are one member's, in their order: visit gets head 0 and goes through all. Where
 // there are too few rows for the team, members have a part of the columns each.
 class Dealer {
  public:
-  Dealer(const AttentionArgs& args, int32_t max_rows, int members);
+  Dealer(const AttentionArgs& args, const Cut& cut, int members);
 
   template <typename Visit>
   void deal(const Team::Member& member, Visit visit) const {
     const int64_t total = total_cost();
     int64_t passed = 0;
+    Meeting meeting{.partials = args_->partials, .arrived = args_->arrived};
     for (const AttentionSequence& sequence : args_->sequences) {
       const Visibility visibility(args_->shape, sequence);
+      const KeyRange ranges = ranges_of(sequence, visibility);
       const int64_t head_cost = this->head_cost(sequence, visibility);
+      meeting.ranges = ranges.end - ranges.begin;
       for (int32_t head = 0; head < heads_; ++head) {
         // The middle of a block decides whose it is, so that shares differ by one block at most.
         const auto owner = [&](int64_t cost) {
           return (2 * passed + cost) * member.size() / (2 * total);
         };
         const int64_t head_owner = owner(head_cost);
-        for (Block block = first(sequence, head); block.rows > 0; block = next(block)) {
-          const int64_t cost = block_cost(block, visibility);
-          for (int32_t part = 0; part < parts_; ++part) {
-            if ((whole_heads_ ? head_owner : owner(cost)) == member.rank())
-              visit(columns(block, part));
+        for (Block whole = first(sequence, head); whole.rows > 0; whole = next(whole)) {
+          whole.meeting = meeting;
+          for (int32_t part = 0; part < parts_ * meeting.ranges; ++part) {
+            const Block block = parts_ > 1 ? columns(whole, part) : keys(whole, ranges, part);
+            const int64_t cost = block_cost(block, visibility);
+            if ((whole_heads_ ? head_owner : owner(cost)) == member.rank()) visit(block);
             passed += cost;
           }
         }
+        meeting = next(meeting, sequence);
       }
     }
   }
@@ -98,12 +129,15 @@ class Dealer {
   Block first(const AttentionSequence& sequence, int32_t head) const;
   Block next(const Block& block) const;
   Block columns(Block block, int32_t part) const;
+  Block keys(Block block, KeyRange ranges, int32_t part) const;
+  KeyRange ranges_of(const AttentionSequence& sequence, const Visibility& visibility) const;
+  Meeting next(Meeting meeting, const AttentionSequence& sequence) const;
   int64_t block_cost(const Block& block, const Visibility& visibility) const;
   int64_t head_cost(const AttentionSequence& sequence, const Visibility& visibility) const;
   int64_t total_cost() const;
 
   const AttentionArgs* args_;
-  int32_t max_rows_;
+  Cut cut_;
   int32_t heads_;      // that are dealt
   int32_t parts_ = 1;  // of the columns
   bool whole_heads_ = false;
@@ -114,6 +148,7 @@ struct Kernels {
   Kernels();
   void (*product)(const attention_product::Args&, Exec) noexcept;
   void (*softmax)(const attention_softmax::Args&, Exec) noexcept;
+  void (*widen)(const widen::Args&, Exec) noexcept;
 };
 
 // The computation of one block: start, then for each run of pages scores, softmax, values, then
@@ -140,6 +175,15 @@ class BlockRun {
   // Writes outputs and log-sum-exp of the block's rows.
   void finish();
 
+  // Of a block that is split over its keys, instead of finish: leaves its part at the meeting. True
+  // for the last of the head's blocks to come, which then goes on with `merge` and finish.
+  bool leave_partial() const;
+  // Becomes the run of all the head's keys behind their last softmax, of partial results
+  //   (m_i, l_i, O_i):  m = max_i m_i, w_i = 2^(m_i - m), l = sum_i w_i l_i, O = sum_i w_i O_i
+  // in the order of the keys, whoever computed them (split-KV decoding, Dao et al. 2023).
+  void merge(const Block& block, int32_t score_keys);
+  static int64_t partial_floats(const AttentionShape& shape, int32_t rows);
+
   // Of summed heads: start and finish of the block, and after each head, instead of finish, its
   // part of the sum.
   void start_sum(const Block& block);
@@ -162,6 +206,37 @@ class BlockRun {
   // sees.
   template <typename Visit>
   void for_each_part(int32_t page, Visit visit) const;
+  // What a product reads of a page: the page itself where it holds floats or the rows are few, else
+  // as much of it as the block sees, widened.
+  struct Panel {
+    const std::byte* data = nullptr;  // of key 0
+    DType dtype = DType::kF32;
+    const float* scales = nullptr;  // of the keys
+    int64_t stride = 0;
+
+    const std::byte* at(int64_t number) const;
+  };
+  struct Columns {
+    int32_t first = 0;
+    int32_t count = 0;
+  };
+  // A page of the pages [begin, end) of a step.
+  struct Step {
+    int32_t page = 0, begin = 0, end = 0;
+  };
+  void add_values(const Step& step, Columns columns);
+  Panel keys_of(int32_t page) const;
+  Panel values_of(int32_t page, Columns columns) const;
+  KeyRange seen_of(int32_t page) const;
+  bool widens() const;
+  int32_t kv_head() const;
+  // The matrix of a page that is read next, to be fetched meanwhile.
+  struct Ahead {
+    const std::byte* data = nullptr;
+    int64_t bytes = 0;
+  };
+  Ahead keys_ahead(int32_t page) const;
+  Ahead values_ahead(int32_t page) const;
   const float* bias_row(int32_t query, int32_t head) const;
   void write_log_sum_exp(int32_t row) const;
 
@@ -175,6 +250,7 @@ class BlockRun {
 
   float* query_ = nullptr;    // [rows, d_k], scaled
   float* scores_ = nullptr;   // [rows, score_stride_]
+  float* wide_ = nullptr;     // a page's matrix as floats, where it holds narrower numbers
   float* output_ = nullptr;   // [rows, cols], not yet divided by the sums
   float* total_ = nullptr;    // [rows, cols], of the heads so far
   float* maximum_ = nullptr;  // [rows], as of attention_softmax

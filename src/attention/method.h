@@ -56,6 +56,7 @@ struct AttentionSequence {
 //   output[row, h, :] = sum_j softmax_j(scale * q[row, h, :] . k[j, g, :] + bias)  v[j, g, :]
 // or, with HeadOutputs::kSummed, over the heads in their order,
 //   output[row, :] = sum_h sum_j softmax_j(scale * q[row, h, :] . k[j, g, :] + bias)  v[j, h, :]
+// Keys and values are what the pages' numbers stand for, sums f32 or wider.
 // query: rows of query_heads * d_k floats, query_stride apart. output: rows of query_heads * d_v
 // (d_v), output_stride apart. log_sum_exp: null, or [rows, query_heads], of the scores including
 // scale and bias.
@@ -67,11 +68,17 @@ struct AttentionArgs {
   float* output = nullptr;
   int64_t output_stride = 0;
   float* log_sum_exp = nullptr;
+  // Memory of the team, for heads whose keys several members share (AttentionCost::partial_floats):
+  // so many floats a sequence, and [sequences, kv_heads] counters that are 0 before and after a
+  // run.
+  float* partials = nullptr;
+  int32_t* arrived = nullptr;
 };
 
 // What a method needs and costs for a batch of `queries` rows against `keys` keys per sequence.
 struct AttentionCost {
   int64_t workspace_bytes = 0;  // per member of the team
+  int64_t partial_floats = 0;   // per sequence, for the team
   double flops = 0;             // per query row, all heads
   double score_bytes = 0;       // scores that go through memory beyond the caches, per query row
 };
@@ -95,11 +102,13 @@ class AttentionMethod {
 std::span<const AttentionMethod* const> attention_methods();
 const AttentionMethod* find_attention_method(std::string_view name);
 
-// Writes new keys and values, those of `rows` of the batch, into the pages of each sequence. The
-// tables hold the positions of the new tokens already, as the last ones. Calls for different rows
-// may run at the same time, and all together write every row and the zeros behind the last. key and
-// value: rows of PageShape::key_width (value_width) floats, heads one after another, *_stride
-// apart; sequence s has rows first_rows[s] .. first_rows[s + 1].
+// Writes new keys and values, those of `rows` of the batch, into the pages of each sequence,
+// rounded to nearest even where pages hold narrower numbers (formats/cache_pages.h): kBF16 by at
+// most 2^-9 |x|, kI8 by (1/2 + 2^-15) s. A number of kI8 that is not finite makes all of its token
+// and head NaN. The tables hold the positions of the new tokens already, as the last ones. Calls
+// for different rows may run at the same time, and all together write every row and the zeros
+// behind the last. key and value: rows of PageShape::key_width (value_width) floats, heads one
+// after another, *_stride apart; sequence s has rows first_rows[s] .. first_rows[s + 1].
 struct AppendArgs {
   PageShape shape;
   std::span<PageTable* const> tables;

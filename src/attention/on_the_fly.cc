@@ -47,7 +47,7 @@ class OnTheFly final : public AttentionMethod {
     const int32_t rows = rows_for_team(args, rows_for(max_keys), member.size());
     const Kernels kernels;
     BlockRun run(args, kernels, rows, workspace);
-    Dealer(args, rows, member.size()).deal(member, [&](Block block) {
+    Dealer(args, {.max_rows = rows}, member.size()).deal(member, [&](Block block) {
       if (args.shape.outputs == HeadOutputs::kConcatenated) {
         run_head(block, padded(max_keys), run);
         run.finish();

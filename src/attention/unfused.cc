@@ -4,6 +4,7 @@
 
 #include "attention/blocks.h"
 #include "attention/methods.h"
+#include "kernels/widen/widen.h"
 
 namespace tessera::attention {
 namespace {
@@ -18,6 +19,7 @@ struct Head {
   int32_t kv_head;
   double* scores;  // [queries, keys]
   double* sum;     // [queries, d_v] of the heads so far, where they are summed; else null
+  float* wide;     // keys, then values of every page as floats, where pages hold narrower numbers
 
   const float* query(int32_t q) const {
     return args.query + (sequence.first_row + q) * args.query_stride +
@@ -27,13 +29,58 @@ struct Head {
     return args.output + (sequence.first_row + q) * args.output_stride +
            int64_t{head} * args.shape.pages.d_v;
   }
-  const float* page(int32_t key) const { return sequence.keys->pages[key / kPageTokens]; }
+  int32_t value_head() const { return sum != nullptr ? head : kv_head; }
+  int64_t pages() const { return pages_for(sequence.keys->tokens()); }
+  // [d_k][kPageTokens] of the page that holds the key, and [kPageTokens][d_v].
+  const float* keys(int32_t key) const {
+    const PageShape& shape = args.shape.pages;
+    const int32_t page = key / kPageTokens;
+    if (is_wide()) return wide + int64_t{page} * kPageTokens * shape.d_k;
+    return floats(page, shape.keys_at(kv_head));
+  }
+  const float* values(int32_t key) const {
+    const PageShape& shape = args.shape.pages;
+    const int32_t page = key / kPageTokens;
+    if (is_wide()) return wide + kPageTokens * (pages() * shape.d_k + int64_t{page} * shape.d_v);
+    return floats(page, shape.values_at(value_head()));
+  }
+  const float* floats(int32_t page, int64_t offset) const {
+    return reinterpret_cast<const float*>(sequence.keys->pages[page] + offset);
+  }
+  bool is_wide() const { return args.shape.pages.dtype != DType::kF32; }
   double* row(int32_t q) const { return scores + int64_t{q} * sequence.keys->tokens(); }
 };
 
 bool sees(const AttentionShape& shape, int64_t query_position, int64_t key_position) {
   if (shape.mask == Mask::kCausal && key_position > query_position) return false;
   return shape.window == 0 || query_position - key_position < shape.window;
+}
+
+// Makes floats of narrower numbers.
+void widen_pages(const Head& h) {
+  const PageShape& shape = h.args.shape.pages;
+  const bool has_scales = shape.dtype == DType::kI8;
+  for (int32_t page = 0; page < h.pages(); ++page) {
+    const std::byte* base = h.sequence.keys->pages[page];
+    const int32_t key = page * kPageTokens;
+    widen::ref({.dtype = shape.dtype,
+                .x = base + shape.keys_at(h.kv_head),
+                .x_stride = kPageTokens,
+                .cols = kPageTokens,
+                .col_scale = has_scales ? h.floats(page, shape.key_scales_at(h.kv_head)) : nullptr,
+                .y = const_cast<float*>(h.keys(key)),
+                .y_stride = kPageTokens},
+               {0, shape.d_k});
+    widen::ref(
+        {.dtype = shape.dtype,
+         .x = base + shape.values_at(h.value_head()),
+         .x_stride = shape.d_v,
+         .cols = shape.d_v,
+         .row_scale = has_scales ? h.floats(page, shape.value_scales_at(h.value_head())) : nullptr,
+         .y = const_cast<float*>(h.values(key)),
+         .y_stride = shape.d_v},
+        {0, kPageTokens});
+  }
 }
 
 void write_scores(const Head& h, int32_t q) {
@@ -45,7 +92,7 @@ void write_scores(const Head& h, int32_t q) {
     const int32_t position =
         h.sequence.query_positions != nullptr ? h.sequence.query_positions[q] : 0;
     if (!sees(h.args.shape, position, h.sequence.keys->positions[j])) continue;
-    const float* key = h.page(j) + pages.keys_at(h.kv_head) + j % kPageTokens;
+    const float* key = h.keys(j) + j % kPageTokens;
     double sum = 0;
     for (int32_t d = 0; d < pages.d_k; ++d)
       sum += static_cast<double>(query[d]) * key[d * kPageTokens];
@@ -73,14 +120,13 @@ double softmax(double* row, int32_t keys) {
 
 void write_output(const Head& h, int32_t q) {
   const PageShape& pages = h.args.shape.pages;
-  const int32_t value_head = h.sum != nullptr ? h.head : h.kv_head;
   for (int32_t d = 0; d < pages.d_v; ++d) {
     double sum = 0;
     for (int32_t j = 0; j < h.sequence.keys->tokens(); ++j) {
       const double p = h.row(q)[j];
       // What is masked has no say, be it infinite.
       if (p == 0) continue;
-      sum += p * h.page(j)[pages.values_at(value_head) + int64_t{j % kPageTokens} * pages.d_v + d];
+      sum += p * h.values(j)[int64_t{j % kPageTokens} * pages.d_v + d];
     }
     if (h.sum != nullptr) {
       h.sum[int64_t{q} * pages.d_v + d] += sum;
@@ -101,6 +147,7 @@ void write_column_mass(const Head& h) {
 
 void run_head(const Head& h) {
   const int32_t queries = h.sequence.queries, keys = h.sequence.keys->tokens();
+  if (h.is_wide()) widen_pages(h);
   for (int32_t q = 0; q < queries; ++q) write_scores(h, q);
   for (int32_t q = 0; q < queries; ++q) {
     const double log_sum_exp = softmax(h.row(q), keys);
@@ -145,9 +192,15 @@ class Unfused final : public AttentionMethod {
     const int64_t sum_bytes = shape.outputs == HeadOutputs::kSummed
                                   ? int64_t{max_queries} * shape.pages.d_v * int64_t{sizeof(double)}
                                   : 0;
-    return {.workspace_bytes = std::max<int64_t>(max_queries * row_bytes + sum_bytes, 64),
-            .flops = average_flops(shape, max_queries, max_keys),
-            .score_bytes = kPasses * static_cast<double>(row_bytes) * shape.query_heads};
+    const int64_t wide_bytes = shape.pages.dtype == DType::kF32
+                                   ? 0
+                                   : int64_t{pages_for(max_keys)} * kPageTokens *
+                                         (shape.pages.d_k + shape.pages.d_v) *
+                                         int64_t{sizeof(float)};
+    return {
+        .workspace_bytes = std::max<int64_t>(max_queries * row_bytes + sum_bytes + wide_bytes, 64),
+        .flops = average_flops(shape, max_queries, max_keys),
+        .score_bytes = kPasses * static_cast<double>(row_bytes) * shape.query_heads};
   }
 
   void run(const AttentionArgs& args, const Team::Member& member, void* workspace) const override {
@@ -162,13 +215,17 @@ class Unfused final : public AttentionMethod {
              .head = head,
              .kv_head = head / (shape.query_heads / shape.pages.kv_heads),
              .scores = static_cast<double*>(workspace),
-             .sum = nullptr};
-      if (!summed) {
+             .sum = nullptr,
+             .wide = nullptr};
+      double* behind = h.scores + int64_t{h.sequence.queries} * h.sequence.keys->tokens();
+      h.wide = reinterpret_cast<float*>(
+          behind + (summed ? int64_t{h.sequence.queries} * shape.pages.d_v : 0));
+      if (summed) {
+        h.sum = behind;
+        run_summed(h);
+      } else {
         run_head(h);
-        continue;
       }
-      h.sum = h.scores + int64_t{h.sequence.queries} * h.sequence.keys->tokens();
-      run_summed(h);
     }
   }
 };

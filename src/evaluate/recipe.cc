@@ -53,6 +53,11 @@ Status read_dtype(const JsonAt& at, const RecipePaths&, RecipeVariant& variant) 
   variant.dtype = *type;
   return {};
 }
+Status read_cache(const JsonAt& at, const RecipePaths&, RecipeVariant& variant) {
+  TESSERA_ASSIGN_OR_RETURN(const std::string text, at.text());
+  variant.cache = parse_cache_type(text);
+  return variant.cache ? Status() : at.wrong(std::string(kCacheTypes));
+}
 Status read_threads(const JsonAt& at, const RecipePaths&, RecipeVariant& variant) {
   TESSERA_ASSIGN_OR_RETURN(const int64_t threads, at.integer(1, kMostThreads));
   variant.threads = static_cast<int>(threads);
@@ -74,7 +79,7 @@ Status read_plan(const JsonAt& at, const RecipePaths& paths, RecipeVariant& vari
 
 constexpr VariantOption kVariantOptions[] = {
     {"name", read_name},       {"model", read_model},         {"dtype", read_dtype},
-    {"threads", read_threads}, {"attention", read_attention}, {"plan", read_plan},
+    {"cache", read_cache}, {"threads", read_threads}, {"attention", read_attention}, {"plan", read_plan},
 };
 
 Result<RecipeVariant> variant_of(const JsonAt& at, const RecipePaths& paths,
@@ -92,6 +97,10 @@ Result<RecipeVariant> variant_of(const JsonAt& at, const RecipePaths& paths,
   if (!variant.plan.empty() && variant.dtype != WeightType::kAuto) {
     return at.failure(StatusCode::kInvalidInput,
                       "expected a plan or a dtype, which the plan names too, found both");
+  }
+  if (!variant.plan.empty() && variant.cache) {
+    return at.failure(StatusCode::kInvalidInput,
+                      "expected a plan or a cache, which the plan names too, found both");
   }
   return variant;
 }

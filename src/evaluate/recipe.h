@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,7 @@ struct RecipeVariant {
   std::string name;
   std::string model;
   WeightType dtype = WeightType::kAuto;
+  std::optional<CacheType> cache = {};
   int threads = 0;        // 0: every CPU
   std::string attention;  // the method to force; empty: as planned
   std::string plan;       // a file; empty: choose

@@ -160,9 +160,10 @@ class ReportRun {
         TESSERA_ASSIGN_OR_RETURN(plan, identity_of(variant.plan));
       }
       variant_keys_.push_back(
-          one_line(fmt::format("{} | {} | dtype {} | threads {} of {} | attention {} | plan {}",
-                               machine, files, static_cast<int>(variant.dtype), variant.threads,
-                               usable_cpus(), variant.attention, plan)));
+          one_line(fmt::format("{} | {} | dtype {} | cache {} | threads {} of {} | attention {} | plan {}", machine,
+              files, static_cast<int>(variant.dtype),
+              static_cast<int>(variant.cache.value_or(CacheType::kF32)), variant.threads,
+              usable_cpus(), variant.attention, plan)));
     }
     return {};
   }

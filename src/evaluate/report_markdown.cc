@@ -130,6 +130,7 @@ std::string size_section(const ReportTable& table) {
     const VariantFacts& facts = table.variants[v].facts;
     const RecipeVariant& recipe = table.recipe.variants[v];
     std::string how = recipe.model;
+    if (recipe.cache) how += fmt::format(", cache {}", name(*recipe.cache));
     if (!recipe.attention.empty()) how += ", attention " + recipe.attention;
     if (!recipe.plan.empty()) how += ", plan " + recipe.plan;
     rows.push_back({recipe.name, facts.weight_type, std::to_string(facts.threads),

@@ -90,6 +90,7 @@ Json variant_json(const ReportTable& table, size_t which) {
   json["model"] = recipe.model;
   json["dtype"] = name(recipe.dtype);
   json["weight_type"] = variant.facts.weight_type;
+  if (recipe.cache) json["cache"] = name(*recipe.cache);
   json["threads"] = variant.facts.threads;
   if (!recipe.attention.empty()) json["attention"] = recipe.attention;
   if (!recipe.plan.empty()) json["plan"] = recipe.plan;

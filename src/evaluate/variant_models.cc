@@ -65,8 +65,10 @@ Result<std::shared_ptr<Model>> VariantModels::get(size_t variant) {
 }
 
 Result<std::shared_ptr<Model>> VariantModels::load(const RecipeVariant& variant) const {
-  LoadOptions options{
-      .threads = variant.threads, .weights = variant.dtype, .plan_file = variant.plan};
+  LoadOptions options{.threads = variant.threads,
+                      .weights = variant.dtype,
+                      .cache = variant.cache,
+                      .plan_file = variant.plan};
   Result<std::shared_ptr<Model>> model = Model::load(variant.model, options);
   if (!model.ok() || variant.attention.empty()) return model;
   TESSERA_ASSIGN_OR_RETURN(
@@ -75,7 +77,8 @@ Result<std::shared_ptr<Model>> VariantModels::load(const RecipeVariant& variant)
   model->reset();
   const fs::path file = fs::path(folder_) / fmt::format("plan-{}.json", getpid());
   TESSERA_RETURN_IF_ERROR(write_file_atomically(file.string(), plan));
-  options.weights = WeightType::kAuto;  // the plan names it
+  options.weights = WeightType::kAuto;  // the plan names it, and the cache
+  options.cache.reset();
   options.plan_file = file.string();
   model = Model::load(variant.model, options);
   std::error_code ignored;

@@ -15,6 +15,7 @@
 #include "kernels/tile_int8_matmul/tile_int8_matmul.h"
 #include "kernels/tile_matmul/tile_matmul.h"
 #include "kernels/transpose/transpose.h"
+#include "kernels/widen/widen.h"
 
 namespace tessera {
 
@@ -34,6 +35,7 @@ std::vector<KernelState> all_kernel_states() {
            attention_product::kernels.states(),
            attention_softmax::kernels.states(),
            transpose::kernels.states(),
+           widen::kernels.states(),
            peak::kernels.states(),
            read::kernels.states(),
        }) {

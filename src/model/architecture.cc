@@ -144,7 +144,8 @@ AttentionShape Architecture::attention_shape(int32_t layer) const {
           .pages = {.kv_heads = kv_heads,
                     .d_k = head_size,
                     .d_v = value.size,
-                    .value_heads = value.heads},
+                    .value_heads = value.heads,
+                    .dtype = cache},
           .scale = score_scale,
           .mask = mask,
           .window = windows.empty() ? 0 : windows[static_cast<size_t>(layer)],
@@ -155,7 +156,7 @@ PageShape Architecture::largest_page() const {
   PageShape largest = attention_shape(0).pages;
   for (int32_t layer = 1; layer < layers; ++layer) {
     const PageShape shape = attention_shape(layer).pages;
-    if (shape.page_floats() > largest.page_floats()) largest = shape;
+    if (shape.page_bytes() > largest.page_bytes()) largest = shape;
   }
   return largest;
 }

@@ -121,6 +121,7 @@ struct Architecture {
   // Per layer, of loaded weights whose values are compact or pre-computed; empty: kv_heads of
   // head_size in every layer.
   std::vector<ValueHeads> values;
+  DType cache = DType::kF32;  // of keys and values, as the plan has it
   std::vector<int32_t> end_ids;
   // A head that reads the last token passes over ids equal to this at the end of a sequence; -1:
   // none.

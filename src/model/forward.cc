@@ -16,6 +16,7 @@ struct Executor::Sizes {
   int64_t ffn = 0;
   int64_t head_hidden = 0;
   int64_t logits = 0;
+  int64_t partials = 0;         // of attention, per sequence
   int64_t workspace_bytes = 0;  // per member
   int64_t linear_bytes = 0;     // of the linear maps, per member
   int64_t narrow_bytes = 0;     // of narrow rows: of a group's with own rows, else of all
@@ -40,6 +41,8 @@ struct Executor::Pass {
   float* head_in = nullptr;   // [head rows, hidden]
   float* head_mid = nullptr;  // [head rows, hidden]
   float* logits = nullptr;    // [head rows, width]
+  float* partials = nullptr;  // as AttentionArgs has them
+  std::vector<int32_t> arrived;
   char* workspace = nullptr;  // per member
   int64_t workspace_bytes = 0;
   char* linear_scratch = nullptr;  // of the linear maps, per member
@@ -89,6 +92,11 @@ Work work_of(const Linear& linear, int64_t rows) {
 // Reads and writes so many floats.
 Work moved(int64_t floats) { return {.bytes = kFloatBytes * static_cast<double>(floats)}; }
 
+// Of keys and values in pages.
+double cached_bytes(const PageShape& shape, int64_t tokens) {
+  return static_cast<double>(shape.page_bytes()) / kPageTokens * static_cast<double>(tokens);
+}
+
 }  // namespace
 
 template <typename Measure>
@@ -126,6 +134,7 @@ Executor::Sizes Executor::sizes(int64_t rows, int32_t max_length, int32_t max_ke
     const AttentionShape shape = a.attention_shape(layer);
     const AttentionCost cost = plan_.attention(layer, max_keys).cost(shape, max_length, max_keys);
     sizes.workspace_bytes = std::max(sizes.workspace_bytes, cost.workspace_bytes);
+    sizes.partials = std::max(sizes.partials, cost.partial_floats);
     sizes.qkv = std::max(sizes.qkv, rows * a.qkv_width(layer));
     sizes.context = std::max(sizes.context, rows * shape.output_width());
   }
@@ -157,7 +166,8 @@ int64_t Executor::most_bytes(int64_t (Linear::*bytes)(int64_t) const, int64_t ro
 int64_t Executor::scratch_bytes(const Sizes& s) const {
   int64_t total = (s.workspace_bytes + s.linear_bytes + s.narrow_bytes) * team_.size();
   for (int64_t floats :
-       {s.hidden, s.hidden, s.qkv, s.context, s.ffn, s.head_hidden, s.head_hidden, s.logits}) {
+       {s.hidden, s.hidden, s.qkv, s.context, s.ffn, s.head_hidden, s.head_hidden, s.logits,
+        s.partials}) {
     total += static_cast<int64_t>(Arena::rounded(at(floats) * sizeof(float)));
   }
   return total;
@@ -191,13 +201,13 @@ Status Executor::extend_rotary_tables(int32_t positions) {
 
 void Executor::make_transient_tables(Pass& pass) {
   const TokenLayout& layout = *pass.input->layout;
-  const int64_t page_floats = architecture_.largest_page().page_floats();
+  const int64_t page_bytes = architecture_.largest_page().page_bytes();
   pass.transient.resize(at(layout.sequences()));
   for (int64_t s = 0; s < layout.sequences(); ++s) {
     PageTable& table = pass.transient[at(s)];
     table.positions.reserve(at(layout.length(s)));
     for (int32_t page = 0; page < pages_for(layout.length(s)); ++page) {
-      table.pages.push_back(arena_.take<float>(page_floats));
+      table.pages.push_back(arena_.take<std::byte>(page_bytes));
     }
   }
   for (int32_t layer = 0; layer < architecture_.layers; ++layer) {
@@ -292,9 +302,10 @@ void Executor::measure(Pass& pass) const {
 
 // Cuts the arena into the pieces of the pass.
 Status Executor::carve(Pass& pass) {
-  const int64_t page_bytes = static_cast<int64_t>(
-      Arena::rounded(at(architecture_.largest_page().page_floats()) * sizeof(float)));
-  const Sizes sizes = this->sizes(pass.rows, pass.max_length, pass.max_keys, pass.head_row_count);
+  const auto page_bytes =
+      static_cast<int64_t>(Arena::rounded(at(architecture_.largest_page().page_bytes())));
+  Sizes sizes = this->sizes(pass.rows, pass.max_length, pass.max_keys, pass.head_row_count);
+  sizes.partials *= pass.input->layout->sequences();
   TESSERA_RETURN_IF_ERROR(
       arena_.reset(at(scratch_bytes(sizes) + pass.transient_pages * page_bytes)));
   pass.x = arena_.take<float>(sizes.hidden);
@@ -305,6 +316,9 @@ Status Executor::carve(Pass& pass) {
   pass.head_in = arena_.take<float>(sizes.head_hidden);
   pass.head_mid = arena_.take<float>(sizes.head_hidden);
   pass.logits = arena_.take<float>(sizes.logits);
+  pass.partials = arena_.take<float>(sizes.partials);
+  if (sizes.partials > 0)
+    pass.arrived.assign(at(pass.input->layout->sequences() * architecture_.kv_heads), 0);
   pass.workspace_bytes = sizes.workspace_bytes;
   pass.workspace = arena_.take<char>(sizes.workspace_bytes * team_.size());
   pass.linear_bytes = sizes.linear_bytes;
@@ -355,7 +369,7 @@ Status Executor::run(const ForwardInput& input, ForwardOutput& output) {
     member.barrier();
     head(pass, member);
   });
-  output.logits.assign(pass.logits, pass.logits + pass.head_row_count * output.width);
+  output.logits = {pass.logits, at(pass.head_row_count * output.width)};
   return {};
 }
 
@@ -530,7 +544,9 @@ void Executor::attend(Pass& pass, int32_t layer, Team::Member& member) const {
        .query = pass.qkv,
        .query_stride = a.qkv_width(layer),
        .output = pass.context,
-       .output_stride = shape.output_width()},
+       .output_stride = shape.output_width(),
+       .partials = pass.partials,
+       .arrived = pass.arrived.data()},
       member, pass.workspace + member.rank() * pass.workspace_bytes);
   member.barrier();
   mark(Operation::kAttention, member, [&] { return attention_work(pass, layer); });
@@ -602,16 +618,17 @@ Work Executor::attention_work(const Pass& pass, int32_t layer) const {
   dense.pages.d_v = architecture_.head_size;
   const int64_t sequences = pass.input->layout->sequences();
   Work work;
-  int64_t floats = pass.rows * (architecture_.query_width() + shape.output_width());
+  const int64_t floats = pass.rows * (architecture_.query_width() + shape.output_width());
+  int64_t keys_read = 0;
   for (int64_t s = 0; s < sequences; ++s) {
     const AttentionSequence& sequence = pass.sequences[at(layer * sequences + s)];
     const AttentionMethod& method = *pass.methods[at(layer)];
     const int32_t queries = sequence.queries, keys = sequence.keys->tokens();
     work.flops += method.cost(shape, queries, keys).flops * queries;
     work.dense_flops += method.cost(dense, queries, keys).flops * queries;
-    floats += keys * (shape.pages.key_width() + shape.pages.value_width());
+    keys_read += keys;
   }
-  work.bytes = moved(floats).bytes;
+  work.bytes = moved(floats).bytes + cached_bytes(shape.pages, keys_read);
   return work;
 }
 
@@ -632,7 +649,11 @@ void Executor::append_keys(Pass& pass, int32_t layer, Team::Member& member) cons
                   rows_of(pass, member));
   member.barrier();
   mark(Operation::kAppend, member,
-       [&] { return moved(2 * pass.rows * (shape.key_width() + shape.value_width())); });
+       [&] {
+         Work work = moved(pass.rows * (shape.key_width() + shape.value_width()));
+         work.bytes += cached_bytes(shape, pass.rows);
+         return work;
+       });
 }
 
 // Normalises and rotates queries and keys in place.

@@ -30,7 +30,7 @@ struct ForwardInput {
 };
 
 struct ForwardOutput {
-  std::vector<float> logits;  // [head rows, width]
+  std::span<const float> logits;  // [head rows, width], the executor's until its next pass
   int32_t width = 0;
   // Set the pointers to receive [rows, hidden_size]: the last layer's states (after the final
   // norm), or those of every layer with the embeddings first.

@@ -134,9 +134,9 @@ class AttentionProblem {
     std::normal_distribution<float> normal;
     pages_.resize(static_cast<size_t>(pages_for(keys)));
     for (std::vector<float>& page : pages_) {
-      page.resize(static_cast<size_t>(args_.shape.pages.page_floats()));
+      page.resize(static_cast<size_t>(args_.shape.pages.page_bytes()) / sizeof(float));
       for (float& value : page) value = normal(random);
-      table_.pages.push_back(page.data());
+      table_.pages.push_back(reinterpret_cast<std::byte*>(page.data()));
     }
     table_.positions.resize(static_cast<size_t>(keys));
     std::iota(table_.positions.begin(), table_.positions.end(), 0);

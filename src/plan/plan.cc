@@ -32,6 +32,16 @@ std::string_view name(VoMethod method) {
   return "";
 }
 
+constexpr std::pair<std::string_view, DType> kCaches[] = {
+    {"f32", DType::kF32}, {"bf16", DType::kBF16}, {"int8", DType::kI8}};
+
+std::string_view cache_name(DType dtype) {
+  for (const auto& [text, each] : kCaches) {
+    if (each == dtype) return text;
+  }
+  return "";
+}
+
 json to_json(const std::vector<AttentionRule>& rules) {
   json list = json::array();
   for (const AttentionRule& rule : rules) {
@@ -59,6 +69,17 @@ Result<Precision> weights_from(const Json& object, const char* key) {
   if (found.has_value()) return *found;
   return invalid_input(fmt::format("{}: expected stored, f32, bf16, int8, int4, w8 or w4, found {}",
                                    key, shortened(*value)));
+}
+
+Result<DType> cache_from(const Json& root) {
+  const Json* value = root.find("cache");
+  if (value == nullptr) return DType::kF32;
+  const std::string* found = value->as<std::string>();
+  for (const auto& [text, dtype] : kCaches) {
+    if (found != nullptr && *found == text) return dtype;
+  }
+  return invalid_input(
+      fmt::format("cache: expected f32, bf16 or int8, found {}", shortened(*value)));
 }
 
 Result<const Json::Array*> list_from(const Json& object, const char* key) {
@@ -139,6 +160,7 @@ Result<Plan> read_plan(const Json& root, int32_t layers) {
   TESSERA_ASSIGN_OR_RETURN(plan.threads, integer_from(root, "threads", 1, 4096));
   TESSERA_ASSIGN_OR_RETURN(plan.head_weights, weights_from(root, "head_weights"));
   plan.weights_why = "forced by the plan";
+  TESSERA_ASSIGN_OR_RETURN(plan.cache, cache_from(root));
   if (root.find("expected_tokens") != nullptr) {
     TESSERA_ASSIGN_OR_RETURN(plan.expected_tokens,
                              integer_from(root, "expected_tokens", 1, INT32_MAX));
@@ -201,6 +223,7 @@ Plan choose_plan(const PlanRequest& request) {
   return {.threads = request.threads,
           .head_weights = head_weights(request.weights),
           .weights_why = request.weights_why,
+          .cache = request.cache,
           .expected_tokens = request.expected_tokens,
           .layers = std::vector<LayerPlan>(static_cast<size_t>(request.layers), layer)};
 }
@@ -226,6 +249,7 @@ std::string plan_to_json(const Plan& plan) {
               {"threads", plan.threads},
               {"head_weights", name(plan.head_weights)},
               {"weights_why", plan.weights_why},
+              {"cache", cache_name(plan.cache)},
               {"expected_tokens", plan.expected_tokens},
               {"layers", std::move(layers)}}
       .dump();

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "attention/method.h"
+#include "base/dtype.h"
 #include "base/status.h"
 #include "formats/precision.h"
 #include "plan/precompute_vo.h"
@@ -32,6 +33,7 @@ struct Plan {
   int32_t threads = 1;
   Precision head_weights = Precision::kF32;
   std::string weights_why;
+  DType cache = DType::kF32;      // of a decoder's keys and values: kF32, kBF16 or kI8
   int32_t expected_tokens = 128;  // of a sequence, for choices that depend on it
   std::vector<LayerPlan> layers;
 
@@ -43,6 +45,7 @@ struct PlanRequest {
   int32_t layers = 0;
   Precision weights = Precision::kF32;
   std::string weights_why;
+  DType cache = DType::kF32;
   int32_t head_size = 64;
   VoMethod vo = VoMethod::kAuto;
   int32_t expected_tokens = 128;
@@ -52,12 +55,13 @@ struct PlanRequest {
 // The fastest exact choice by measured crossovers, of this machine where it has a table.
 Plan choose_plan(const PlanRequest& request);
 
-// A plan is JSON: {"version": 1, "threads": 2, "head_weights": "f32", "layers": [{"first": 0,
-// "last": 5, "weights": "f32", "attention": [{"up_to_keys": 512, "method": "on_the_fly", "why":
-// ...}, {"method": "flash", ...}], "precompute_vo": {"method": "two_step", "why": ...}}]}; equal
-// neighbours are one entry, and every layer stands in exactly one. Methods of values: "auto" (so
-// too where the key is missing), "two_step", "precomputed". Weights: "f32", "bf16", "int8", "int4",
-// "w8", "w4", "stored" (formats/precision.h). Other keys are ignored.
+// A plan is JSON: {"version": 1, "threads": 2, "head_weights": "f32", "cache": "f32", "layers":
+// [{"first": 0, "last": 5, "weights": "f32", "attention": [{"up_to_keys": 512, "method":
+// "on_the_fly", "why": ...}, {"method": "flash", ...}], "precompute_vo": {"method": "two_step",
+// "why": ...}}]}; equal neighbours are one entry, and every layer stands in exactly one. Methods of
+// values: "auto" (so too where the key is missing), "two_step", "precomputed". Weights: "f32",
+// "bf16", "int8", "int4", "w8", "w4", "stored" (formats/precision.h). The cache: "f32" (so too where
+// the key is missing), "bf16", "int8". Other keys are ignored.
 std::string plan_to_json(const Plan& plan);
 Result<Plan> plan_from_json(const std::string& json, const std::string& source, int32_t layers);
 

@@ -14,8 +14,7 @@ constexpr int64_t kSlabBytes = int64_t{4} << 20;
 }  // namespace
 
 CachePool::CachePool(PageShape shape, int64_t limit_bytes, Device& device)
-    : shape_(shape),
-      page_bytes_(shape.page_floats() * static_cast<int64_t>(sizeof(float))),
+    : page_bytes_(shape.page_bytes()),
       limit_bytes_(limit_bytes),
       device_(&device) {}
 
@@ -26,26 +25,26 @@ Status CachePool::add_slab() {
     return out_of_memory(fmt::format("cannot get {} bytes for cache pages", pages * page_bytes_));
   }
   for (int64_t i = pages - 1; i >= 0; --i)
-    free_.push_back(slab.as<float>() + i * shape_.page_floats());
+    free_.push_back(slab.as<std::byte>() + i * page_bytes_);
   slabs_.push_back(std::move(slab));
   return {};
 }
 
-Result<float*> CachePool::take_page() {
+Result<std::byte*> CachePool::take_page() {
   if (bytes_in_use() + page_bytes_ > limit_bytes_) {
     return out_of_memory(
         fmt::format("the cache of keys and values is full: {} of {} bytes are in use",
                     bytes_in_use(), limit_bytes_));
   }
   if (free_.empty()) TESSERA_RETURN_IF_ERROR(add_slab());
-  float* page = free_.back();
+  std::byte* page = free_.back();
   free_.pop_back();
   tables_of_[page] = 1;
   ++pages_in_use_;
   return page;
 }
 
-void CachePool::drop_page(float* page) {
+void CachePool::drop_page(std::byte* page) {
   if (--tables_of_[page] > 0) return;
   free_.push_back(page);
   --pages_in_use_;
@@ -54,9 +53,9 @@ void CachePool::drop_page(float* page) {
 Status CachePool::reserve(PageTable& table, int32_t tokens) {
   const bool writes_last = table.tokens() % kPageTokens != 0 && tokens > 0;
   if (writes_last) {
-    float*& last = table.pages[static_cast<size_t>(table.tokens() / kPageTokens)];
+    std::byte*& last = table.pages[static_cast<size_t>(table.tokens() / kPageTokens)];
     if (tables_of_[last] > 1) {
-      TESSERA_ASSIGN_OR_RETURN(float* copy, take_page());
+      TESSERA_ASSIGN_OR_RETURN(std::byte* copy, take_page());
       device_->copy_from_host(copy, last, static_cast<size_t>(page_bytes_));
       drop_page(last);
       last = copy;
@@ -64,7 +63,7 @@ Status CachePool::reserve(PageTable& table, int32_t tokens) {
   }
   const size_t wanted = static_cast<size_t>(pages_for(table.tokens() + tokens));
   while (table.pages.size() < wanted) {
-    TESSERA_ASSIGN_OR_RETURN(float* page, take_page());
+    TESSERA_ASSIGN_OR_RETURN(std::byte* page, take_page());
     table.pages.push_back(page);
   }
   table.positions.reserve(wanted * kPageTokens);
@@ -72,12 +71,12 @@ Status CachePool::reserve(PageTable& table, int32_t tokens) {
 }
 
 PageTable CachePool::share(const PageTable& table) {
-  for (float* page : table.pages) ++tables_of_[page];
+  for (std::byte* page : table.pages) ++tables_of_[page];
   return table;
 }
 
 void CachePool::release(PageTable& table) {
-  for (float* page : table.pages) drop_page(page);
+  for (std::byte* page : table.pages) drop_page(page);
   table.pages.clear();
   table.positions.clear();
 }

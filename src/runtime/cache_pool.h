@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <vector>
@@ -29,17 +30,16 @@ class CachePool {
 
  private:
   Status add_slab();
-  Result<float*> take_page();
-  void drop_page(float* page);
+  Result<std::byte*> take_page();
+  void drop_page(std::byte* page);
 
-  PageShape shape_;
   int64_t page_bytes_;
   int64_t limit_bytes_;
   Device* device_;
   int64_t pages_in_use_ = 0;
   std::vector<Buffer> slabs_;
-  std::map<float*, int32_t> tables_of_;  // how many tables hold a page
-  std::vector<float*> free_;
+  std::map<std::byte*, int32_t> tables_of_;  // how many tables hold a page
+  std::vector<std::byte*> free_;
 };
 
 }  // namespace tessera

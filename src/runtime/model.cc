@@ -69,6 +69,25 @@ Precision precision_of(WeightType type) {
   return Precision::kStored;
 }
 
+struct CacheName {
+  CacheType type;
+  DType dtype;
+  std::string_view name;
+};
+constexpr CacheName kCaches[] = {{CacheType::kF32, DType::kF32, "f32"},
+                                 {CacheType::kBF16, DType::kBF16, "bf16"},
+                                 {CacheType::kInt8, DType::kI8, "int8"}};
+
+const CacheName& cache_of(CacheType type) {
+  return *std::find_if(std::begin(kCaches), std::end(kCaches),
+                       [&](const CacheName& each) { return each.type == type; });
+}
+
+const CacheName& cache_of(DType dtype) {
+  return *std::find_if(std::begin(kCaches), std::end(kCaches),
+                       [&](const CacheName& each) { return each.dtype == dtype; });
+}
+
 Result<Plan> make_plan(const Checkpoint& checkpoint, const Architecture& architecture,
                        const LoadOptions& options) {
   const int threads =
@@ -82,6 +101,10 @@ Result<Plan> make_plan(const Checkpoint& checkpoint, const Architecture& archite
       return invalid_input(
           "expected a plan or whether to pre-compute V·O, which the plan names too, found both");
     }
+    if (options.cache) {
+      return invalid_input(
+          "expected a plan or a type of cache, which the plan names too, found both");
+    }
     TESSERA_ASSIGN_OR_RETURN(const std::string text, read_text_file(options.plan_file, 16 << 20));
     TESSERA_ASSIGN_OR_RETURN(Plan plan,
                              plan_from_json(text, options.plan_file, architecture.layers));
@@ -90,6 +113,7 @@ Result<Plan> make_plan(const Checkpoint& checkpoint, const Architecture& archite
   }
   PlanRequest request{.threads = threads,
                       .layers = architecture.layers,
+                      .cache = cache_of(options.cache.value_or(CacheType::kF32)).dtype,
                       .head_size = architecture.head_size,
                       .vo = vo_method(options.precompute_vo),
                       .expected_tokens = std::max(options.expected_tokens, 1),
@@ -138,12 +162,9 @@ ModelInfo make_info(const Checkpoint& checkpoint, const ModelState& state, int64
   info.prepared_bytes = state.weights.bytes();
   info.flops_per_token = state.weights.flops_per_token();
   info.executed_flops_per_token = state.weights.executed_flops_per_token();
-  int64_t cached_floats = 0;
-  for (int32_t layer = 0; layer < a.layers; ++layer) {
-    const PageShape shape = a.attention_shape(layer).pages;
-    cached_floats += shape.key_width() + shape.value_width();
-  }
-  info.cache_bytes_per_token = cached_floats * static_cast<int64_t>(sizeof(float));
+  for (int32_t layer = 0; layer < a.layers; ++layer)
+    info.cache_bytes_per_token += a.attention_shape(layer).pages.page_bytes() / kPageTokens;
+  info.cache_type = cache_of(a.cache).type;
   info.weight_type = name(state.plan.layers.front().weights);
   info.labels = a.label_names;
   // The names that transformers gives where the file has none. Only a head that was loaded bounds
@@ -203,6 +224,9 @@ Result<std::unique_ptr<ModelState>> load_state(const std::string& directory,
   if (state->sentence_encoder.declared) state->architecture.head = Head::kNone;
   TESSERA_RETURN_IF_ERROR(check_attention(state->architecture));
   TESSERA_ASSIGN_OR_RETURN(state->plan, make_plan(checkpoint, state->architecture, options));
+  // An encoder's keys and values live for a pass only.
+  if (!state->architecture.is_decoder()) state->plan.cache = DType::kF32;
+  state->architecture.cache = state->plan.cache;
   auto tokenizer = Tokenizer::open(directory);
   if (!tokenizer.ok() && tokenizer.status().code() != StatusCode::kNotFound)
     return tokenizer.status();
@@ -269,7 +293,7 @@ Status check_finite(std::span<const float> values, std::string_view what) {
       *bad));
 }
 
-void append(std::vector<float>& target, const std::vector<float>& part) {
+void append(std::vector<float>& target, std::span<const float> part) {
   target.insert(target.end(), part.begin(), part.end());
 }
 
@@ -429,6 +453,15 @@ std::string_view name(WeightType type) {
 std::optional<WeightType> parse_weight_type(std::string_view text) {
   for (const auto& [type, precision] : kPrecisions) {
     if (name(type) == text) return type;
+  }
+  return std::nullopt;
+}
+
+std::string_view name(CacheType type) { return cache_of(type).name; }
+
+std::optional<CacheType> parse_cache_type(std::string_view text) {
+  for (const CacheName& each : kCaches) {
+    if (each.name == text) return each.type;
   }
   return std::nullopt;
 }

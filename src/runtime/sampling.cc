@@ -3,11 +3,24 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <numeric>
 
 namespace tessera {
+namespace {
+
+// Integers in the order of the floats, so that a loop over them is vectorised: both zeros are one,
+// and NaN stands before -infinity or behind +infinity, by its sign.
+constexpr int32_t ordered(float x) {
+  const auto bits = std::bit_cast<int32_t>(x + 0.0f);
+  return bits ^ ((bits >> 31) & 0x7fffffff);
+}
+constexpr int32_t kFirst = ordered(-INFINITY);
+constexpr int32_t kLast = ordered(INFINITY);
+
+}  // namespace
 
 Status check_sampling(const Sampling& sampling) {
   if (!(sampling.temperature >= 0 && std::isfinite(sampling.temperature))) {
@@ -47,6 +60,32 @@ Status check_logits(std::span<const float> logits) {
       "the model gave no finite scores: expected at least one above -infinity, found none");
 }
 
+Result<int32_t> largest_logit(std::span<const float> logits) {
+  constexpr size_t kBlock = 1024;
+  int32_t least = kLast, most = kFirst;
+  size_t block = 0;  // that holds the first of the largest
+  for (size_t begin = 0; begin < logits.size(); begin += kBlock) {
+    const size_t end = std::min(begin + kBlock, logits.size());
+    int32_t low = kLast, high = kFirst;
+    for (size_t i = begin; i < end; ++i) {
+      const int32_t each = ordered(logits[i]);
+      low = each < low ? each : low;
+      high = each > high ? each : high;
+    }
+    least = std::min(least, low);
+    if (high > most) {
+      most = high;
+      block = begin;
+    }
+  }
+  if (least < kFirst || most == kFirst || most >= kLast) {
+    TESSERA_RETURN_IF_ERROR(check_logits(logits));
+  }
+  const auto first = std::find_if(logits.begin() + static_cast<std::ptrdiff_t>(block), logits.end(),
+                                  [&](float x) { return ordered(x) == most; });
+  return static_cast<int32_t>(first - logits.begin());
+}
+
 double log_sum_exp(std::span<const float> logits) {
   const double largest = *std::max_element(logits.begin(), logits.end());
   double sum = 0;
@@ -69,16 +108,16 @@ void penalise(std::span<const float> scores, std::span<const int32_t> seen, floa
 Sampler::Sampler(const Sampling& sampling) : sampling_(sampling), generator_(sampling.seed) {}
 
 Result<int32_t> Sampler::next(std::span<const float> logits, std::span<const int32_t> seen) {
-  TESSERA_RETURN_IF_ERROR(check_logits(logits));
+  TESSERA_ASSIGN_OR_RETURN(int32_t largest, largest_logit(logits));
   if (sampling_.repetition_penalty != 1) {
     penalised_.assign(logits.begin(), logits.end());
     penalise(logits, seen, sampling_.repetition_penalty, penalised_);
     logits = penalised_;
+    TESSERA_ASSIGN_OR_RETURN(largest, largest_logit(logits));
   }
-  const auto largest = std::max_element(logits.begin(), logits.end());
-  if (sampling_.temperature == 0) return static_cast<int32_t>(largest - logits.begin());
+  if (sampling_.temperature == 0) return largest;
   filter_top_k(logits);
-  const double total = weigh(logits, *largest);
+  const double total = weigh(logits, logits[static_cast<size_t>(largest)]);
   const double uniform = static_cast<double>(generator_() >> 11) * 0x1.0p-53;
   double left = uniform * total;
   for (size_t i = 0; i < weights_.size(); ++i) {

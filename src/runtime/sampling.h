@@ -14,6 +14,8 @@ Status check_sampling(const Sampling& sampling);
 
 // NaN, +infinity and nothing but -infinity are errors.
 Status check_logits(std::span<const float> logits);
+// The first of the largest logits; errors as check_logits. Reads them once.
+Result<int32_t> largest_logit(std::span<const float> logits);
 // ln(sum(exp(logits))) in double precision; logits as check_logits wants them.
 double log_sum_exp(std::span<const float> logits);
 // Applies a repetition penalty to the scores of the tokens seen; a token that occurs twice is

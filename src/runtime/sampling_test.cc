@@ -24,6 +24,26 @@ TEST(Sampler, GreedyTakesTheFirstLargest) {
   EXPECT_EQ(sampler.next(std::vector<float>{-INFINITY, -5}).value(), 1);
 }
 
+TEST(Sampler, FindsTheLargestAnywhereAndWhatIsNoNumber) {
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  for (size_t size : {1, 3, 1023, 1024, 1025, 3000}) {
+    std::vector<float> logits(size, -2.0f);
+    for (size_t at : {size_t{0}, size / 2, size - 1}) {
+      for (float largest : {-1.0f, 0.0f, 1e-40f, 7.0f}) {
+        std::vector<float> some = logits;
+        some[at] = some[size - 1] = largest;
+        EXPECT_EQ(largest_logit(some).value(), static_cast<int32_t>(at)) << size;
+      }
+      for (float bad : {kNan, -kNan, INFINITY}) {
+        std::vector<float> some = logits;
+        some[at] = bad;
+        EXPECT_FALSE(largest_logit(some).ok()) << size << " " << at << " " << bad;
+      }
+    }
+  }
+  EXPECT_EQ(largest_logit(std::vector<float>{-1, -0.0f, 0.0f}).value(), 1);
+}
+
 TEST(Sampler, DrawsByProbability) {
   const std::vector<float> logits = {std::log(0.5f), std::log(0.3f), std::log(0.2f)};
   constexpr int kDraws = 20000;
@@ -118,20 +138,27 @@ TEST(Sampler, RefusesBadSettings) {
   EXPECT_TRUE(check_sampling({}).ok());
 }
 
-TEST(CachePool, SharesPagesUntilWritten) {
-  const PageShape shape{.kv_heads = 1, .d_k = 2, .d_v = 2};
+class CachePoolOf : public ::testing::TestWithParam<DType> {};
+INSTANTIATE_TEST_SUITE_P(Types, CachePoolOf,
+                         ::testing::Values(DType::kF32, DType::kBF16, DType::kI8));
+
+TEST_P(CachePoolOf, SharesPagesUntilWritten) {
+  const PageShape shape{.kv_heads = 1, .d_k = 2, .d_v = 2, .dtype = GetParam()};
   CachePool pool(shape, 1 << 20);
   PageTable first;
   ASSERT_TRUE(pool.reserve(first, 70).ok());
   EXPECT_EQ(first.pages.size(), 2u);
   for (int32_t i = 0; i < 70; ++i) first.positions.push_back(i);
-  first.pages[1][0] = 42;
+  first.pages[1][0] = first.pages[1][shape.page_bytes() - 1] = std::byte{42};
   PageTable second = pool.share(first);
   EXPECT_EQ(pool.bytes_in_use(), 2 * pool.page_bytes());
   ASSERT_TRUE(pool.reserve(second, 1).ok());
   EXPECT_EQ(second.pages[0], first.pages[0]);
   EXPECT_NE(second.pages[1], first.pages[1]);
-  EXPECT_EQ(second.pages[1][0], 42);
+  EXPECT_EQ(second.pages[1][0], std::byte{42});
+  EXPECT_EQ(second.pages[1][shape.page_bytes() - 1], std::byte{42});
+  second.pages[1][0] = std::byte{43};
+  EXPECT_EQ(first.pages[1][0], std::byte{42});
   EXPECT_EQ(pool.bytes_in_use(), 3 * pool.page_bytes());
   pool.release(first);
   EXPECT_EQ(pool.bytes_in_use(), 2 * pool.page_bytes());
@@ -141,7 +168,7 @@ TEST(CachePool, SharesPagesUntilWritten) {
 
 TEST(CachePool, KeepsWithinItsLimit) {
   const PageShape shape{.kv_heads = 1, .d_k = 2, .d_v = 2};
-  CachePool pool(shape, 2 * shape.page_floats() * 4);
+  CachePool pool(shape, 2 * shape.page_bytes());
   PageTable table;
   EXPECT_TRUE(pool.reserve(table, 128).ok());
   PageTable other;
