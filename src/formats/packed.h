@@ -44,6 +44,21 @@ DType scale_type(Precision precision);
 // over 127, at 4 bits that value itself over -8.
 Result<PackedMatrix> pack_quantized(const DenseView& dense, Precision precision, int32_t group);
 
+// What a quantized matrix holds, a byte each, with its scales as f32.
+struct Integers {
+  Precision precision = Precision::kInt8;
+  int64_t outputs = 0;
+  int64_t inputs = 0;
+  int32_t group = 0;                // as in QuantizedMatrix
+  std::vector<int8_t> values;       // [outputs, inputs]
+  std::vector<float> scales;        // [outputs, groups], which scale_type(precision) holds exactly
+  std::vector<float> input_scales;  // [inputs], or empty
+};
+PackedMatrix pack_integers(const Integers& integers);
+
+// The same matrix in memory of its own.
+PackedMatrix copy_of(const QuantizedMatrix& matrix);
+
 // Sets what the mask prunes to zero, in a dense matrix of values of value_bytes each.
 void clear_pruned(const TileMask& mask, size_t value_bytes, void* dense);
 

@@ -290,6 +290,14 @@ Result<TensorView> Checkpoint::indices(std::string_view name, int64_t count) con
                                  quote(name), tessera::name(view.dtype)));
 }
 
+Result<TensorView> Checkpoint::typed(std::string_view name, const std::vector<int64_t>& shape,
+                                     DType dtype) const {
+  TESSERA_ASSIGN_OR_RETURN(TensorView view, find(name, shape));
+  if (view.dtype == dtype) return view;
+  return unsupported(fmt::format("{}: tensor {}: expected {}, found {}", directory_, quote(name),
+                                 tessera::name(dtype), tessera::name(view.dtype)));
+}
+
 Result<TensorView> Checkpoint::any_tensor(std::string_view name) const {
   const auto place = tensors_.find(name);
   if (place == tensors_.end()) return find(name, {});

@@ -34,6 +34,9 @@ class Checkpoint {
   Result<TensorView> tensor(std::string_view name, const std::vector<int64_t>& shape) const;
   // The list of so many indices, I32 or I16.
   Result<TensorView> indices(std::string_view name, int64_t count) const;
+  // The tensor of exactly this shape, and of this dtype.
+  Result<TensorView> typed(std::string_view name, const std::vector<int64_t>& shape,
+                           DType dtype) const;
   // The tensor as it is, of any dtype.
   Result<TensorView> any_tensor(std::string_view name) const;
   // Gives a tensor's pages back once its values have been copied.
