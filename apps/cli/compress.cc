@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <nlohmann/json.hpp>
@@ -19,14 +20,18 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr Synopsis kSynopsis = {
-    "compress", "MODEL -o OUT --prune-tiles SHARE",
-    "Prunes a model's matrices and writes it as a new directory that every verb takes: whole "
-    "tiles\n"
-    "that cost neither time nor memory any more, or, to compare with, single weights or whole "
-    "rows\n"
-    "and columns. With a text to calibrate on, what is pruned is chosen by its effect there, and\n"
-    "what is left is fitted to it.",
+    "compress", "MODEL -o OUT [--prune-tiles SHARE] [--quantize PRECISION]",
+    "Prunes or quantizes a model's matrices and writes it as a new directory that every verb "
+    "takes:\n"
+    "whole tiles that cost neither time nor memory any more, or, to compare with, single weights "
+    "or\n"
+    "whole rows and columns; then integers of 8 or 4 bits for what is left dense. With a text to\n"
+    "calibrate on, what is pruned is chosen by its effect there, what is left is fitted to it, "
+    "and\n"
+    "roundings make up for each other.",
     "  tessera compress models/tales -o small --prune-tiles 0.5\n"
+    "  tessera compress models/all-MiniLM-L6-v2 -o small --quantize int8\n"
+    "  tessera compress models/tales -o small --quantize w4 --calibrate texts.txt\n"
     "  tessera compress models/all-MiniLM-L6-v2 -o small --prune-tiles 0.5 --calibrate texts.txt "
     "--repair\n"
     "  tessera compress model -o small --prune-tiles 0.8 --scope allocated --calibrate texts.txt\n"
@@ -84,6 +89,15 @@ PruneScope parse_scope(const std::string& text) {
   wrong("--scope", "matrix, balanced, global or allocated", text);
 }
 
+WeightType parse_quantize(const std::string& text) {
+  const std::optional<WeightType> type = parse_weight_type(text);
+  for (const WeightType each :
+       {WeightType::kInt8, WeightType::kInt4, WeightType::kW8, WeightType::kW4}) {
+    if (type == each) return each;
+  }
+  wrong("--quantize", "int8, int4, w8 or w4", text);
+}
+
 std::vector<std::string> split_at_commas(const std::string& text) {
   std::vector<std::string> parts;
   for (size_t begin = 0; begin <= text.size();) {
@@ -106,20 +120,26 @@ std::string to_text(const CompressReport& report) {
   constexpr Align kRight = Align::kRight;
   std::vector<std::vector<std::string>> rows;
   for (const MatrixReport& matrix : report.matrices) {
-    rows.push_back({matrix.name, matrix.format, percent(matrix.share), percent(matrix.weight_error),
+    const std::string& precision = matrix.precision;
+    rows.push_back({matrix.name, precision.empty() ? matrix.format : precision,
+                    human_bytes(matrix.bytes), percent(matrix.share), percent(matrix.weight_error),
                     percent(matrix.output_error), times(matrix.expected_speedup),
                     times(matrix.measured_speedup)});
   }
+  const bool pruned = std::any_of(report.matrices.begin(), report.matrices.end(),
+                                  [](const MatrixReport& matrix) { return matrix.share > 0; });
   return format_table({{"matrix"},
                        {"format"},
+                       {"size", kRight},
                        {"pruned", kRight},
                        {"weight error", kRight},
                        {"output error", kRight},
                        {"fewer FLOPs", kRight},
                        {"measured", kRight}},
                       rows) +
-         fmt::format("\n{} of the chosen matrices' weights pruned; {} on disk, {} before\n",
-                     percent(report.share), human_bytes(report.bytes_after),
+         "\n" +
+         (pruned ? percent(report.share) + " of the chosen matrices' weights pruned; " : "") +
+         fmt::format("{} on disk, {} before\n", human_bytes(report.bytes_after),
                      human_bytes(report.bytes_before));
 }
 
@@ -129,13 +149,17 @@ Json to_json(const CompressReport& report) {
                {"bytes_after", report.bytes_after},
                {"matrices", Json::array()}};
   for (const MatrixReport& matrix : report.matrices) {
-    json["matrices"].push_back({{"name", matrix.name},
-                                {"format", matrix.format},
-                                {"share", number(matrix.share)},
-                                {"weight_error", number(matrix.weight_error)},
-                                {"output_error", number(matrix.output_error)},
-                                {"expected_speedup", number(matrix.expected_speedup)},
-                                {"measured_speedup", number(matrix.measured_speedup)}});
+    json["matrices"].push_back(
+        {{"name", matrix.name},
+         {"format", matrix.format},
+         {"precision", matrix.precision.empty() ? Json() : Json(matrix.precision)},
+         {"dense_bytes", matrix.dense_bytes},
+         {"bytes", matrix.bytes},
+         {"share", number(matrix.share)},
+         {"weight_error", number(matrix.weight_error)},
+         {"output_error", number(matrix.output_error)},
+         {"expected_speedup", number(matrix.expected_speedup)},
+         {"measured_speedup", number(matrix.measured_speedup)}});
   }
   return json;
 }
@@ -241,11 +265,28 @@ class Parser {
               "error (default: matrix)"},
              &scope_);
     add_text(*app_,
+             {"--quantize", "PRECISION",
+              "Round what is left dense: int8, int4, w8 or w4 (see tessera run --dtype)"},
+             &quantize_);
+    add_integer(*app_,
+                {"--group", 0, 1 << 20,
+                 "Inputs that share a scale, 0: all (default: 0 of int8, 64 of w8, else 32)"},
+                &group_);
+    add_text(*app_,
+             {"--rounding", "ROUNDING",
+              "nearest, or compensated: GPTQ's (default: compensated where there is a text)"},
+             &rounding_);
+    add_number(*app_,
+               {"--smooth", 0, 1,
+                "Of int8 and int4: let weights take over so much of the inputs' outliers, as 0.5"},
+               &smooth_);
+    add_text(*app_,
              {"--matrices", "NAMES",
-              "Prune only these, between commas: qkv, query, key, value, attention_output, ffn"},
+              "Only these, between commas: qkv, query, key, value, attention_output, ffn"},
              &matrices_);
-    add_integers(*app_, {"--layers", 0, 4095, "Prune only these layers"}, &layers_);
-    add_text(*app_, {"--calibrate", "FILE", "Choose by the effect on this text, a text a line"},
+    add_integers(*app_, {"--layers", 0, 4095, "Only these layers"}, &layers_);
+    add_text(*app_,
+             {"--calibrate", "FILE", "Choose and round by the effect on this text, a text a line"},
              &calibrate_);
     add_integer(*app_, {"--calibrate-tokens", 1, 1 << 24, "Read so many tokens (default: 16384)"},
                 &tokens_);
@@ -269,7 +310,25 @@ class Parser {
 
  private:
   void complete() {
-    PruneOptions& prune = options_.compress.prune;
+    complete_prune();
+    complete_quantize();
+    if (!options_.compress.prune && !options_.compress.quantize)
+      usage_error("expected --prune-... or --quantize, see tessera compress --help");
+    if (matrices_) options_.compress.matrices = split_at_commas(*matrices_);
+    for (const int64_t layer : layers_)
+      options_.compress.layers.push_back(static_cast<int32_t>(layer));
+    CalibrationOptions& calibration = options_.compress.calibration;
+    calibration.text_file = calibrate_.value_or("");
+    calibration.tokens = tokens_.value_or(calibration.tokens);
+    if (no_measure_) options_.compress.measure = CompressOptions::Measure::kNo;
+    if (options_.task.has_value() != options_.data.has_value())
+      usage_error("expected --task and --data together, found one of them");
+    if (options_.split && !options_.task) usage_error("--split: expected --task as well");
+    if (tokens_ && !calibrate_) usage_error("--calibrate-tokens: expected --calibrate as well");
+  }
+
+  void complete_prune() {
+    PruneOptions prune;
     int units = 0;
     for (size_t i = 0; i < std::size(kUnits); ++i) {
       if (!shares_[i]) continue;
@@ -277,27 +336,43 @@ class Parser {
       prune.share = *shares_[i];
       ++units;
     }
-    if (units != 1) usage_error("expected one option --prune-..., see tessera compress --help");
+    if (units > 1) usage_error("expected one option --prune-..., see tessera compress --help");
+    for (const auto& [name, given] :
+         {std::pair{"--tile", tile_.has_value()}, std::pair{"--scope", scope_.has_value()},
+          std::pair{"--score", score_.has_value()}, std::pair{"--repair", repair_}}) {
+      if (given && units == 0) usage_error(fmt::format("{}: expected --prune-... as well", name));
+    }
+    if (precompute_ && (units == 0 || prune.unit != PruneUnit::kAttentionAware))
+      usage_error("--precompute-vo: expected --prune-attention-aware as well");
+    if (units == 0) return;
     if (tile_) parse_tile(*tile_, prune);
     if (scope_) prune.scope = parse_scope(*scope_);
-    if (matrices_) prune.matrices = split_at_commas(*matrices_);
-    for (const int64_t layer : layers_) prune.layers.push_back(static_cast<int32_t>(layer));
-    CalibrationOptions& calibration = options_.compress.calibration;
-    calibration.text_file = calibrate_.value_or("");
-    calibration.tokens = tokens_.value_or(calibration.tokens);
     complete_score(prune);
     if (repair_) prune.repair = PruneOptions::Repair::kLeastSquares;
-    if (precompute_ && prune.unit != PruneUnit::kAttentionAware)
-      usage_error("--precompute-vo: expected --prune-attention-aware as well");
     if (precompute_) prune.precompute_vo = PruneOptions::PrecomputeVo::kYes;
-    if (no_measure_) options_.compress.measure = CompressOptions::Measure::kNo;
-    if (options_.task.has_value() != options_.data.has_value())
-      usage_error("expected --task and --data together, found one of them");
-    if (options_.split && !options_.task) usage_error("--split: expected --task as well");
     const bool needs_text = repair_ || prune.scope == PruneScope::kAllocated;
     if (needs_text && !calibrate_)
       usage_error("expected --calibrate FILE with --repair and --scope allocated, found none");
-    if (tokens_ && !calibrate_) usage_error("--calibrate-tokens: expected --calibrate as well");
+    options_.compress.prune = prune;
+  }
+
+  void complete_quantize() {
+    for (const auto& [name, given] :
+         {std::pair{"--group", group_.has_value()}, std::pair{"--smooth", smooth_.has_value()},
+          std::pair{"--rounding", rounding_.has_value()}}) {
+      if (given && !quantize_) usage_error(fmt::format("{}: expected --quantize as well", name));
+    }
+    if (!quantize_) return;
+    QuantizeOptions quantize{.weights = parse_quantize(*quantize_),
+                             .rounding = calibrate_ ? Rounding::kCompensated : Rounding::kNearest,
+                             .smooth = smooth_.value_or(0)};
+    if (group_) quantize.group = static_cast<int32_t>(*group_);
+    if (rounding_ && *rounding_ != "nearest" && *rounding_ != "compensated")
+      wrong("--rounding", "nearest or compensated", *rounding_);
+    if (rounding_ == "nearest") quantize.rounding = Rounding::kNearest;
+    if ((rounding_ == "compensated" || quantize.smooth > 0) && !calibrate_)
+      usage_error("expected --calibrate FILE with --rounding compensated and --smooth, found none");
+    options_.compress.quantize = quantize;
   }
 
   void complete_score(PruneOptions& prune) const {
@@ -313,9 +388,10 @@ class Parser {
   Options& options_;
   std::unique_ptr<CLI::App> app_;
   std::optional<double> shares_[std::size(kUnits)];
-  std::optional<std::string> tile_, scope_, matrices_, calibrate_, score_;
+  std::optional<std::string> tile_, scope_, matrices_, calibrate_, score_, quantize_, rounding_;
   std::vector<int64_t> layers_;
-  std::optional<int64_t> tokens_;
+  std::optional<int64_t> tokens_, group_;
+  std::optional<double> smooth_;
   bool repair_ = false, precompute_ = false, no_measure_ = false;
 };
 

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -46,14 +47,28 @@ struct PruneOptions {
   PruneScore score = PruneScore::kMagnitude;
   // Least squares on the calibration activations over what survives (SparseGPT's idea for tiles).
   enum class Repair { kNone, kLeastSquares } repair = Repair::kNone;
-  // Of "qkv", "query", "key", "value", "attention_output", "ffn"; empty: all maps of all layers.
-  std::vector<std::string> matrices = {};
-  std::vector<int32_t> layers = {};                                         // empty: all
   enum class PrecomputeVo { kNo, kYes } precompute_vo = PrecomputeVo::kNo;  // of kAttentionAware
 };
 
+// How a weight becomes an integer.
+enum class Rounding {
+  kNearest,
+  // Each weight's error is made up for by those behind it, on the calibration text (GPTQ).
+  kCompensated,
+};
+
+struct QuantizeOptions {
+  WeightType weights = WeightType::kInt8;  // or kInt4, kW8, kW4
+  std::optional<int32_t> group = {};       // inputs that share a scale, 0: all; see docs/format.md
+  Rounding rounding = Rounding::kNearest;
+  // Of kInt8 and kInt4: how much of the inputs' outliers weights take over, 0 to 1 (SmoothQuant's
+  // alpha); 0: nothing. Needs a calibration text.
+  double smooth = 0;
+};
+
 struct CalibrationOptions {
-  // UTF-8, a text a line; it, or sequences, are needed by calibrated scores, allocation and repair.
+  // UTF-8, a text a line; it, or sequences, are needed by calibrated scores, allocation, repair,
+  // compensated rounding and smoothing.
   std::string text_file = {};
   int64_t tokens = 16384;                     // read at most so many of the text
   std::vector<TokenSequence> sequences = {};  // in its place, whole
@@ -61,8 +76,10 @@ struct CalibrationOptions {
 };
 
 struct MatrixReport {
-  std::string name;  // of the tensor
-  std::string format;
+  std::string name;       // of the tensor
+  std::string format;     // "dense", "tiles", "csr", "compact", "quantized"
+  std::string precision;  // "int8", "int4", "w8", "w4"; empty: floats
+  int64_t dense_bytes = 0, bytes = 0;  // in the file, as floats in full and as it is
   double share = 0;         // pruned, of its weights
   double weight_error = 0;  // |W - W'| / |W|, Frobenius
   double output_error = 0;  // |(W - W') X| / |W X| on the calibration text; NaN without one
@@ -76,8 +93,14 @@ struct CompressReport {
   double share = 0;                           // reached, of the weights of the chosen matrices
 };
 
+// Matrices are pruned first, and what is left dense is quantized then; one of the two is needed.
 struct CompressOptions {
-  PruneOptions prune;
+  std::optional<PruneOptions> prune = {};
+  std::optional<QuantizeOptions> quantize = {};
+  // Of "qkv", "query", "key", "value", "attention_output", "ffn"; empty: all maps of all layers,
+  // and of quantization the token embedding and a language model's head.
+  std::vector<std::string> matrices = {};
+  std::vector<int32_t> layers = {};  // empty: all
   CalibrationOptions calibration;
   enum class Measure { kNo, kYes } measure = Measure::kYes;
   // Called with what is being done, steps done and their number; false stops with kCancelled.

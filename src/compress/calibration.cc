@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <optional>
 
@@ -129,6 +130,7 @@ Status add_rows(std::vector<float>& x, InputStatistics& statistics, Team& team) 
     for (int64_t r = 0; r < rows; ++r) {
       for (int64_t i = part.begin; i < part.end; ++i) {
         float& value = x[at(r * inputs + i)];
+        statistics.largest[at(i)] = std::max(statistics.largest[at(i)], std::abs(value));
         value = static_cast<float>(value - statistics.origin[at(i)]);
         turned[at(i * rows + r)] = value;
       }
@@ -265,12 +267,13 @@ int64_t Calibration::rows() const { return state_->rows; }
 Result<std::unique_ptr<Calibration>> Calibration::begin(const Checkpoint& checkpoint,
                                                         const Architecture& architecture,
                                                         const std::vector<TokenSequence>& sequences,
-                                                        Team& team) {
-  Architecture embeddings = architecture;
-  embeddings.layers = 0;
-  embeddings.head = Head::kNone;
-  TESSERA_ASSIGN_OR_RETURN(const LoadedWeights loaded,
-                           load_weights(checkpoint, embeddings, Plan{}, team));
+                                                        Precision embeddings, Team& team) {
+  Architecture no_layers = architecture;
+  no_layers.layers = 0;
+  no_layers.head = Head::kNone;
+  TESSERA_ASSIGN_OR_RETURN(
+      const LoadedWeights loaded,
+      load_weights(checkpoint, no_layers, Plan{.head_weights = embeddings}, team));
   auto state = std::make_unique<State>(architecture, team);
   int64_t rows = 0;
   for (const TokenSequence& sequence : sequences) {
@@ -300,6 +303,7 @@ Result<InputStatistics> Calibration::observe(const LayerWeights& layer, LayerMap
   InputStatistics statistics{.inputs = linear->info().inputs};
   statistics.products.resize(at(statistics.inputs * statistics.inputs));
   statistics.sums.resize(at(statistics.inputs));
+  statistics.largest.resize(at(statistics.inputs));
   TESSERA_RETURN_IF_ERROR(state.run(layer, map, [&](const Batch&, Worker& worker, const float*) {
     return add_rows(worker.seen(), statistics, state.team);
   }));

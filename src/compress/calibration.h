@@ -23,15 +23,15 @@ Result<std::vector<TokenSequence>> read_calibration(const std::string& directory
                                                     const Architecture& architecture,
                                                     const CalibrationOptions& options);
 
-// Runs calibration sequences through a model layer by layer, with the layer's maps as the caller
-// has them, and observes what the maps read. States between layers are kept in memory. Results do
-// not depend on the number of threads, but where products do.
+// Runs calibration sequences through a model layer by layer, from embeddings of a precision, with
+// the layer's maps as the caller has them, and observes what the maps read. States between layers
+// are kept in memory. Results do not depend on the number of threads, but where products do.
 class Calibration {
  public:
   static Result<std::unique_ptr<Calibration>> begin(const Checkpoint& checkpoint,
                                                     const Architecture& architecture,
                                                     const std::vector<TokenSequence>& sequences,
-                                                    Team& team);
+                                                    Precision embeddings, Team& team);
   ~Calibration();
 
   int64_t rows() const;

@@ -10,60 +10,17 @@
 #include "compress/mask.h"
 #include "compress/repair.h"
 #include "compress/sha256.h"
+#include "compress/testing.h"
 #include "formats/packed.h"
 
 namespace tessera {
 namespace {
 
+using testing::loss;
+using testing::random_statistics;
+using testing::random_weight;
+
 constexpr uint32_t kSeed = 71;
-
-Weight random_weight(int64_t outputs, int64_t inputs, uint32_t seed) {
-  Weight weight{outputs, inputs, std::vector<float>(static_cast<size_t>(outputs * inputs))};
-  std::mt19937 generator(seed);
-  std::normal_distribution<float> normal;
-  for (float& value : weight.values) value = normal(generator);
-  return weight;
-}
-
-// Statistics of inputs that depend on each other, with means that are not 0.
-InputStatistics random_statistics(int64_t inputs, int64_t rows, uint32_t seed) {
-  const Weight mix = random_weight(inputs, inputs, seed);
-  std::mt19937 generator(seed + 1);
-  std::normal_distribution<float> normal;
-  InputStatistics statistics{
-      inputs, rows, std::vector<double>(static_cast<size_t>(inputs)), {}, {}};
-  std::vector<double> products(static_cast<size_t>(inputs * inputs));
-  statistics.sums.resize(static_cast<size_t>(inputs));
-  std::vector<double> source(static_cast<size_t>(inputs)), x(source.size());
-  for (int64_t r = 0; r < rows; ++r) {
-    for (double& value : source) value = normal(generator);
-    for (int64_t i = 0; i < inputs; ++i) {
-      x[static_cast<size_t>(i)] = 0.5 + 0.1 * static_cast<double>(i % 7);
-      for (int64_t j = 0; j < inputs; ++j)
-        x[static_cast<size_t>(i)] += mix.row(i)[j] * source[static_cast<size_t>(j)];
-    }
-    for (size_t i = 0; i < x.size(); ++i) {
-      statistics.sums[i] += x[i];
-      for (size_t j = 0; j < x.size(); ++j) products[i * x.size() + j] += x[i] * x[j];
-    }
-  }
-  statistics.products.assign(products.begin(), products.end());
-  return statistics;
-}
-
-// tr(D H D^T)
-double loss(const Weight& whole, const Weight& pruned, const Hessian& hessian) {
-  double total = 0;
-  for (int64_t o = 0; o < whole.outputs; ++o) {
-    for (int64_t i = 0; i < whole.inputs; ++i) {
-      for (int64_t j = 0; j < whole.inputs; ++j) {
-        total += (whole.row(o)[i] - pruned.row(o)[i]) * (whole.row(o)[j] - pruned.row(o)[j]) *
-                 hessian.values[static_cast<size_t>(i * whole.inputs + j)];
-      }
-    }
-  }
-  return total;
-}
 
 TEST(Mask, ExactlySoManyTilesGoEvenWhereAllAreEqual) {
   for (const int64_t count : {0, 1, 7, 11, 12}) {
@@ -231,7 +188,7 @@ TEST(Repair, NothingPrunedChangesNothingAndEverythingPrunedIsZero) {
 
 TEST(Repair, ElementsLoseLessThanWithoutIt) {
   const InputStatistics statistics = random_statistics(40, 300, kSeed);
-  const Hessian hessian = make_hessian(statistics, Centre::kYes);
+  Hessian hessian = make_hessian(statistics, Centre::kYes);
   const Weight whole = random_weight(12, 40, kSeed + 3);
   TileMask mask = TileMask::all({1, 1}, 12, 40);
   prune_least(tile_scores(whole, mask.tile, statistics.norms()), 240, mask);
@@ -279,12 +236,13 @@ TEST(Repair, TheErrorIsThatOfTheOutputs) {
   }
   const Weight none{7, 24, std::vector<float>(7 * 24)};
   const double total = loss(whole, none, plain);
-  const auto found = output_error(whole, pruned, statistics, Centre::kNo, team);
+  const auto found = output_error(whole, pruned, statistics, {}, team);
   ASSERT_TRUE(found.ok());
   EXPECT_NEAR(*found, std::sqrt(loss(whole, pruned, plain) / total), 1e-4);
-  const auto about_means = output_error(whole, pruned, statistics, Centre::kYes, team);
+  const auto about_means =
+      output_error(whole, pruned, statistics, bias_shift(whole, pruned, statistics), team);
   EXPECT_NEAR(*about_means, std::sqrt(loss(whole, pruned, centred) / total), 1e-4);
-  EXPECT_EQ(*output_error(whole, whole, statistics, Centre::kNo, team), 0);
+  EXPECT_EQ(*output_error(whole, whole, statistics, {}, team), 0);
 }
 
 TEST(Allocation, SpendsWhereTheErrorIsLeast) {

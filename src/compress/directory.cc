@@ -30,13 +30,15 @@ Status cannot(const char* what, const std::string& path, const std::error_code& 
 }
 
 OrderedJson to_json(const TensorFormat& format) {
-  constexpr const char* kNames[] = {"dense", "tiles", "csr", "compact", "stack"};
-  OrderedJson entry = {{"format", kNames[static_cast<size_t>(format.kind)]},
-                       {"shape", {format.rows, format.cols}}};
+  OrderedJson entry = {{"format", name(format.kind)}, {"shape", {format.rows, format.cols}}};
   if (format.kind == TensorFormat::Kind::kTiles)
     entry["tile"] = {format.tile.rows, format.tile.cols};
   if (format.kind == TensorFormat::Kind::kCompact)
     entry["axis"] = format.axis == KeptAxis::kOutputs ? "outputs" : "inputs";
+  if (format.kind == TensorFormat::Kind::kQuantized) {
+    entry["precision"] = name(format.precision);
+    entry["group"] = format.group;
+  }
   if (format.kind == TensorFormat::Kind::kStack) entry["parts"] = format.parts;
   return entry;
 }
@@ -54,6 +56,9 @@ double number_of(const OrderedJson& json, const char* key) {
 OrderedJson to_json(const MatrixReport& report) {
   return {{"name", report.name},
           {"format", report.format},
+          {"precision", report.precision},
+          {"dense_bytes", report.dense_bytes},
+          {"bytes", report.bytes},
           {"share", number(report.share)},
           {"weight_error", number(report.weight_error)},
           {"output_error", number(report.output_error)},
@@ -73,6 +78,12 @@ class LayerTensors {
       first = end;
     }
     return {};
+  }
+
+  void add(const std::string& name, PackedMatrix matrix) {
+    packed_.push_back(std::move(matrix));
+    const TensorFormat format = add_matrix(name, packed_.back(), list_);
+    if (format.kind != TensorFormat::Kind::kDense) formats_[name] = to_json(format);
   }
 
   const std::vector<TensorToWrite>& tensors() const { return list_.tensors; }
@@ -116,12 +127,6 @@ class LayerTensors {
       whole.pruned.values.insert(whole.pruned.values.end(), values.begin(), values.end());
     }
     return whole;
-  }
-
-  void add(const std::string& name, PackedMatrix matrix) {
-    packed_.push_back(std::move(matrix));
-    const TensorFormat format = add_matrix(name, packed_.back(), list_);
-    if (format.kind != TensorFormat::Kind::kDense) formats_[name] = to_json(format);
   }
 
   void add_parts(const Parts& parts, std::vector<PackedMatrix> packed) {
@@ -210,6 +215,24 @@ TensorToWrite as_written(const std::string& name, const TensorView& view) {
   return {name, view.dtype, view.shape, view.data};
 }
 
+// One layer of a part directory, whole or not at all.
+Status write_part(const std::string& path, const LayerTensors& tensors,
+                  const std::vector<MatrixReport>& reports) {
+  OrderedJson config;
+  config["tessera"] = {{"format", kFormatVersion}, {"tensors", tensors.formats()}};
+  config["reports"] = OrderedJson::array();
+  for (const MatrixReport& report : reports) config["reports"].push_back(to_json(report));
+  const std::string temporary = path + ".tmp";
+  std::error_code error;
+  fs::remove_all(temporary, error);
+  fs::create_directory(temporary, error);
+  if (error) return cannot("make the directory", temporary, error);
+  TESSERA_RETURN_IF_ERROR(write_safetensors(temporary + "/" + kTensorFile, tensors.tensors()));
+  TESSERA_RETURN_IF_ERROR(write_file_atomically(temporary + "/config.json", text_of(config)));
+  fs::rename(temporary, path, error);
+  return error ? cannot("put in place", path, error) : Status();
+}
+
 }  // namespace
 
 Result<std::unique_ptr<OpenCheckpoint>> OpenCheckpoint::open(const std::string& directory) {
@@ -253,19 +276,17 @@ Status PartDirectory::write_layer(int32_t layer, const std::vector<Matrix>& matr
                                   const std::vector<MatrixReport>& reports) const {
   LayerTensors tensors;
   TESSERA_RETURN_IF_ERROR(tensors.add(matrices));
-  OrderedJson config;
-  config["tessera"] = {{"format", kFormatVersion}, {"tensors", tensors.formats()}};
-  config["reports"] = OrderedJson::array();
-  for (const MatrixReport& report : reports) config["reports"].push_back(to_json(report));
-  const std::string temporary = layer_path(layer) + ".tmp";
-  std::error_code error;
-  fs::remove_all(temporary, error);
-  fs::create_directory(temporary, error);
-  if (error) return cannot("make the directory", temporary, error);
-  TESSERA_RETURN_IF_ERROR(write_safetensors(temporary + "/" + kTensorFile, tensors.tensors()));
-  TESSERA_RETURN_IF_ERROR(write_file_atomically(temporary + "/config.json", text_of(config)));
-  fs::rename(temporary, layer_path(layer), error);
-  return error ? cannot("put in place", layer_path(layer), error) : Status();
+  return write_part(layer_path(layer), tensors, reports);
+}
+
+Status PartDirectory::write_tables(int32_t layer, std::vector<RoundedTable> tables) const {
+  LayerTensors tensors;
+  std::vector<MatrixReport> reports;
+  for (RoundedTable& table : tables) {
+    tensors.add(table.report.name, std::move(table.packed));
+    reports.push_back(std::move(table.report));
+  }
+  return write_part(layer_path(layer), tensors, reports);
 }
 
 Result<std::vector<MatrixReport>> PartDirectory::read_reports(int32_t layer) const {
@@ -274,6 +295,9 @@ Result<std::vector<MatrixReport>> PartDirectory::read_reports(int32_t layer) con
   for (const OrderedJson& entry : config.value("reports", OrderedJson::array())) {
     reports.push_back({.name = entry.value("name", ""),
                        .format = entry.value("format", ""),
+                       .precision = entry.value("precision", ""),
+                       .dense_bytes = entry.value("dense_bytes", int64_t{0}),
+                       .bytes = entry.value("bytes", int64_t{0}),
                        .share = number_of(entry, "share"),
                        .weight_error = number_of(entry, "weight_error"),
                        .output_error = number_of(entry, "output_error"),

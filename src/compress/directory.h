@@ -7,6 +7,7 @@
 
 #include "base/status.h"
 #include "compress/matrix.h"
+#include "compress/tables.h"
 #include "io/checkpoint.h"
 #include "io/compressed.h"
 #include "tessera/compress.h"
@@ -32,10 +33,12 @@ class PartDirectory {
 
   bool has_layer(int32_t layer) const;
   std::string layer_path(int32_t layer) const;
-  // Writes a layer whole or not at all: the matrices that were to be pruned, of which a tensor's
-  // all stand here, and biases that changed.
+  // Writes a layer whole or not at all: the matrices that were to be compressed, of which a
+  // tensor's all stand here, and biases that changed.
   Status write_layer(int32_t layer, const std::vector<Matrix>& matrices,
                      const std::vector<MatrixReport>& reports) const;
+  // The same for tables, as if they were a layer.
+  Status write_tables(int32_t layer, std::vector<RoundedTable> tables) const;
   Result<std::vector<MatrixReport>> read_reports(int32_t layer) const;
   // Where the finished checkpoint is put together, empty.
   Result<std::string> make_whole() const;

@@ -24,7 +24,7 @@ bool holds(const std::vector<std::string>& list, const char* name) {
 
 class Lister {
  public:
-  Lister(const Architecture& architecture, const TensorNames& names, const PruneOptions& options)
+  Lister(const Architecture& architecture, const TensorNames& names, const CompressOptions& options)
       : a_(architecture), names_(names), options_(options) {}
 
   std::vector<Item> list(FusedQkv fused) const {
@@ -99,7 +99,7 @@ class Lister {
 
   const Architecture& a_;
   const TensorNames& names_;
-  const PruneOptions& options_;
+  const CompressOptions& options_;
 };
 
 }  // namespace
@@ -114,7 +114,7 @@ std::string Item::name() const {
 }
 
 Result<std::vector<Item>> list_items(const Architecture& architecture, const TensorNames& names,
-                                     const PruneOptions& options, FusedQkv fused) {
+                                     const CompressOptions& options, FusedQkv fused) {
   for (const std::string& matrix : options.matrices) {
     if (holds({std::begin(kSelectable), std::end(kSelectable)}, matrix.c_str())) continue;
     return invalid_input(fmt::format("matrices: expected some of {}, found {}",

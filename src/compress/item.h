@@ -31,7 +31,7 @@ struct Item {
   int64_t outputs = 0;
   int64_t inputs = 0;
   int64_t tensor_outputs = 0;
-  bool selected = false;  // to be pruned
+  bool selected = false;  // to be compressed
 
   bool is_whole_tensor() const { return outputs == tensor_outputs; }
   // The name in reports, and of the tensor of a part that is stored apart.
@@ -45,7 +45,7 @@ enum class FusedQkv { kWhole, kParts };
 // the maps, in each in the order of outputs. kInvalidInput where the options name matrices or
 // layers that there are none of.
 Result<std::vector<Item>> list_items(const Architecture& architecture, const TensorNames& names,
-                                     const PruneOptions& options, FusedQkv fused);
+                                     const CompressOptions& options, FusedQkv fused);
 
 const char* name(Role role);
 

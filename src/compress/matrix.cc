@@ -13,10 +13,6 @@ namespace {
 
 constexpr size_t at(int64_t index) { return static_cast<size_t>(index); }
 
-bool has_matrix(const Source& source, const std::string& name) {
-  return source.checkpoint->has(name) || source.formats->find(name) != nullptr;
-}
-
 Status not_finite(const Source& source, const std::string& name) {
   return invalid_input(fmt::format("{}: tensor {}: expected finite values, found others",
                                    source.checkpoint->directory(), quote(name)));
@@ -38,6 +34,47 @@ void widen(const std::vector<char>& stored, const StoredMatrix& matrix, float* t
   for (int64_t c = 0; c < cols; ++c) {
     convert_to_f32(stored.data() + at(c) * line_bytes, dtype(matrix), rows, line.data());
     for (int64_t r = 0; r < rows; ++r) target[r * cols + c] = line[at(r)];
+  }
+}
+
+TileMask mask_of(const TileMatrix& tiles) {
+  TileMask mask = TileMask::all(tiles.tile, tiles.rows, tiles.cols);
+  std::fill(mask.kept.begin(), mask.kept.end(), uint8_t{0});
+  for (int64_t row = 0; row < mask.tile_rows(); ++row) {
+    for (int32_t i = tiles.offsets[row]; i < tiles.offsets[row + 1]; ++i)
+      mask.kept[at(row * mask.tile_cols() + tiles.columns[i])] = 1;
+  }
+  return tiles.order == MatrixOrder::kInputRows ? transposed(mask) : mask;
+}
+
+TileMask mask_of(const CsrMatrix& csr) {
+  TileMatrix tiles{.rows = csr.rows, .cols = csr.cols, .order = csr.order, .tile = {1, 1}};
+  tiles.offsets = csr.offsets;
+  tiles.columns = csr.columns;
+  return mask_of(tiles);
+}
+
+TileMask mask_of(const CompactMatrix& compact) {
+  const auto outputs = static_cast<int32_t>(compact.outputs());
+  const auto inputs = static_cast<int32_t>(compact.inputs());
+  const bool by_output = compact.axis == KeptAxis::kOutputs;
+  TileMask mask =
+      TileMask::all(by_output ? TileShape{1, inputs} : TileShape{outputs, 1}, outputs, inputs);
+  std::fill(mask.kept.begin(), mask.kept.end(), uint8_t{0});
+  for (int64_t i = 0; i < compact.kept_count(); ++i) mask.kept[at(compact.index[i])] = 1;
+  return mask;
+}
+
+void keep_mask(const StoredMatrix& stored, Matrix& matrix) {
+  if (const auto* tiles = std::get_if<TileMatrix>(&stored)) {
+    matrix.removed = Removed::kTiles;
+    matrix.mask = mask_of(*tiles);
+  } else if (const auto* csr = std::get_if<CsrMatrix>(&stored)) {
+    matrix.removed = Removed::kElements;
+    matrix.mask = mask_of(*csr);
+  } else if (const auto* compact = std::get_if<CompactMatrix>(&stored)) {
+    matrix.removed = compact->axis == KeptAxis::kOutputs ? Removed::kOutputs : Removed::kInputs;
+    matrix.mask = mask_of(*compact);
   }
 }
 
@@ -64,6 +101,7 @@ Status read_tensor(const Source& source, const Item& item, Matrix& matrix) {
     whole.values.resize(first + at(outputs(stored) * item.inputs));
     widen(dense, stored, whole.values.data() + first);
     matrix.dtype = dtype(stored);
+    if (part == item.name()) keep_mask(stored, matrix);
     source.checkpoint->release(read.values);
   }
   if (static_cast<int64_t>(whole.values.size()) != whole.outputs * whole.inputs) {
@@ -158,7 +196,8 @@ std::vector<char> narrowed(const std::vector<float>& values, DType dtype) {
 Result<Matrix> read_item(const Sources& sources, const Item& item) {
   Matrix matrix{.item = item};
   for (const Source& source : sources) {
-    if (!has_matrix(source, item.tensor) && &source != &sources.back()) continue;
+    if (!has_matrix(*source.checkpoint, *source.formats, item.tensor) && &source != &sources.back())
+      continue;
     TESSERA_RETURN_IF_ERROR(read_tensor(source, item, matrix));
     break;
   }
@@ -181,10 +220,24 @@ Result<Matrix> read_item(const Sources& sources, const Item& item) {
 
 void round_to_file(Matrix& matrix) {
   matrix.pruned.values = rounded(matrix.pruned.values, matrix.dtype);
+  round_bias(matrix);
+}
+
+void round_bias(Matrix& matrix) {
   if (!matrix.bias.empty()) matrix.bias = rounded(matrix.bias, matrix.bias_dtype);
 }
 
+void move_bias(const std::vector<double>& shift, Matrix& matrix) {
+  matrix.shift.resize(shift.size());
+  for (size_t o = 0; o < shift.size(); ++o) {
+    matrix.bias[o] += static_cast<float>(shift[o]);
+    matrix.shift[o] += shift[o];
+  }
+  matrix.bias_changed = true;
+}
+
 Result<PackedMatrix> pack(const Matrix& matrix) {
+  if (matrix.integers.has_value()) return pack_integers(*matrix.integers);
   const bool output_rows = matrix.item.order == MatrixOrder::kOutputRows;
   PackedMatrix dense;
   dense.values = stored_values(matrix);

@@ -24,28 +24,36 @@ using Sources = std::vector<Source>;
 // A matrix on its way through the pipeline, in f32 as W [outputs, inputs].
 struct Matrix {
   Item item;
-  DType dtype = DType::kF32;  // of its values in the file
+  DType dtype = DType::kF32;  // of its values in the file, where they are floats
   Removed removed = Removed::kNothing;
   Weight whole;
-  Weight pruned;  // what is left, rounded to dtype once it is final
-  std::optional<TileMask> mask;
-  std::vector<float> bias;  // empty: none
+  Weight pruned;                     // what is left, rounded to dtype once it is final
+  std::optional<TileMask> mask;      // of a matrix that is stored sparse already, too
+  std::optional<Integers> integers;  // what is left, once it is quantized
+  std::vector<float> bias;           // empty: none
   DType bias_dtype = DType::kF32;
   bool bias_changed = false;
-  double output_error = 0;  // NaN: not known
+  std::vector<double> shift;  // that the bias took up of means; empty: nothing
+  double output_error = 0;    // NaN: not known
 
   // The share of its weights that the mask prunes.
   double share() const;
   double weight_error() const;  // |W - W'| / |W|
 };
 
-// Reads an item's matrix and bias, whatever format the tensor has; finite values only.
+// Reads an item's matrix and bias, whatever format the tensor has; finite values only. One that is
+// stored sparse has its mask and what it says was removed.
 Result<Matrix> read_item(const Sources& sources, const Item& item);
 
-// Rounds what is left to the file's dtypes.
+// Rounds what is left, or the bias alone, to the file's dtypes.
 void round_to_file(Matrix& matrix);
+void round_bias(Matrix& matrix);
 
-// The matrix in the format that its unit asks for, or dense where that is not larger.
+// Adds what outputs lose on average to a bias, which there is.
+void move_bias(const std::vector<double>& shift, Matrix& matrix);
+
+// The matrix quantized where it is, else in the format that its unit asks for, or dense where that
+// is not larger.
 Result<PackedMatrix> pack(const Matrix& matrix);
 
 // f32 as values of an f32, f16 or bf16 tensor.

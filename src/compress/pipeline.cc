@@ -14,6 +14,8 @@
 #include "compress/measure.h"
 #include "compress/pass.h"
 #include "compress/prune.h"
+#include "compress/quantize.h"
+#include "compress/tables.h"
 #include "tessera/compress.h"
 #include "tessera/version.h"
 
@@ -34,22 +36,35 @@ double lost_energy(double output_error) {
   return -std::log(std::max(1e-6, 1 - output_error * output_error));
 }
 
-OrderedJson to_json(const CompressOptions& options, const Pass& pass) {
+OrderedJson to_json(const CompressOptions& options, const PruneOptions& prune) {
   constexpr const char* kScopes[] = {"matrix", "balanced", "global", "allocated"};
   constexpr const char* kScores[] = {"magnitude", "calibrated"};
-  const PruneOptions& prune = options.prune;
+  const Pass& pass = find_pass(prune.unit);
   OrderedJson json = {
       {"pass", pass.info.name},
       {"share", prune.share},
       {"scope", kScopes[static_cast<size_t>(prune.scope)]},
       {"score", kScores[static_cast<size_t>(prune.score)]},
       {"repair", prune.repair == PruneOptions::Repair::kLeastSquares ? "least_squares" : "none"},
-      {"matrices", prune.matrices},
-      {"layers", prune.layers}};
+      {"matrices", options.matrices},
+      {"layers", options.layers}};
   if (prune.unit == PruneUnit::kTiles || prune.unit == PruneUnit::kAttentionAware)
     json["tile"] = {prune.tile_rows, prune.tile_cols};
   if (prune.unit == PruneUnit::kAttentionAware)
     json["precompute_vo"] = prune.precompute_vo == PruneOptions::PrecomputeVo::kYes;
+  return json;
+}
+
+OrderedJson to_json(const CompressOptions& options, const QuantizeOptions& quantize) {
+  const Precision precision = precision_of(quantize);
+  OrderedJson json = {
+      {"pass", "quantize"},
+      {"precision", name(precision)},
+      {"group", quantize.group.value_or(default_group(precision))},
+      {"rounding", quantize.rounding == Rounding::kCompensated ? "compensated" : "nearest"},
+      {"matrices", options.matrices},
+      {"layers", options.layers}};
+  if (quantize.smooth > 0) json["smooth"] = quantize.smooth;
   return json;
 }
 
@@ -59,7 +74,8 @@ class Pipeline {
       : source_directory_(source),
         target_(target),
         options_(options),
-        pass_(find_pass(options.prune.unit)) {}
+        prune_(options.prune.value_or(PruneOptions())),
+        pass_(options.prune.has_value() ? &find_pass(prune_.unit) : nullptr) {}
 
   Result<CompressReport> run() {
     TESSERA_RETURN_IF_ERROR(open());
@@ -68,7 +84,8 @@ class Pipeline {
     TESSERA_RETURN_IF_ERROR(begin_calibration());  // so that texts are checked first
     TESSERA_ASSIGN_OR_RETURN(PartDirectory part, PartDirectory::open(target_, run_text()));
     TESSERA_RETURN_IF_ERROR(choose_shares());
-    TESSERA_RETURN_IF_ERROR(prune_layers(part));
+    TESSERA_RETURN_IF_ERROR(compress_layers(part));
+    TESSERA_RETURN_IF_ERROR(round_tables(part));
     TESSERA_RETURN_IF_ERROR(write(part));
     TESSERA_RETURN_IF_ERROR(measure());
     report_.share = pruned_weights_ / std::max(1.0, selected_weights_);
@@ -82,26 +99,32 @@ class Pipeline {
   }
 
   bool needs_text() const {
-    const PruneOptions& prune = options_.prune;
-    return prune.score != PruneScore::kMagnitude ||
-           prune.repair == PruneOptions::Repair::kLeastSquares ||
-           prune.scope == PruneScope::kAllocated;
+    const auto& quantize = options_.quantize;
+    return prune_.score != PruneScore::kMagnitude ||
+           prune_.repair == PruneOptions::Repair::kLeastSquares ||
+           prune_.scope == PruneScope::kAllocated ||
+           (quantize && (quantize->rounding == Rounding::kCompensated || quantize->smooth > 0));
   }
   bool calibrates() const {
     return !options_.calibration.text_file.empty() || !options_.calibration.sequences.empty();
   }
 
   Status check_options() const {
-    const double share = options_.prune.share;
-    if (!(share >= 0 && share <= 1))
-      return invalid_input(fmt::format("share: expected a number from 0 to 1, found {}", share));
+    if (pass_ == nullptr && !options_.quantize)
+      return invalid_input("expected options to prune or to quantize, found neither");
+    if (!(prune_.share >= 0 && prune_.share <= 1)) {
+      return invalid_input(
+          fmt::format("share: expected a number from 0 to 1, found {}", prune_.share));
+    }
+    if (options_.quantize) TESSERA_RETURN_IF_ERROR(check_quantize(*options_.quantize));
     if (options_.calibration.tokens < 1) {
       return invalid_input(fmt::format("calibration tokens: expected at least 1, found {}",
                                        options_.calibration.tokens));
     }
     if (needs_text() && !calibrates()) {
       return invalid_input(
-          "expected a calibration text for calibrated scores, repair and allocation, found none");
+          "expected a calibration text for calibrated scores, repair, allocation, compensated "
+          "rounding and smoothing, found none");
     }
     return {};
   }
@@ -110,17 +133,9 @@ class Pipeline {
     TESSERA_RETURN_IF_ERROR(check_options());
     TESSERA_ASSIGN_OR_RETURN(source_, OpenCheckpoint::open(source_directory_));
     TESSERA_ASSIGN_OR_RETURN(architecture_, read_architecture(source_->checkpoint));
-    TESSERA_RETURN_IF_ERROR(pass_.check(architecture_, options_.prune));
-    TESSERA_ASSIGN_OR_RETURN(
-        items_, list_items(architecture_, checkpoint_names(source_->checkpoint, architecture_),
-                           options_.prune, pass_.fused(options_.prune)));
+    if (pass_ != nullptr) TESSERA_RETURN_IF_ERROR(pass_->check(architecture_, prune_));
+    TESSERA_RETURN_IF_ERROR(list());
     TESSERA_RETURN_IF_ERROR(check_pairs());
-    for (const Item& item : items_) {
-      if (item.selected && removed(item) != Removed::kNothing)
-        selected_weights_ += static_cast<double>(item.outputs * item.inputs);
-    }
-    if (selected_weights_ == 0)
-      return invalid_input("expected options that choose at least one matrix, found none");
     TESSERA_RETURN_IF_ERROR(check_space());
     team_ = std::make_unique<Team>(options_.calibration.threads);
     report_.bytes_before = static_cast<int64_t>(source_->checkpoint.size_bytes());
@@ -128,17 +143,56 @@ class Pipeline {
     return {};
   }
 
+  // What there is to do.
+  Status list() {
+    const TensorNames names = checkpoint_names(source_->checkpoint, architecture_);
+    const FusedQkv fused = pass_ != nullptr                                   ? pass_->fused(prune_)
+                           : source_->formats.has(TensorFormat::Kind::kStack) ? FusedQkv::kParts
+                                                                              : FusedQkv::kWhole;
+    TESSERA_ASSIGN_OR_RETURN(items_, list_items(architecture_, names, options_, fused));
+    bool any = false;
+    for (Item& item : items_) {
+      if (!prunes(item) && is_sparse(item)) item.selected = false;
+      if (prunes(item)) selected_weights_ += static_cast<double>(item.outputs * item.inputs);
+      any = any || changes(item);
+    }
+    if (!any) return invalid_input("expected options that choose at least one matrix, found none");
+    if (options_.quantize && options_.matrices.empty() && options_.layers.empty())
+      tables_ = list_tables(source_->source(), architecture_, names);
+    return {};
+  }
+
+  Removed removed(const Item& item) const {
+    return pass_ != nullptr && item.selected ? pass_->removed(item, prune_) : Removed::kNothing;
+  }
+  bool prunes(const Item& item) const { return removed(item) != Removed::kNothing; }
+  bool changes(const Item& item) const {
+    return prunes(item) || (options_.quantize.has_value() && item.selected);
+  }
+  // Whether an earlier run left it so, or as a stack of such: then it stays.
+  bool is_sparse(const Item& item) const {
+    using Kind = TensorFormat::Kind;
+    const TensorFormat* format = source_->formats.find(item.name());
+    return format != nullptr && format->kind != Kind::kDense && format->kind != Kind::kQuantized;
+  }
+
+  // Bytes that are written of an item, and bytes of its dense form.
+  std::pair<int64_t, int64_t> bytes_of(const Item& item, int64_t value_bytes) const {
+    const int64_t dense = item.outputs * item.inputs * value_bytes;
+    if (prunes(item)) return {estimate(*pass_, item, prune_, value_bytes).bytes, dense};
+    return {quantized_bytes(*options_.quantize, item.outputs, item.inputs), dense};
+  }
+
   // The finished layers and the whole stand on the disk at the same time.
   Status check_space() const {
     int64_t layers = 0, whole = static_cast<int64_t>(source_->checkpoint.size_bytes());
     for (const Item& item : items_) {
-      if (!item.selected) continue;
+      if (!changes(item)) continue;
       const std::string tensor = tensors_of(source_->formats, item.tensor).front();
       TESSERA_ASSIGN_OR_RETURN(const TensorView view, source_->checkpoint.any_tensor(tensor));
-      const PassEstimate left =
-          estimate(pass_, item, options_.prune, static_cast<int64_t>(size_bytes(view.dtype)));
-      layers += left.bytes;
-      whole -= left.dense_bytes - left.bytes;
+      const auto [bytes, dense] = bytes_of(item, static_cast<int64_t>(size_bytes(view.dtype)));
+      layers += bytes;
+      whole -= dense - bytes;
     }
     std::error_code error;
     const std::filesystem::path parent =
@@ -168,10 +222,6 @@ class Pipeline {
     return {};
   }
 
-  Removed removed(const Item& item) const {
-    return item.selected ? pass_.removed(item, options_.prune) : Removed::kNothing;
-  }
-
   Status read_texts() {
     if (!calibrates()) return {};
     if (!options_.calibration.sequences.empty()) {
@@ -186,29 +236,36 @@ class Pipeline {
   // What makes two runs the same. Sequences stand by their ids.
   std::string run_text() const {
     OrderedJson run = {{"version", version()},
-                       {"options", to_json(options_, pass_)},
+                       {"options", passes_json()},
                        {"source", hashes_},
                        {"tokens", OrderedJson::array()}};
     for (const TokenSequence& sequence : sequences_) run["tokens"].push_back(sequence.ids);
     return run.dump() + "\n";
   }
 
+  // What this run does, in its order.
+  std::vector<OrderedJson> passes_json() const {
+    std::vector<OrderedJson> passes;
+    if (options_.prune) passes.push_back(to_json(options_, *options_.prune));
+    if (options_.quantize) passes.push_back(to_json(options_, *options_.quantize));
+    return passes;
+  }
+
   std::string section() const {
-    OrderedJson entry = to_json(options_, pass_);
-    if (calibrates()) {
-      int64_t tokens = 0;
-      for (const TokenSequence& sequence : sequences_)
-        tokens += static_cast<int64_t>(sequence.ids.size());
-      entry["calibration_tokens"] = tokens;
-    }
+    int64_t tokens = 0;
+    for (const TokenSequence& sequence : sequences_)
+      tokens += static_cast<int64_t>(sequence.ids.size());
     OrderedJson list = OrderedJson::array();
     const OrderedJson before = earlier_passes();
     for (const OrderedJson& pass : before) list.push_back(pass);
-    list.push_back(entry);
+    for (OrderedJson pass : passes_json()) {
+      if (calibrates()) pass["calibration_tokens"] = tokens;
+      list.push_back(std::move(pass));
+    }
     const OrderedJson json = {
         {"format", kFormatVersion},
         {"version", version()},
-        {"options", entry},
+        {"options", list.back()},
         {"provenance",
          {{"source_sha256", hashes_}, {"passes", list}, {"seeds", OrderedJson::array()}}}};
     return json.dump();
@@ -229,7 +286,11 @@ class Pipeline {
 
   Result<LayerOnTheWay> read(const Sources& sources, int32_t layer) const {
     TESSERA_ASSIGN_OR_RETURN(LayerOnTheWay on_the_way, read_layer(sources, items_, layer));
-    for (Matrix& matrix : on_the_way.matrices) matrix.removed = removed(matrix.item);
+    for (Matrix& matrix : on_the_way.matrices) {
+      if (!prunes(matrix.item)) continue;
+      matrix.removed = removed(matrix.item);
+      matrix.mask.reset();
+    }
     if (!calibrates()) return on_the_way;
     TESSERA_ASSIGN_OR_RETURN(on_the_way.weights,
                              load_layer_norms(source_->checkpoint, architecture_, layer, *team_));
@@ -239,15 +300,17 @@ class Pipeline {
 
   Status begin_calibration() {
     if (!calibrates()) return {};
-    TESSERA_ASSIGN_OR_RETURN(
-        calibration_, Calibration::begin(source_->checkpoint, architecture_, sequences_, *team_));
+    const Precision embeddings = tables_.empty() ? Precision::kStored : Precision::kW8;
+    TESSERA_ASSIGN_OR_RETURN(calibration_, Calibration::begin(source_->checkpoint, architecture_,
+                                                              sequences_, embeddings, *team_));
     return {};
   }
 
   // Shares or masks that need a look at all matrices first.
   Status choose_shares() {
-    choices_.assign(items_.size(), {.share = options_.prune.share});
-    const PruneScope scope = options_.prune.scope;
+    choices_.assign(items_.size(), {.share = prune_.share});
+    const PruneScope scope = prune_.scope;
+    if (pass_ == nullptr) return {};
     if (scope != PruneScope::kGlobal && scope != PruneScope::kAllocated) return {};
     TESSERA_RETURN_IF_ERROR(begin_calibration());
     std::vector<ErrorCurve> curves;
@@ -262,10 +325,10 @@ class Pipeline {
       if (calibrates()) TESSERA_RETURN_IF_ERROR(calibration_->advance(on_the_way.weights));
     }
     for (size_t i = 0; i < items_.size(); ++i) {
-      if (removed(items_[i]) != Removed::kNothing) chosen.push_back(i);
+      if (prunes(items_[i])) chosen.push_back(i);
     }
     if (scope == PruneScope::kAllocated) {
-      const std::vector<double> shares = allocate(curves, options_.prune.share);
+      const std::vector<double> shares = allocate(curves, prune_.share);
       for (size_t i = 0; i < chosen.size(); ++i) choices_[chosen[i]].share = shares[i];
     } else {
       rank(chosen, scores);
@@ -278,19 +341,18 @@ class Pipeline {
                  std::vector<std::vector<double>>& scores) {
     const std::vector<Matrix*> matrices = layer.of(map);
     if (std::none_of(matrices.begin(), matrices.end(),
-                     [](const Matrix* m) { return m->removed != Removed::kNothing; })) {
+                     [&](const Matrix* m) { return prunes(m->item); })) {
       return {};
     }
     std::optional<InputStatistics> statistics;
     if (calibrates()) {
       TESSERA_ASSIGN_OR_RETURN(statistics, calibration_->observe(layer.weights, map));
     }
-    const InputStatistics* seen = statistics ? &*statistics : nullptr;
-    Hessian centred, plain;
-    const PruneContext context{&options_.prune, seen, &centred, &plain, team_.get()};
+    MapInputs inputs(statistics ? &*statistics : nullptr);
+    const PruneContext context{&prune_, &inputs, team_.get()};
     for (const Matrix* matrix : matrices) {
-      if (matrix->removed == Removed::kNothing) continue;
-      if (options_.prune.scope == PruneScope::kGlobal) {
+      if (!prunes(matrix->item)) continue;
+      if (prune_.scope == PruneScope::kGlobal) {
         scores.push_back(unit_scores(context, *matrix));
         continue;
       }
@@ -320,43 +382,70 @@ class Pipeline {
       const Item& item = items_[chosen[i]];
       Choice& choice = choices_[chosen[i]];
       choice.mask =
-          TileMask::all(unit_tile(removed(item), item, options_.prune), item.outputs, item.inputs);
+          TileMask::all(unit_tile(removed(item), item, prune_), item.outputs, item.inputs);
       ranking.push_back({&scores[i], &*choice.mask});
     }
-    prune_global(ranking, std::llround(options_.prune.share * selected_weights_));
+    prune_global(ranking, std::llround(prune_.share * selected_weights_));
   }
 
-  Status prune_layers(const PartDirectory& part) {
+  // Takes over what stands in the part directory.
+  Status collect(const PartDirectory& part, int32_t layer) {
+    TESSERA_ASSIGN_OR_RETURN(auto done, OpenCheckpoint::open(part.layer_path(layer)));
+    TESSERA_ASSIGN_OR_RETURN(const auto reports, part.read_reports(layer));
+    report_.matrices.insert(report_.matrices.end(), reports.begin(), reports.end());
+    layers_.push_back(std::move(done));
+    return {};
+  }
+
+  Status compress_layers(const PartDirectory& part) {
     TESSERA_RETURN_IF_ERROR(begin_calibration());
+    const char* what = pass_ != nullptr ? "pruning" : "quantizing";
     for (int32_t layer = 0; layer < architecture_.layers; ++layer) {
-      TESSERA_RETURN_IF_ERROR(progress("pruning", layer, architecture_.layers));
-      if (!part.has_layer(layer)) TESSERA_RETURN_IF_ERROR(prune_layer(part, layer));
-      TESSERA_ASSIGN_OR_RETURN(auto done, OpenCheckpoint::open(part.layer_path(layer)));
-      TESSERA_ASSIGN_OR_RETURN(const auto reports, part.read_reports(layer));
-      report_.matrices.insert(report_.matrices.end(), reports.begin(), reports.end());
+      TESSERA_RETURN_IF_ERROR(progress(what, layer, architecture_.layers));
+      if (!part.has_layer(layer)) TESSERA_RETURN_IF_ERROR(compress_layer(part, layer));
+      TESSERA_RETURN_IF_ERROR(collect(part, layer));
       // From what was written, so that a run that was taken up goes on as if it had not stopped.
       if (calibrates() && layer + 1 < architecture_.layers) {
-        TESSERA_ASSIGN_OR_RETURN(const LayerOnTheWay pruned,
-                                 read({done->source(), source_->source()}, layer));
-        TESSERA_RETURN_IF_ERROR(calibration_->advance(pruned.weights));
+        TESSERA_ASSIGN_OR_RETURN(const LayerOnTheWay done,
+                                 read({layers_.back()->source(), source_->source()}, layer));
+        TESSERA_RETURN_IF_ERROR(calibration_->advance(done.weights));
       }
-      layers_.push_back(std::move(done));
     }
     return {};
   }
 
-  Status prune_layer(const PartDirectory& part, int32_t layer) {
+  // They stand behind the layers.
+  Status round_tables(const PartDirectory& part) {
+    if (tables_.empty()) return {};
+    TESSERA_RETURN_IF_ERROR(progress("quantizing embeddings", 0, 1));
+    if (!part.has_layer(architecture_.layers)) {
+      std::vector<RoundedTable> rounded;
+      for (const Table& table : tables_) {
+        TESSERA_ASSIGN_OR_RETURN(RoundedTable one, round_table(source_->source(), table, *team_));
+        rounded.push_back(std::move(one));
+      }
+      TESSERA_RETURN_IF_ERROR(part.write_tables(architecture_.layers, std::move(rounded)));
+    }
+    return collect(part, architecture_.layers);
+  }
+
+  Status compress_layer(const PartDirectory& part, int32_t layer) {
     TESSERA_ASSIGN_OR_RETURN(LayerOnTheWay on_the_way, read({source_->source()}, layer));
     for (int map = 0; map < kLayerMaps; ++map)
-      TESSERA_RETURN_IF_ERROR(prune_map(static_cast<LayerMap>(map), on_the_way));
+      TESSERA_RETURN_IF_ERROR(compress_map(static_cast<LayerMap>(map), on_the_way));
     std::vector<MatrixReport> reports;
     for (const Matrix& matrix : on_the_way.matrices) {
-      if (matrix.removed == Removed::kNothing) continue;
+      if (!changes(matrix.item)) continue;
       TESSERA_ASSIGN_OR_RETURN(const PackedMatrix packed, pack(matrix));
       const double flops = static_cast<double>(flops_per_row(packed.matrix));
+      const auto& integers = matrix.integers;
       reports.push_back(
           {.name = matrix.item.name(),
            .format = format_name(packed.matrix),
+           .precision = integers ? std::string(name(integers->precision)) : "",
+           .dense_bytes = matrix.item.outputs * matrix.item.inputs *
+                          static_cast<int64_t>(size_bytes(matrix.dtype)),
+           .bytes = packed_bytes(packed.matrix),
            .share = matrix.share(),
            .weight_error = matrix.weight_error(),
            .output_error = matrix.output_error,
@@ -366,22 +455,30 @@ class Pipeline {
     return part.write_layer(layer, on_the_way.matrices, reports);
   }
 
-  Status prune_map(LayerMap map, LayerOnTheWay& on_the_way) {
+  Status compress_map(LayerMap map, LayerOnTheWay& on_the_way) {
     const std::vector<Matrix*> matrices = on_the_way.of(map);
     if (std::none_of(matrices.begin(), matrices.end(),
-                     [](const Matrix* m) { return m->removed != Removed::kNothing; })) {
+                     [&](const Matrix* m) { return changes(m->item); })) {
       return {};
     }
     std::optional<InputStatistics> statistics;
     if (calibrates()) {
       TESSERA_ASSIGN_OR_RETURN(statistics, calibration_->observe(on_the_way.weights, map));
     }
-    const InputStatistics* seen = statistics ? &*statistics : nullptr;
-    Hessian centred, plain;
-    const PruneContext context{&options_.prune, seen, &centred, &plain, team_.get()};
+    MapInputs inputs(statistics ? &*statistics : nullptr);
+    TESSERA_RETURN_IF_ERROR(prune_map(matrices, inputs, on_the_way));
+    TESSERA_RETURN_IF_ERROR(quantize_map(matrices, inputs));
+    if (!calibrates()) return {};
+    if (map == LayerMap::kAttentionOutput)
+      TESSERA_RETURN_IF_ERROR(prepare_map(LayerMap::kQkv, on_the_way, *team_));
+    return prepare_map(map, on_the_way, *team_);
+  }
+
+  Status prune_map(const std::vector<Matrix*>& matrices, MapInputs& inputs,
+                   LayerOnTheWay& on_the_way) {
+    const PruneContext context{&prune_, &inputs, team_.get()};
     for (Matrix* matrix : matrices) {
-      if (matrix->removed == Removed::kNothing || matrix->removed == Removed::kOutputsOfHeads)
-        continue;
+      if (!prunes(matrix->item) || matrix->removed == Removed::kOutputsOfHeads) continue;
       if (matrix->removed == Removed::kInputsOfValues) {
         TESSERA_RETURN_IF_ERROR(prune_values(context, on_the_way, *matrix));
       } else {
@@ -389,10 +486,25 @@ class Pipeline {
         TESSERA_RETURN_IF_ERROR(prune_matrix(context, *matrix));
       }
     }
-    if (!calibrates()) return {};
-    if (map == LayerMap::kAttentionOutput)
-      TESSERA_RETURN_IF_ERROR(prepare_map(LayerMap::kQkv, on_the_way, *team_));
-    return prepare_map(map, on_the_way, *team_);
+    return {};
+  }
+
+  // What pruning left dense; values of which features go later stay floats.
+  Status quantize_map(const std::vector<Matrix*>& matrices, MapInputs& inputs) {
+    if (!options_.quantize) return {};
+    std::vector<Matrix*> dense;
+    for (Matrix* matrix : matrices) {
+      if (!matrix->item.selected || matrix->removed == Removed::kOutputsOfHeads) continue;
+      TESSERA_ASSIGN_OR_RETURN(const bool stays, stays_dense(*matrix));
+      if (stays) dense.push_back(matrix);
+    }
+    QuantizeContext context{&*options_.quantize, &inputs, team_.get()};
+    if (options_.quantize->smooth > 0 && !dense.empty()) {
+      context.input_scales =
+          smoothing_scales(dense, *inputs.statistics(), options_.quantize->smooth);
+    }
+    for (Matrix* matrix : dense) TESSERA_RETURN_IF_ERROR(quantize_matrix(context, *matrix));
+    return {};
   }
 
   const Choice& choice_of(const Item& item) const {
@@ -407,10 +519,11 @@ class Pipeline {
   Status prune_values(const PruneContext& context, LayerOnTheWay& on_the_way, Matrix& output) {
     for (Matrix* values : on_the_way.of(LayerMap::kQkv)) {
       if (values->removed != Removed::kOutputsOfHeads) continue;
-      choose_value_features(heads(), options_.prune, context.statistics, *values, output);
-      const PruneContext alone{context.options, nullptr, nullptr, nullptr, context.team};
+      choose_value_features(heads(), prune_, context.inputs->statistics(), *values, output);
+      MapInputs nothing(nullptr);
+      const PruneContext alone{context.options, &nothing, context.team};
       TESSERA_RETURN_IF_ERROR(prune_matrix(alone, *values));
-      const bool repairs = options_.prune.repair == PruneOptions::Repair::kLeastSquares;
+      const bool repairs = prune_.repair == PruneOptions::Repair::kLeastSquares;
       if (!repairs) move_value_bias(heads(), *values, output);
       TESSERA_RETURN_IF_ERROR(prune_matrix(context, output));
       round_to_file(output);
@@ -432,16 +545,18 @@ class Pipeline {
   Status measure() {
     size_t next = 0, done = 0;
     for (const Item& item : items_) {
-      if (removed(item) == Removed::kNothing) continue;
+      if (!changes(item)) continue;
       MatrixReport& report = report_.matrices[next++];
       const double weights = static_cast<double>(item.outputs * item.inputs);
-      pruned_weights_ += report.share * weights;
+      if (prunes(item)) pruned_weights_ += report.share * weights;
       report.measured_speedup = std::numeric_limits<double>::quiet_NaN();
       if (options_.measure == CompressOptions::Measure::kNo || report.format == "dense") continue;
       TESSERA_RETURN_IF_ERROR(progress("measuring", static_cast<int64_t>(done++),
                                        static_cast<int64_t>(report_.matrices.size())));
-      TESSERA_ASSIGN_OR_RETURN(report.measured_speedup,
-                               measure_speedup(result_->source(), item, *team_));
+      const Result<double> measured = measure_speedup(result_->source(), item, *team_);
+      if (measured.ok()) report.measured_speedup = *measured;
+      if (!measured.ok() && measured.status().code() != StatusCode::kUnsupported)
+        return measured.status();
     }
     return {};
   }
@@ -449,11 +564,13 @@ class Pipeline {
   const std::string& source_directory_;
   const std::string& target_;
   const CompressOptions& options_;
-  const Pass& pass_;
+  PruneOptions prune_;  // without its meaning where nothing is pruned
+  const Pass* pass_;    // null: nothing is
   std::unique_ptr<OpenCheckpoint> source_, result_;
   Architecture architecture_;
   std::vector<Item> items_;
   std::vector<Choice> choices_;  // one an item
+  std::vector<Table> tables_;    // to be rounded
   std::map<std::string, std::string> hashes_;
   std::unique_ptr<Team> team_;
   std::vector<TokenSequence> sequences_;

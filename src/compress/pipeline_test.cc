@@ -49,8 +49,7 @@ std::vector<TokenSequence> sequences(int64_t count, int64_t length, uint32_t see
 
 CompressOptions options_of(PruneUnit unit, double share) {
   CompressOptions options;
-  options.prune.unit = unit;
-  options.prune.share = share;
+  options.prune = PruneOptions{.unit = unit, .share = share};
   options.calibration.threads = 2;
   options.measure = CompressOptions::Measure::kNo;
   return options;
@@ -58,13 +57,13 @@ CompressOptions options_of(PruneUnit unit, double share) {
 
 CompressOptions calibrated(CompressOptions options) {
   options.calibration.sequences = sequences(20, 30, kSeed);
-  options.prune.score = PruneScore::kCalibrated;
+  options.prune->score = PruneScore::kCalibrated;
   return options;
 }
 
 CompressOptions repaired(CompressOptions options) {
   options = calibrated(std::move(options));
-  options.prune.repair = PruneOptions::Repair::kLeastSquares;
+  options.prune->repair = PruneOptions::Repair::kLeastSquares;
   return options;
 }
 
@@ -184,7 +183,7 @@ TEST_P(EveryUnit, RunsAsItsMatricesWrittenOut) {
     const CompressReport report = run(source(), name, options);
     expect_like_written_out(name);
     EXPECT_LE(report.bytes_after, report.bytes_before);
-    EXPECT_NEAR(report.share, options.prune.share, 0.06);
+    EXPECT_NEAR(report.share, options.prune->share, 0.06);
     for (const MatrixReport& matrix : report.matrices) {
       EXPECT_GT(matrix.weight_error, 0) << matrix.name;
       EXPECT_LT(matrix.weight_error, 2) << matrix.name;
@@ -219,7 +218,7 @@ TEST_F(Compress, RepairLosesLessThanCalibrationAloneAndThatLessThanMagnitude) {
   const std::string source = wider(testing::tiny_bert()).write("compress_bert");
   const CompressOptions plain = options_of(PruneUnit::kTiles, 0.5);
   CompressOptions magnitude = calibrated(plain);
-  magnitude.prune.score = PruneScore::kMagnitude;
+  magnitude.prune->score = PruneScore::kMagnitude;
   const auto mean_error = [](const CompressReport& report) {
     double sum = 0;
     for (const MatrixReport& matrix : report.matrices) sum += matrix.output_error;
@@ -256,7 +255,7 @@ TEST_F(Compress, AnInterruptedRunIsTakenUp) {
   EXPECT_FALSE(fs::exists(target("taken_up")));
   EXPECT_TRUE(fs::exists(target("taken_up.part/layer-0")));
   CompressOptions other = options;
-  other.prune.share = 0.7;
+  other.prune->share = 0.7;
   const auto refused = compress(source, target("taken_up"), other);
   testing::expect_message(refused.status(), {"same options", "remove it"});
   options.on_progress = {};
@@ -271,8 +270,8 @@ TEST_F(Compress, EveryScopeReachesTheShare) {
   for (const PruneScope scope :
        {PruneScope::kMatrix, PruneScope::kBalanced, PruneScope::kGlobal, PruneScope::kAllocated}) {
     CompressOptions options = repaired(options_of(PruneUnit::kTiles, 0.5));
-    options.prune.tile_rows = 8;
-    options.prune.scope = scope;
+    options.prune->tile_rows = 8;
+    options.prune->scope = scope;
     const std::string name = "scope" + std::to_string(static_cast<int>(scope));
     EXPECT_NEAR(run(source, name, options).share, 0.5, 0.04);
     expect_like_written_out(name);
@@ -283,7 +282,7 @@ TEST_F(Compress, OutputsForPrecomputedVoKeepOneSetOfFeatures) {
   for (TinyCheckpoint tiny : {wider(testing::tiny_bert()), wider(testing::tiny_llama())}) {
     const std::string source = tiny.write("compress_vo");
     CompressOptions options = repaired(options_of(PruneUnit::kAttentionAware, 0.75));
-    options.prune.precompute_vo = PruneOptions::PrecomputeVo::kYes;
+    options.prune->precompute_vo = PruneOptions::PrecomputeVo::kYes;
     const std::string name = tiny.config.find("bert") == std::string::npos ? "vo_llama" : "vo_bert";
     const CompressReport report = run(source, name, options);
     for (const MatrixReport& matrix : report.matrices)
@@ -303,8 +302,8 @@ TEST_F(Compress, OutputsForPrecomputedVoKeepOneSetOfFeatures) {
 TEST_F(Compress, OnlyChosenMatricesAndLayersChange) {
   const std::string source = wider(testing::tiny_bert()).write("compress_bert");
   CompressOptions options = options_of(PruneUnit::kTiles, 0.5);
-  options.prune.matrices = {"ffn", "key"};
-  options.prune.layers = {1};
+  options.matrices = {"ffn", "key"};
+  options.layers = {1};
   const CompressReport report = run(source, "chosen", options);
   ASSERT_EQ(report.matrices.size(), 3u);
   EXPECT_EQ(report.matrices[0].name, "bert.encoder.layer.1.attention.self.key.weight");
@@ -314,9 +313,9 @@ TEST_F(Compress, OnlyChosenMatricesAndLayersChange) {
 TEST_F(Compress, ACompressedModelCanBeCompressedAgain) {
   const std::string source = wider(testing::tiny_bert()).write("compress_bert");
   CompressOptions options = options_of(PruneUnit::kTiles, 0.5);
-  options.prune.matrices = {"ffn"};
+  options.matrices = {"ffn"};
   run(source, "once", options);
-  options.prune.matrices = {"attention_output"};
+  options.matrices = {"attention_output"};
   run(target("once"), "twice", options);
   expect_like_written_out("twice");
   const std::string config = testing::content_of(target("twice/config.json"));
@@ -339,22 +338,22 @@ TEST_F(Compress, WhatCannotBeIsOneSentence) {
   options = options_of(PruneUnit::kTiles, NAN);
   refused(options, {"share", "nan"});
   options = options_of(PruneUnit::kTiles, 0.5);
-  options.prune.tile_rows = 0;
+  options.prune->tile_rows = 0;
   refused(options, {"tile", "found 0 x 16"});
   options = options_of(PruneUnit::kTiles, 0.5);
-  options.prune.matrices = {"everything"};
+  options.matrices = {"everything"};
   refused(options, {"matrices", "everything"});
   options = options_of(PruneUnit::kTiles, 0.5);
-  options.prune.layers = {2};
+  options.layers = {2};
   refused(options, {"layers", "0 to 1", "found 2"});
   options = options_of(PruneUnit::kTiles, 0.5);
-  options.prune.repair = PruneOptions::Repair::kLeastSquares;
+  options.prune->repair = PruneOptions::Repair::kLeastSquares;
   refused(options, {"calibration text", "found none"});
   options = calibrated(options_of(PruneUnit::kTiles, 0.5));
   options.calibration.sequences[0].ids[0] = 50;
   refused(options, {"ids from 0 to 49, found 50"});
   options = options_of(PruneUnit::kAttentionAware, 0.5);
-  options.prune.matrices = {"value"};
+  options.matrices = {"value"};
   refused(options, {"value and attention_output"});
   fs::create_directory(target("there"));
   testing::expect_message(

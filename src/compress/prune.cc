@@ -11,7 +11,7 @@ constexpr size_t at(int64_t index) { return static_cast<size_t>(index); }
 
 bool repairs(const PruneContext& context) {
   return context.options->repair == PruneOptions::Repair::kLeastSquares &&
-         context.statistics != nullptr;
+         context.inputs->statistics() != nullptr;
 }
 
 // Clears what the mask prunes of W [outputs, inputs].
@@ -24,14 +24,8 @@ Centre centre_of(const PruneContext& context, const Matrix& matrix) {
   return repairs(context) && !matrix.bias.empty() ? Centre::kYes : Centre::kNo;
 }
 
-Hessian& hessian_of(const PruneContext& context, Centre centre) {
-  Hessian& hessian = centre == Centre::kYes ? *context.hessian : *context.plain_hessian;
-  if (hessian.values.empty()) hessian = make_hessian(*context.statistics, centre);
-  return hessian;
-}
-
 Status repair(const PruneContext& context, Centre centre, Matrix& matrix) {
-  Hessian& hessian = hessian_of(context, centre);
+  Hessian& hessian = context.inputs->hessian(centre);
   if (matrix.removed == Removed::kElements) {
     TESSERA_RETURN_IF_ERROR(repair_elements(*matrix.mask, hessian, matrix.pruned, *context.team));
   } else {
@@ -64,9 +58,10 @@ std::vector<double> feature_scores(const HeadShape& heads, const InputStatistics
 std::vector<double> unit_scores(const PruneContext& context, const Matrix& matrix) {
   const PruneOptions& options = *context.options;
   const TileShape tile = unit_tile(matrix.removed, matrix.item, options);
-  if (options.score == PruneScore::kMagnitude || context.statistics == nullptr)
+  const InputStatistics* statistics = context.inputs->statistics();
+  if (options.score == PruneScore::kMagnitude || statistics == nullptr)
     return tile_scores(matrix.whole, tile);
-  return tile_scores(matrix.whole, tile, context.statistics->norms());
+  return tile_scores(matrix.whole, tile, statistics->norms());
 }
 
 void choose_mask(const PruneContext& context, const Choice& choice, Matrix& matrix) {
@@ -99,16 +94,15 @@ Status prune_matrix(const PruneContext& context, Matrix& matrix) {
     TESSERA_RETURN_IF_ERROR(repair(context, centre, matrix));
     round_to_file(matrix);
   }
+  const InputStatistics* statistics = context.inputs->statistics();
   if (centre == Centre::kYes) {
-    const std::vector<double> shift = bias_shift(matrix.whole, matrix.pruned, *context.statistics);
-    for (size_t o = 0; o < shift.size(); ++o) matrix.bias[o] += static_cast<float>(shift[o]);
-    matrix.bias_changed = true;
+    move_bias(bias_shift(matrix.whole, matrix.pruned, *statistics), matrix);
     round_to_file(matrix);
   }
-  if (context.statistics == nullptr) return {};
+  if (statistics == nullptr) return {};
   TESSERA_ASSIGN_OR_RETURN(
       matrix.output_error,
-      output_error(matrix.whole, matrix.pruned, *context.statistics, centre, *context.team));
+      output_error(matrix.whole, matrix.pruned, *statistics, matrix.shift, *context.team));
   return {};
 }
 

@@ -16,14 +16,10 @@ struct Choice {
   std::optional<TileMask> mask;
 };
 
-// What the functions below share. statistics: of the map's inputs, null without calibration;
-// hessians: of the statistics about the means and not, made when they are needed and kept for the
-// map's other matrices.
+// What the functions below share.
 struct PruneContext {
   const PruneOptions* options = nullptr;
-  const InputStatistics* statistics = nullptr;
-  Hessian* hessian = nullptr;
-  Hessian* plain_hessian = nullptr;
+  MapInputs* inputs = nullptr;
   Team* team = nullptr;
 };
 

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "compress/cholesky.h"
+#include "compress/sweep.h"
 #include "linear/linear.h"
 
 namespace tessera {
@@ -17,11 +18,6 @@ constexpr size_t at(int64_t index) { return static_cast<size_t>(index); }
 constexpr double kDamping = 0.01;
 // Of the mean square, for inputs that do not vary.
 constexpr double kFloor = 1e-5;
-
-Status not_definite() {
-  return invalid_input(
-      "expected calibration activations that are finite and not all zero, found others");
-}
 
 // The inverse of a symmetric matrix.
 bool invert(const std::vector<double>& matrix, int64_t n, std::vector<double>& inverse,
@@ -156,22 +152,6 @@ bool needs_inverse(const TileMask& mask) {
   return false;
 }
 
-// U with H^-1 = U^T U, upper triangular, row-major: of H with its inputs reversed, L L^T, it is
-// L^-1 reversed back.
-bool root_of_inverse(const Hessian& hessian, std::vector<double>& root, Team& team) {
-  const int64_t n = hessian.inputs;
-  std::vector<double> reversed(at(n * n));
-  for (int64_t i = 0; i < n * n; ++i) reversed[at(i)] = hessian.values[at(n * n - 1 - i)];
-  if (!factor_cholesky(reversed.data(), n, &team)) return false;
-  std::vector<double> inverse(at(n * n));
-  invert_factor(reversed.data(), n, inverse.data(), &team);
-  root.resize(at(n * n));
-  for (int64_t j = 0; j < n; ++j) {
-    for (int64_t k = 0; k < n; ++k) root[at(j * n + k)] = inverse[at((n - 1 - k) * n + n - 1 - j)];
-  }
-  return true;
-}
-
 // tr(W E[x x^T] W^T), E[x x^T] being that of x - origin and products of mean and origin.
 Result<double> mean_square(const Weight& weight, const InputStatistics& statistics, Team& team) {
   const int64_t n = weight.inputs;
@@ -213,7 +193,7 @@ std::vector<double> InputStatistics::norms() const {
 
 Hessian make_hessian(const InputStatistics& statistics, Centre centre) {
   const int64_t n = statistics.inputs;
-  Hessian hessian{n, centre, std::vector<double>(statistics.products.size()), {}};
+  Hessian hessian{n, centre, std::vector<double>(statistics.products.size()), {}, {}};
   double trace = 0, squares = 0;
   for (int64_t i = 0; i < n; ++i) {
     for (int64_t j = 0; j <= i; ++j) {
@@ -226,6 +206,17 @@ Hessian make_hessian(const InputStatistics& statistics, Centre centre) {
   double damping = (kDamping * trace + kFloor * squares) / static_cast<double>(n);
   if (damping == 0) damping = 1;  // every input is 0
   for (int64_t i = 0; i < n; ++i) hessian.values[at(i * n + i)] += damping;
+  return hessian;
+}
+
+Status not_definite() {
+  return invalid_input(
+      "expected calibration activations that are finite and not all zero, found others");
+}
+
+Hessian& MapInputs::hessian(Centre centre) {
+  Hessian& hessian = centre == Centre::kYes ? centred_ : plain_;
+  if (hessian.values.empty()) hessian = make_hessian(*statistics_, centre);
   return hessian;
 }
 
@@ -245,35 +236,23 @@ Status repair_tiles(const TileMask& mask, Hessian& hessian, Weight& weight, Team
   return fits ? Status() : not_definite();
 }
 
-Status repair_elements(const TileMask& mask, const Hessian& hessian, Weight& weight, Team& team) {
-  std::vector<double> root;
-  if (!root_of_inverse(hessian, root, team)) return not_definite();
-  const int64_t n = hessian.inputs;
-  team.parallel_for(weight.outputs, 1, [&](Range part) {
-    std::vector<double> values(at(n));
-    for (int64_t o = part.begin; o < part.end; ++o) {
-      std::copy_n(weight.row(o), n, values.data());
-      for (int64_t j = 0; j < n; ++j) {
-        if (mask.keeps(o, j)) continue;
-        const double* line = root.data() + j * n;
-        const double error = values[at(j)] / line[j];
-        for (int64_t k = j + 1; k < n; ++k) values[at(k)] -= error * line[k];
-        values[at(j)] = 0;
-      }
-      for (int64_t i = 0; i < n; ++i) weight.row(o)[i] = static_cast<float>(values[at(i)]);
-    }
-  });
-  return {};
+Status repair_elements(const TileMask& mask, Hessian& hessian, Weight& weight, Team& team) {
+  const auto stay = [&](int64_t output, int64_t input, const double* row) {
+    return mask.keeps(output, input) ? row[input] : 0.0;
+  };
+  return sweep(&hessian, 1, stay, weight, team);
 }
 
 Result<double> output_error(const Weight& whole, const Weight& pruned,
-                            const InputStatistics& statistics, Centre centre, Team& team) {
+                            const InputStatistics& statistics, const std::vector<double>& shift,
+                            Team& team) {
   Weight difference = whole;
   for (size_t i = 0; i < difference.values.size(); ++i) difference.values[i] -= pruned.values[i];
   TESSERA_ASSIGN_OR_RETURN(double lost, mean_square(difference, statistics, team));
   TESSERA_ASSIGN_OR_RETURN(const double total, mean_square(whole, statistics, team));
-  if (centre == Centre::kYes) {
-    for (const double shift : bias_shift(whole, pruned, statistics)) lost -= shift * shift;
+  if (!shift.empty()) {
+    const std::vector<double> means = bias_shift(whole, pruned, statistics);
+    for (size_t o = 0; o < shift.size(); ++o) lost += shift[o] * (shift[o] - 2 * means[o]);
   }
   return lost > 0 ? std::sqrt(lost / total) : 0.0;
 }

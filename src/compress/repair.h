@@ -18,6 +18,7 @@ struct InputStatistics {
   std::vector<double> origin;   // [inputs]
   std::vector<float> products;  // [inputs, inputs]: sum over the rows of the outer products
   std::vector<double> sums;     // [inputs]
+  std::vector<float> largest;   // [inputs]: of |x|
 
   double mean(int64_t input) const { return origin[static_cast<size_t>(input)] + offset(input); }
   // Of the mean from the origin.
@@ -45,8 +46,23 @@ struct Hessian {
   Centre centre = Centre::kNo;
   std::vector<double> values;
   std::vector<double> inverse;  // empty until it is needed
+  std::vector<double> root;     // empty until it is needed: R of H^-1 = R R^T, lower triangular
 };
 Hessian make_hessian(const InputStatistics& statistics, Centre centre);
+Status not_definite();  // where H is not positive definite
+
+// What is known of the inputs of one map, which its matrices share: statistics, null without a
+// calibration text, and Hessians of them, made when they are needed and kept.
+class MapInputs {
+ public:
+  explicit MapInputs(const InputStatistics* statistics) : statistics_(statistics) {}
+  const InputStatistics* statistics() const { return statistics_; }
+  Hessian& hessian(Centre centre);
+
+ private:
+  const InputStatistics* statistics_;
+  Hessian centred_, plain_;
+};
 
 // The kept weights of W' that make (W - W') H (W - W')^T least, by rows of tiles, whose outputs
 // keep the same inputs:
@@ -58,12 +74,13 @@ Status repair_tiles(const TileMask& mask, Hessian& hessian, Weight& weight, Team
 // The same for masks whose every output keeps other inputs, approximately: one sweep over the
 // inputs that spreads each pruned weight's error over those behind it (SparseGPT), as one solution
 // an output would take too long.
-Status repair_elements(const TileMask& mask, const Hessian& hessian, Weight& weight, Team& team);
+Status repair_elements(const TileMask& mask, Hessian& hessian, Weight& weight, Team& team);
 
-// |D x| / |W x| with D = W - W', each the root of the mean square over the calibration rows; with
-// kYes of D (x - mean), as the bias takes up the mean. 0 / 0 is 0.
+// |D x - shift| / |W x| with D = W - W', each the root of the mean square over the calibration
+// rows; shift: what the bias took up, [outputs], or empty. 0 / 0 is 0.
 Result<double> output_error(const Weight& whole, const Weight& pruned,
-                            const InputStatistics& statistics, Centre centre, Team& team);
+                            const InputStatistics& statistics, const std::vector<double>& shift,
+                            Team& team);
 
 // What keeps the mean of the outputs: (W - W') mean(x).
 std::vector<double> bias_shift(const Weight& whole, const Weight& pruned,

@@ -157,6 +157,15 @@ int32_t rounded(float value, float scale, float least, float most) {
   return static_cast<int32_t>(std::nearbyint(std::clamp(exact, least, most)));
 }
 
+// Into a row that is 0 there.
+void put_integer(int32_t q, int64_t input, Precision precision, char* row) {
+  if (bits(precision) == 8) {
+    row[input] = static_cast<char>(q);
+  } else {
+    row[input / 2] = static_cast<char>(row[input / 2] | (q + 8) << (input % 2 * 4));
+  }
+}
+
 void store_scale(float scale, DType type, int64_t index, char* scales) {
   const uint16_t half = f32_to_f16(scale);
   const size_t bytes = size_bytes(type);
@@ -187,12 +196,7 @@ Result<PackedMatrix> pack_quantized(const DenseView& dense, Precision precision,
       const float scale = group_scale(values.data() + begin, end - begin, matrix);
       store_scale(scale, matrix.scale_type, o * matrix.groups() + g, packed.scales.data());
       for (int64_t i = begin; i < end; ++i) {
-        const int32_t q = rounded(values[static_cast<size_t>(i)], scale, least, most);
-        if (bits(precision) == 8) {
-          row[i] = static_cast<char>(q);
-        } else {
-          row[i / 2] = static_cast<char>(row[i / 2] | (q + 8) << (i % 2 * 4));
-        }
+        put_integer(rounded(values[static_cast<size_t>(i)], scale, least, most), i, precision, row);
       }
     }
   }
@@ -299,6 +303,50 @@ PackedMatrix pack_whole(const TileMatrix& integers) {
     matrix.input_scales = packed.input_scales.data();
   }
   packed.matrix = matrix;
+  return packed;
+}
+
+PackedMatrix pack_integers(const Integers& integers) {
+  QuantizedMatrix matrix{.precision = integers.precision,
+                         .rows = integers.outputs,
+                         .cols = integers.inputs,
+                         .group = integers.group,
+                         .scale_type = scale_type(integers.precision)};
+  PackedMatrix packed;
+  packed.values.assign(static_cast<size_t>(matrix.rows * matrix.row_bytes()), 0);
+  for (int64_t o = 0; o < matrix.rows; ++o) {
+    const int8_t* source = integers.values.data() + o * matrix.cols;
+    char* row = packed.values.data() + o * matrix.row_bytes();
+    for (int64_t i = 0; i < matrix.cols; ++i) put_integer(source[i], i, matrix.precision, row);
+  }
+  packed.scales.resize(integers.scales.size() * size_bytes(matrix.scale_type));
+  for (size_t i = 0; i < integers.scales.size(); ++i) {
+    store_scale(integers.scales[i], matrix.scale_type, static_cast<int64_t>(i),
+                packed.scales.data());
+  }
+  packed.input_scales = integers.input_scales;
+  matrix.values = packed.values.data();
+  matrix.scales = packed.scales.data();
+  if (!packed.input_scales.empty()) matrix.input_scales = packed.input_scales.data();
+  packed.matrix = matrix;
+  return packed;
+}
+
+PackedMatrix copy_of(const QuantizedMatrix& matrix) {
+  PackedMatrix packed;
+  const auto* values = static_cast<const char*>(matrix.values);
+  const auto* scales = static_cast<const char*>(matrix.scales);
+  const auto scale_bytes = static_cast<int64_t>(size_bytes(matrix.scale_type));
+  packed.values.assign(values, values + matrix.rows * matrix.row_bytes());
+  packed.scales.assign(scales, scales + matrix.rows * matrix.groups() * scale_bytes);
+  QuantizedMatrix own = matrix;
+  own.values = packed.values.data();
+  own.scales = packed.scales.data();
+  if (matrix.input_scales != nullptr) {
+    packed.input_scales.assign(matrix.input_scales, matrix.input_scales + matrix.cols);
+    own.input_scales = packed.input_scales.data();
+  }
+  packed.matrix = own;
   return packed;
 }
 

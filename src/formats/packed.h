@@ -51,6 +51,21 @@ PackedMatrix pack_floats(const TileMatrix& integers);
 // Integer tiles as a quantized matrix of the same integers and scales, 0 where they are pruned.
 PackedMatrix pack_whole(const TileMatrix& integers);
 
+// What a quantized matrix holds, a byte each, with its scales as f32.
+struct Integers {
+  Precision precision = Precision::kInt8;
+  int64_t outputs = 0;
+  int64_t inputs = 0;
+  int32_t group = 0;                // as in QuantizedMatrix
+  std::vector<int8_t> values;       // [outputs, inputs]
+  std::vector<float> scales;        // [outputs, groups], which scale_type(precision) holds exactly
+  std::vector<float> input_scales;  // [inputs], or empty
+};
+PackedMatrix pack_integers(const Integers& integers);
+
+// The same matrix in memory of its own.
+PackedMatrix copy_of(const QuantizedMatrix& matrix);
+
 // Sets what the mask prunes to zero, in a dense matrix of values of value_bytes each.
 void clear_pruned(const TileMask& mask, size_t value_bytes, void* dense);
 

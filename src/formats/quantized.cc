@@ -58,9 +58,11 @@ Status validate(const QuantizedMatrix& matrix) {
       return invalid_input(
           fmt::format("values: expected 0 behind the last input of output {}, found {}", o, found));
   }
-  for (int64_t i = 0; bits(matrix.precision) == 8 && i < matrix.rows * matrix.cols; ++i) {
-    if (values[i] == 0x80)
-      return invalid_input(fmt::format("values: expected -127 to 127, found -128 at index {}", i));
+  if (bits(matrix.precision) == 8) {
+    const auto size = static_cast<size_t>(matrix.rows * matrix.cols);
+    if (const void* found = std::memchr(values, 0x80, size); found != nullptr)
+      return invalid_input(fmt::format("values: expected -127 to 127, found -128 at index {}",
+                                       static_cast<const uint8_t*>(found) - values));
   }
   return {};
 }

@@ -14,7 +14,7 @@ namespace {
 
 using Kind = TensorFormat::Kind;
 
-constexpr std::string_view kKindNames[] = {"dense", "tiles", "csr", "compact", "stack"};
+constexpr const char* kKindNames[] = {"dense", "tiles", "csr", "compact", "quantized", "stack"};
 
 Status wrong_shape(const Config& entry, std::string_view key, size_t found) {
   return invalid_input(
@@ -43,8 +43,16 @@ Result<Kind> read_kind(const Config& entry) {
   const auto* found = std::find(std::begin(kKindNames), std::end(kKindNames), name);
   if (found != std::end(kKindNames)) return static_cast<Kind>(found - std::begin(kKindNames));
   return unsupported(
-      fmt::format("{}: format: expected dense, tiles, csr, compact or stack, found {}",
+      fmt::format("{}: format: expected dense, tiles, csr, compact, quantized or stack, found {}",
                   entry.source(), quote(name)));
+}
+
+Result<Precision> read_precision(const Config& entry) {
+  TESSERA_ASSIGN_OR_RETURN(const std::string name, entry.string("precision"));
+  const std::optional<Precision> precision = parse_precision(name);
+  if (precision.has_value() && is_quantized(*precision)) return *precision;
+  return unsupported(fmt::format("{}: precision: expected int8, int4, w8 or w4, found {}",
+                                 entry.source(), quote(name)));
 }
 
 Result<std::pair<int64_t, int64_t>> read_pair(const Config& entry, std::string_view key,
@@ -72,6 +80,11 @@ Result<TensorFormat> read_format(const Config& entry) {
                                        entry.source(), quote(axis)));
     }
     format.axis = axis == "outputs" ? KeptAxis::kOutputs : KeptAxis::kInputs;
+  }
+  if (format.kind == Kind::kQuantized) {
+    TESSERA_ASSIGN_OR_RETURN(format.precision, read_precision(entry));
+    TESSERA_ASSIGN_OR_RETURN(const int64_t group, entry.integer("group", 0, kMaxMatrixExtent));
+    format.group = static_cast<int32_t>(group);
   }
   if (format.kind == Kind::kStack) {
     TESSERA_ASSIGN_OR_RETURN(format.parts, entry.strings("parts"));
@@ -167,6 +180,34 @@ class Reader {
     return read;
   }
 
+  // Always by outputs.
+  Result<ReadMatrix> quantized(const TensorFormat& format) {
+    QuantizedMatrix matrix{.precision = format.precision,
+                           .rows = format.rows,
+                           .cols = format.cols,
+                           .group = format.group};
+    ReadMatrix read;
+    TESSERA_ASSIGN_OR_RETURN(
+        read.values, checkpoint_.typed(name_ + ".values", {matrix.rows, matrix.row_bytes()},
+                                       bits(matrix.precision) == 8 ? DType::kI8 : DType::kU8));
+    TESSERA_ASSIGN_OR_RETURN(const TensorView scales,
+                             checkpoint_.tensor(name_ + ".scales", {matrix.rows, matrix.groups()}));
+    read.others.push_back(scales);
+    if (const std::string name = name_ + ".input_scales"; checkpoint_.has(name)) {
+      TESSERA_ASSIGN_OR_RETURN(const TensorView own,
+                               checkpoint_.typed(name, {matrix.cols}, DType::kF32));
+      read.packed.input_scales.resize(static_cast<size_t>(matrix.cols));
+      convert_to_f32(own.data, own.dtype, matrix.cols, read.packed.input_scales.data());
+      matrix.input_scales = read.packed.input_scales.data();
+    }
+    matrix.values = read.values.data;
+    matrix.scales = scales.data;
+    matrix.scale_type = scales.dtype;
+    TESSERA_RETURN_IF_ERROR(named(validate(matrix)));
+    read.packed.matrix = matrix;
+    return read;
+  }
+
  private:
   Status named(const Status& status) const {
     if (status.ok()) return {};
@@ -177,7 +218,7 @@ class Reader {
   Result<std::vector<int32_t>> indices(const char* suffix, int64_t count, ReadMatrix& read) {
     const std::string name = fmt::format("{}.{}", name_, suffix);
     TESSERA_ASSIGN_OR_RETURN(const TensorView tensor, checkpoint_.indices(name, count));
-    read.indices.push_back(tensor);
+    read.others.push_back(tensor);
     return widened(tensor);
   }
 
@@ -241,6 +282,17 @@ const TensorFormat* TensorFormats::find(std::string_view name) const {
   return place == tensors_.end() ? nullptr : &place->second;
 }
 
+bool TensorFormats::has(Kind kind) const {
+  return std::any_of(tensors_.begin(), tensors_.end(),
+                     [kind](const auto& entry) { return entry.second.kind == kind; });
+}
+
+bool has_matrix(const Checkpoint& checkpoint, const TensorFormats& formats, std::string_view name) {
+  return checkpoint.has(name) || formats.find(name) != nullptr;
+}
+
+const char* name(TensorFormat::Kind kind) { return kKindNames[static_cast<size_t>(kind)]; }
+
 std::vector<std::string> parts_of(const TensorFormats& formats, const std::string& name) {
   const TensorFormat* format = formats.find(name);
   if (format == nullptr || format->kind != Kind::kStack) return {name};
@@ -264,6 +316,10 @@ std::vector<std::string> tensors_of(const TensorFormats& formats, const std::str
       case Kind::kCompact:
         for (const char* suffix : {".kept", ".kept_index"}) tensors.push_back(part + suffix);
         break;
+      case Kind::kQuantized:
+        for (const char* suffix : {".values", ".scales", ".input_scales"})
+          tensors.push_back(part + suffix);
+        break;
       default:
         tensors.push_back(part);
     }
@@ -276,13 +332,16 @@ Result<ReadMatrix> read_matrix(const Checkpoint& checkpoint, const TensorFormats
   const TensorFormat* format = formats.find(name);
   Reader reader(checkpoint, name);
   if (format == nullptr || format->kind == Kind::kDense) return reader.dense(expected);
-  if (differs(format->rows, expected.rows) || differs(format->cols, expected.cols)) {
+  std::pair wanted{expected.rows, expected.cols};
+  if (format->kind == Kind::kQuantized && expected.order == MatrixOrder::kInputRows)
+    std::swap(wanted.first, wanted.second);
+  if (differs(format->rows, wanted.first) || differs(format->cols, wanted.second)) {
     const auto text = [](int64_t extent) {
       return extent == -1 ? std::string("any") : std::to_string(extent);
     };
     return invalid_input(
         fmt::format("{}: tensor {}: expected shape [{}, {}], found [{}, {}] in the tessera section",
-                    checkpoint.directory(), quote(name), text(expected.rows), text(expected.cols),
+                    checkpoint.directory(), quote(name), text(wanted.first), text(wanted.second),
                     format->rows, format->cols));
   }
   switch (format->kind) {
@@ -292,6 +351,8 @@ Result<ReadMatrix> read_matrix(const Checkpoint& checkpoint, const TensorFormats
       return reader.csr(*format, expected.order);
     case Kind::kCompact:
       return reader.compact(*format, expected.order);
+    case Kind::kQuantized:
+      return reader.quantized(*format);
     default:
       return invalid_input(fmt::format("{}: tensor {}: expected a matrix, found a stack",
                                        checkpoint.directory(), quote(name)));

@@ -20,14 +20,17 @@ inline constexpr int64_t kFormatVersion = 1;
 
 // How a matrix is stored.
 struct TensorFormat {
-  enum class Kind { kDense, kTiles, kCsr, kCompact, kStack };
+  enum class Kind { kDense, kTiles, kCsr, kCompact, kQuantized, kStack };
   Kind kind = Kind::kDense;
-  int64_t rows = 0;  // of the matrix written out, as the checkpoint orders it
-  int64_t cols = 0;
-  TileShape tile;                       // of kTiles
-  KeptAxis axis = KeptAxis::kOutputs;   // of kCompact
-  std::vector<std::string> parts = {};  // of kStack: matrices whose outputs follow each other
+  int64_t rows = 0;  // of the matrix written out, as the checkpoint orders it; of kQuantized
+  int64_t cols = 0;  // outputs and inputs
+  TileShape tile;    // of kTiles
+  KeptAxis axis = KeptAxis::kOutputs;      // of kCompact
+  std::vector<std::string> parts = {};     // of kStack: matrices whose outputs follow each other
+  Precision precision = Precision::kInt8;  // of kQuantized
+  int32_t group = 0;
 };
+const char* name(TensorFormat::Kind kind);
 
 // The `tessera` section of config.json; empty where there is none.
 class TensorFormats {
@@ -38,6 +41,7 @@ class TensorFormats {
   // Null: the tensor is dense.
   const TensorFormat* find(std::string_view name) const;
   bool empty() const { return tensors_.empty(); }
+  bool has(TensorFormat::Kind kind) const;
   const std::map<std::string, TensorFormat, std::less<>>& tensors() const { return tensors_; }
 
  private:
@@ -47,17 +51,23 @@ class TensorFormats {
 // Of a stack the tensors of its parts, else the tensor itself.
 std::vector<std::string> parts_of(const TensorFormats& formats, const std::string& name);
 
-// The tensors that hold a matrix, of a stack those of all its parts. Scales need not be there.
+// Whether there is a matrix of this name, in any format.
+bool has_matrix(const Checkpoint& checkpoint, const TensorFormats& formats, std::string_view name);
+
+// The tensors that hold a matrix, of a stack those of all its parts. Those of a quantized matrix
+// need not have input scales.
 std::vector<std::string> tensors_of(const TensorFormats& formats, const std::string& name);
 
 // A matrix as the checkpoint has it, its indices checked, widened and owned, its values in the
-// checkpoint, where floats are not looked at but for a tile's padding.
+// checkpoint, where floats are not looked at but for a tile's padding. A quantized one is checked
+// whole; its scales stay in the checkpoint too.
 struct ReadMatrix {
   PackedMatrix packed;
-  TensorView values;                // to check for NaN and to release
-  std::vector<TensorView> indices;  // to release
+  TensorView values;               // to check for NaN and to release
+  std::vector<TensorView> others;  // indices and scales, to release
 };
-// name: of no stack. rows, cols: what the matrix must have, -1 for any.
+// name: of no stack. expected: the shape that a dense matrix must have, -1 for any, and its order,
+// which all but quantized ones share.
 Result<ReadMatrix> read_matrix(const Checkpoint& checkpoint, const TensorFormats& formats,
                                const std::string& name, const DenseView& expected);
 

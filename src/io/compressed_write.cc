@@ -51,6 +51,20 @@ class Writer {
             .axis = matrix.axis};
   }
 
+  TensorFormat quantized(const QuantizedMatrix& matrix) {
+    const bool bytes = bits(matrix.precision) == 8;
+    add(".values", bytes ? DType::kI8 : DType::kU8, {matrix.rows, matrix.row_bytes()},
+        matrix.values);
+    add(".scales", matrix.scale_type, {matrix.rows, matrix.groups()}, matrix.scales);
+    if (matrix.input_scales != nullptr)
+      add(".input_scales", DType::kF32, {matrix.cols}, matrix.input_scales);
+    return {.kind = Kind::kQuantized,
+            .rows = matrix.rows,
+            .cols = matrix.cols,
+            .precision = matrix.precision,
+            .group = matrix.group};
+  }
+
  private:
   void add(const char* suffix, DType dtype, std::vector<int64_t> shape, const void* data) {
     list_.tensors.push_back({name_ + suffix, dtype, std::move(shape), data});
@@ -77,6 +91,8 @@ TensorFormat add_matrix(const std::string& name, const PackedMatrix& matrix, Ten
   if (const auto* csr = std::get_if<CsrMatrix>(&matrix.matrix)) return writer.csr(*csr);
   if (const auto* compact = std::get_if<CompactMatrix>(&matrix.matrix))
     return writer.compact(*compact);
+  if (const auto* quantized = std::get_if<QuantizedMatrix>(&matrix.matrix))
+    return writer.quantized(*quantized);
   return writer.dense(std::get<DenseView>(matrix.matrix));
 }
 

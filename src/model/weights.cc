@@ -33,6 +33,8 @@ class Loader {
 
   Result<EmbeddingTable> table(const std::string& pattern, int64_t rows, int64_t width,
                                Precision precision) {
+    if (formats_.find(full_name(pattern, 0)) != nullptr)
+      return stored_table(full_name(pattern, 0), rows, width, precision);
     TESSERA_ASSIGN_OR_RETURN(const TensorView tensor, find(pattern, 0, {rows, width}));
     if (is_quantized(precision)) return rounded_table(tensor, rows, width);
     EmbeddingTable table{.data = host_device().allocate(tensor.size_bytes),
@@ -58,6 +60,33 @@ class Loader {
         table.rounded, pack_quantized({tensor.data, tensor.dtype, rows, width}, Precision::kW8,
                                       default_group(Precision::kW8)));
     checkpoint_.release(tensor);
+    return table;
+  }
+
+  // One of integers, which stay, or are written out where floats are asked for.
+  Result<EmbeddingTable> stored_table(const std::string& name, int64_t rows, int64_t width,
+                                      Precision precision) {
+    TESSERA_ASSIGN_OR_RETURN(
+        const ReadMatrix read,
+        read_matrix(checkpoint_, formats_, name, {nullptr, DType::kF32, rows, width}));
+    const auto* matrix = std::get_if<QuantizedMatrix>(&read.packed.matrix);
+    if (matrix == nullptr) {
+      return unsupported(fmt::format("{}: tensor {}: expected a dense or quantized table, found {}",
+                                     checkpoint_.directory(), quote(name),
+                                     format_name(read.packed.matrix)));
+    }
+    parameters_ += rows * width;
+    EmbeddingTable table{.rows = rows, .width = width};
+    if (is_quantized(precision) || precision == Precision::kStored) {
+      table.rounded = copy_of(*matrix);
+    } else {
+      const int64_t bytes = dense_bytes(*matrix);
+      table.data = host_device().allocate(static_cast<size_t>(bytes));
+      if (table.data.empty())
+        return out_of_memory(fmt::format("cannot get {} bytes for {}", bytes, name));
+      to_dense(*matrix, table.data.data());
+    }
+    release(read);
     return table;
   }
 
@@ -133,15 +162,17 @@ class Loader {
       TESSERA_ASSIGN_OR_RETURN(bias, vector(names.biases.front(), tokens.rows));
     }
     const std::string name = full_name(names_.token_embedding, 0);
-    TESSERA_ASSIGN_OR_RETURN(const TensorView tensor,
-                             checkpoint_.tensor(name, {tokens.rows, tokens.width}));
-    const MatrixStack stack = {DenseView{tensor.data, tensor.dtype, tokens.rows, tokens.width}};
-    auto prepared = prepare(stack, bias, precision, name);
-    checkpoint_.release(tensor);
+    TESSERA_ASSIGN_OR_RETURN(const ReadMatrix read,
+                             read_matrix(checkpoint_, formats_, name,
+                                         {nullptr, DType::kF32, tokens.rows, tokens.width}));
+    auto prepared = prepare({read.packed.matrix}, bias, precision, name);
+    release(read);
     return prepared;
   }
 
-  bool has(const std::string& pattern) const { return checkpoint_.has(full_name(pattern, 0)); }
+  bool has(const std::string& pattern) const {
+    return has_matrix(checkpoint_, formats_, full_name(pattern, 0));
+  }
 
   Result<std::vector<float>> vector(const std::string& pattern, int64_t width, int32_t layer = 0) {
     TESSERA_ASSIGN_OR_RETURN(const TensorView tensor, find(pattern, layer, {width}));
@@ -157,11 +188,12 @@ class Loader {
     return total;
   }
 
+  void release(const ReadMatrix& read) const {
+    checkpoint_.release(read.values);
+    for (const TensorView& other : read.others) checkpoint_.release(other);
+  }
   void release(const StoredMap& map) const {
-    for (const ReadMatrix& source : map.sources) {
-      checkpoint_.release(source.values);
-      for (const TensorView& indices : source.indices) checkpoint_.release(indices);
-    }
+    for (const ReadMatrix& source : map.sources) release(source);
   }
 
   // The tensor, or the parts of the stack that stands for it.
@@ -338,8 +370,11 @@ int64_t sum_of(const Weights& weights, int64_t LinearInfo::*member) {
 
 TensorNames checkpoint_names(const Checkpoint& checkpoint, const Architecture& architecture) {
   TensorNames names = architecture.names;
+  const auto has = [&](const std::string& name) {
+    return checkpoint.has(name) || checkpoint.has(name + ".values");  // dense or quantized
+  };
   const std::string& first = names.token_embedding;
-  if (!checkpoint.has(names.prefix + first) && checkpoint.has(first)) names.prefix.clear();
+  if (!has(names.prefix + first) && has(first)) names.prefix.clear();
   return names;
 }
 
@@ -369,7 +404,9 @@ void EmbeddingTable::read(int64_t row, Range columns, float* target) const {
     const auto& matrix = std::get<QuantizedMatrix>(rounded.matrix);
     for (int64_t c = columns.begin; c < columns.end; ++c) {
       const float scale = matrix.scale(row, matrix.group == 0 ? 0 : c / matrix.group);
-      target[c - columns.begin] = scale * static_cast<float>(matrix.integer(row, c));
+      const float whole = scale * static_cast<float>(matrix.integer(row, c));
+      target[c - columns.begin] =
+          matrix.input_scales == nullptr ? whole : whole / matrix.input_scales[c];
     }
     return;
   }

@@ -15,10 +15,11 @@
 
 namespace tessera {
 
-// A table of rows, kept in the checkpoint's dtype, or rounded to kW8, and widened as it is read.
+// A table of rows, kept in the checkpoint's dtype, or as integers, which the checkpoint has or kW8
+// makes, and widened as it is read.
 struct EmbeddingTable {
-  Buffer data;  // empty where it is rounded
-  PackedMatrix rounded;
+  Buffer data;           // empty where it is of integers
+  PackedMatrix rounded;  // then that
   DType dtype = DType::kF32;
   int64_t rows = 0;
   int64_t width = 0;

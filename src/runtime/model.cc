@@ -10,6 +10,7 @@
 
 #include "base/guarded.h"
 #include "base/isa.h"
+#include "io/compressed.h"
 #include "io/mapped_file.h"
 #include "kernels/family.h"
 #include "runtime/model_state.h"
@@ -118,10 +119,15 @@ Result<Plan> make_plan(const Checkpoint& checkpoint, const Architecture& archite
                       .vo = vo_method(options.precompute_vo),
                       .expected_tokens = std::max(options.expected_tokens, 1),
                       .machine = kept_machine_table()};
+  TESSERA_ASSIGN_OR_RETURN(const TensorFormats formats, TensorFormats::read(checkpoint.config()));
   const DType found = largest_dtype(checkpoint);
   request.weights = precision_of(options.weights);
   switch (options.weights) {
     case WeightType::kAuto:
+      if (formats.has(TensorFormat::Kind::kQuantized)) {
+        request.weights_why = "the checkpoint holds integers, which are kept as they are";
+        break;
+      }
       request.weights = found == DType::kBF16 ? Precision::kBF16 : Precision::kF32;
       request.weights_why =
           found == DType::kBF16  ? "the checkpoint holds bf16, which is kept and widened exactly"
