@@ -41,7 +41,7 @@ class Dense final : public Linear {
 
   void apply(const LinearArgs& args, const Team::Member& member) const override {
     const int64_t panels = panel_count(shape_.outputs);
-    const Grid grid = choose_grid(args.rows, panels, member.size());
+    const Grid grid = choose_grid(args.rows, kRowGrain, panels, member.size());
     const Range rows =
         slice(args.rows, kRowGrain, member.rank() / grid.panel_parts, grid.row_parts);
     const Range part = slice(panels, 1, member.rank() % grid.panel_parts, grid.panel_parts);
