@@ -110,9 +110,8 @@ class Bench {
                       number("gflops", 1)});
     }
     constexpr Align kRight = Align::kRight;
-    std::string text = fmt::format("{}: {}{}, {} threads{}\n", info().directory,
-                                   info().weight_type, narrow_cache(), info().threads,
-                                   saved_flops()) +
+    std::string text = fmt::format("{}: {}{}, {} threads{}\n", info().directory, info().weight_type,
+                                   narrow_cache(), info().threads, saved_flops()) +
                        format_table({{"", Align::kLeft},
                                      {"batch", kRight},
                                      {"length", kRight},

@@ -45,7 +45,8 @@ TESSERA_API std::string_view name(WeightType type);
 TESSERA_API std::optional<WeightType> parse_weight_type(std::string_view name);
 inline constexpr std::string_view kWeightTypes = "auto, f32, bf16, int8, int4, w8 or w4";
 
-// In which numbers a decoder keeps the keys and values of the tokens that it has read. Sums are f32.
+// In which numbers a decoder keeps the keys and values of the tokens that it has read. Sums are
+// f32.
 enum class CacheType {
   kF32,
   kBF16,
@@ -106,7 +107,7 @@ struct ModelInfo {
   std::string weight_type;               // "f32", "bf16", "int8", "int4", "w8", "w4" or
                                          // "stored": as each matrix is in the checkpoint
   CacheType cache_type = CacheType::kF32;
-  std::vector<std::string> labels;       // of classification heads
+  std::vector<std::string> labels;  // of classification heads
   // As config.json's problem_type says; else sigmoid for one label and softmax for several, as
   // transformers does.
   LabelScores label_scores = LabelScores::kSoftmax;

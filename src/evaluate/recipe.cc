@@ -78,8 +78,9 @@ Status read_plan(const JsonAt& at, const RecipePaths& paths, RecipeVariant& vari
 }
 
 constexpr VariantOption kVariantOptions[] = {
-    {"name", read_name},       {"model", read_model},         {"dtype", read_dtype},
-    {"cache", read_cache}, {"threads", read_threads}, {"attention", read_attention}, {"plan", read_plan},
+    {"name", read_name},   {"model", read_model},     {"dtype", read_dtype},
+    {"cache", read_cache}, {"threads", read_threads}, {"attention", read_attention},
+    {"plan", read_plan},
 };
 
 Result<RecipeVariant> variant_of(const JsonAt& at, const RecipePaths& paths,

@@ -22,7 +22,7 @@ constexpr const char* kRecipe = R"({
              "train": {"files": "train.tsv"}}],
   "workloads": [{"tokens": 128}, {"name": "writing", "batch": 8, "tokens": 16, "new_tokens": 32}],
   "variants": [{"name": "plain"}, {"name": "small", "model": "{models}/s", "dtype": "bf16", "threads": 2,
-               "attention": "flash"}, {"name": "planned", "plan": "/p.json"}],
+               "attention": "flash", "cache": "int8"}, {"name": "planned", "plan": "/p.json"}],
   "base": "small", "timing": {"rounds": 2, "seconds": 0.5, "samples": 4},
   "bootstrap": {"resamples": 10, "confidence": 0.9, "seed": 3}})";
 
@@ -44,6 +44,7 @@ TEST(Recipe, ReadsWhatItSays) {
   EXPECT_EQ(recipe->variants[0].model, "models/m");
   EXPECT_EQ(recipe->variants[1].model, "models/s");
   EXPECT_EQ(recipe->variants[1].dtype, WeightType::kBF16);
+  EXPECT_EQ(recipe->variants[1].cache, CacheType::kInt8);
   EXPECT_EQ(recipe->variants[1].threads, 2);
   EXPECT_EQ(recipe->variants[1].attention, "flash");
   EXPECT_EQ(recipe->variants[2].plan, "/p.json");
@@ -85,7 +86,7 @@ TEST(Recipe, NamesTheKeyThatIsWrong) {
                   "variants[0].threads: expected an integer from 1 to 4096, found \"two\"");
   EXPECT_CONTAINS(
       error_of(with(R"("model": "m", "variants": [{"name": "a", "thread": 2}])")),
-      "variants[0]: expected keys of name, model, dtype, threads, attention, plan, found "
+      "variants[0]: expected keys of name, model, dtype, cache, threads, attention, plan, found "
       "\"thread\"");
   EXPECT_CONTAINS(
       error_of(with(R"("model": "m", "variants": [{"name": "a", "dtype": "int9"}])")),

@@ -159,11 +159,11 @@ class ReportRun {
       if (!variant.plan.empty()) {
         TESSERA_ASSIGN_OR_RETURN(plan, identity_of(variant.plan));
       }
-      variant_keys_.push_back(
-          one_line(fmt::format("{} | {} | dtype {} | cache {} | threads {} of {} | attention {} | plan {}", machine,
-              files, static_cast<int>(variant.dtype),
-              static_cast<int>(variant.cache.value_or(CacheType::kF32)), variant.threads,
-              usable_cpus(), variant.attention, plan)));
+      variant_keys_.push_back(one_line(
+          fmt::format("{} | {} | dtype {} | cache {} | threads {} of {} | attention {} | plan {}",
+                      machine, files, static_cast<int>(variant.dtype),
+                      static_cast<int>(variant.cache.value_or(CacheType::kF32)), variant.threads,
+                      usable_cpus(), variant.attention, plan)));
     }
     return {};
   }

@@ -13,9 +13,9 @@ namespace tessera {
 //   keys transposed [d_k][kPageTokens], so that scores are products with a 64-wide panel, then
 //   values [kPageTokens][d_v] of each of its value heads.
 // kI8: q[i] = round(x[i] / s) with s = max |x| / 127 of a token in one head, and x stands for s
-// q[i]; each matrix is followed by its f32 scales s [kPageTokens]. Every matrix begins at a multiple
-// of 64 bytes of the page. What lies behind the last token of the last page is finite but has no
-// meaning.
+// q[i]; each matrix is followed by its f32 scales s [kPageTokens]. Every matrix begins at a
+// multiple of 64 bytes of the page. What lies behind the last token of the last page is finite but
+// has no meaning.
 constexpr int32_t kPageTokens = 64;
 
 struct PageShape {
@@ -31,9 +31,7 @@ struct PageShape {
   int64_t key_width() const { return int64_t{kv_heads} * d_k; }
   int64_t value_width() const { return int64_t{kv_heads} * values_per_key() * d_v; }
 
-  int64_t number_bytes() const {
-    return dtype == DType::kF32 ? 4 : dtype == DType::kBF16 ? 2 : 1;
-  }
+  int64_t number_bytes() const { return dtype == DType::kF32 ? 4 : dtype == DType::kBF16 ? 2 : 1; }
   int64_t page_bytes() const { return kv_heads * head_bytes(); }
   // Where a matrix begins, in bytes from the page's begin.
   int64_t keys_at(int32_t kv_head) const { return kv_head * head_bytes(); }

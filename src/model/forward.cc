@@ -165,9 +165,8 @@ int64_t Executor::most_bytes(int64_t (Linear::*bytes)(int64_t) const, int64_t ro
 
 int64_t Executor::scratch_bytes(const Sizes& s) const {
   int64_t total = (s.workspace_bytes + s.linear_bytes + s.narrow_bytes) * team_.size();
-  for (int64_t floats :
-       {s.hidden, s.hidden, s.qkv, s.context, s.ffn, s.head_hidden, s.head_hidden, s.logits,
-        s.partials}) {
+  for (int64_t floats : {s.hidden, s.hidden, s.qkv, s.context, s.ffn, s.head_hidden, s.head_hidden,
+                         s.logits, s.partials}) {
     total += static_cast<int64_t>(Arena::rounded(at(floats) * sizeof(float)));
   }
   return total;
@@ -648,12 +647,11 @@ void Executor::append_keys(Pass& pass, int32_t layer, Team::Member& member) cons
                    .value_stride = a.qkv_width(layer)},
                   rows_of(pass, member));
   member.barrier();
-  mark(Operation::kAppend, member,
-       [&] {
-         Work work = moved(pass.rows * (shape.key_width() + shape.value_width()));
-         work.bytes += cached_bytes(shape, pass.rows);
-         return work;
-       });
+  mark(Operation::kAppend, member, [&] {
+    Work work = moved(pass.rows * (shape.key_width() + shape.value_width()));
+    work.bytes += cached_bytes(shape, pass.rows);
+    return work;
+  });
 }
 
 // Normalises and rotates queries and keys in place.

@@ -60,8 +60,8 @@ Plan choose_plan(const PlanRequest& request);
 // "on_the_fly", "why": ...}, {"method": "flash", ...}], "precompute_vo": {"method": "two_step",
 // "why": ...}}]}; equal neighbours are one entry, and every layer stands in exactly one. Methods of
 // values: "auto" (so too where the key is missing), "two_step", "precomputed". Weights: "f32",
-// "bf16", "int8", "int4", "w8", "w4", "stored" (formats/precision.h). The cache: "f32" (so too where
-// the key is missing), "bf16", "int8". Other keys are ignored.
+// "bf16", "int8", "int4", "w8", "w4", "stored" (formats/precision.h). The cache: "f32" (so too
+// where the key is missing), "bf16", "int8". Other keys are ignored.
 std::string plan_to_json(const Plan& plan);
 Result<Plan> plan_from_json(const std::string& json, const std::string& source, int32_t layers);
 

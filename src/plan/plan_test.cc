@@ -38,6 +38,23 @@ TEST(Plan, IsReadAsItWasWritten) {
   EXPECT_EQ(read->layers[0].vo.method, VoMethod::kAuto);
 }
 
+TEST(Plan, KeepsTheTypeOfTheCache) {
+  for (DType cache : {DType::kF32, DType::kBF16, DType::kI8}) {
+    const std::string text = plan_to_json(choose_plan({.layers = 1, .cache = cache}));
+    const auto read = plan_from_json(text, "test", 1);
+    ASSERT_TRUE(read.ok()) << read.status().message();
+    EXPECT_EQ(read->cache, cache);
+  }
+  std::string text = plan_to_json(choose_plan({.layers = 1, .cache = DType::kI8}));
+  const auto refused = plan_from_json(text.replace(text.find("int8"), 4, "int2"), "test", 1);
+  EXPECT_EQ(refused.status().message(), "test: cache: expected f32, bf16 or int8, found \"int2\"");
+  // As plans were before there was a choice.
+  const auto older =
+      plan_from_json(text.replace(text.find("\"cache\""), 7, "\"other\""), "test", 1);
+  ASSERT_TRUE(older.ok()) << older.status().message();
+  EXPECT_EQ(older->cache, DType::kF32);
+}
+
 TEST(Plan, KeepsHowValuesAreComputed) {
   Plan plan = choose_plan({.layers = 3, .expected_tokens = 77});
   plan.layers[0].vo = {VoMethod::kTwoStep, "why"};

@@ -14,9 +14,7 @@ constexpr int64_t kSlabBytes = int64_t{4} << 20;
 }  // namespace
 
 CachePool::CachePool(PageShape shape, int64_t limit_bytes, Device& device)
-    : page_bytes_(shape.page_bytes()),
-      limit_bytes_(limit_bytes),
-      device_(&device) {}
+    : page_bytes_(shape.page_bytes()), limit_bytes_(limit_bytes), device_(&device) {}
 
 Status CachePool::add_slab() {
   const int64_t pages = std::max<int64_t>(kSlabBytes / page_bytes_, 1);
@@ -24,8 +22,7 @@ Status CachePool::add_slab() {
   if (slab.empty()) {
     return out_of_memory(fmt::format("cannot get {} bytes for cache pages", pages * page_bytes_));
   }
-  for (int64_t i = pages - 1; i >= 0; --i)
-    free_.push_back(slab.as<std::byte>() + i * page_bytes_);
+  for (int64_t i = pages - 1; i >= 0; --i) free_.push_back(slab.as<std::byte>() + i * page_bytes_);
   slabs_.push_back(std::move(slab));
   return {};
 }
@@ -55,7 +52,7 @@ Status CachePool::reserve(PageTable& table, int32_t tokens) {
   if (writes_last) {
     std::byte*& last = table.pages[static_cast<size_t>(table.tokens() / kPageTokens)];
     if (tables_of_[last] > 1) {
-      TESSERA_ASSIGN_OR_RETURN(std::byte* copy, take_page());
+      TESSERA_ASSIGN_OR_RETURN(std::byte * copy, take_page());
       device_->copy_from_host(copy, last, static_cast<size_t>(page_bytes_));
       drop_page(last);
       last = copy;
@@ -63,7 +60,7 @@ Status CachePool::reserve(PageTable& table, int32_t tokens) {
   }
   const size_t wanted = static_cast<size_t>(pages_for(table.tokens() + tokens));
   while (table.pages.size() < wanted) {
-    TESSERA_ASSIGN_OR_RETURN(std::byte* page, take_page());
+    TESSERA_ASSIGN_OR_RETURN(std::byte * page, take_page());
     table.pages.push_back(page);
   }
   table.positions.reserve(wanted * kPageTokens);

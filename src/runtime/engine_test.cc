@@ -5,6 +5,7 @@
 #include <cmath>
 #include <fstream>
 #include <map>
+#include <numeric>
 #include <set>
 
 #include "runtime/beam_search.h"
@@ -15,9 +16,9 @@ namespace {
 
 using testing::tiny_llama;
 
-std::shared_ptr<Model> tiny_model(int threads = 1) {
+std::shared_ptr<Model> tiny_model(int threads = 1, CacheType cache = CacheType::kF32) {
   static const std::string folder = tiny_llama().write("engine");
-  auto model = Model::load(folder, {.threads = threads});
+  auto model = Model::load(folder, {.threads = threads, .cache = cache});
   EXPECT_TRUE(model.ok()) << model.status().message();
   return *model;
 }
@@ -41,8 +42,13 @@ std::vector<int32_t> prompt_of(int32_t length) {
   return ids;
 }
 
-TEST(Engine, CacheChangesNothing) {
-  const auto model = tiny_model();
+class EngineWith : public ::testing::TestWithParam<CacheType> {};
+INSTANTIATE_TEST_SUITE_P(Caches, EngineWith,
+                         ::testing::Values(CacheType::kF32, CacheType::kBF16, CacheType::kInt8));
+
+// Keys and values of a pass are rounded as those of the cache are.
+TEST_P(EngineWith, CacheChangesNothing) {
+  const auto model = tiny_model(1, GetParam());
   for (int32_t length : {1, 2, 63, 64, 65, 130}) {
     SCOPED_TRACE(length);
     const auto generation = generate(
@@ -53,8 +59,57 @@ TEST(Engine, CacheChangesNothing) {
   }
 }
 
-TEST(Engine, RequestsTogetherGiveWhatTheyGiveAlone) {
-  const auto model = tiny_model(2);
+// More keys than a member reads alone.
+TEST_P(EngineWith, LongContextsGiveTheSameBitsOnEveryTeam) {
+  const std::string folder =
+      tiny_llama()
+          .with("\"max_position_embeddings\": 200", "\"max_position_embeddings\": 4000")
+          .write("long_context");
+  std::vector<Generation> found;
+  for (int threads : {1, 2, 3}) {
+    const auto model = Model::load(folder, {.threads = threads, .cache = GetParam()});
+    ASSERT_TRUE(model.ok()) << model.status().message();
+    const auto generation = generate(*model, {.prompt_ids = prompt_of(1700),
+                                              .max_new_tokens = 12,
+                                              .ignore_end = true,
+                                              .log_probabilities = true});
+    ASSERT_TRUE(generation.ok()) << generation.status().message();
+    if (threads == 1)
+      EXPECT_EQ(generation->ids, greedy_without_cache(**model, prompt_of(1700), 12));
+    found.push_back(*generation);
+    EXPECT_EQ(found.front().ids, generation->ids);
+    EXPECT_EQ(found.front().log_probabilities, generation->log_probabilities);
+  }
+}
+
+TEST_P(EngineWith, BeamsShareTheCache) {
+  const auto model = tiny_model(2, GetParam());
+  const Request request{
+      .prompt_ids = prompt_of(60), .max_new_tokens = 20, .beams = 4, .ignore_end = true};
+  const auto beam = generate(model, request);
+  ASSERT_TRUE(beam.ok()) << beam.status().message();
+  // Teacher-forced without a cache, the continuation is as probable as the search says.
+  Request scored = request;
+  scored.log_probabilities = true;
+  const auto found = generate(model, scored);
+  ASSERT_TRUE(found.ok()) << found.status().message();
+  EXPECT_EQ(found->ids, beam->ids);
+  std::vector<int32_t> ids = prompt_of(60);
+  ids.insert(ids.end(), found->ids.begin(), found->ids.end());
+  const auto forward = model->forward({{ids, {}}});
+  ASSERT_TRUE(forward.ok()) << forward.status().message();
+  for (size_t i = 0; i < found->ids.size(); ++i) {
+    const auto width = static_cast<size_t>(forward->logits_width);
+    const float* row = forward->logits.data() + (59 + i) * width;
+    const double sum = std::accumulate(
+        row, row + width, 0.0, [](double all, float x) { return all + std::exp(double{x}); });
+    const double expected = row[static_cast<size_t>(found->ids[i])] - std::log(sum);
+    EXPECT_NEAR(found->log_probabilities[i], expected, 1e-4) << i;
+  }
+}
+
+TEST_P(EngineWith, RequestsTogetherGiveWhatTheyGiveAlone) {
+  const auto model = tiny_model(2, GetParam());
   auto engine = Engine::create(model, {});
   ASSERT_TRUE(engine.ok());
   std::map<int64_t, std::vector<int32_t>> together, alone;

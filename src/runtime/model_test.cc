@@ -297,6 +297,8 @@ TEST(LoadErrors, PlansOfTheWrongShape) {
   EXPECT_CONTAINS(
       load_error(folder, {.threads = 1, .weights = WeightType::kF32, .plan_file = plan}),
       "found both");
+  EXPECT_CONTAINS(load_error(folder, {.cache = CacheType::kF32, .plan_file = plan}),
+                  "expected a plan or a type of cache");
 }
 
 TEST(LoadErrors, WidthsThatOverflow) {
@@ -391,6 +393,36 @@ TEST(Plan, SurvivesSavingAndForces) {
   ASSERT_TRUE(again.ok()) << again.status().message();
   const std::vector<TokenSequence> batch = {{{1, 2, 3}, {}}};
   EXPECT_EQ((*model)->forward(batch)->logits, (*again)->forward(batch)->logits);
+}
+
+TEST(Plan, NamesTheTypeOfTheCache) {
+  const std::string folder = tiny_llama().write("cache_type");
+  const std::vector<TokenSequence> batch = {{{1, 2, 3, 4, 5}}};
+  // Two layers with two heads of keys and values of 4; scales take as much as a token's numbers.
+  for (const auto& [cache, bytes] :
+       {std::pair{CacheType::kF32, 2 * 2 * 8 * 4}, std::pair{CacheType::kBF16, 2 * 2 * 8 * 2},
+        std::pair{CacheType::kInt8, 2 * 2 * (8 + 8)}}) {
+    const auto model = Model::load(folder, {.threads = 1, .cache = cache});
+    ASSERT_TRUE(model.ok()) << model.status().message();
+    EXPECT_EQ((*model)->info().cache_type, cache);
+    EXPECT_EQ((*model)->info().cache_bytes_per_token, bytes);
+    const std::string plan = write_text(folder, "plan.json", (*model)->plan_json());
+    const auto forced = Model::load(folder, {.plan_file = plan});
+    ASSERT_TRUE(forced.ok()) << forced.status().message();
+    EXPECT_EQ((*forced)->info().cache_type, cache);
+    EXPECT_EQ((*forced)->forward(batch)->logits, (*model)->forward(batch)->logits);
+    EXPECT_EQ(parse_cache_type(name(cache)), cache);
+  }
+  const auto exact = Model::load(folder),
+             rounded = Model::load(folder, {.cache = CacheType::kInt8});
+  EXPECT_NE((*exact)->forward(batch)->logits, (*rounded)->forward(batch)->logits);
+  EXPECT_FALSE(parse_cache_type("int4").has_value());
+}
+
+TEST(Plan, EncodersHaveNoCache) {
+  const auto model = Model::load(tiny_bert().write("no_cache"), {.cache = CacheType::kInt8});
+  ASSERT_TRUE(model.ok()) << model.status().message();
+  EXPECT_EQ((*model)->info().cache_type, CacheType::kF32);
 }
 
 // As in two steps but for rounding, of weights that are dense and so cost more; the plan says so
