@@ -55,6 +55,20 @@ CompressOptions options_of(PruneUnit unit, double share) {
   return options;
 }
 
+CompressOptions quantize_to(WeightType weights) {
+  CompressOptions options;
+  options.quantize = QuantizeOptions{.weights = weights};
+  options.calibration.threads = 2;
+  options.measure = CompressOptions::Measure::kNo;
+  return options;
+}
+
+CompressOptions compensated(CompressOptions options) {
+  options.calibration.sequences = sequences(20, 30, kSeed);
+  options.quantize->rounding = Rounding::kCompensated;
+  return options;
+}
+
 CompressOptions calibrated(CompressOptions options) {
   options.calibration.sequences = sequences(20, 30, kSeed);
   options.prune->score = PruneScore::kCalibrated;
@@ -67,13 +81,22 @@ CompressOptions repaired(CompressOptions options) {
   return options;
 }
 
-std::vector<float> logits_of(const std::string& directory) {
-  const auto model = Model::load(directory, {.threads = 2});
+std::vector<float> logits_of(const std::string& directory, WeightType weights = WeightType::kAuto) {
+  const auto model = Model::load(directory, {.threads = 2, .weights = weights});
   EXPECT_TRUE(model.ok()) << model.status().message();
   if (!model.ok()) return {};
   const auto result = (*model)->forward(sequences(3, 20, kSeed + 1));
   EXPECT_TRUE(result.ok()) << result.status().message();
   return result.ok() ? result->logits : std::vector<float>();
+}
+
+std::vector<float> transposed(const std::vector<float>& values, int64_t rows, int64_t cols) {
+  std::vector<float> turned(values.size());
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 0; c < cols; ++c)
+      turned[static_cast<size_t>(c * rows + r)] = values[static_cast<size_t>(r * cols + c)];
+  }
+  return turned;
 }
 
 // The same checkpoint with every matrix written out, to be run by the dense path alone.
@@ -83,33 +106,40 @@ void write_out(const std::string& directory, const std::string& target) {
   const OpenCheckpoint& source = **opened;
   const auto architecture = read_architecture(source.checkpoint);
   ASSERT_TRUE(architecture.ok()) << architecture.status().message();
-  const MatrixOrder order = architecture->names.layer.qkv.order;
-  std::deque<std::vector<char>> memory;
+  const TensorNames names = checkpoint_names(source.checkpoint, *architecture);
+  std::deque<std::vector<float>> memory;
   std::vector<TensorToWrite> tensors;
   std::vector<std::string> done;
   const auto add = [&](const std::string& name, const TensorFormat& format) {
-    DType dtype = DType::kF32;
-    std::vector<std::vector<char>> parts;
+    const bool is_table = name == tensor_name(names, names.token_embedding, 0);
+    const MatrixOrder order = is_table ? MatrixOrder::kOutputRows : names.layer.qkv.order;
+    std::vector<float>& whole = memory.emplace_back();  // by outputs
+    int64_t inputs = 0;
     for (const std::string& part : parts_of(source.formats, name)) {
       const auto read = read_matrix(source.checkpoint, source.formats, part,
                                     {nullptr, DType::kF32, -1, -1, order});
       ASSERT_TRUE(read.ok()) << read.status().message();
-      dtype = tessera::dtype(read->packed.matrix);
-      parts.emplace_back(static_cast<size_t>(dense_bytes(read->packed.matrix)));
-      to_dense(read->packed.matrix, parts.back().data());
+      const StoredMatrix& matrix = read->packed.matrix;
+      std::vector<char> dense(static_cast<size_t>(dense_bytes(matrix)));
+      to_dense(matrix, dense.data());
+      inputs = tessera::inputs(matrix);
+      std::vector<float> values(static_cast<size_t>(outputs(matrix) * inputs));
+      convert_to_f32(dense.data(), dtype(matrix), outputs(matrix) * inputs, values.data());
+      if (tessera::order(matrix) == MatrixOrder::kInputRows)
+        values = transposed(values, inputs, outputs(matrix));
+      whole.insert(whole.end(), values.begin(), values.end());
     }
-    // Outputs follow each other: rows, or columns within each row.
-    std::vector<char>& whole = memory.emplace_back();
-    const size_t lines = order == MatrixOrder::kOutputRows ? 1 : static_cast<size_t>(format.rows);
-    for (size_t line = 0; line < lines; ++line) {
-      for (const std::vector<char>& part : parts) {
-        const auto bytes = static_cast<int64_t>(part.size() / lines);
-        const auto begin = part.begin() + static_cast<int64_t>(line) * bytes;
-        whole.insert(whole.end(), begin, begin + bytes);
-      }
+    const auto outputs = static_cast<int64_t>(whole.size()) / inputs;
+    const bool by_output = order == MatrixOrder::kOutputRows;
+    if (!by_output) whole = transposed(whole, outputs, inputs);
+    if (format.kind != TensorFormat::Kind::kQuantized) {
+      ASSERT_EQ(format.rows, by_output ? outputs : inputs);
     }
     for (const std::string& tensor : tensors_of(source.formats, name)) done.push_back(tensor);
-    tensors.push_back({name, dtype, {format.rows, format.cols}, whole.data()});
+    tensors.push_back({name,
+                       DType::kF32,
+                       {by_output ? outputs : inputs, by_output ? inputs : outputs},
+                       whole.data()});
   };
   std::vector<std::string> parts;
   for (const auto& [name, format] : source.formats.tensors())
@@ -153,10 +183,10 @@ class Compress : public ::testing::Test {
     return report.ok() ? *report : CompressReport();
   }
   // What the sparse kernels give is what the dense ones give of the matrices written out.
-  void expect_like_written_out(const std::string& name) {
+  void expect_like_written_out(const std::string& name, WeightType weights = WeightType::kAuto) {
     write_out(target(name), target(name + "-dense"));
-    const std::vector<float> expected = logits_of(target(name + "-dense"));
-    EXPECT_LE(distance(logits_of(target(name)), expected), 2e-4 * norm(expected)) << name;
+    const std::vector<float> expected = logits_of(target(name + "-dense"), weights);
+    EXPECT_LE(distance(logits_of(target(name), weights), expected), 2e-4 * norm(expected)) << name;
     EXPECT_GT(norm(expected), 0);
   }
 
@@ -325,6 +355,155 @@ TEST_F(Compress, ACompressedModelCanBeCompressedAgain) {
   EXPECT_NE(config.find("ffn"), std::string::npos);
 }
 
+constexpr WeightType kQuantized[] = {WeightType::kInt8, WeightType::kInt4, WeightType::kW8,
+                                     WeightType::kW4};
+
+TEST_F(Compress, QuantizedModelsAreTheirMatricesWrittenOut) {
+  for (TinyCheckpoint tiny : {wider(testing::tiny_bert()), wider(testing::tiny_llama())}) {
+    const std::string source = tiny.write("compress_quantized");
+    const std::vector<float> whole = logits_of(source);
+    const bool is_bert = tiny.config.find("bert") != std::string::npos;
+    for (const WeightType weights : kQuantized) {
+      const std::string which = (is_bert ? "bert_" : "llama_") + std::string(name(weights));
+      CompressOptions options = quantize_to(weights);
+      const CompressReport nearest = run(source, which, options);
+      options = compensated(options);
+      if (weights == WeightType::kInt8 || weights == WeightType::kInt4)
+        options.quantize->smooth = 0.5;
+      const CompressReport fitted = run(source, which + "_fitted", options);
+      for (const std::string& name : {which, which + "_fitted"}) {
+        expect_like_written_out(name, WeightType::kF32);
+        const double share = bits(*parse_precision(tessera::name(weights))) == 8 ? 0.05 : 0.5;
+        EXPECT_LT(distance(logits_of(target(name), WeightType::kF32), whole), share * norm(whole));
+      }
+      // Maps, the embedding, and the head that a Llama has beside it.
+      EXPECT_EQ(nearest.matrices.size(), is_bert ? 13u : 16u);
+      for (const MatrixReport& matrix : nearest.matrices) {
+        EXPECT_EQ(matrix.format, "quantized");
+        const bool is_table = matrix.name.find("layer") == std::string::npos;
+        EXPECT_EQ(matrix.precision, is_table ? "w8" : name(weights)) << matrix.name;
+        EXPECT_GT(matrix.weight_error, 0);
+        EXPECT_LT(matrix.bytes, matrix.dense_bytes / 3);
+        EXPECT_TRUE(std::isnan(matrix.output_error));
+      }
+      for (size_t i = 0; i < fitted.matrices.size(); ++i) {
+        if (fitted.matrices[i].precision != "w8") {
+          EXPECT_GT(fitted.matrices[i].output_error, 0);
+        }
+      }
+      EXPECT_LT(nearest.bytes_after, nearest.bytes_before / 2);
+    }
+  }
+}
+
+TEST_F(Compress, IntegersRunAsTheyAreStoredUnlessToldOtherwise) {
+  const std::string source = wider(testing::tiny_llama()).write("compress_llama");
+  run(source, "stored", quantize_to(WeightType::kW4));
+  const auto written = Model::load(target("stored"), {.threads = 1, .weights = WeightType::kF32});
+  ASSERT_TRUE(written.ok()) << written.status().message();
+  EXPECT_EQ((*written)->info().weight_type, "f32");
+  const auto stored = Model::load(target("stored"), {.threads = 1});
+  if (!stored.ok()) {
+    EXPECT_EQ(stored.status().code(), StatusCode::kUnsupported) << stored.status().message();
+    return;
+  }
+  EXPECT_EQ((*stored)->info().weight_type, "stored");
+  EXPECT_LT((*stored)->info().prepared_bytes, (*written)->info().prepared_bytes / 2);
+}
+
+TEST_F(Compress, WhatIsPrunedIsQuantizedWhereItStaysDense) {
+  for (TinyCheckpoint tiny : {wider(testing::tiny_bert()), wider(testing::tiny_llama())}) {
+    const std::string source = tiny.write("compress_both");
+    CompressOptions options = repaired(options_of(PruneUnit::kAttentionAware, 0.5));
+    options.quantize = {.weights = WeightType::kInt8, .rounding = Rounding::kCompensated};
+    options.prune->precompute_vo = PruneOptions::PrecomputeVo::kYes;
+    const std::string name = tiny.config.find("bert") == std::string::npos ? "llama" : "bert";
+    const CompressReport report = run(source, name, options);
+    expect_like_written_out(name, WeightType::kF32);
+    int values = 0;
+    for (const MatrixReport& matrix : report.matrices) {
+      const bool is_value = matrix.name.find("v_proj") != std::string::npos ||
+                            matrix.name.find("self.value") != std::string::npos;
+      if (matrix.share > 0) {
+        EXPECT_NE(matrix.format, "quantized") << matrix.name;
+      }
+      if (is_value) {
+        EXPECT_EQ(matrix.precision, "int8");
+      }
+      values += is_value ? 1 : 0;
+    }
+    EXPECT_EQ(values, 2);
+    EXPECT_NEAR(report.share, 0.5, 0.06);
+  }
+}
+
+TEST_F(Compress, APrunedModelIsQuantizedWhereItIsDense) {
+  const std::string source = wider(testing::tiny_bert()).write("compress_bert");
+  CompressOptions options = repaired(options_of(PruneUnit::kTiles, 0.5));
+  options.matrices = {"ffn"};
+  run(source, "pruned", options);
+  const CompressReport report =
+      run(target("pruned"), "both", compensated(quantize_to(WeightType::kInt8)));
+  EXPECT_EQ(report.matrices.size(), 9u);
+  for (const MatrixReport& matrix : report.matrices) EXPECT_EQ(matrix.format, "quantized");
+  expect_like_written_out("both", WeightType::kF32);
+  const std::string config = testing::content_of(target("both/config.json"));
+  for (const char* pass : {"prune-tiles", "\"quantize\"", "\"tiles\"", "\"quantized\""})
+    EXPECT_NE(config.find(pass), std::string::npos) << pass;
+  // And what is quantized can be quantized again, or pruned.
+  run(target("both"), "again", quantize_to(WeightType::kW4));
+  expect_like_written_out("again", WeightType::kF32);
+  options.matrices = {"qkv"};
+  const CompressReport pruned = run(target("both"), "pruned_again", options);
+  for (const MatrixReport& matrix : pruned.matrices) EXPECT_EQ(matrix.format, "tiles");
+  expect_like_written_out("pruned_again", WeightType::kF32);
+}
+
+TEST_F(Compress, OnlyChosenMatricesAreQuantized) {
+  const std::string source = wider(testing::tiny_llama()).write("compress_llama");
+  CompressOptions options = quantize_to(WeightType::kW4);
+  options.matrices = {"key", "attention_output"};
+  options.layers = {1};
+  const CompressReport report = run(source, "chosen", options);
+  ASSERT_EQ(report.matrices.size(), 2u);
+  EXPECT_EQ(report.matrices[0].name, "model.layers.1.self_attn.k_proj.weight");
+  expect_like_written_out("chosen", WeightType::kF32);
+}
+
+TEST_F(Compress, EqualInputsGiveEqualIntegersAndRunsAreTakenUp) {
+  const std::string source = wider(testing::tiny_bert()).write("compress_bert");
+  CompressOptions options = compensated(quantize_to(WeightType::kInt4));
+  options.quantize->smooth = 0.5;
+  run(source, "whole", options);
+  for (const auto& [what, step] : {std::pair{"quantizing", 1}, {"quantizing embeddings", 0}}) {
+    options.on_progress = [&](const std::string& doing, int64_t done, int64_t) {
+      return !(doing == what && done == step);
+    };
+    const auto stopped = compress(source, target("taken_up"), options);
+    ASSERT_FALSE(stopped.ok());
+    EXPECT_EQ(stopped.status().code(), StatusCode::kCancelled);
+  }
+  options.on_progress = {};
+  EXPECT_TRUE(fs::exists(target("taken_up.part/layer-1")));
+  CompressOptions other = options;
+  other.quantize->group = 16;
+  testing::expect_message(compress(source, target("taken_up"), other).status(), {"same options"});
+  run(source, "taken_up", options);
+  for (const char* file : {"/model.safetensors", "/config.json"})
+    EXPECT_EQ(testing::content_of(target("whole") + file),
+              testing::content_of(target("taken_up") + file));
+}
+
+TEST_F(Compress, CompensationLosesLessOverTheModel) {
+  const std::string source = wider(testing::tiny_llama()).write("compress_llama");
+  CompressOptions options = compensated(quantize_to(WeightType::kW4));
+  const CompressReport fitted = run(source, "compensated", options);
+  options.quantize->rounding = Rounding::kNearest;
+  const CompressReport nearest = run(source, "nearest", options);
+  for (size_t i = 0; i + 2 < fitted.matrices.size(); ++i)  // the tables stand behind
+    EXPECT_LT(fitted.matrices[i].output_error, nearest.matrices[i].output_error);
+}
+
 TEST_F(Compress, WhatCannotBeIsOneSentence) {
   const std::string source = wider(testing::tiny_bert()).write("compress_bert");
   const auto refused = [&](const CompressOptions& options,
@@ -352,6 +531,15 @@ TEST_F(Compress, WhatCannotBeIsOneSentence) {
   options = calibrated(options_of(PruneUnit::kTiles, 0.5));
   options.calibration.sequences[0].ids[0] = 50;
   refused(options, {"ids from 0 to 49, found 50"});
+  refused(CompressOptions(), {"to prune or to quantize", "neither"});
+  options = quantize_to(WeightType::kF32);
+  refused(options, {"int8, int4, w8 or w4", "f32"});
+  options = compensated(quantize_to(WeightType::kW4));
+  options.calibration.sequences.clear();
+  refused(options, {"compensated rounding", "found none"});
+  options = quantize_to(WeightType::kInt8);
+  options.quantize->smooth = 0.5;
+  refused(options, {"smoothing", "found none"});
   options = options_of(PruneUnit::kAttentionAware, 0.5);
   options.matrices = {"value"};
   refused(options, {"value and attention_output"});
@@ -379,6 +567,30 @@ TEST_P(Families, RunAsTheirMatricesWrittenOut) {
   }
   run(source, "same", options_of(PruneUnit::kTiles, 0));
   EXPECT_EQ(logits_of(target("same")), logits_of(source));
+}
+
+TEST_P(Families, AreQuantizedByOutputs) {
+  const char* shared = std::getenv("TESSERA_SHARED");
+  const std::string source =
+      std::string(shared == nullptr ? "" : shared) + "/golden/models/" + GetParam();
+  if (shared == nullptr || !fs::exists(source)) GTEST_SKIP() << "needs TESSERA_SHARED";
+  const std::vector<float> whole = logits_of(source, WeightType::kF32);
+  for (const WeightType weights : {WeightType::kInt8, WeightType::kW4}) {
+    const std::string which(name(weights));
+    const CompressReport report = run(source, which, compensated(quantize_to(weights)));
+    EXPECT_LT(report.bytes_after, report.bytes_before);
+    expect_like_written_out(which, WeightType::kF32);
+    const double lost = distance(logits_of(target(which), WeightType::kF32), whole) / norm(whole);
+    EXPECT_LT(lost, weights == WeightType::kInt8 ? 0.1 : 0.7);
+  }
+  // Queries and keys of one tensor apart from its values.
+  CompressOptions options = options_of(PruneUnit::kAttentionAware, 0.5);
+  options.quantize = QuantizeOptions{.weights = WeightType::kInt8};
+  options.prune->precompute_vo = PruneOptions::PrecomputeVo::kYes;
+  run(source, "both", options);
+  expect_like_written_out("both", WeightType::kF32);
+  run(target("both"), "again", quantize_to(WeightType::kW8));
+  expect_like_written_out("again", WeightType::kF32);
 }
 
 INSTANTIATE_TEST_SUITE_P(Golden, Families,
