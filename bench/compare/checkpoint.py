@@ -52,14 +52,21 @@ class Checkpoint:
         self.head_size = self.width // self.heads
         self.inner = c.get("intermediate_size", 4 * self.width)
         self.vocabulary = c["vocab_size"]
+        self.positions = c.get("max_position_embeddings", c.get("n_positions"))
         self.epsilon = c.get("layer_norm_eps", c.get("layer_norm_epsilon", c.get("rms_norm_eps")))
+        self.rope_theta = c.get("rope_theta", c.get("rope_parameters", {}).get("rope_theta", 10000.0))
         self._tensors = None
 
     @property
     def tensors(self):
         if self._tensors is None:
-            self._tensors = load_file(self.directory / "model.safetensors")
+            found = load_file(self.directory / "model.safetensors")
+            self._tensors = {name: value.astype(np.float32, copy=False) for name, value in found.items()}
         return self._tensors
+
+    def release(self):
+        """Gives the memory of the arrays back that no engine has kept."""
+        self._tensors = None
 
     @property
     def is_decoder(self):
@@ -81,6 +88,12 @@ class Checkpoint:
     def weight_bytes(self, bytes_per_value=4):
         """Of the matrices that every token meets."""
         return (self.layer_flops_per_token() + self.head_flops_per_token()) // 2 * bytes_per_value
+
+    def outputs(self):
+        """Of the same, all together: the scales that one for each output makes."""
+        kv_width = self.kv_heads * self.head_size
+        ffn = (2 if self.kind == "llama" else 1) * self.inner + self.width
+        return self.layers * (2 * self.width + 2 * kv_width + ffn) + (self.vocabulary if self.is_decoder else 0)
 
     def linear(self, name, transposed=False):
         weight = self.tensors[f"{name}.weight"]
@@ -132,11 +145,10 @@ class Checkpoint:
         return self.norm(names[self.kind])
 
     def head_weight(self):
-        return self.tensors["lm_head.weight"] if self.kind == "llama" else self.word_embeddings()
+        return self.tensors.get("lm_head.weight", self.word_embeddings())
 
     def rotary(self, positions):
         """Cosines and sines, [positions, head_size / 2]."""
-        theta = self.config.get("rope_theta", 10000.0)
-        frequencies = theta ** (-np.arange(0, self.head_size, 2, dtype=np.float64) / self.head_size)
+        frequencies = self.rope_theta ** (-np.arange(0, self.head_size, 2, dtype=np.float64) / self.head_size)
         angles = np.arange(positions)[:, None] * frequencies
         return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)

@@ -1,11 +1,15 @@
 """What the comparisons share: where things lie, the environment with the peers, checkpoints, the machine's limits."""
 
+import hashlib
 import json
 import os
 import pathlib
 import shlex
+import signal
 import subprocess
 import sys
+
+import amx
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -45,6 +49,57 @@ def enter_environment():
     os.execv(python, [str(python), *sys.argv])
 
 
+def add_measuring_options(parser, output, seconds):
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=seconds, help=f"of a turn, at least (default: {seconds:g})")
+    parser.add_argument("--samples", type=int, default=3, help="of a turn, at least (default: 3)")
+    parser.add_argument("--quick", action="store_true", help="small models and cases, short turns")
+    parser.add_argument("--fresh", action="store_true", help="measure again what was measured before")
+    parser.add_argument("--kept", action="store_true", help="measure nothing: a report of the cells that are done")
+    parser.add_argument("--no-amx", action="store_true", help="every engine is told that the system refuses AMX")
+    parser.add_argument("--tessera", default=str(ROOT / "build/release/bin/tessera"), help="the program to measure")
+    parser.add_argument("--output", default=str(ROOT / "docs/results" / output),
+                        help="the report; JSON and plots beside it; - for the table on standard output")
+
+
+def check_program(parser, args):
+    if not os.access(args.tessera, os.X_OK):
+        parser.error(f"--tessera: expected a program, found none at {args.tessera}; ./quickstart builds it")
+
+
+def split_lists(parser, args, **allowed):
+    """Options that are lists of names become lists."""
+    for name, words in allowed.items():
+        given = [one for one in getattr(args, name).split(",") if one]
+        if wrong := [one for one in given if one not in words]:
+            parser.error(f"--{name}: expected some of {', '.join(words)}, found {', '.join(wrong)}")
+        setattr(args, name, given)
+
+
+def begin(args):
+    """Before anything is measured: the environment, the folder, and whether there is AMX."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    enter_environment()
+    if args.no_amx:
+        amx.refuse()
+    # So that a program that is ended ends its engines.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
+def write_report(path, report, text):
+    """The report at `path`, what it is made of as JSON beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
+    path.write_text(text)
+    say(f"Wrote {path}")
+
+
+def compressed(program, checkpoint, target, *options):
+    if not target.exists():
+        call(program, "compress", checkpoint, "-o", target, *options, "--no-measure")
+    return target
+
+
 def make_checkpoint(shape):
     directory = CACHE / shape
     if not (directory / "config.json").exists():
@@ -53,9 +108,28 @@ def make_checkpoint(shape):
     return directory
 
 
+def linked_checkpoint(directory, *inputs):
+    """A trained model under the cache, where engines' own files may lie beside it; another one for other inputs."""
+    directory = pathlib.Path(directory).resolve()
+    decides = [(str(path), path.stat().st_size, path.stat().st_mtime) for path in
+               [directory / "model.safetensors", *(pathlib.Path(one).resolve() for one in inputs)]]
+    target = CACHE / "trained" / hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:12] / directory.name
+    target.mkdir(parents=True, exist_ok=True)
+    for one in directory.iterdir():
+        if not (target / one.name).exists():
+            (target / one.name).symlink_to(one)
+    return target
+
+
+def read_bandwidth(program, threads):
+    """In GB/s, now: it drifts on a machine that is shared."""
+    table = json.loads(call(program, "machine", "--threads", threads, "--quick", "--no-keep", "--json"))
+    return table["speeds"][0]["read_gb_per_s"]
+
+
 def measure_machine(args):
     """Peak and bandwidth for each number of threads."""
-    machine = {"gflops": {}, "gb_per_s": {}}
+    machine = {"gflops": {}, "gb_per_s": {}, "instruction_sets": amx.instruction_sets(args.no_amx)}
     table = json.loads(call(args.tessera, "machine", "--threads", ",".join(map(str, args.threads)), "--no-keep", "--json",
                             *(["--quick"] if args.quick else [])))
     machine["cpu"] = table["cpu"]

@@ -35,7 +35,7 @@ def markdown(report, plot):
     m = report["machine"]
     lines = [f"# {report['title']}", "",
              f"Made by `{report['command']}` on {report['cpu']}, {report['cpus']} cores, {report['date']}. "
-             f"Peaks measured in the same run: {m['summary']}.", "",
+             f"Peaks measured in the same run: {m['summary']}. Instruction sets: {m['instruction_sets']}.", "",
              "Engines take turns; the others sleep. A time is the median over the rounds of a round's median; the ratio is "
              "the median over the rounds of an engine's time over that of the fastest peer (any engine but Tessera) in the "
              "same round, below 1 is faster. The bound is the larger of the case's FLOPs over the measured peak and its "

@@ -4,10 +4,13 @@ import random
 
 ENCODERS = ["minilm", "bert-base", "bert-large"]
 DECODERS = ["gpt2", "gpt2-medium", "llama-1.1b"]
+DECODERS_ONLY = ["llama.cpp"]
 # Drawn once, with mean 100; every engine but Tessera computes the padding up to the longest.
 RAGGED = [12, 20, 28, 36, 44, 56, 68, 80, 92, 104, 116, 132, 150, 180, 214, 268]
 PREFILL_TOKENS = 512
 NEW_TOKENS = 64
+# Sequences that a quantiser may look at to find the ranges of activations.
+CALIBRATION_ROWS = 16
 
 
 def encoder_cases(quick):
@@ -15,21 +18,27 @@ def encoder_cases(quick):
     return {"1x128": [128]} if quick else shapes
 
 
-def make_cases(checkpoint, quick):
-    """Random ids, the same for every engine."""
-    draw = random.Random(1)
+def random_ids(checkpoint, seed):
+    draw = random.Random(seed)
+    return lambda lengths: [[draw.randrange(checkpoint.vocabulary) for _ in range(n)] for n in lengths]
 
-    def ids(lengths):
-        return [[draw.randrange(checkpoint.vocabulary) for _ in range(n)] for n in lengths]
 
+def make_cases(checkpoint, quick, ids=None, calibration=None):
+    """ids, calibration: from lengths to sequences; else random ones. The same for every engine."""
+    ids = ids or random_ids(checkpoint, 1)
+    calibration = calibration or random_ids(checkpoint, 2)
     if not checkpoint.is_decoder:
-        return [{"name": name, "kind": "encode", "ids": ids(lengths)} for name, lengths in encoder_cases(quick).items()]
-    length, new = (64, 8) if quick else (PREFILL_TOKENS, NEW_TOKENS)
-    cases = []
-    for batch in [1] if quick else [1, 4]:
-        prompt = ids([length] * batch)
-        cases.append({"name": f"prefill {batch}x{length}", "kind": "prefill", "ids": prompt})
-        cases.append({"name": f"decode {batch}x{new}", "kind": "decode", "ids": prompt, "new_tokens": new})
+        cases = [{"name": name, "kind": "encode", "ids": ids(lengths)} for name, lengths in encoder_cases(quick).items()]
+    else:
+        length, new = (64, 8) if quick else (PREFILL_TOKENS, NEW_TOKENS)
+        length, cases = min(length, checkpoint.positions - new), []
+        for batch in [1] if quick else [1, 4]:
+            prompt = ids([length] * batch)
+            cases.append({"name": f"prefill {batch}x{length}", "kind": "prefill", "ids": prompt})
+            cases.append({"name": f"decode {batch}x{new}", "kind": "decode", "ids": prompt, "new_tokens": new})
+    for case in cases:
+        rows = max(CALIBRATION_ROWS, len(case["ids"]))
+        case["calibration"] = calibration([max(map(len, case["ids"]))] * rows)
     return cases
 
 

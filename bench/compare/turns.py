@@ -62,7 +62,8 @@ class Peer:
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
-            raise EngineError(f"{self.name}: the process ended with {self.process.wait()}")
+            code, self.process = self.process.wait(), None
+            raise EngineError(f"{self.name}: the process ended with {code}")
         os.kill(self.process.pid, signal.SIGSTOP)
         answer = json.loads(line)
         if "error" in answer:
@@ -97,7 +98,7 @@ class Peer:
 class Tessera:
     """The program, a fresh process each turn: it loads in a moment."""
 
-    def __init__(self, program, checkpoint, threads, cache, name="tessera", options=()):
+    def __init__(self, program, checkpoint, threads, cache, name="tessera", options=("--dtype", "f32")):
         self.program, self.checkpoint, self.threads, self.cache = program, checkpoint, threads, cache
         self.name, self.options = name, options
         self.version = self.call("--version").split()[-1]
@@ -109,7 +110,7 @@ class Tessera:
         return done.stdout
 
     def common(self):
-        return ["--threads", self.threads, "--dtype", "f32", *self.options]
+        return ["--threads", self.threads, *self.options]
 
     def bench_arguments(self, case):
         lengths = [len(ids) for ids in case["ids"]]

@@ -36,7 +36,7 @@ def decoder_spec(c):
     options = {"pre_norm": True, "activation": common_spec.Activation.GELUTanh}
     if c.kind == "llama":
         options = {"pre_norm": True, "activation": common_spec.Activation.SWISH, "ffn_glu": True, "rms_norm": True,
-                   "rotary_dim": 0, "rotary_interleave": False, "rotary_base": c.config["rope_theta"],
+                   "rotary_dim": 0, "rotary_interleave": False, "rotary_base": c.rope_theta,
                    "num_heads_kv": c.kv_heads if c.kv_heads != c.heads else None}
     spec = transformer_spec.TransformerDecoderModelSpec.from_config(c.layers, c.heads, **options)
     spec.decoder.embeddings.weight = c.word_embeddings()
@@ -80,11 +80,15 @@ def converted(c):
 
 
 class Engine:
-    def __init__(self, checkpoint, threads):
+    def __init__(self, checkpoint, threads, precision="f32"):
         self.c, self.version = checkpoint, ctranslate2.__version__
         kind = ctranslate2.Generator if checkpoint.is_decoder else ctranslate2.Encoder
-        self.model = kind(str(converted(checkpoint)), device="cpu", compute_type="float32", inter_threads=1,
+        # It quantises while it loads: 8 bits with a scale for each output, rows when they are multiplied.
+        compute_type = {"f32": "float32", "int8": "int8"}[precision]
+        self.model = kind(str(converted(checkpoint)), device="cpu", compute_type=compute_type, inter_threads=1,
                           intra_threads=threads)
+        self.weight_bytes = checkpoint.weight_bytes(1) + 4 * checkpoint.outputs() if precision == "int8" else (
+            checkpoint.weight_bytes())
 
     def start(self, case):
         return Encode(self, case) if case["kind"] == "encode" else Generate(self, case)

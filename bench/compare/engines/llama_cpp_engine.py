@@ -7,6 +7,12 @@ import gguf
 import llama_cpp
 import numpy as np
 
+import amx
+
+# By the kind of file that its users have: the embeddings and the head as its own quantiser keeps them.
+FILE_TYPES = {"bf16": llama_cpp.LLAMA_FTYPE_MOSTLY_BF16, "int8": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0,
+              "w8": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0, "int4": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0,
+              "w4": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0}
 NAMES = {"gpt2": gguf.MODEL_ARCH.GPT2, "llama": gguf.MODEL_ARCH.LLAMA}
 
 
@@ -65,7 +71,7 @@ def converted(c):
         writer.add_head_count_kv(c.kv_heads)
         writer.add_layer_norm_rms_eps(c.epsilon)
         writer.add_rope_dimension_count(c.head_size)
-        writer.add_rope_freq_base(c.config["rope_theta"])
+        writer.add_rope_freq_base(c.rope_theta)
     else:
         writer.add_layer_norm_eps(c.epsilon)
     writer.add_tokenizer_model("no_vocab")
@@ -79,14 +85,36 @@ def converted(c):
     return path
 
 
+def quantized(c, precision):
+    path, file_type = converted(c), FILE_TYPES[precision]
+    target = path.with_name(f"model-{file_type}.gguf")
+    if not target.exists():
+        part = target.with_suffix(".part")
+        params = llama_cpp.llama_model_quantize_default_params()
+        params.ftype = file_type
+        if llama_cpp.llama_model_quantize(str(path).encode(), str(part).encode(), ctypes.byref(params)) != 0:
+            raise RuntimeError("llama.cpp could not quantise the model")
+        part.replace(target)
+    return target
+
+
+def matrix_bytes(path):
+    """Of the matrices that every token meets, scales included."""
+    return sum(tensor.n_bytes for tensor in gguf.GGUFReader(path).tensors
+               if len(tensor.shape) == 2 and not tensor.name.endswith("_embd.weight"))
+
+
 class Engine:
-    def __init__(self, checkpoint, threads):
-        self.c, self.threads, self.version = checkpoint, threads, llama_cpp.__version__
+    def __init__(self, checkpoint, threads, precision="f32"):
+        self.c, self.threads, self.version, self.precision = checkpoint, threads, llama_cpp.__version__, precision
+        # Its own AMX kernels fault in this version: they load a tile configuration that the CPU does not take.
+        amx.refuse()
         self.quiet = llama_cpp.llama_log_callback(lambda *_: None)
         llama_cpp.llama_log_set(self.quiet, ctypes.c_void_p(0))
         llama_cpp.llama_backend_init()
-        self.model = llama_cpp.llama_load_model_from_file(str(converted(checkpoint)).encode(),
-                                                          llama_cpp.llama_model_default_params())
+        path = converted(checkpoint) if precision == "f32" else quantized(checkpoint, precision)
+        self.weight_bytes = matrix_bytes(path)
+        self.model = llama_cpp.llama_load_model_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
         if not self.model:
             raise RuntimeError("llama.cpp could not load the model")
 
@@ -104,8 +132,8 @@ class Run:
         params.n_batch = params.n_ubatch = batch * length
         params.n_seq_max = batch
         params.n_threads = params.n_threads_batch = engine.threads
-        # Keys and values as the other engines keep them here.
-        params.type_k = params.type_v = llama_cpp.GGML_TYPE_F32
+        if engine.precision == "f32":  # keys and values as the other engines keep them then; else its default, f16
+            params.type_k = params.type_v = llama_cpp.GGML_TYPE_F32
         self.context = llama_cpp.llama_new_context_with_model(engine.model, params)
         if not self.context:
             raise RuntimeError("llama.cpp could not make a context")

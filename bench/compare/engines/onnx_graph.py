@@ -1,10 +1,14 @@
-"""Writes the checkpoint as an ONNX graph: plain, as exporters write it, or with ONNX Runtime's own fused operators."""
+"""Writes the checkpoint as an ONNX graph: plain, as exporters write it, or with ONNX Runtime's own fused operators; with
+matrices of f32, or as ONNX Runtime's own quantiser packs them in groups of 4 or 8 bits."""
 
 import os
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+
+GROUP = 32
 
 
 class Graph:
@@ -41,9 +45,32 @@ class Graph:
         onnx.save(model, path, save_as_external_data=True, location=os.path.basename(path) + ".data", size_threshold=4096)
 
 
+@dataclass(frozen=True)
+class Form:
+    fused: bool = False
+    bits: int = 32  # of the matrices: 32, 8 or 4
+    accuracy: int = 1  # of MatMulNBits: 1 computes in f32, 4 with rows of 8 bits
+
+    def name(self):
+        groups = "" if self.bits == 32 else f"-{self.bits}bits-{'f32' if self.accuracy == 1 else 'int8'}"
+        return ("fused" if self.fused else "plain") + groups
+
+
+def packed_in_groups(weight, bits):
+    """Of [outputs, inputs]: integers [outputs, groups, bytes of a group] and scales [outputs, groups], around 2^(bits-1)."""
+    from onnxruntime.capi import _pybind_state as own
+    outputs, inputs = weight.shape
+    groups = (inputs + GROUP - 1) // GROUP
+    values = np.zeros((outputs, groups, GROUP * bits // 8), np.uint8)
+    scales, zeros = np.zeros(outputs * groups, np.float32), np.zeros(outputs * ((groups * bits + 7) // 8), np.uint8)
+    pack = own.quantize_matmul_4bits if bits == 4 else own.quantize_matmul_8bits
+    pack(values, np.ascontiguousarray(weight.T), scales, zeros, GROUP, outputs, inputs, True)
+    return values, scales.reshape(outputs, groups)
+
+
 class Exporter:
-    def __init__(self, checkpoint, batch, length, masked, fused):
-        self.c, self.g, self.is_fused = checkpoint, Graph(), fused
+    def __init__(self, checkpoint, batch, length, masked, form):
+        self.c, self.g, self.form, self.is_fused = checkpoint, Graph(), form, form.fused
         self.batch, self.length = batch, length
         self.ids = self.g.input("ids", TensorProto.INT64, [batch, length])
         self.mask = None
@@ -52,8 +79,16 @@ class Exporter:
         elif masked:
             self.mask = self.g.input("mask", TensorProto.FLOAT, [batch, 1, 1, length])
 
+    def product(self, x, weight):
+        if self.form.bits == 32:
+            return self.g.add("MatMul", x, weight.T)
+        outputs, inputs = weight.shape
+        values, scales = packed_in_groups(weight, self.form.bits)
+        return self.g.fused("MatMulNBits", x, values, scales, K=inputs, N=outputs, bits=self.form.bits, block_size=GROUP,
+                            accuracy_level=self.form.accuracy)
+
     def linear(self, x, linear):
-        y = self.g.add("MatMul", x, linear.weight.T)
+        y = self.product(x, linear.weight)
         return y if linear.bias is None else self.g.add("Add", y, linear.bias)
 
     def norm(self, x, norm):
@@ -68,7 +103,7 @@ class Exporter:
     def skip_norm(self, x, linear, skip, norm):
         """norm(linear(x) + skip)"""
         if self.is_fused:
-            return self.g.fused("SkipLayerNormalization", self.g.add("MatMul", x, linear.weight.T), skip, norm.scale,
+            return self.g.fused("SkipLayerNormalization", self.product(x, linear.weight), skip, norm.scale,
                                 norm.shift, linear.bias, epsilon=self.c.epsilon)
         return self.norm(self.g.add("Add", self.linear(x, linear), skip), norm)
 
@@ -125,7 +160,7 @@ class Exporter:
         if self.c.kind == "llama":
             y = self.linear(x, linear)
             return g.add("Mul", y, g.add("Sigmoid", y))
-        y = g.add("MatMul", x, linear.weight.T)
+        y = self.product(x, linear.weight)
         if self.is_fused:
             return g.fused("FastGelu" if self.c.is_decoder else "BiasGelu", y, linear.bias)
         return g.add("Gelu", g.add("Add", y, linear.bias), approximate="tanh" if self.c.is_decoder else "none")
@@ -157,19 +192,19 @@ class Exporter:
                 inner = g.add("Mul", self.activated(y, layer.ffn_gate), self.linear(y, layer.ffn_in))
             x = g.add("Add", x, self.linear(inner, layer.ffn_out))
         last = g.add("Gather", self.norm(x, c.final_norm()), np.array(self.length - 1), axis=1)
-        return g.add("MatMul", last, c.head_weight().T), [self.batch, c.vocabulary]
+        return self.product(last, c.head_weight()), [self.batch, c.vocabulary]
 
 
-def exported(checkpoint, case, fused):
+def exported(checkpoint, case, form):
     """The path of the graph for a case's shapes, which is written if it is not there."""
     lengths = [len(ids) for ids in case["ids"]]
     batch, length = len(lengths), max(lengths)
     masked = min(lengths) < length
-    name = f"{'fused' if fused else 'plain'}-{batch}x{length}{'-masked' if masked else ''}.onnx"
+    name = f"{form.name()}-{batch}x{length}{'-masked' if masked else ''}.onnx"
     path = checkpoint.directory / "onnx" / name
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
-        exporter = Exporter(checkpoint, batch, length, masked, fused)
+        exporter = Exporter(checkpoint, batch, length, masked, form)
         part = path.with_suffix(".part")
         output, shape = exporter.decoder() if checkpoint.is_decoder else exporter.bert()
         part.unlink(missing_ok=True)

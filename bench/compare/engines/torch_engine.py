@@ -6,34 +6,37 @@ import numpy as np
 import torch
 import torch.nn.functional as f
 
+from checkpoint import Linear
 
-def to_torch(linear):
-    return torch.from_numpy(linear.weight), None if linear.bias is None else torch.from_numpy(linear.bias)
-
-
-class Layer:
-    def __init__(self, layer):
-        self.qkv = to_torch(layer.query_key_value())
-        self.out, self.ffn_in, self.ffn_out = map(to_torch, (layer.attention_output, layer.ffn_in, layer.ffn_out))
-        self.gate = None if layer.ffn_gate is None else to_torch(layer.ffn_gate)
-        self.norms = [tuple(None if a is None else torch.from_numpy(a) for a in (n.scale, n.shift))
-                      for n in (layer.attention_norm, layer.ffn_norm)]
+from .torch_linear import make_linear, rows_type
 
 
 class Engine:
-    def __init__(self, checkpoint, threads):
+    def __init__(self, checkpoint, threads, precision="f32"):
         torch.set_num_threads(threads)
         torch.set_grad_enabled(False)
-        self.c, self.version = checkpoint, torch.__version__
-        self.layers = [Layer(checkpoint.layer(i)) for i in range(checkpoint.layers)]
-        self.words = torch.from_numpy(checkpoint.word_embeddings())
-        norm = checkpoint.final_norm()
-        self.norm_weights = tuple(None if a is None else torch.from_numpy(a) for a in (norm.scale, norm.shift))
+        self.c, self.version, self.precision = checkpoint, torch.__version__, precision
+        self.type, self.weight_bytes = rows_type(precision), 0
+        self.layers = [Layer(self, checkpoint.layer(i)) for i in range(checkpoint.layers)]
+        self.words = self.table(checkpoint.word_embeddings())
+        self.norm_weights = self.norm_of(checkpoint.final_norm())
         if checkpoint.kind == "llama":
-            self.cosines, self.sines = (torch.from_numpy(np.concatenate([t, t], 1)) for t in checkpoint.rotary(2048))
+            self.cosines, self.sines = (self.table(np.concatenate([t, t], 1)) for t in checkpoint.rotary(2048))
         else:
-            self.positions = torch.from_numpy(checkpoint.position_embeddings())
-        self.head = torch.from_numpy(checkpoint.head_weight()) if checkpoint.is_decoder else None
+            self.positions = self.table(checkpoint.position_embeddings())
+        self.types = self.table(checkpoint.type_embeddings())[0] if checkpoint.kind == "bert" else None
+        self.head = self.linear(Linear(checkpoint.head_weight(), None)) if checkpoint.is_decoder else None
+
+    def table(self, array):
+        return torch.from_numpy(array).to(self.type)
+
+    def linear(self, linear):
+        made = make_linear(linear, self.precision)
+        self.weight_bytes += made.bytes
+        return made
+
+    def norm_of(self, norm):
+        return tuple(None if a is None else self.table(a) for a in (norm.scale, norm.shift))
 
     def start(self, case):
         return {"encode": Encode, "prefill": Prefill, "decode": Decode}[case["kind"]](self, case)
@@ -46,13 +49,12 @@ class Engine:
 
     def bert(self, ids, mask):
         c = self.c
-        types = torch.from_numpy(c.type_embeddings())[0]
-        x = self.norm(self.words[ids] + self.positions[:ids.shape[1]] + types, self.norm_weights)
+        x = self.norm(self.words[ids] + self.positions[:ids.shape[1]] + self.types, self.norm_weights)
         for layer in self.layers:
-            q, k, v = f.linear(x, *layer.qkv).unflatten(2, (3, c.heads, -1)).permute(2, 0, 3, 1, 4)
+            q, k, v = layer.qkv(x).unflatten(2, (3, c.heads, -1)).permute(2, 0, 3, 1, 4)
             mixed = f.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2)
-            x = self.norm(f.linear(mixed, *layer.out) + x, layer.norms[0])
-            x = self.norm(f.linear(f.gelu(f.linear(x, *layer.ffn_in)), *layer.ffn_out) + x, layer.norms[1])
+            x = self.norm(layer.out(mixed) + x, layer.norms[0])
+            x = self.norm(layer.ffn_out(f.gelu(layer.ffn_in(x))) + x, layer.norms[1])
         return x
 
     def rotate(self, x, begin):
@@ -68,23 +70,31 @@ class Engine:
         if c.kind == "gpt2":
             x = x + self.positions[begin:end]
         for layer, (keys, values) in zip(self.layers, cache):
-            parts = f.linear(self.norm(x, layer.norms[0]), *layer.qkv).unflatten(2, (-1, c.head_size)).transpose(1, 2)
+            parts = layer.qkv(self.norm(x, layer.norms[0])).unflatten(2, (-1, c.head_size)).transpose(1, 2)
             q, k, v = parts.split([c.heads, c.kv_heads, c.kv_heads], 1)
             if c.kind == "llama":
                 q, k = self.rotate(q, begin), self.rotate(k, begin)
             keys[:, :, begin:end], values[:, :, begin:end] = k, v
             mixed = f.scaled_dot_product_attention(q, keys[:, :, :end], values[:, :, :end], is_causal=ids.shape[1] > 1,
                                                    enable_gqa=c.heads != c.kv_heads)
-            x = x + f.linear(mixed.transpose(1, 2).flatten(2), *layer.out)
+            x = x + layer.out(mixed.transpose(1, 2).flatten(2))
             y = self.norm(x, layer.norms[1])
-            inner = f.gelu(f.linear(y, *layer.ffn_in), approximate="tanh") if layer.gate is None else (
-                f.silu(f.linear(y, *layer.gate)) * f.linear(y, *layer.ffn_in))
-            x = x + f.linear(inner, *layer.ffn_out)
-        return f.linear(self.norm(x[:, -1], self.norm_weights), self.head)
+            inner = f.gelu(layer.ffn_in(y), approximate="tanh") if layer.gate is None else (
+                f.silu(layer.gate(y)) * layer.ffn_in(y))
+            x = x + layer.ffn_out(inner)
+        return self.head(self.norm(x[:, -1], self.norm_weights))
 
     def make_cache(self, batch, length):
         shape = (batch, self.c.kv_heads, length, self.c.head_size)
-        return [(torch.zeros(shape), torch.zeros(shape)) for _ in self.layers]
+        return [(torch.zeros(shape, dtype=self.type), torch.zeros(shape, dtype=self.type)) for _ in self.layers]
+
+
+class Layer:
+    def __init__(self, engine, layer):
+        self.qkv = engine.linear(layer.query_key_value())
+        self.out, self.ffn_in, self.ffn_out = map(engine.linear, (layer.attention_output, layer.ffn_in, layer.ffn_out))
+        self.gate = None if layer.ffn_gate is None else engine.linear(layer.ffn_gate)
+        self.norms = [engine.norm_of(norm) for norm in (layer.attention_norm, layer.ffn_norm)]
 
 
 class Encode:
@@ -105,7 +115,7 @@ class Encode:
         return [time.perf_counter() - start]
 
     def result(self):
-        return np.concatenate([h[:n].numpy() for h, n in zip(self.hidden, self.lengths)])
+        return np.concatenate([h[:n].float().numpy() for h, n in zip(self.hidden, self.lengths)])
 
 
 class Prefill:
@@ -119,7 +129,7 @@ class Prefill:
         return [time.perf_counter() - start]
 
     def result(self):
-        return self.logits.numpy()
+        return self.logits.float().numpy()
 
 
 class Decode:
