@@ -87,10 +87,9 @@ class Groups final : public Linear {
     group_matmul::Args product = shape_;
     take_results(args, {0, args.rows}, product);
     // Shared rows are read, not written.
-    product.x = rounds_alone(args.rows)
-                    ? round(args, {0, args.rows}, args.scratch)
-                    : integer_rows(blocks(), shape_.x.bits, args.rows,
-                                   const_cast<void*>(args.narrow));
+    product.x = rounds_alone(args.rows) ? round(args, {0, args.rows}, args.scratch)
+                                        : integer_rows(blocks(), shape_.x.bits, args.rows,
+                                                       const_cast<void*>(args.narrow));
     group_matmul::kernels.run(product, {panels.begin, panels.end});
   }
 

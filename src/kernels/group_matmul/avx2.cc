@@ -10,6 +10,7 @@ namespace {
 struct Avx2 {
   using Int = __m256i;
   using Float = __m256;
+  typedef int Sums __attribute__((vector_size(32)));
   static constexpr int kLanes = 8;
   static constexpr int kChains = 1;
   static constexpr int64_t kDirectRows = 1;
@@ -24,7 +25,7 @@ struct Avx2 {
     _mm256_store_si256(reinterpret_cast<__m256i*>(at), x);
   }
   static inline Int set(int32_t x) { return _mm256_set1_epi32(x); }
-  static inline Int add(Int a, Int b) { return _mm256_add_epi32(a, b); }
+  static inline Sums start(int32_t x) { return Sums(_mm256_set1_epi32(x)); }
   static inline Int mask(Int x, int32_t lane) {
     return _mm256_and_si256(x, _mm256_set1_epi32(lane));
   }
@@ -33,15 +34,18 @@ struct Avx2 {
     return _mm256_srli_epi16(x, kBits);
   }
   template <int kBits>
-  static inline Int dot(Int sums, Int weights, Int x) {
+  static inline Sums dot(Sums sums, Int weights, Int x) {
     static_assert(kBits == 16);
-    return _mm256_add_epi32(sums, _mm256_madd_epi16(weights, x));
+    sums += Sums(_mm256_madd_epi16(weights, x));
+    // Else GCC takes all sums of a step last, and has no registers for so many products.
+    __asm__("" : "+x"(sums));
+    return sums;
   }
 
   static inline Float load_floats(const float* at) { return _mm256_load_ps(at); }
   static inline void store_floats(float* at, Float x) { _mm256_store_ps(at, x); }
   static inline Float set_float(float x) { return _mm256_set1_ps(x); }
-  static inline Float to_float(Int x) { return _mm256_cvtepi32_ps(x); }
+  static inline Float to_float(Sums x) { return _mm256_cvtepi32_ps(__m256i(x)); }
   static inline Float add_floats(Float a, Float b) { return _mm256_add_ps(a, b); }
   static inline Float multiply(Float a, Float b) { return _mm256_mul_ps(a, b); }
   static inline Float multiply_add(Float a, Float b, Float c) { return _mm256_fmadd_ps(a, b, c); }

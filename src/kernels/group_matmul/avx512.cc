@@ -11,9 +11,12 @@ struct Avx512 : Vectors512 {
   static constexpr int kChains = 1;
 
   template <int kBits>
-  static inline Int dot(Int sums, Int weights, Int x) {
+  static inline Sums dot(Sums sums, Int weights, Int x) {
     static_assert(kBits == 16);
-    return _mm512_add_epi32(sums, _mm512_madd_epi16(weights, x));
+    sums += Sums(_mm512_madd_epi16(weights, x));
+    // Else GCC takes all sums of a step last, and has no registers for so many products.
+    __asm__("" : "+v"(sums));
+    return sums;
   }
 };
 

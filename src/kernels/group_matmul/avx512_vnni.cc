@@ -11,9 +11,9 @@ struct Avx512Vnni : Vectors512 {
   static constexpr int kChains = 8;
 
   template <int kBits>
-  static inline Int dot(Int sums, Int weights, Int x) {
-    if constexpr (kBits == 16) return _mm512_dpwssd_epi32(sums, weights, x);
-    return _mm512_dpbusd_epi32(sums, weights, x);
+  static inline Sums dot(Sums sums, Int weights, Int x) {
+    if constexpr (kBits == 16) return Sums(_mm512_dpwssd_epi32(__m512i(sums), weights, x));
+    return Sums(_mm512_dpbusd_epi32(__m512i(sums), weights, x));
   }
 };
 

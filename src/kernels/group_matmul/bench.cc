@@ -21,8 +21,7 @@ void run_row(benchmark::State& state, const KernelRow<Args>& row, Shape shape, i
   const Buffer packed = host_device().allocate(static_cast<size_t>(panels * panel_bytes(layout)));
   // 0x1111 is a small number as a scale of f16.
   std::memset(packed.data(), 0x11, packed.size_bytes());
-  const auto bytes =
-      static_cast<size_t>(integer_rows_bytes(layout.blocks, row_bits, shape.rows));
+  const auto bytes = static_cast<size_t>(integer_rows_bytes(layout.blocks, row_bits, shape.rows));
   const Buffer rows = host_device().allocate(bytes);
   std::memset(rows.data(), 0x11, rows.size_bytes());
   const IntegerRows x = integer_rows(layout.blocks, row_bits, shape.rows, rows.data());
@@ -46,8 +45,12 @@ void run_row(benchmark::State& state, const KernelRow<Args>& row, Shape shape, i
 
 [[maybe_unused]] const bool kRegistered = [] {
   // Within the L2 cache, and one row over more than any cache holds.
-  for (const Shape& shape : {Shape{1, 1024, 1024}, {2, 1024, 1024}, {4, 1024, 1024},
-                             {8, 1024, 1024}, {32, 1024, 1024}, {128, 1024, 1024},
+  for (const Shape& shape : {Shape{1, 1024, 1024},
+                             {2, 1024, 1024},
+                             {4, 1024, 1024},
+                             {8, 1024, 1024},
+                             {32, 1024, 1024},
+                             {128, 1024, 1024},
                              {1, 2048, 524288}}) {
     for (const int32_t bits : {8, 4}) {
       for (const int32_t row_bits : {16, 8}) {

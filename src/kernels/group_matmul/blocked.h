@@ -60,8 +60,8 @@ constexpr int64_t step_bytes() {
   return kWordBytes * (kForm == Form::k4 ? 1 : kForm == Form::k8 ? 2 : words_of(kRowBits));
 }
 
-// Word `i` of a step for the vector of outputs at `lanes`, as `dot` takes it: non-negative integers,
-// two of 16 bits (inputs 0 and 2, 1 and 3, 4 and 6, 5 and 7) or four of 8.
+// Word `i` of a step for the vector of outputs at `lanes`, as `dot` takes it: non-negative
+// integers, two of 16 bits (inputs 0 and 2, 1 and 3, 4 and 6, 5 and 7) or four of 8.
 template <typename V, Form kForm, int kRowBits>
 inline typename V::Int word(const char* lanes, int i) {
   if constexpr (kForm == Form::kReady || (kForm == Form::k8 && kRowBits == 8)) {
@@ -88,7 +88,7 @@ struct Tile {
   int64_t x_bytes;
   const float* x_scales;
   const int32_t* x_sums;
-  int64_t x_blocks;     // between the scales of two rows
+  int64_t x_blocks;  // between the scales of two rows
   const char* weights;
   const float* scales;  // of unpacked weights, [blocks][64]
   DType scale_type;     // of packed ones
@@ -96,97 +96,94 @@ struct Tile {
   float* sums;
 };
 
-// The sums of one block in integers, of kRows rows and kVectors vectors, in kParts chains.
+// The sums of one block in integers, of kRows rows and kVectors vectors, in kParts chains, which
+// more than one hide the latency of the products.
 template <typename V, int kRows, int kVectors>
 struct Integers {
   static constexpr int kParts = kRows * kVectors < V::kChains ? 2 : 1;
-  typename V::Int at[kParts][kRows][kVectors];
+  typename V::Sums at[kParts][kRows][kVectors];
 
-  // What the weights are too large by is taken off first.
-  inline void start(const Tile& tile, int64_t block) {
+  template <Form kForm, int kRowBits>
+  inline void add_word(const char* x, int64_t x_bytes, const char* weights, int i) {
+    typename V::Int w[kVectors];
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v)
+      w[v] = word<V, kForm, kRowBits>(weights + v * V::kLanes * 4, i);
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
-      const int32_t first = -tile.zero * tile.x_sums[r * tile.x_blocks + block];
+      int32_t few;
+      __builtin_memcpy(&few, x + r * x_bytes + i * 4, sizeof(few));
+      const auto all = V::set(few);
 #pragma GCC unroll 8
       for (int v = 0; v < kVectors; ++v) {
-        at[0][r][v] = V::set(first);
-        if constexpr (kParts == 2) at[1][r][v] = V::set(0);
-      }
-    }
-  }
-  template <Form kForm, int kRowBits>
-  inline void add_step(const char* x, int64_t x_bytes, const char* weights) {
-    constexpr int kWords = words_of(kRowBits);
-#pragma GCC unroll 4
-    for (int i = 0; i < kWords; ++i) {
-      typename V::Int w[kVectors];
-#pragma GCC unroll 8
-      for (int v = 0; v < kVectors; ++v)
-        w[v] = word<V, kForm, kRowBits>(weights + v * V::kLanes * 4, i);
-#pragma GCC unroll 8
-      for (int r = 0; r < kRows; ++r) {
-        int32_t few;
-        __builtin_memcpy(&few, x + r * x_bytes + i * 4, sizeof(few));
-        const auto all = V::set(few);
-#pragma GCC unroll 8
-        for (int v = 0; v < kVectors; ++v) {
-          auto& sum = at[i % kParts][r][v];
-          sum = V::template dot<kRowBits>(sum, w[v], all);
-        }
+        at[i % kParts][r][v] = V::template dot<kRowBits>(at[i % kParts][r][v], w[v], all);
       }
     }
   }
   inline typename V::Float sum(int r, int v) const {
-    if constexpr (kParts == 2) return V::to_float(V::add(at[0][r][v], at[1][r][v]));
+    if constexpr (kParts == 2) return V::to_float(at[0][r][v] + at[1][r][v]);
     return V::to_float(at[0][r][v]);
   }
 };
 
+// One block of a tile, of which x, weights, scales and sums are those of its first.
 template <typename V, Form kForm, int kRowBits, int kRows, int kVectors>
-void multiply(const Tile& tile, Walk walk, int64_t blocks) {
+void multiply_block(const Tile& tile, int64_t block, const char* x, const char* weights,
+                    int64_t steps) {
+  constexpr int kWords = words_of(kRowBits);
   constexpr int64_t kStepBytes = step_bytes<kForm, kRowBits>();
-  typename V::Float sums[kRows][kVectors];
+  const int64_t x_bytes = tile.x_bytes;
+  Integers<V, kRows, kVectors> integers;
+  // What the weights are too large by is taken off first.
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v)
-      sums[r][v] = V::load_floats(tile.sums + r * kPanelOutputs + v * V::kLanes);
-  }
-  const char* x = tile.x;
-  const char* weights = tile.weights;
-  const int64_t scale_bytes = tile.scale_type == DType::kF32 ? 4 : 2;
-  for (int64_t b = 0; b < blocks; ++b, walk.advance()) {
-    const char* scales = weights;
-    if constexpr (kForm != Form::kReady) weights += kPanelOutputs * scale_bytes;
-    Integers<V, kRows, kVectors> integers;
-    integers.start(tile, b);
-    for (int64_t s = walk.steps(); s > 0; --s) {
-      if constexpr (kForm != Form::kReady) {
-#pragma GCC unroll 8
-        for (int64_t i = 0; i < kStepBytes; i += kLineBytes)
-          _mm_prefetch(weights + kStreamAheadBytes + i, _MM_HINT_T1);
-      }
-      integers.template add_step<kForm, kRowBits>(x, tile.x_bytes, weights);
-      x += words_of(kRowBits) * 4;
-      weights += kStepBytes;
-    }
+    const int32_t first = -tile.zero * tile.x_sums[r * tile.x_blocks + block];
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) {
-      const auto scale = kForm == Form::kReady
-                             ? V::load_floats(tile.scales + b * kPanelOutputs + v * V::kLanes)
-                             : V::load_scales(scales, v, tile.scale_type);
-#pragma GCC unroll 8
-      for (int r = 0; r < kRows; ++r) {
-        const auto both = V::multiply(scale, V::set_float(tile.x_scales[r * tile.x_blocks + b]));
-        sums[r][v] = V::multiply_add(integers.sum(r, v), both, sums[r][v]);
-      }
+      integers.at[0][r][v] = V::start(first);
+      if constexpr (integers.kParts == 2) integers.at[1][r][v] = V::start(0);
     }
   }
+  const char* scales = weights;
+  if constexpr (kForm != Form::kReady)
+    weights += kPanelOutputs * (tile.scale_type == DType::kF32 ? 4 : 2);
+  for (; steps > 0; --steps) {
+    if constexpr (kForm != Form::kReady) {
 #pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
+      for (int64_t i = 0; i < kStepBytes; i += kLineBytes)
+        _mm_prefetch(weights + kStreamAheadBytes + i, _MM_HINT_T1);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < kWords; ++i)
+      integers.template add_word<kForm, kRowBits>(x, x_bytes, weights, i);
+    x += kWords * 4;
+    weights += kStepBytes;
+  }
 #pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v)
-      V::store_floats(tile.sums + r * kPanelOutputs + v * V::kLanes, sums[r][v]);
+  for (int v = 0; v < kVectors; ++v) {
+    const auto scale = kForm == Form::kReady
+                           ? V::load_floats(tile.scales + block * kPanelOutputs + v * V::kLanes)
+                           : V::load_scales(scales, v, tile.scale_type);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      const auto both = V::multiply(scale, V::set_float(tile.x_scales[r * tile.x_blocks + block]));
+      float* sum = tile.sums + r * kPanelOutputs + v * V::kLanes;
+      V::store_floats(sum, V::multiply_add(integers.sum(r, v), both, V::load_floats(sum)));
+    }
+  }
+}
+
+template <typename V, Form kForm, int kRowBits, int kRows, int kVectors>
+void multiply(const Tile& tile, Walk walk, int64_t blocks) {
+  const char* x = tile.x;
+  const char* weights = tile.weights;
+  const int64_t scale_bytes =
+      kForm == Form::kReady ? 0 : kPanelOutputs * (tile.scale_type == DType::kF32 ? 4 : 2);
+  for (int64_t b = 0; b < blocks; ++b, walk.advance()) {
+    const int64_t steps = walk.steps();
+    multiply_block<V, kForm, kRowBits, kRows, kVectors>(tile, b, x, weights, steps);
+    x += steps * words_of(kRowBits) * 4;
+    weights += scale_bytes + steps * step_bytes<kForm, kRowBits>();
   }
 }
 
@@ -253,8 +250,7 @@ void finish(const Args& args, const float* sums, const Target& target) {
   for (int64_t v = 0; v * V::kLanes < target.outputs; ++v) {
     const auto mask = V::mask_of(target.outputs - v * V::kLanes);
     const int64_t n = target.output + v * V::kLanes;
-    const auto bias =
-        args.bias != nullptr ? V::load_part(args.bias + n, mask) : V::set_float(0.0f);
+    const auto bias = args.bias != nullptr ? V::load_part(args.bias + n, mask) : V::set_float(0.0f);
     for (int64_t r = 0; r < target.rows; ++r) {
       const auto sum = V::load_floats(sums + r * kPanelOutputs + v * V::kLanes);
       auto value = V::activate(args.activation, V::add_floats(sum, bias));
@@ -301,8 +297,7 @@ int64_t unpack(const Args& args, Walk walk, const char*& weights, Chunk<kRowBits
       for (int64_t v = 0; v < kPanelOutputs; v += V::kLanes) {
 #pragma GCC unroll 4
         for (int i = 0; i < kWords; ++i)
-          V::store(words + i * kWordBytes + v * 4,
-                   word<V, kForm, kRowBits>(weights + v * 4, i));
+          V::store(words + i * kWordBytes + v * 4, word<V, kForm, kRowBits>(weights + v * 4, i));
       }
       words += step_bytes<Form::kReady, kRowBits>();
     }

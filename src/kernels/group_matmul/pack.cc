@@ -22,7 +22,8 @@ void pack_scales(const Segment& segment, const Layout& layout, int64_t group, ch
   for (int64_t n = 0; n < segment.count; ++n) {
     const float scale = segment.matrix.scale(segment.first + n, group);
     const uint16_t half = f32_to_f16(scale);
-    const void* source = layout.scale_type == DType::kF32 ? static_cast<const void*>(&scale) : &half;
+    const void* source =
+        layout.scale_type == DType::kF32 ? static_cast<const void*>(&scale) : &half;
     const auto bytes = static_cast<size_t>(scale_bytes(layout));
     std::memcpy(scales + (segment.column + n) * scale_bytes(layout), source, bytes);
   }

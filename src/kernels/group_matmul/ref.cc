@@ -37,8 +37,8 @@ double sum_of(const Args& args, int64_t m, int64_t n) {
   const Layout& layout = args.weights;
   const InputBlocks& blocks = layout.blocks;
   const char* values = static_cast<const char*>(args.x.values) + m * args.x.row_bytes;
-  const auto* data = static_cast<const unsigned char*>(args.panels) +
-                     n / kPanelOutputs * panel_bytes(layout);
+  const auto* data =
+      static_cast<const unsigned char*>(args.panels) + n / kPanelOutputs * panel_bytes(layout);
   double sum = 0;
   for_each_block(blocks, [&](int64_t b, int64_t, int64_t inputs) {
     const Block block{layout, data};

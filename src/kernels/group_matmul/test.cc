@@ -200,8 +200,8 @@ TEST(GroupMatmul, RefIsTheProduct) {
             for (int64_t n = 0; n < shape.outputs; ++n) {
               const auto [sum, size] = problem.sum_and_size(m, n);
               const size_t at = static_cast<size_t>(m * problem.y_stride + n);
-              const double expected = sum + problem.bias[static_cast<size_t>(n)] +
-                                      problem.residual[at];
+              const double expected =
+                  sum + problem.bias[static_cast<size_t>(n)] + problem.residual[at];
               ASSERT_NEAR(expected, found[at], 2 * kEpsilon * (std::abs(expected) + size + 8));
             }
           }
@@ -220,7 +220,11 @@ TEST(GroupMatmul, EveryRowAgreesWithRefAtEverySize) {
           for (const int32_t row_bits : {16, 8}) {
             constexpr int32_t kGroups[] = {0, 16, 32, 64, 128, 5, 12, 150};
             const int32_t group = kGroups[++seed % 8];
-            const Shape shape{rows, inputs, outputs, precision, group <= inputs ? group : 0,
+            const Shape shape{rows,
+                              inputs,
+                              outputs,
+                              precision,
+                              group <= inputs ? group : 0,
                               seed % 5 == 0 ? DType::kF32 : DType::kF16};
             const Problem problem(shape, row_bits, seed);
             Args args = problem.args;
@@ -311,10 +315,10 @@ TEST(GroupMatmulPack, StacksAsTheHeaderHasThem) {
   for (const Precision precision : {Precision::kW4, Precision::kW8}) {
     for (const int32_t group : {0, 7, 24, 32}) {
       constexpr int64_t kInputs = 61, kPanel = kPanelOutputs;
-      const Quantized first(70, kInputs, precision, group, 1), second(3, kInputs, precision, group, 2);
-      const Layout layout{.blocks = input_blocks(kInputs, group),
-                          .bits = bits(precision),
-                          .outputs = 73};
+      const Quantized first(70, kInputs, precision, group, 1),
+          second(3, kInputs, precision, group, 2);
+      const Layout layout{
+          .blocks = input_blocks(kInputs, group), .bits = bits(precision), .outputs = 73};
       const Buffer packed = host_device().allocate(static_cast<size_t>(2 * panel_bytes(layout)));
       std::memset(packed.data(), 0xff, packed.size_bytes());
       pack({first.matrix, second.matrix}, layout, packed.data(), {1, 2});

@@ -52,8 +52,8 @@ struct Avx2 {
       }
       sum = _mm256_add_epi32(sum, integers);
       if constexpr (kBits == 16) integers = _mm256_shuffle_epi32(integers, 0xd8);
-      const __m128i narrow = _mm_packs_epi32(_mm256_castsi256_si128(integers),
-                                             _mm256_extracti128_si256(integers, 1));
+      const __m128i narrow =
+          _mm_packs_epi32(_mm256_castsi256_si128(integers), _mm256_extracti128_si256(integers, 1));
       auto* target = reinterpret_cast<__m128i*>(values);
       if constexpr (kBits == 16) {
         _mm_storeu_si128(target, narrow);

@@ -1,10 +1,9 @@
-#include "kernels/round_rows/round_rows.h"
-
 #include <cmath>
 #include <cstring>
 #include <limits>
 
 #include "base/device.h"
+#include "kernels/round_rows/round_rows.h"
 #include "kernels/testing.h"
 
 namespace tessera::round_rows {
