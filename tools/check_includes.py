@@ -38,6 +38,7 @@ FAMILY_ARROWS = {
     "tile_int8_matmul": ["activation", "tile_matmul"],
     "csr_matmul": ["activation", "transpose"],
     "int8_matmul": ["activation", "matmul"],
+    "group_matmul": ["activation", "matmul"],
 }
 # The public headers and the folders, with all that include them, that give them their code.
 PUBLIC = {

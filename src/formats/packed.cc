@@ -117,39 +117,7 @@ Result<PackedMatrix> pack_compact(const DenseView& dense, KeptAxis axis,
   return packed;
 }
 
-int32_t default_group(Precision precision) {
-  return precision == Precision::kInt8 ? 0 : precision == Precision::kW8 ? 64 : 32;
-}
-
-DType scale_type(Precision precision) {
-  return precision == Precision::kInt8 ? DType::kF32 : DType::kF16;
-}
-
 namespace {
-
-// One output as floats.
-void read_output(const DenseView& dense, int64_t output, float* values) {
-  const auto bytes = static_cast<int64_t>(size_bytes(dense.dtype));
-  const auto* source = static_cast<const char*>(dense.data);
-  if (dense.order == MatrixOrder::kOutputRows) {
-    convert_to_f32(source + output * dense.cols * bytes, dense.dtype, dense.cols, values);
-    return;
-  }
-  for (int64_t i = 0; i < dense.rows; ++i)
-    convert_to_f32(source + (i * dense.cols + output) * bytes, dense.dtype, 1, values + i);
-}
-
-// The scale of a group, as it is stored.
-float group_scale(const float* values, int64_t count, const QuantizedMatrix& matrix) {
-  float extreme = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    if (std::abs(values[i]) > std::abs(extreme)) extreme = values[i];
-  }
-  const float scale = bits(matrix.precision) == 8 ? std::abs(extreme) / 127 : extreme / -8;
-  if (matrix.scale_type == DType::kF32) return scale;
-  constexpr float kLargest = 65504;
-  return f16_to_f32(f32_to_f16(std::clamp(scale, -kLargest, kLargest)));
-}
 
 // The integer of at most 8 bits that stands for a value.
 int32_t rounded(float value, float scale, float least, float most) {
@@ -172,42 +140,6 @@ void store_scale(float scale, DType type, int64_t index, char* scales) {
   std::memcpy(scales + static_cast<size_t>(index) * bytes,
               type == DType::kF32 ? static_cast<const void*>(&scale) : &half, bytes);
 }
-
-}  // namespace
-
-Result<PackedMatrix> pack_quantized(const DenseView& dense, Precision precision, int32_t group) {
-  QuantizedMatrix matrix{.precision = precision,
-                         .rows = dense.outputs(),
-                         .cols = dense.inputs(),
-                         .group = group < dense.inputs() ? group : 0,
-                         .scale_type = scale_type(precision)};
-  PackedMatrix packed;
-  packed.values.assign(static_cast<size_t>(matrix.rows * matrix.row_bytes()), 0);
-  packed.scales.resize(static_cast<size_t>(matrix.rows * matrix.groups()) *
-                       size_bytes(matrix.scale_type));
-  const int64_t size = matrix.group == 0 ? matrix.cols : matrix.group;
-  const float least = bits(precision) == 8 ? -127 : -8, most = bits(precision) == 8 ? 127 : 7;
-  std::vector<float> values(static_cast<size_t>(matrix.cols));
-  for (int64_t o = 0; o < matrix.rows; ++o) {
-    read_output(dense, o, values.data());
-    char* row = packed.values.data() + o * matrix.row_bytes();
-    for (int64_t g = 0; g < matrix.groups(); ++g) {
-      const int64_t begin = g * size, end = std::min(begin + size, matrix.cols);
-      const float scale = group_scale(values.data() + begin, end - begin, matrix);
-      store_scale(scale, matrix.scale_type, o * matrix.groups() + g, packed.scales.data());
-      for (int64_t i = begin; i < end; ++i) {
-        put_integer(rounded(values[static_cast<size_t>(i)], scale, least, most), i, precision, row);
-      }
-    }
-  }
-  matrix.values = packed.values.data();
-  matrix.scales = packed.scales.data();
-  packed.matrix = matrix;
-  TESSERA_RETURN_IF_ERROR(validate(matrix));
-  return packed;
-}
-
-namespace {
 
 // Calls visit(output, input, index of the value) for all values of tiles that lie in the matrix.
 template <typename Visit>

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "base/team.h"
 #include "formats/stored_matrix.h"
 #include "formats/tile_mask.h"
 
@@ -40,9 +41,12 @@ Result<PackedMatrix> pack_compact(const DenseView& dense, KeptAxis axis,
 int32_t default_group(Precision precision);
 DType scale_type(Precision precision);
 
-// Rounds a dense f32, f16 or bf16 matrix, to nearest: the scale is the largest magnitude of a group
-// over 127, at 4 bits that value itself over -8.
-Result<PackedMatrix> pack_quantized(const DenseView& dense, Precision precision, int32_t group);
+// Rounds a dense f32, f16 or bf16 matrix, to nearest. At 8 bits the scale is the largest magnitude
+// of a group over 127; at 4 bits, of a few around that value itself over -8, the one of least
+// squared error, then what fits the integers best. The team, if any, shares the outputs; bits do
+// not depend on it.
+Result<PackedMatrix> pack_quantized(const DenseView& dense, Precision precision, int32_t group,
+                                    Team* team = nullptr);
 // Rounds the tiles of f32, f16 or bf16 to int8, as that does to kInt8: the scale is the largest
 // magnitude that is kept of an output over 127.
 Result<PackedMatrix> pack_quantized(const TileMatrix& tiles);

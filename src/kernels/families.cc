@@ -6,6 +6,7 @@
 #include "kernels/csr_matmul/csr_matmul.h"
 #include "kernels/family.h"
 #include "kernels/int8_matmul/int8_matmul.h"
+#include "kernels/group_matmul/group_matmul.h"
 #include "kernels/matmul/matmul.h"
 #include "kernels/narrow_rows/narrow_rows.h"
 #include "kernels/norm/norm.h"
@@ -13,6 +14,7 @@
 #include "kernels/read/read.h"
 #include "kernels/rotary/rotary.h"
 #include "kernels/tile_int8_matmul/tile_int8_matmul.h"
+#include "kernels/round_rows/round_rows.h"
 #include "kernels/tile_matmul/tile_matmul.h"
 #include "kernels/transpose/transpose.h"
 #include "kernels/widen/widen.h"
@@ -29,6 +31,8 @@ std::vector<KernelState> all_kernel_states() {
            csr_matmul::kernels.states(),
            narrow_rows::kernels.states(),
            int8_matmul::kernels.states(),
+           group_matmul::kernels.states(),
+           round_rows::kernels.states(),
            norm::kernels.states(),
            activation::kernels.states(),
            rotary::kernels.states(),

@@ -1,9 +1,144 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/device.h"
+#include "kernels/group_matmul/group_matmul.h"
+#include "kernels/round_rows/round_rows.h"
 #include "linear/formats.h"
 
 namespace tessera {
+namespace {
 
-Result<std::unique_ptr<Linear>> prepare_groups(const QuantizedStack&, const float*, Team&) {
-  return unsupported("A linear map with scales for groups cannot be run yet.");
+using group_matmul::Layout;
+
+// Values up to which every member rounds all rows for itself, which takes less than to wait until
+// others have rounded their part.
+constexpr int64_t kOwnValues = 16384;
+
+class Groups final : public Linear {
+ public:
+  Groups(group_matmul::Args shape, Precision precision, Buffer panels)
+      : shape_(shape), precision_(precision), panels_(std::move(panels)) {
+    shape_.panels = panels_.data();
+  }
+
+  void set_bias(const float* bias) {
+    bias_.assign(bias, bias + shape_.weights.outputs);
+    shape_.bias = bias_.data();
+  }
+  void set_input_scales(const float* scales) {
+    for (int64_t k = 0; k < blocks().inputs; ++k) multipliers_.push_back(1 / scales[k]);
+  }
+
+  LinearInfo info() const override {
+    const int64_t inputs = blocks().inputs, group = blocks().group;
+    LinearInfo info;
+    info.format = fmt::format("{} {}", name(precision_),
+                              group == inputs ? std::string("with a scale for each output")
+                                              : fmt::format("in groups of {}", group));
+    info.kernel = fmt::format("group_matmul:{}", group_matmul::kernels.select(shape_).name);
+    info.why = group_matmul::kernels.why(shape_);
+    info.inputs = inputs;
+    info.outputs = shape_.weights.outputs;
+    info.bytes = static_cast<int64_t>(panels_.size_bytes() +
+                                      (bias_.size() + multipliers_.size()) * sizeof(float));
+    info.flops_per_row = info.dense_flops_per_row = 2 * info.inputs * info.outputs;
+    return info;
+  }
+
+  int64_t scratch_bytes(int64_t rows) const override {
+    return rounds_alone(rows) ? rounded_bytes(rows) : 0;
+  }
+  int64_t narrow_bytes(int64_t rows) const override {
+    return rounds_alone(rows) ? 0 : rounded_bytes(rows);
+  }
+  void narrow(const LinearArgs& args, Range part, void* target) const override {
+    round(args, part, target);
+  }
+
+  void apply(const LinearArgs& args, const Team::Member& member) const override {
+    multiply(args, member.slice(group_matmul::panel_count(shape_.weights)));
+  }
+  void apply_alone(const LinearArgs& args) const override {
+    multiply(args, {0, group_matmul::panel_count(shape_.weights)});
+  }
+
+ private:
+  const InputBlocks& blocks() const { return shape_.weights.blocks; }
+  bool rounds_alone(int64_t rows) const { return rows * blocks().inputs <= kOwnValues; }
+  int64_t rounded_bytes(int64_t rows) const {
+    return integer_rows_bytes(blocks(), shape_.x.bits, rows);
+  }
+
+  IntegerRows round(const LinearArgs& args, Range part, void* target) const {
+    const IntegerRows rows = integer_rows(blocks(), shape_.x.bits, args.rows, target);
+    round_rows::kernels.run({.x = args.x,
+                             .x_stride = args.x_stride,
+                             .multipliers = multipliers_.empty() ? nullptr : multipliers_.data(),
+                             .blocks = blocks(),
+                             .rows = rows},
+                            {part.begin, part.end});
+    return rows;
+  }
+
+  void multiply(const LinearArgs& args, Range panels) const {
+    if (args.rows == 0 || panels.size() == 0) return;
+    group_matmul::Args product = shape_;
+    take_results(args, {0, args.rows}, product);
+    // Shared rows are read, not written.
+    product.x = rounds_alone(args.rows) ? round(args, {0, args.rows}, args.scratch)
+                                        : integer_rows(blocks(), shape_.x.bits, args.rows,
+                                                       const_cast<void*>(args.narrow));
+    group_matmul::kernels.run(product, {panels.begin, panels.end});
+  }
+
+  group_matmul::Args shape_;
+  Precision precision_;
+  Buffer panels_;
+  std::vector<float> bias_;
+  std::vector<float> multipliers_;  // of the inputs, if any
+};
+
+// Rows of 8 bits where they are asked for and a kernel multiplies them faster, else of 16.
+int32_t row_bits(group_matmul::Args shape, Precision precision) {
+  if (!has_integer_rows(precision)) return 16;
+  shape.x.bits = 8;
+  return &group_matmul::kernels.select(shape) == &group_matmul::kernels.rows().back() ? 16 : 8;
+}
+
+group_matmul::Args shape_of(const QuantizedStack& stack) {
+  const QuantizedMatrix& first = stack.front();
+  group_matmul::Args shape;
+  shape.weights.blocks = input_blocks(first.inputs(), first.group);
+  shape.weights.bits = bits(first.precision);
+  for (const QuantizedMatrix& matrix : stack) {
+    shape.weights.outputs += matrix.outputs();
+    if (matrix.scale_type == DType::kF32) shape.weights.scale_type = DType::kF32;
+  }
+  shape.x.bits = row_bits(shape, first.precision);
+  return shape;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Linear>> prepare_groups(const QuantizedStack& stack, const float* bias,
+                                               Team& team) {
+  const group_matmul::Args shape = shape_of(stack);
+  const int64_t panels = group_matmul::panel_count(shape.weights);
+  const int64_t bytes = panels * group_matmul::panel_bytes(shape.weights);
+  Buffer packed = host_device().allocate(static_cast<size_t>(bytes));
+  if (packed.empty()) {
+    return out_of_memory(
+        fmt::format("Packing a linear map needs {} bytes, which could not be had.", bytes));
+  }
+  team.parallel_for(panels, 1, [&](Range part) {
+    group_matmul::pack(stack, shape.weights, packed.data(), {part.begin, part.end});
+  });
+  auto map = std::make_unique<Groups>(shape, stack.front().precision, std::move(packed));
+  if (bias != nullptr) map->set_bias(bias);
+  if (stack.front().input_scales != nullptr) map->set_input_scales(stack.front().input_scales);
+  return std::unique_ptr<Linear>(std::move(map));
 }
 
 }  // namespace tessera

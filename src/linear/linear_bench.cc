@@ -1,8 +1,9 @@
 // Speed of the weight formats on a team of threads, interleaved so that noise of the machine meets
 // all of them alike.
-//   linear_bench [rounds] [many|int8|one|all] [threads]
+//   linear_bench [rounds] [many|int8|one|decode|all] [threads]
 // many: 128 rows times BERT-base's four matrices; int8: of these, integers alone. one: one row,
-// going through at least 256 MB of weights of each subject. Prints a JSON object a line: the
+// going through at least 256 MB of weights of each subject; decode: of these, dense ones with the
+// shapes of a Llama of 1.1B. Prints a JSON object a line: the
 // subject (format or oneDNN's own product with its own threads), dtype, percent pruned at random,
 // rows, inputs, outputs, bytes of one weight, microseconds of one product (median over the rounds),
 // and the median over the rounds of how many times as long oneDNN and the dense form of the same
@@ -351,6 +352,16 @@ void run_int8(const Shape& shape, int rounds, Team& team) {
   measure_and_print(shape, subjects, rounds);
 }
 
+void run_decode(const Shape& shape, int rounds, Team& team) {
+  const Data data(shape);
+  std::vector<Subject> subjects = {reading(team)};
+  for (const Precision precision : {Precision::kBF16, Precision::kInt8, Precision::kW8,
+                                    Precision::kInt4, Precision::kW4}) {
+    subjects.push_back(subject(data, "dense", precision, 0, team));
+  }
+  measure_and_print(shape, subjects, rounds);
+}
+
 }  // namespace
 }  // namespace tessera
 
@@ -376,5 +387,11 @@ int main(int argc, char** argv) {
   }
   if (part == "one" || part == "all")
     run({1, 4096, 4096}, {"tiles 16x16", "tiles 16x1"}, rounds, team);
+  if (part == "decode" || part == "all") {
+    for (const auto& [inputs, outputs] :
+         {std::pair<int64_t, int64_t>{2048, 2560}, {2048, 2048}, {2048, 11264}, {5632, 2048}}) {
+      run_decode({1, inputs, outputs}, rounds, team);
+    }
+  }
   return 0;
 }

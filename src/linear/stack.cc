@@ -214,7 +214,7 @@ class Preparation {
     const auto* dense = std::get_if<DenseView>(&matrix);
     if (dense == nullptr || !is_quantized(precision_)) return {};
     TESSERA_ASSIGN_OR_RETURN(PackedMatrix packed,
-                             pack_quantized(*dense, precision_, default_group(precision_)));
+                             pack_quantized(*dense, precision_, default_group(precision_), &team_));
     keep(std::move(packed), matrix);
     return {};
   }

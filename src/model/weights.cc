@@ -58,7 +58,7 @@ class Loader {
     EmbeddingTable table{.dtype = tensor.dtype, .rows = rows, .width = width};
     TESSERA_ASSIGN_OR_RETURN(
         table.rounded, pack_quantized({tensor.data, tensor.dtype, rows, width}, Precision::kW8,
-                                      default_group(Precision::kW8)));
+                                      default_group(Precision::kW8), &team_));
     checkpoint_.release(tensor);
     return table;
   }

@@ -1,0 +1,51 @@
+#include "formats/integer_rows.h"
+
+#include <algorithm>
+
+namespace tessera {
+namespace {
+
+constexpr int64_t kLineBytes = 64;
+
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+constexpr int64_t whole_lines(int64_t bytes) { return ceil_div(bytes, kLineBytes) * kLineBytes; }
+
+// A line behind the values: vectors may be written beyond them, and rows of 4 KiB would otherwise
+// lie in one set of the cache.
+int64_t row_bytes(const InputBlocks& blocks, int32_t bits) {
+  return whole_lines(blocks.steps * kStepInputs * bits / 8) + kLineBytes;
+}
+
+}  // namespace
+
+InputBlocks input_blocks(int64_t inputs, int64_t group) {
+  InputBlocks blocks{.inputs = inputs, .group = group == 0 ? inputs : group};
+  blocks.block = std::min(blocks.group, kMaxBlockInputs);
+  for_each_block(blocks, [&](int64_t, int64_t, int64_t count) {
+    ++blocks.count;
+    blocks.steps += ceil_div(count, kStepInputs);
+  });
+  return blocks;
+}
+
+int64_t integer_rows_bytes(const InputBlocks& blocks, int32_t bits, int64_t rows) {
+  const int64_t scale_bytes = int64_t{sizeof(float) + sizeof(int32_t)};
+  return whole_lines(rows * (row_bytes(blocks, bits) + blocks.count * scale_bytes));
+}
+
+IntegerRows integer_rows(const InputBlocks& blocks, int32_t bits, int64_t rows, void* memory) {
+  IntegerRows made{.bits = bits, .values = memory, .row_bytes = row_bytes(blocks, bits)};
+  void* behind = static_cast<char*>(memory) + rows * made.row_bytes;
+  made.scales = static_cast<float*>(behind);
+  made.sums = reinterpret_cast<int32_t*>(made.scales + rows * blocks.count);
+  return made;
+}
+
+IntegerRows rows_from(IntegerRows rows, const InputBlocks& blocks, int64_t first) {
+  rows.values = static_cast<char*>(rows.values) + first * rows.row_bytes;
+  rows.scales += first * blocks.count;
+  rows.sums += first * blocks.count;
+  return rows;
+}
+
+}  // namespace tessera

@@ -1,0 +1,22 @@
+#include "kernels/group_matmul/group_matmul.h"
+
+namespace tessera::group_matmul {
+namespace {
+
+constexpr KernelRow<Args> kRows[] = {
+#define TESSERA_KERNEL(row, isa, refuse) {#row, isa, row, refuse},
+#include "kernels/group_matmul/table.inc"
+#undef TESSERA_KERNEL
+};
+
+}  // namespace
+
+const char* refuse_nothing(const Args&) noexcept { return nullptr; }
+
+const char* refuse_bytes(const Args& args) noexcept {
+  return args.x.bits == 8 ? "rows of 8 bits gain nothing without VNNI" : nullptr;
+}
+
+const KernelFamily<Args> kernels{"group_matmul", kRows};
+
+}  // namespace tessera::group_matmul

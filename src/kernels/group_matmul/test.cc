@@ -1,0 +1,352 @@
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <thread>
+#include <tuple>
+
+#include "base/device.h"
+#include "kernels/group_matmul/group_matmul.h"
+#include "kernels/testing.h"
+
+namespace tessera::group_matmul {
+namespace {
+
+constexpr float kEpsilon = std::numeric_limits<float>::epsilon();
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+
+// A quantized matrix with its memory, scales of normal values in both types.
+struct Quantized {
+  Quantized(int64_t outputs, int64_t inputs, Precision precision, int32_t group, uint32_t seed,
+            DType scale_type = DType::kF16) {
+    std::mt19937 generator(seed);
+    matrix = {.precision = precision,
+              .rows = outputs,
+              .cols = inputs,
+              .group = group,
+              .scale_type = scale_type};
+    values.resize(static_cast<size_t>(outputs * matrix.row_bytes()));
+    for (uint8_t& byte : values) byte = static_cast<uint8_t>(generator());
+    if (bits(precision) == 8) std::replace(values.begin(), values.end(), 0x80, 0x81);
+    for (int64_t o = 1; bits(precision) == 4 && inputs % 2 == 1 && o <= outputs; ++o)
+      values[static_cast<size_t>(o * matrix.row_bytes() - 1)] &= 0xf;
+    const std::vector<float> drawn =
+        testing::random_values(outputs * matrix.groups(), seed + 1, 0.01f);
+    scales.resize(drawn.size() * size_bytes(scale_type));
+    for (size_t i = 0; i < drawn.size(); ++i) {
+      const uint16_t half = f32_to_f16(drawn[i]);
+      if (scale_type == DType::kF32) std::memcpy(scales.data() + 4 * i, &drawn[i], 4);
+      if (scale_type == DType::kF16) std::memcpy(scales.data() + 2 * i, &half, 2);
+    }
+    matrix.values = values.data();
+    matrix.scales = scales.data();
+  }
+  Quantized(const Quantized&) = delete;
+
+  QuantizedMatrix matrix;
+  std::vector<uint8_t> values;
+  std::vector<char> scales;
+};
+
+struct Shape {
+  int64_t rows, inputs, outputs;
+  Precision precision = Precision::kW4;
+  int32_t group = 32;
+  DType scale_type = DType::kF16;
+};
+
+// A product with everything its arguments point at. The integers of rows are drawn, not rounded, so
+// that all that can stand there does.
+struct Problem {
+  Problem(const Shape& shape, int32_t row_bits, uint32_t seed)
+      : weights(shape.outputs, shape.inputs, shape.precision, shape.group, seed, shape.scale_type),
+        bias(testing::random_values(shape.outputs, seed + 2)),
+        y_stride(shape.outputs + 3),
+        residual(testing::random_values(shape.rows * y_stride, seed + 3)) {
+    const Layout layout{.blocks = input_blocks(shape.inputs, shape.group),
+                        .bits = bits(shape.precision),
+                        .scale_type = shape.scale_type,
+                        .outputs = shape.outputs};
+    const int64_t panels = panel_count(layout);
+    packed = host_device().allocate(static_cast<size_t>(panels * panel_bytes(layout)));
+    pack({weights.matrix}, layout, packed.data(), {0, panels});
+    draw_rows(layout.blocks, shape.rows, row_bits, seed + 4);
+    args = {.x = x,
+            .rows = shape.rows,
+            .weights = layout,
+            .panels = packed.data(),
+            .bias = bias.data(),
+            .residual = residual.data(),
+            .residual_stride = y_stride,
+            .y_stride = y_stride};
+  }
+
+  void draw_rows(const InputBlocks& blocks, int64_t rows, int32_t row_bits, uint32_t seed) {
+    std::mt19937 generator(seed);
+    const auto bytes = static_cast<size_t>(integer_rows_bytes(blocks, row_bits, rows));
+    row_memory = host_device().allocate(bytes);
+    std::memset(row_memory.data(), 0, bytes);
+    x = integer_rows(blocks, row_bits, rows, row_memory.data());
+    const int32_t most = row_bits == 16 ? 32767 : 127;
+    for (int64_t m = 0; m < rows; ++m) {
+      int64_t first = 0;
+      for_each_block(blocks, [&](int64_t b, int64_t, int64_t count) {
+        int32_t sum = 0;
+        for (int64_t k = 0; k < count; ++k) {
+          // Rows of nothing but the largest integers are the ones that could overflow.
+          const int32_t drawn = static_cast<int32_t>(generator() % (2 * most + 1)) - most;
+          const int32_t value = m % 3 == 0 ? drawn : m % 3 == 1 ? most : -most;
+          set(m, first, k, value);
+          sum += value;
+        }
+        first += (count + kStepInputs - 1) / kStepInputs * kStepInputs;
+        x.scales[m * blocks.count + b] = static_cast<float>(1 + generator() % 64) / 64;
+        x.sums[m * blocks.count + b] = sum;
+      });
+    }
+  }
+  void set(int64_t m, int64_t first, int64_t k, int32_t value) {
+    char* row = static_cast<char*>(x.values) + m * x.row_bytes;
+    const int64_t place = k % 4 == 1 ? k + 1 : k % 4 == 2 ? k - 1 : k;
+    if (x.bits == 16) {
+      reinterpret_cast<int16_t*>(row)[first + place] = static_cast<int16_t>(value);
+    } else {
+      row[first + k] = static_cast<char>(value);
+    }
+  }
+  int64_t integer(int64_t m, int64_t first, int64_t k) const {
+    const char* row = static_cast<const char*>(x.values) + m * x.row_bytes;
+    const int64_t place = k % 4 == 1 ? k + 1 : k % 4 == 2 ? k - 1 : k;
+    return x.bits == 16 ? reinterpret_cast<const int16_t*>(row)[first + place]
+                        : static_cast<int8_t>(row[first + k]);
+  }
+
+  // From the matrix as it was before it was packed; and what the header's bound is relative to.
+  std::pair<double, double> sum_and_size(int64_t m, int64_t n) const {
+    const InputBlocks& blocks = args.weights.blocks;
+    double sum = 0, size = 0;
+    int64_t first = 0;
+    for_each_block(blocks, [&](int64_t b, int64_t begin, int64_t count) {
+      int64_t integers = 0;
+      for (int64_t k = 0; k < count; ++k)
+        integers += integer(m, first, k) * weights.matrix.integer(n, begin + k);
+      const double term = double{x.scales[m * blocks.count + b]} *
+                          weights.matrix.scale(n, begin / blocks.group) *
+                          static_cast<double>(integers);
+      sum += term;
+      size += std::abs(term);
+      first += (count + kStepInputs - 1) / kStepInputs * kStepInputs;
+    });
+    return {sum, size};
+  }
+
+  // The header's bound, and the activation's own bound with its slope of at most 1.13.
+  double bound(int64_t m, int64_t n) const {
+    const double blocks = static_cast<double>(args.weights.blocks.count);
+    const double size = sum_and_size(m, n).second;
+    const double before = (blocks / 2 + 2) * size + std::abs(bias[static_cast<size_t>(n)]);
+    return (1.13 * before + 8 * (size + 8) + 2) * kEpsilon;
+  }
+
+  Quantized weights;
+  std::vector<float> bias;
+  int64_t y_stride;
+  std::vector<float> residual;
+  Buffer packed, row_memory;
+  IntegerRows x;
+  Args args;
+};
+
+std::vector<float> run_whole(const Problem& problem, const KernelRow<Args>& row, Args args) {
+  std::vector<float> y(problem.residual.size(), kNaN);
+  args.y = y.data();
+  row.run(args, {0, panel_count(args.weights)});
+  return y;
+}
+
+void check_rows(const Problem& problem, const Args& args) {
+  const std::vector<float> expected = run_whole(problem, kernels.rows().back(), args);
+  testing::for_each_fast_row(kernels, args, [&](const KernelRow<Args>& row) {
+    const std::vector<float> found = run_whole(problem, row, args);
+    for (int64_t i = 0; i < static_cast<int64_t>(found.size()); ++i) {
+      const int64_t m = i / problem.y_stride, n = i % problem.y_stride;
+      if (n >= args.weights.outputs) {
+        ASSERT_TRUE(std::isnan(found[i])) << "wrote outside, row " << m << " output " << n;
+      } else if (std::abs(expected[i] - found[i]) > kEpsilon) {
+        ASSERT_NEAR(expected[i], found[i], problem.bound(m, n)) << "row " << m << " output " << n;
+      }
+    }
+  });
+}
+
+std::string trace(const Shape& shape, int32_t row_bits, uint32_t seed) {
+  return std::to_string(shape.rows) + " x " + std::to_string(shape.inputs) + " -> " +
+         std::to_string(shape.outputs) + ", " + std::string(name(shape.precision)) +
+         " in groups of " + std::to_string(shape.group) + ", rows of " + std::to_string(row_bits) +
+         " bits, " + testing::seed_trace(seed);
+}
+
+TEST(GroupMatmul, RefIsTheProduct) {
+  uint32_t seed = 1;
+  for (const Precision precision : {Precision::kW4, Precision::kW8}) {
+    for (const int32_t group : {0, 1, 7, 32, 200}) {
+      for (const int32_t row_bits : {16, 8}) {
+        for (const DType scales : {DType::kF16, DType::kF32}) {
+          const Shape shape{4, 259, 70, precision, group, scales};
+          SCOPED_TRACE(trace(shape, row_bits, ++seed));
+          const Problem problem(shape, row_bits, seed);
+          const std::vector<float> found = run_whole(problem, kernels.rows().back(), problem.args);
+          for (int64_t m = 0; m < shape.rows; ++m) {
+            for (int64_t n = 0; n < shape.outputs; ++n) {
+              const auto [sum, size] = problem.sum_and_size(m, n);
+              const size_t at = static_cast<size_t>(m * problem.y_stride + n);
+              const double expected =
+                  sum + problem.bias[static_cast<size_t>(n)] + problem.residual[at];
+              ASSERT_NEAR(expected, found[at], 2 * kEpsilon * (std::abs(expected) + size + 8));
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(GroupMatmul, EveryRowAgreesWithRefAtEverySize) {
+  uint32_t seed = 100;
+  for (const Precision precision : {Precision::kW4, Precision::kW8}) {
+    for (const int64_t rows : {0, 1, 2, 3, 4, 5, 6, 7, 13, 130}) {
+      for (const int64_t inputs : {1, 8, 9, 31, 64, 100, 257, 640}) {
+        for (const int64_t outputs : {1, 16, 64, 65, 200}) {
+          for (const int32_t row_bits : {16, 8}) {
+            constexpr int32_t kGroups[] = {0, 16, 32, 64, 128, 5, 12, 150};
+            const int32_t group = kGroups[++seed % 8];
+            const Shape shape{rows,
+                              inputs,
+                              outputs,
+                              precision,
+                              group <= inputs ? group : 0,
+                              seed % 5 == 0 ? DType::kF32 : DType::kF16};
+            const Problem problem(shape, row_bits, seed);
+            Args args = problem.args;
+            // The combinations of the epilogue take turns.
+            if (seed % 2 != 0) args.bias = nullptr;
+            if (seed % 3 != 0) args.residual = nullptr;
+            args.activation = static_cast<Activation>(seed % 6);
+            SCOPED_TRACE(trace(shape, row_bits, seed));
+            ASSERT_NO_FATAL_FAILURE(check_rows(problem, args));
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(GroupMatmul, EveryGroupOfBothWidths) {
+  uint32_t seed = 3000;
+  for (const Precision precision : {Precision::kW4, Precision::kW8}) {
+    for (const int32_t group : {0, 16, 32, 64, 128, 256, 1, 3, 8, 100, 129}) {
+      for (const int64_t inputs : {1024, 1037}) {
+        for (const int64_t rows : {1, 3, 13}) {
+          for (const int32_t row_bits : {16, 8}) {
+            const Shape shape{rows, inputs, 130, precision, group};
+            SCOPED_TRACE(trace(shape, row_bits, ++seed));
+            const Problem problem(shape, row_bits, seed);
+            ASSERT_NO_FATAL_FAILURE(check_rows(problem, problem.args));
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(GroupMatmul, ResidualMayBeTheOutputAndPartsGiveTheSameBits) {
+  for (const Precision precision : {Precision::kW4, Precision::kW8}) {
+    for (const int64_t rows : {1, 7, 65}) {
+      const Problem problem({rows, 257, 200, precision}, 16, 7);
+      for (const KernelRow<Args>& row : kernels.rows()) {
+        if (!hardware_has(row.isa)) continue;
+        SCOPED_TRACE(row.name);
+        const std::vector<float> apart = run_whole(problem, row, problem.args);
+        std::vector<float> within = problem.residual;
+        Args args = problem.args;
+        args.y = within.data();
+        args.residual = within.data();
+        std::thread other([&] { row.run(args, {3, 4}); });
+        row.run(args, {0, 1});
+        row.run(args, {1, 3});
+        row.run(args, {2, 2});
+        other.join();
+        for (int64_t i = 0; i < rows * problem.y_stride; ++i) {
+          const bool inside = i % problem.y_stride < args.weights.outputs;
+          ASSERT_EQ(inside ? apart[i] : problem.residual[i], within[i]) << i;
+        }
+      }
+    }
+  }
+}
+
+// Nothing but the blocks decides in which order is summed.
+TEST(GroupMatmul, ARowHasTheSameBitsAmongAnyNumberOfRows) {
+  for (const Precision precision : {Precision::kW4, Precision::kW8}) {
+    for (const int32_t row_bits : {16, 8}) {
+      const Problem problem({200, 300, 130, precision}, row_bits, 17);
+      testing::for_each_fast_row(kernels, problem.args, [&](const KernelRow<Args>& row) {
+        const std::vector<float> all = run_whole(problem, row, problem.args);
+        for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 50}) {
+          const int64_t first = 200 - rows;
+          Args args = problem.args;
+          args.x = rows_from(args.x, args.weights.blocks, first);
+          args.rows = rows;
+          args.residual += first * problem.y_stride;
+          const std::vector<float> some = run_whole(problem, row, args);
+          for (int64_t m = 0; m < rows; ++m) {
+            EXPECT_EQ(0, std::memcmp(all.data() + (first + m) * problem.y_stride,
+                                     some.data() + m * problem.y_stride, 130 * sizeof(float)))
+                << m << " of " << rows;
+          }
+        }
+      });
+    }
+  }
+}
+
+// Every integer of a stack of matrices, as the header says where it stands.
+TEST(GroupMatmulPack, StacksAsTheHeaderHasThem) {
+  for (const Precision precision : {Precision::kW4, Precision::kW8}) {
+    for (const int32_t group : {0, 7, 24, 32}) {
+      constexpr int64_t kInputs = 61, kPanel = kPanelOutputs;
+      const Quantized first(70, kInputs, precision, group, 1),
+          second(3, kInputs, precision, group, 2);
+      const Layout layout{
+          .blocks = input_blocks(kInputs, group), .bits = bits(precision), .outputs = 73};
+      const Buffer packed = host_device().allocate(static_cast<size_t>(2 * panel_bytes(layout)));
+      std::memset(packed.data(), 0xff, packed.size_bytes());
+      pack({first.matrix, second.matrix}, layout, packed.data(), {1, 2});
+      pack({first.matrix, second.matrix}, layout, packed.data(), {0, 1});
+      for (int64_t n = 0; n < 2 * kPanel; ++n) {
+        const auto* at = packed.as<uint8_t>() + n / kPanel * panel_bytes(layout);
+        const QuantizedMatrix& matrix = n < 70 ? first.matrix : second.matrix;
+        const int64_t output = n < 70 ? n : n - 70, column = n % kPanel;
+        for_each_block(layout.blocks, [&](int64_t, int64_t begin, int64_t count) {
+          float scale = 0;
+          convert_to_f32(at + 2 * column, DType::kF16, 1, &scale);
+          ASSERT_EQ(n < 73 ? matrix.scale(output, begin / layout.blocks.group) : 0, scale) << n;
+          at += 2 * kPanel;
+          for (int64_t k = 0; k < (count + 7) / 8 * 8 && n < 73; ++k) {
+            const int expected = k < count ? matrix.integer(output, begin + k) : 0;
+            const uint8_t byte = layout.bits == 8 ? at[k / 4 * kPanel * 4 + column * 4 + k % 4]
+                                                  : at[k / 8 * kPanel * 4 + column * 4 + k % 4];
+            const int found = layout.bits == 8 ? byte - 128
+                              : k % 8 < 4      ? (byte & 0xf) - 8
+                                               : (byte >> 4) - 8;
+            ASSERT_EQ(expected, found) << "output " << n << " input " << begin + k;
+          }
+          at += (count + 7) / 8 * kPanel * layout.bits;
+        });
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace tessera::group_matmul

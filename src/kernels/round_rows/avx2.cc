@@ -1,0 +1,72 @@
+#include <immintrin.h>
+
+#include "kernels/round_rows/blocked.h"
+#include "kernels/round_rows/round_rows.h"
+
+namespace tessera::round_rows {
+namespace {
+
+constexpr int kLanes = 8;
+
+inline __m256 load_part(const float* x, int64_t left) {
+  if (left >= kLanes) return _mm256_loadu_ps(x);
+  const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return _mm256_maskload_ps(x, _mm256_cmpgt_epi32(_mm256_set1_epi32(int(left)), lanes));
+}
+
+inline __m256 load(const Block& block, int64_t k) {
+  const __m256 x = load_part(block.x + k, block.count - k);
+  if (block.multipliers == nullptr) return x;
+  return _mm256_mul_ps(x, load_part(block.multipliers + k, block.count - k));
+}
+
+// The result of an operation on all lanes, by halves.
+template <__m128i (*both)(__m128i, __m128i)>
+inline int32_t reduce(__m256i all) {
+  __m128i half = both(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
+  half = both(half, _mm_shuffle_epi32(half, 0x4e));
+  half = both(half, _mm_shuffle_epi32(half, 0xb1));
+  return _mm_cvtsi128_si32(half);
+}
+inline __m128i larger(__m128i a, __m128i b) { return _mm_max_epi32(a, b); }
+inline __m128i added(__m128i a, __m128i b) { return _mm_add_epi32(a, b); }
+
+struct Avx2 {
+  template <int kBits>
+  static void round(const Block& block) {
+    constexpr float kMost = kBits == 16 ? 32767.0f : 127.0f;
+    const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
+    __m256i largest = _mm256_setzero_si256();
+    for (int64_t k = 0; k < block.count; k += kLanes) {
+      const __m256i bits = _mm256_castps_si256(load(block, k));
+      largest = _mm256_max_epi32(largest, _mm256_and_si256(bits, magnitude));
+    }
+    const float factor = set_scale(reduce<larger>(largest), kMost, block.scale);
+    __m256i sum = _mm256_setzero_si256();
+    char* values = block.values;
+    for (int64_t k = 0; k < block.count; k += kLanes, values += kLanes * kBits / 8) {
+      __m256i integers = _mm256_setzero_si256();
+      // Not what is not finite.
+      if (factor != 0) {
+        integers = _mm256_cvtps_epi32(_mm256_mul_ps(load(block, k), _mm256_set1_ps(factor)));
+      }
+      sum = _mm256_add_epi32(sum, integers);
+      if constexpr (kBits == 16) integers = _mm256_shuffle_epi32(integers, 0xd8);
+      const __m128i narrow =
+          _mm_packs_epi32(_mm256_castsi256_si128(integers), _mm256_extracti128_si256(integers, 1));
+      auto* target = reinterpret_cast<__m128i*>(values);
+      if constexpr (kBits == 16) {
+        _mm_storeu_si128(target, narrow);
+      } else {
+        _mm_storel_epi64(target, _mm_packs_epi16(narrow, narrow));
+      }
+    }
+    *block.sum = reduce<added>(sum);
+  }
+};
+
+}  // namespace
+
+void avx2(const Args& args, Exec exec) noexcept { round_all<Avx2>(args, exec); }
+
+}  // namespace tessera::round_rows

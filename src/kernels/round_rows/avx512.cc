@@ -1,0 +1,57 @@
+#include <immintrin.h>
+
+#include "kernels/round_rows/blocked.h"
+#include "kernels/round_rows/round_rows.h"
+
+namespace tessera::round_rows {
+namespace {
+
+constexpr int kLanes = 16;
+
+inline __mmask16 mask_of(int64_t left) {
+  return left >= kLanes ? __mmask16(0xffff) : __mmask16((1u << left) - 1);
+}
+
+inline __m512 load(const Block& block, int64_t k) {
+  const __mmask16 mask = mask_of(block.count - k);
+  const __m512 x = _mm512_maskz_loadu_ps(mask, block.x + k);
+  if (block.multipliers == nullptr) return x;
+  return _mm512_mul_ps(x, _mm512_maskz_loadu_ps(mask, block.multipliers + k));
+}
+
+struct Avx512 {
+  template <int kBits>
+  static void round(const Block& block) {
+    constexpr float kMost = kBits == 16 ? 32767.0f : 127.0f;
+    const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
+    __m512i largest = _mm512_setzero_si512();
+    for (int64_t k = 0; k < block.count; k += kLanes) {
+      const __m512i bits = _mm512_castps_si512(load(block, k));
+      largest = _mm512_max_epi32(largest, _mm512_and_si512(bits, magnitude));
+    }
+    const float factor = set_scale(_mm512_reduce_max_epi32(largest), kMost, block.scale);
+    __m512i sum = _mm512_setzero_si512();
+    char* values = block.values;
+    for (int64_t k = 0; k < block.count; k += kLanes, values += kLanes * kBits / 8) {
+      __m512i integers = _mm512_setzero_si512();
+      // Not what is not finite.
+      if (factor != 0) {
+        integers = _mm512_cvtps_epi32(_mm512_mul_ps(load(block, k), _mm512_set1_ps(factor)));
+      }
+      sum = _mm512_add_epi32(sum, integers);
+      if constexpr (kBits == 16) {
+        const __m512i placed = _mm512_shuffle_epi32(integers, _MM_PERM_DBCA);
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(values), _mm512_cvtepi32_epi16(placed));
+      } else {
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(values), _mm512_cvtepi32_epi8(integers));
+      }
+    }
+    *block.sum = _mm512_reduce_add_epi32(sum);
+  }
+};
+
+}  // namespace
+
+void avx512(const Args& args, Exec exec) noexcept { round_all<Avx512>(args, exec); }
+
+}  // namespace tessera::round_rows
