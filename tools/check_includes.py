@@ -38,6 +38,7 @@ FAMILY_ARROWS = {
     "tile_int8_matmul": ["activation", "tile_matmul"],
     "csr_matmul": ["activation", "transpose"],
     "int8_matmul": ["activation", "matmul"],
+    "bf16_matmul": ["activation", "matmul"],
 }
 # The public headers and the folders, with all that include them, that give them their code.
 PUBLIC = {
@@ -61,7 +62,7 @@ TEST_FILE = re.compile(r"(^|_)(test|bench|fuzz)\.cc$")
 TEST_HEADER = re.compile(r"(^|_)testing\.h$")
 # Compiled for one instruction set: an inline function shared with other files could be linked from
 # here and run on a CPU without it.
-ISA_FILE = re.compile(r"(^|_)(avx2|avx512(_[a-z0-9]+)?)\.(cc|h)$")
+ISA_FILE = re.compile(r"(^|_)(avx2|avx512(_[a-z0-9]+)?|amx)\.(cc|h)$")
 C_HEADERS = {"math.h", "stddef.h", "stdint.h", "string.h", "float.h"}
 STANDARD_IN_HEADERS = re.compile(r"^[a-z_0-9]+$|^immintrin\.h$|^(%s)$" % "|".join(map(re.escape, sorted(C_HEADERS))))
 

@@ -7,10 +7,10 @@ constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace
 
-Grid choose_grid(int64_t rows, int64_t panels, int members) {
+Grid choose_grid(int64_t rows, int64_t grain, int64_t panels, int members) {
   Grid best{1, members};
   const auto load = [&](const Grid& grid) {
-    return static_cast<double>(ceil_div(ceil_div(rows, kRowGrain), grid.row_parts) *
+    return static_cast<double>(ceil_div(ceil_div(rows, grain), grid.row_parts) *
                                ceil_div(panels, grid.panel_parts));
   };
   double least = load(best);

@@ -70,7 +70,7 @@ class Int8 final : public Linear {
 
   void apply(const LinearArgs& args, const Team::Member& member) const override {
     const int64_t panels = panel_count(shape_.outputs);
-    const Grid grid = choose_grid(args.rows, panels, member.size());
+    const Grid grid = choose_grid(args.rows, kRowGrain, panels, member.size());
     const Range rows =
         slice(args.rows, kRowGrain, member.rank() / grid.panel_parts, grid.row_parts);
     multiply(args, rows, slice(panels, 1, member.rank() % grid.panel_parts, grid.panel_parts));
