@@ -39,6 +39,7 @@ FAMILY_ARROWS = {
     "csr_matmul": ["activation", "transpose"],
     "int8_matmul": ["activation", "matmul"],
     "group_matmul": ["activation", "matmul"],
+    "bf16_matmul": ["activation", "matmul"],
 }
 # The public headers and the folders, with all that include them, that give them their code.
 PUBLIC = {

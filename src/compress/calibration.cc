@@ -139,7 +139,7 @@ Status add_rows(std::vector<float>& x, InputStatistics& statistics, Team& team) 
   TESSERA_ASSIGN_OR_RETURN(
       const auto product,
       prepare_dense({{x.data(), DType::kF32, rows, inputs, MatrixOrder::kInputRows}}, nullptr,
-                    DType::kF32, team));
+                    Precision::kF32, team));
   float* target = statistics.products.data();
   team.run([&](Team::Member& member) {
     product->apply({.x = turned.data(),

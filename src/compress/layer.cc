@@ -30,7 +30,7 @@ Status prepare_map(LayerMap map, LayerOnTheWay& layer, Team& team) {
     bias.insert(bias.end(), matrix->bias.begin(), matrix->bias.end());
   }
   TESSERA_ASSIGN_OR_RETURN(
-      auto prepared, prepare_dense(stack, bias.empty() ? nullptr : bias.data(), DType::kF32, team));
+      auto prepared, prepare_dense(stack, bias.empty() ? nullptr : bias.data(), Precision::kF32, team));
   std::unique_ptr<Linear>* const places[kLayerMaps] = {
       &layer.weights.qkv, &layer.weights.attention_output, &layer.weights.ffn_in,
       &layer.weights.ffn_out};

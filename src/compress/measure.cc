@@ -68,13 +68,12 @@ Result<double> measure_speedup(const Source& source, const Item& item, Team& tea
                            output_rows ? item.inputs : item.outputs, item.order};
   TESSERA_ASSIGN_OR_RETURN(const ReadMatrix read,
                            read_matrix(*source.checkpoint, *source.formats, name, expected));
-  const DType stored = dtype(read.packed.matrix) == DType::kBF16 ? DType::kBF16 : DType::kF32;
   std::vector<char> values(static_cast<size_t>(dense_bytes(read.packed.matrix)));
   to_dense(read.packed.matrix, values.data());
   DenseView view = expected;
   view.data = values.data();
   view.dtype = dtype(read.packed.matrix);
-  TESSERA_ASSIGN_OR_RETURN(auto dense, prepare_dense({view}, nullptr, stored, team));
+  TESSERA_ASSIGN_OR_RETURN(auto dense, prepare_dense({view}, nullptr, Precision::kStored, team));
   TESSERA_ASSIGN_OR_RETURN(auto pruned,
                            prepare_linear({read.packed.matrix}, nullptr, Precision::kStored, team));
   Timed before(std::move(dense), team), after(std::move(pruned), team);

@@ -157,7 +157,7 @@ Result<double> mean_square(const Weight& weight, const InputStatistics& statisti
   const int64_t n = weight.inputs;
   TESSERA_ASSIGN_OR_RETURN(
       const auto products,
-      prepare_dense({{statistics.products.data(), DType::kF32, n, n}}, nullptr, DType::kF32, team));
+      prepare_dense({{statistics.products.data(), DType::kF32, n, n}}, nullptr, Precision::kF32, team));
   std::vector<float> image(weight.values.size());
   team.run([&](Team::Member& member) {
     products->apply({.x = weight.values.data(),

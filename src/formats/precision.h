@@ -17,7 +17,7 @@ namespace tessera {
 //   kInt4   4 bits, a scale for each group of inputs    8 bits, a scale and a zero for each row
 //   kW8     8 bits, a scale for each group of inputs    f32
 //   kW4     4 bits, a scale for each group of inputs    f32
-// kStored: as the checkpoint has each matrix, dense ones of f16 as f32.
+// kStored: as the checkpoint has each matrix, dense ones of f16 as f32; rows among floats are f32.
 enum class Precision : uint8_t { kStored, kF32, kBF16, kInt8, kInt4, kW8, kW4 };
 
 // "stored", "f32", "bf16", "int8", "int4", "w8", "w4".

@@ -3,6 +3,8 @@
 #include "kernels/activation/activation.h"
 #include "kernels/attention_product/attention_product.h"
 #include "kernels/attention_softmax/attention_softmax.h"
+#include "kernels/bf16_matmul/bf16_matmul.h"
+#include "kernels/bf16_rows/bf16_rows.h"
 #include "kernels/csr_matmul/csr_matmul.h"
 #include "kernels/family.h"
 #include "kernels/int8_matmul/int8_matmul.h"
@@ -26,6 +28,8 @@ std::vector<KernelState> all_kernel_states() {
   std::vector<KernelState> all;
   for (const std::vector<KernelState>& states : {
            matmul::kernels.states(),
+           bf16_matmul::kernels.states(),
+           bf16_rows::kernels.states(),
            tile_matmul::kernels.states(),
            tile_int8_matmul::kernels.states(),
            csr_matmul::kernels.states(),

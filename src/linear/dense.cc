@@ -6,6 +6,8 @@
 
 #include "base/device.h"
 #include "formats/panels.h"
+#include "kernels/bf16_matmul/bf16_matmul.h"
+#include "kernels/bf16_rows/bf16_rows.h"
 #include "kernels/matmul/matmul.h"
 #include "linear/formats.h"
 #include "linear/grid.h"
@@ -13,10 +15,32 @@
 namespace tessera {
 namespace {
 
+// Rows are dealt in tiles of AMX, two of them.
+constexpr int64_t kBf16RowGrain = 32;
+
+// From so many rows on bf16 rows gain: fewer are multiplied at the speed of memory either way.
+constexpr int64_t kLeastBf16Rows = 16;
+
+// Why rows stay f32, however many; null where bf16 rows are allowed and faster.
+const char* refuse_bf16_rows(Precision precision) {
+  if (precision != Precision::kBF16) return "nothing but weights may be rounded";
+  if (!forced_kernel(bf16_matmul::kernels.name()).empty()) return nullptr;
+  if (!forced_kernel(matmul::kernels.name()).empty()) return "TESSERA_KERNEL names a kernel of f32";
+  return bf16_matmul::refuse_cpu();
+}
+
+// Elements from row to row of bf16 rows: whole cache lines, an odd number of them, so that the rows
+// of a register tile do not share one set of the L1 cache.
+int64_t bf16_stride(int64_t inputs) {
+  const int64_t lines = (inputs + bf16_rows::kMultiple - 1) / bf16_rows::kMultiple;
+  return (lines | 1) * bf16_rows::kMultiple;
+}
+
 class Dense final : public Linear {
  public:
-  Dense(matmul::Args shape, Buffer panels, Buffer bias)
-      : shape_(shape), panels_(std::move(panels)), bias_(std::move(bias)) {
+  // refusal: why rows stay f32; null: many are rounded to bf16.
+  Dense(matmul::Args shape, const char* refusal, Buffer panels, Buffer bias)
+      : shape_(shape), refusal_(refusal), panels_(std::move(panels)), bias_(std::move(bias)) {
     shape_.panels = panels_.data();
     shape_.bias = bias_.as<float>();
   }
@@ -25,13 +49,19 @@ class Dense final : public Linear {
     matmul::Args one = shape_, many = shape_;
     one.rows = 1;
     many.rows = 128;
-    const std::string first = matmul::kernels.select(one).name;
-    const std::string second = matmul::kernels.select(many).name;
     LinearInfo info;
-    info.format = shape_.weight_type == DType::kF32 ? "dense f32" : "dense bf16";
-    info.kernel = first == second ? fmt::format("matmul:{}", first)
-                                  : fmt::format("matmul:{}, many rows matmul:{}", first, second);
+    const std::string first = fmt::format("matmul:{}", matmul::kernels.select(one).name);
+    std::string second = fmt::format("matmul:{}", matmul::kernels.select(many).name);
     info.why = matmul::kernels.why(many);
+    if (rounds(many.rows)) {
+      const bf16_matmul::Args rounded{.rows = many.rows, .inputs = many.inputs};
+      second = fmt::format("bf16_matmul:{}", bf16_matmul::kernels.select(rounded).name);
+      info.why = bf16_matmul::kernels.why(rounded);
+    } else if (shape_.weight_type == DType::kBF16) {
+      info.why += fmt::format("; rows stay f32: {}", refusal_);
+    }
+    info.format = shape_.weight_type == DType::kF32 ? "dense f32" : "dense bf16";
+    info.kernel = first == second ? first : fmt::format("{}, many rows {}", first, second);
     info.inputs = shape_.inputs;
     info.outputs = shape_.outputs;
     info.bytes = static_cast<int64_t>(panels_.size_bytes() + bias_.size_bytes());
@@ -39,11 +69,24 @@ class Dense final : public Linear {
     return info;
   }
 
+  int64_t narrow_bytes(int64_t rows) const override {
+    return rounds(rows) ? rows * bf16_stride(shape_.inputs) * int64_t{sizeof(uint16_t)} : 0;
+  }
+
+  void narrow(const LinearArgs& args, Range part, void* target) const override {
+    bf16_rows::kernels.run({.x = args.x,
+                            .x_stride = args.x_stride,
+                            .inputs = shape_.inputs,
+                            .y = static_cast<uint16_t*>(target),
+                            .y_stride = bf16_stride(shape_.inputs)},
+                           {part.begin, part.end});
+  }
+
   void apply(const LinearArgs& args, const Team::Member& member) const override {
     const int64_t panels = panel_count(shape_.outputs);
-    const Grid grid = choose_grid(args.rows, kRowGrain, panels, member.size());
-    const Range rows =
-        slice(args.rows, kRowGrain, member.rank() / grid.panel_parts, grid.row_parts);
+    const int64_t grain = rounds(args.rows) ? kBf16RowGrain : kRowGrain;
+    const Grid grid = choose_grid(args.rows, grain, panels, member.size());
+    const Range rows = slice(args.rows, grain, member.rank() / grid.panel_parts, grid.row_parts);
     const Range part = slice(panels, 1, member.rank() % grid.panel_parts, grid.panel_parts);
     if (rows.size() > 0 && part.size() > 0) multiply(args, rows, part);
   }
@@ -53,13 +96,30 @@ class Dense final : public Linear {
   }
 
  private:
+  bool rounds(int64_t rows) const { return refusal_ == nullptr && rows >= kLeastBf16Rows; }
+
   void multiply(const LinearArgs& args, Range rows, Range part) const {
     matmul::Args product = shape_;
     take_rows(args, rows, product);
-    matmul::kernels.run(product, {part.begin, part.end});
+    if (!rounds(args.rows)) return matmul::kernels.run(product, {part.begin, part.end});
+    const int64_t stride = bf16_stride(shape_.inputs);
+    bf16_matmul::kernels.run({.x = static_cast<const uint16_t*>(args.narrow) + rows.begin * stride,
+                              .x_stride = stride,
+                              .rows = product.rows,
+                              .inputs = product.inputs,
+                              .panels = product.panels,
+                              .outputs = product.outputs,
+                              .bias = product.bias,
+                              .activation = product.activation,
+                              .residual = product.residual,
+                              .residual_stride = product.residual_stride,
+                              .y = product.y,
+                              .y_stride = product.y_stride},
+                             {part.begin, part.end});
   }
 
   matmul::Args shape_;
+  const char* refusal_;
   Buffer panels_;
   Buffer bias_;
 };
@@ -69,10 +129,10 @@ bool is_weight_type(DType dtype) {
 }
 
 // Checks the stack and gives inputs and the sum of outputs in a shape without pointers.
-Result<matmul::Args> check(const DenseStack& weights, DType stored) {
-  if (stored != DType::kF32 && stored != DType::kBF16) {
-    return unsupported(fmt::format(
-        "A dense linear map is stored as F32 or BF16, but {} was asked for.", name(stored)));
+Result<matmul::Args> check(const DenseStack& weights, Precision precision) {
+  if (is_quantized(precision)) {
+    return unsupported(fmt::format("A dense linear map is of f32 or bf16, but {} was asked for.",
+                                   name(precision)));
   }
   if (weights.empty()) {
     return invalid_input("A dense linear map needs at least one matrix, but the stack is empty.");
@@ -80,7 +140,7 @@ Result<matmul::Args> check(const DenseStack& weights, DType stored) {
   // The bytes of two such sizes' product fit 63 bits.
   constexpr int64_t kLargest = int64_t{1} << 30;
   matmul::Args shape;
-  shape.weight_type = stored;
+  shape.weight_type = float_type(precision, weights.front().dtype);
   shape.inputs = weights.front().inputs();
   for (const DenseView& matrix : weights) {
     if (matrix.data == nullptr || !is_weight_type(matrix.dtype)) {
@@ -98,6 +158,8 @@ Result<matmul::Args> check(const DenseStack& weights, DType stored) {
           fmt::format("Matrices of one linear map must have equal inputs: expected {}, found {}.",
                       shape.inputs, matrix.inputs()));
     }
+    // Of several types f32 holds all.
+    if (float_type(precision, matrix.dtype) == DType::kF32) shape.weight_type = DType::kF32;
     shape.outputs += matrix.outputs();
     if (shape.outputs > kLargest) {
       return invalid_input(
@@ -119,9 +181,10 @@ Result<Buffer> allocate(int64_t size_bytes) {
 }  // namespace
 
 Result<std::unique_ptr<Linear>> prepare_dense(const DenseStack& weights, const float* bias,
-                                              DType stored, Team& team) {
+                                              Precision precision, Team& team) {
   try {
-    TESSERA_ASSIGN_OR_RETURN(matmul::Args shape, check(weights, stored));
+    TESSERA_ASSIGN_OR_RETURN(const matmul::Args shape, check(weights, precision));
+    const DType stored = shape.weight_type;
     const int64_t panels = panel_count(shape.outputs);
     const int64_t bytes =
         panels * panel_elements(stored, shape.inputs) * static_cast<int64_t>(size_bytes(stored));
@@ -136,8 +199,8 @@ Result<std::unique_ptr<Linear>> prepare_dense(const DenseStack& weights, const f
     team.parallel_for(panels, 1, [&](Range part) {
       matmul::pack(weights, stored, packed.data(), {part.begin, part.end});
     });
-    return std::unique_ptr<Linear>(
-        std::make_unique<Dense>(shape, std::move(packed), std::move(padded_bias)));
+    return std::unique_ptr<Linear>(std::make_unique<Dense>(
+        shape, refuse_bf16_rows(precision), std::move(packed), std::move(padded_bias)));
   } catch (const std::bad_alloc&) {
     return out_of_memory("Packing a linear map ran out of memory.");
   }

@@ -81,10 +81,12 @@ class Forwarding : public Linear {
   const Linear& inner_;
 };
 
-// Packs a stack of dense matrices once, in f32 or bf16 (rounded to nearest), dealt over the team;
-// the source is not kept. bias: f32 [outputs of the stack] or null; copied.
+// Packs a stack of dense matrices once, dealt over the team; the source is not kept. bias: f32
+// [outputs of the stack] or null; copied. kBF16: weights are rounded to nearest, and so are the
+// rows of calls that have enough of them, on CPUs that multiply bf16 faster than f32. kStored: bf16
+// where all matrices are, else f32; rows stay f32.
 Result<std::unique_ptr<Linear>> prepare_dense(const DenseStack& weights, const float* bias,
-                                              DType stored, Team& team);
+                                              Precision precision, Team& team);
 
 // Packs a stack of matrices of any formats: a neighbourhood of dense ones as prepare_dense does,
 // of sparse ones for the kernel of their format, or dense where they are too full to gain (info()

@@ -327,7 +327,7 @@ class Preparation {
       const bool whole = stack.front().precision == Precision::kInt8 && stack.front().group == 0;
       return whole ? prepare_int8(stack, bias, team_) : prepare_groups(stack, bias, team_);
     }
-    return prepare_dense(all_of<DenseView>(run), bias, floats(run), team_);
+    return prepare_dense(all_of<DenseView>(run), bias, precision_, team_);
   }
 
   template <typename Matrix>

@@ -392,7 +392,7 @@ class Preparation {
     for (int32_t g = 0; g < a_.kv_heads; ++g) {
       const DenseView head{value.row(g * size), DType::kF32, size, value.inputs,
                            MatrixOrder::kInputRows};
-      TESSERA_ASSIGN_OR_RETURN(auto map, prepare_dense({head}, nullptr, DType::kF32, team_));
+      TESSERA_ASSIGN_OR_RETURN(auto map, prepare_dense({head}, nullptr, Precision::kF32, team_));
       maps.push_back(std::move(map));
     }
     const int64_t scratch_bytes = (maps.front()->scratch_bytes(features) + 63) / 64 * 64;

@@ -99,7 +99,7 @@ class Layer {
              const auto* compact = std::get_if<CompactMatrix>(&part);
              dense.push_back(compact != nullptr ? compact->kept : std::get<DenseView>(part));
            }
-           return prepare_dense(dense, nullptr, DType::kF32, team);
+           return prepare_dense(dense, nullptr, Precision::kF32, team);
          }});
     if (!prepared.ok()) {
       std::fprintf(stderr, "%s\n", prepared.status().message().c_str());

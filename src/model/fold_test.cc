@@ -260,8 +260,7 @@ class Layer {
         dense.push_back({whole.back().data(), DType::kF32, outputs(part), inputs(part)});
       }
     }
-    return prepare_dense(dense, bias.empty() ? nullptr : bias.data(),
-                         float_type(case_.weights, DType::kF32), team_);
+    return prepare_dense(dense, bias.empty() ? nullptr : bias.data(), case_.weights, team_);
   }
 
   double bias(int64_t output) const {

@@ -128,7 +128,7 @@ Result<Plan> make_plan(const Checkpoint& checkpoint, const Architecture& archite
         request.weights_why = "the checkpoint holds integers, which are kept as they are";
         break;
       }
-      request.weights = found == DType::kBF16 ? Precision::kBF16 : Precision::kF32;
+      request.weights = found == DType::kBF16 ? Precision::kStored : Precision::kF32;
       request.weights_why =
           found == DType::kBF16  ? "the checkpoint holds bf16, which is kept and widened exactly"
           : found == DType::kF16 ? "the checkpoint holds f16, which f32 keeps exactly"
@@ -138,7 +138,9 @@ Result<Plan> make_plan(const Checkpoint& checkpoint, const Architecture& archite
       request.weights_why = "asked for";
       break;
     case WeightType::kBF16:
-      request.weights_why = found == DType::kBF16 ? "asked for" : "asked for; rounded to nearest";
+      request.weights_why = found == DType::kBF16
+                                ? "asked for; rows are bf16 where that is faster"
+                                : "asked for; rounded to nearest, rows where that is faster";
       break;
     default:
       request.weights_why = "asked for; what is not stored so is rounded to nearest";
