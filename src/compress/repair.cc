@@ -155,9 +155,9 @@ bool needs_inverse(const TileMask& mask) {
 // tr(W E[x x^T] W^T), E[x x^T] being that of x - origin and products of mean and origin.
 Result<double> mean_square(const Weight& weight, const InputStatistics& statistics, Team& team) {
   const int64_t n = weight.inputs;
-  TESSERA_ASSIGN_OR_RETURN(
-      const auto products,
-      prepare_dense({{statistics.products.data(), DType::kF32, n, n}}, nullptr, Precision::kF32, team));
+  TESSERA_ASSIGN_OR_RETURN(const auto products,
+                           prepare_dense({{statistics.products.data(), DType::kF32, n, n}}, nullptr,
+                                         Precision::kF32, team));
   std::vector<float> image(weight.values.size());
   team.run([&](Team::Member& member) {
     products->apply({.x = weight.values.data(),
