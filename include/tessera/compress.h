@@ -76,12 +76,12 @@ struct CalibrationOptions {
 };
 
 struct MatrixReport {
-  std::string name;       // of the tensor
-  std::string format;     // "dense", "tiles", "csr", "compact", "quantized"
-  std::string precision;  // "int8", "int4", "w8", "w4"; empty: floats
+  std::string name;                    // of the tensor
+  std::string format;                  // "dense", "tiles", "csr", "compact", "quantized"
+  std::string precision;               // "int8", "int4", "w8", "w4"; empty: floats
   int64_t dense_bytes = 0, bytes = 0;  // in the file, as floats in full and as it is
-  double share = 0;         // pruned, of its weights
-  double weight_error = 0;  // |W - W'| / |W|, Frobenius
+  double share = 0;                    // pruned, of its weights
+  double weight_error = 0;             // |W - W'| / |W|, Frobenius
   double output_error = 0;  // |(W - W') X| / |W X| on the calibration text; NaN without one
   double expected_speedup = 0;
   double measured_speedup = 0;  // against dense at 128 rows; NaN where not measured

@@ -29,8 +29,8 @@ Status prepare_map(LayerMap map, LayerOnTheWay& layer, Team& team) {
         {matrix->pruned.values.data(), DType::kF32, matrix->pruned.outputs, matrix->pruned.inputs});
     bias.insert(bias.end(), matrix->bias.begin(), matrix->bias.end());
   }
-  TESSERA_ASSIGN_OR_RETURN(
-      auto prepared, prepare_dense(stack, bias.empty() ? nullptr : bias.data(), Precision::kF32, team));
+  TESSERA_ASSIGN_OR_RETURN(auto prepared, prepare_dense(stack, bias.empty() ? nullptr : bias.data(),
+                                                        Precision::kF32, team));
   std::unique_ptr<Linear>* const places[kLayerMaps] = {
       &layer.weights.qkv, &layer.weights.attention_output, &layer.weights.ffn_in,
       &layer.weights.ffn_out};

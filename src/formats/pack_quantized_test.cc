@@ -122,7 +122,9 @@ TEST(PackQuantized, ZerosSmallAndLargeValuesAndNone) {
           pack_quantized({values.data(), DType::kF32, 2, 32}, precision, 16);
       ASSERT_TRUE(packed.ok());
       EXPECT_TRUE(validate(std::get<QuantizedMatrix>(packed->matrix)).ok()) << value;
-      if (value == 0) EXPECT_EQ(std::get<QuantizedMatrix>(packed->matrix).integer(1, 5), 0);
+      if (value == 0) {
+        EXPECT_EQ(std::get<QuantizedMatrix>(packed->matrix).integer(1, 5), 0);
+      }
     }
   }
   std::vector<float> values(64, 1.0f);
