@@ -381,8 +381,8 @@ int32_t BlockRun::kv_head() const {
 }
 
 // With few rows reading pages from memory is what takes the time, and it goes on while a product
-// runs: decoding 16384 tokens with heads of 64 took 1.0 to 1.5 times as long without in f32, 1.7 to
-// 1.9 in int8 (attention_bench, one core of Sapphire Rapids).
+// runs: without, decoding behind 16384 tokens with heads of 64 takes 1.0 to 1.5 times as long in
+// f32, 1.5 to 1.8 times in int8 (attention_bench, one core of Sapphire Rapids).
 constexpr int32_t kFetchingRows = 32;
 
 BlockRun::Ahead BlockRun::keys_ahead(int32_t page) const {
