@@ -116,15 +116,19 @@ std::string times(double value) {
 }
 Json number(double value) { return std::isfinite(value) ? Json(value) : Json(); }
 
+// "tiles", "int8 tiles", "int8".
+std::string form_of(const MatrixReport& matrix) {
+  if (matrix.precision.empty()) return matrix.format;
+  return matrix.format == "quantized" ? matrix.precision : matrix.precision + " " + matrix.format;
+}
+
 std::string to_text(const CompressReport& report) {
   constexpr Align kRight = Align::kRight;
   std::vector<std::vector<std::string>> rows;
   for (const MatrixReport& matrix : report.matrices) {
-    const std::string& precision = matrix.precision;
-    rows.push_back({matrix.name, precision.empty() ? matrix.format : precision,
-                    human_bytes(matrix.bytes), percent(matrix.share), percent(matrix.weight_error),
-                    percent(matrix.output_error), times(matrix.expected_speedup),
-                    times(matrix.measured_speedup)});
+    rows.push_back({matrix.name, form_of(matrix), human_bytes(matrix.bytes), percent(matrix.share),
+                    percent(matrix.weight_error), percent(matrix.output_error),
+                    times(matrix.expected_speedup), times(matrix.measured_speedup)});
   }
   const bool pruned = std::any_of(report.matrices.begin(), report.matrices.end(),
                                   [](const MatrixReport& matrix) { return matrix.share > 0; });

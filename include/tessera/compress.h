@@ -93,7 +93,8 @@ struct CompressReport {
   double share = 0;                           // reached, of the weights of the chosen matrices
 };
 
-// Matrices are pruned first, and what is left dense is quantized then; one of the two is needed.
+// Matrices are pruned first, and what is left dense, or for products with integer rows in tiles, is
+// quantized then; one of the two is needed.
 struct CompressOptions {
   std::optional<PruneOptions> prune = {};
   std::optional<QuantizeOptions> quantize = {};

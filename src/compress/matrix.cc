@@ -134,16 +134,22 @@ std::vector<float> rounded(const std::vector<float>& values, DType dtype) {
   return result;
 }
 
-// The stored form of what is left, row-major in the order of the file.
-std::vector<char> stored_values(const Matrix& matrix) {
-  const Weight& weight = matrix.pruned;
-  if (matrix.item.order == MatrixOrder::kOutputRows) return narrowed(weight.values, matrix.dtype);
-  std::vector<float> turned(weight.values.size());
-  for (int64_t o = 0; o < weight.outputs; ++o) {
-    for (int64_t i = 0; i < weight.inputs; ++i)
-      turned[at(i * weight.outputs + o)] = weight.row(o)[i];
+// Values [outputs, inputs] row-major in the order of the file.
+template <typename Value>
+std::vector<Value> in_order(const std::vector<Value>& values, const Item& item) {
+  if (item.order == MatrixOrder::kOutputRows) return values;
+  std::vector<Value> turned(values.size());
+  for (int64_t o = 0; o < item.outputs; ++o) {
+    for (int64_t i = 0; i < item.inputs; ++i)
+      turned[at(i * item.outputs + o)] = values[at(o * item.inputs + i)];
   }
-  return narrowed(turned, matrix.dtype);
+  return turned;
+}
+
+DenseView view_of(const void* values, DType dtype, const Item& item) {
+  const bool output_rows = item.order == MatrixOrder::kOutputRows;
+  return {values, dtype, output_rows ? item.outputs : item.inputs,
+          output_rows ? item.inputs : item.outputs, item.order};
 }
 
 Result<PackedMatrix> pack_unit(const Matrix& matrix, const DenseView& dense) {
@@ -160,6 +166,32 @@ Result<PackedMatrix> pack_unit(const Matrix& matrix, const DenseView& dense) {
     default:
       return pack_compact(dense, KeptAxis::kOutputs, mask.kept);
   }
+}
+
+// Tiles of integers that have a scale for each output.
+Result<PackedMatrix> pack_integer_tiles(const Matrix& matrix) {
+  const Integers& integers = *matrix.integers;
+  const std::vector<int8_t> values = in_order(integers.values, matrix.item);
+  TESSERA_ASSIGN_OR_RETURN(PackedMatrix packed,
+                           pack_unit(matrix, view_of(values.data(), DType::kI8, matrix.item)));
+  packed.scales = narrowed(integers.scales, DType::kF32);
+  packed.input_scales = integers.input_scales;
+  auto& tiles = std::get<TileMatrix>(packed.matrix);
+  tiles.scales = reinterpret_cast<const float*>(packed.scales.data());
+  if (!packed.input_scales.empty()) tiles.input_scales = packed.input_scales.data();
+  return packed;
+}
+
+// Of integers that can be tiles the smaller form.
+Result<PackedMatrix> pack_rounded(const Matrix& matrix) {
+  PackedMatrix whole = pack_integers(*matrix.integers);
+  const bool may_be_tiles = matrix.mask.has_value() && matrix.removed == Removed::kTiles &&
+                            matrix.integers->precision == Precision::kInt8 &&
+                            matrix.integers->group == 0;
+  if (!may_be_tiles) return whole;
+  TESSERA_ASSIGN_OR_RETURN(PackedMatrix tiles, pack_integer_tiles(matrix));
+  const std::string name = matrix.item.name();
+  return file_bytes(name, tiles) < file_bytes(name, whole) ? std::move(tiles) : std::move(whole);
 }
 
 }  // namespace
@@ -237,13 +269,10 @@ void move_bias(const std::vector<double>& shift, Matrix& matrix) {
 }
 
 Result<PackedMatrix> pack(const Matrix& matrix) {
-  if (matrix.integers.has_value()) return pack_integers(*matrix.integers);
-  const bool output_rows = matrix.item.order == MatrixOrder::kOutputRows;
+  if (matrix.integers.has_value()) return pack_rounded(matrix);
   PackedMatrix dense;
-  dense.values = stored_values(matrix);
-  const DenseView view{dense.values.data(), matrix.dtype,
-                       output_rows ? matrix.item.outputs : matrix.item.inputs,
-                       output_rows ? matrix.item.inputs : matrix.item.outputs, matrix.item.order};
+  dense.values = narrowed(in_order(matrix.pruned.values, matrix.item), matrix.dtype);
+  const DenseView view = view_of(dense.values.data(), matrix.dtype, matrix.item);
   dense.matrix = view;
   if (!matrix.mask.has_value()) return dense;
   TESSERA_ASSIGN_OR_RETURN(PackedMatrix packed, pack_unit(matrix, view));

@@ -152,7 +152,7 @@ class Pipeline {
     TESSERA_ASSIGN_OR_RETURN(items_, list_items(architecture_, names, options_, fused));
     bool any = false;
     for (Item& item : items_) {
-      if (!prunes(item) && is_sparse(item)) item.selected = false;
+      if (!prunes(item) && stays(item)) item.selected = false;
       if (prunes(item)) selected_weights_ += static_cast<double>(item.outputs * item.inputs);
       any = any || changes(item);
     }
@@ -169,11 +169,15 @@ class Pipeline {
   bool changes(const Item& item) const {
     return prunes(item) || (options_.quantize.has_value() && item.selected);
   }
-  // Whether an earlier run left it so, or as a stack of such: then it stays.
-  bool is_sparse(const Item& item) const {
+  // Whether an earlier run left it in a form that is not quantized, or as a stack of such.
+  bool stays(const Item& item) const {
     using Kind = TensorFormat::Kind;
     const TensorFormat* format = source_->formats.find(item.name());
-    return format != nullptr && format->kind != Kind::kDense && format->kind != Kind::kQuantized;
+    if (format == nullptr || format->kind == Kind::kDense || format->kind == Kind::kQuantized)
+      return false;
+    return format->kind != Kind::kTiles || !options_.quantize ||
+           !has_integer_rows(precision_of(*options_.quantize)) ||
+           source_->checkpoint.has(item.name() + ".tile_scales");
   }
 
   // Bytes that are written of an item, and bytes of its dense form.
@@ -489,21 +493,21 @@ class Pipeline {
     return {};
   }
 
-  // What pruning left dense; values of which features go later stay floats.
+  // What pruning left dense or in tiles; values of which features go later stay floats.
   Status quantize_map(const std::vector<Matrix*>& matrices, MapInputs& inputs) {
     if (!options_.quantize) return {};
-    std::vector<Matrix*> dense;
+    std::vector<Matrix*> rounded;
     for (Matrix* matrix : matrices) {
       if (!matrix->item.selected || matrix->removed == Removed::kOutputsOfHeads) continue;
-      TESSERA_ASSIGN_OR_RETURN(const bool stays, stays_dense(*matrix));
-      if (stays) dense.push_back(matrix);
+      TESSERA_ASSIGN_OR_RETURN(const IntegerForm form, integer_form(*options_.quantize, *matrix));
+      if (form != IntegerForm::kNone) rounded.push_back(matrix);
     }
     QuantizeContext context{&*options_.quantize, &inputs, team_.get()};
-    if (options_.quantize->smooth > 0 && !dense.empty()) {
+    if (options_.quantize->smooth > 0 && !rounded.empty()) {
       context.input_scales =
-          smoothing_scales(dense, *inputs.statistics(), options_.quantize->smooth);
+          smoothing_scales(rounded, *inputs.statistics(), options_.quantize->smooth);
     }
-    for (Matrix* matrix : dense) TESSERA_RETURN_IF_ERROR(quantize_matrix(context, *matrix));
+    for (Matrix* matrix : rounded) TESSERA_RETURN_IF_ERROR(quantize_matrix(context, *matrix));
     return {};
   }
 

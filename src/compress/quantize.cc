@@ -169,10 +169,13 @@ int64_t quantized_bytes(const QuantizeOptions& options, int64_t outputs, int64_t
                                       .scale_type = scale_type(precision)});
 }
 
-Result<bool> stays_dense(const Matrix& matrix) {
-  if (!matrix.mask.has_value()) return true;
+Result<IntegerForm> integer_form(const QuantizeOptions& options, const Matrix& matrix) {
+  if (!matrix.mask.has_value()) return IntegerForm::kDense;
   TESSERA_ASSIGN_OR_RETURN(const PackedMatrix packed, pack(matrix));
-  return std::holds_alternative<DenseView>(packed.matrix);
+  if (std::holds_alternative<DenseView>(packed.matrix)) return IntegerForm::kDense;
+  const bool tiles = std::holds_alternative<TileMatrix>(packed.matrix);
+  return tiles && has_integer_rows(precision_of(options)) ? IntegerForm::kTiles
+                                                          : IntegerForm::kNone;
 }
 
 std::vector<float> smoothing_scales(const std::vector<Matrix*>& matrices,
@@ -195,6 +198,9 @@ std::vector<float> smoothing_scales(const std::vector<Matrix*>& matrices,
 }
 
 Status quantize_matrix(const QuantizeContext& context, Matrix& matrix) {
+  TESSERA_ASSIGN_OR_RETURN(const IntegerForm form, integer_form(*context.options, matrix));
+  if (form == IntegerForm::kNone) return {};
+  const bool tiles = form == IntegerForm::kTiles;
   const InputStatistics* statistics = context.inputs->statistics();
   const bool moves_bias = statistics != nullptr && !matrix.bias.empty();
   const int64_t inputs = matrix.item.inputs;
@@ -205,10 +211,10 @@ Status quantize_matrix(const QuantizeContext& context, Matrix& matrix) {
     for (int64_t i = 0; i < inputs; ++i) importances[at(i)] = hessian->values[at(i * (inputs + 1))];
   }
   if (context.options->rounding == Rounding::kNearest) hessian = nullptr;
-  Integers integers{.precision = precision_of(*context.options),
+  Integers integers{.precision = tiles ? Precision::kInt8 : precision_of(*context.options),
                     .outputs = matrix.item.outputs,
                     .inputs = inputs,
-                    .group = group_of(*context.options, inputs),
+                    .group = tiles ? 0 : group_of(*context.options, inputs),
                     .input_scales = context.input_scales};
   Rounder rounder(importances, matrix.mask.has_value() ? &*matrix.mask : nullptr, integers);
   const Weight before = matrix.pruned;

@@ -26,8 +26,10 @@ struct QuantizeContext {
   std::vector<float> input_scales = {};  // of the map; empty: none
 };
 
-// Whether a matrix is quantized: one that is left dense.
-Result<bool> stays_dense(const Matrix& matrix);
+// As what a matrix is quantized: one that is left dense in the options' precision, tiles in 8 bits
+// with a scale an output, which only products with integer rows read. All others stay floats.
+enum class IntegerForm { kNone, kDense, kTiles };
+Result<IntegerForm> integer_form(const QuantizeOptions& options, const Matrix& matrix);
 
 // s_i = max |x_i|^alpha / max |W_i|^(1 - alpha) over all matrices that read x, so that x_i / s_i
 // and W_i s_i are equally hard to round at alpha = 1/2 (SmoothQuant, Xiao et al. 2022); 1 where an
@@ -35,10 +37,10 @@ Result<bool> stays_dense(const Matrix& matrix);
 std::vector<float> smoothing_scales(const std::vector<Matrix*>& matrices,
                                     const InputStatistics& statistics, double alpha);
 
-// Rounds what is left of a matrix to integers and moves what that costs on average into its bias,
-// where there are a bias and statistics. A scale is the one of some around the least that reaches
-// all of its group which makes sum_i H_ii (W_i - W'_i)^2 least, when the group's turn comes. What
-// the mask prunes stays 0. Fills the output error.
+// Rounds what is left of a matrix to integers, if it has a form of them, and moves what that costs
+// on average into its bias, where there are a bias and statistics. A scale is the one of some
+// around the least that reaches all of its group which makes sum_i H_ii (W_i - W'_i)^2 least, when
+// the group's turn comes. What the mask prunes stays 0. Fills the output error.
 Status quantize_matrix(const QuantizeContext& context, Matrix& matrix);
 
 }  // namespace tessera

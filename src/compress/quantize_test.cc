@@ -147,9 +147,11 @@ TEST(Quantize, ResultsDoNotDependOnTheTeam) {
 }
 
 TEST(Quantize, WhatIsPrunedStaysZero) {
+  // So little that the matrix stays dense.
   Matrix matrix = matrix_of(random_weight(40, 70, 31));
+  matrix.removed = Removed::kTiles;
   matrix.mask = TileMask::all({8, 8}, 40, 70);
-  for (size_t i = 0; i < matrix.mask->kept.size(); i += 2) matrix.mask->kept[i] = 0;
+  matrix.mask->kept[0] = matrix.mask->kept[12] = 0;
   clear_pruned(*matrix.mask, sizeof(float), matrix.pruned.values.data());
   const InputStatistics statistics = random_statistics(70, 200, 32);
   for (const Case& one : kCases) {
@@ -160,6 +162,42 @@ TEST(Quantize, WhatIsPrunedStaysZero) {
         ASSERT_EQ(rounded.pruned.row(o)[i], 0) << text_of(one);
         ASSERT_EQ(rounded.integers->values[at(o * 70 + i)], 0) << text_of(one);
       }
+    }
+  }
+}
+
+TEST(Quantize, TilesBecomeTilesOfIntegersForIntegerRows) {
+  for (const MatrixOrder order : {MatrixOrder::kOutputRows, MatrixOrder::kInputRows}) {
+    Matrix matrix = matrix_of(random_weight(40, 70, 33));
+    matrix.item.order = order;
+    matrix.item.tensor = "w";
+    matrix.removed = Removed::kTiles;
+    matrix.mask = TileMask::all({8, 8}, 40, 70);
+    for (size_t i = 0; i < matrix.mask->kept.size(); i += 2) matrix.mask->kept[i] = 0;
+    clear_pruned(*matrix.mask, sizeof(float), matrix.pruned.values.data());
+    const InputStatistics statistics = random_statistics(70, 200, 34);
+    for (const WeightType weights : {WeightType::kInt8, WeightType::kInt4}) {
+      const QuantizeOptions options{
+          .weights = weights, .group = 16, .rounding = Rounding::kCompensated, .smooth = 0.5};
+      const Matrix rounded = quantized(matrix, options, &statistics);
+      const Result<PackedMatrix> packed = pack(rounded);
+      ASSERT_TRUE(packed.ok());
+      ASSERT_STREQ(format_name(packed->matrix), "tiles");
+      const auto& tiles = std::get<TileMatrix>(packed->matrix);
+      EXPECT_TRUE(tiles.is_quantized());
+      EXPECT_TRUE(validate(tiles, matrix.mask->kept_tiles()).ok());
+      std::vector<float> dense(40 * 70);
+      to_dense(tiles, dense.data());
+      for (int64_t o = 0; o < 40; ++o) {
+        for (int64_t i = 0; i < 70; ++i)
+          ASSERT_EQ(dense[at(order == MatrixOrder::kOutputRows ? o * 70 + i : i * 40 + o)],
+                    rounded.pruned.row(o)[i]);
+      }
+    }
+    for (const WeightType weights : {WeightType::kW8, WeightType::kW4}) {
+      const Matrix same = quantized(matrix, {.weights = weights}, &statistics);
+      EXPECT_FALSE(same.integers.has_value());
+      EXPECT_EQ(same.pruned.values, matrix.pruned.values);
     }
   }
 }

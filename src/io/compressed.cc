@@ -287,6 +287,13 @@ bool TensorFormats::has(Kind kind) const {
                      [kind](const auto& entry) { return entry.second.kind == kind; });
 }
 
+bool has_integers(const Checkpoint& checkpoint, const TensorFormats& formats) {
+  return std::any_of(formats.tensors().begin(), formats.tensors().end(), [&](const auto& entry) {
+    return entry.second.kind == Kind::kQuantized ||
+           (entry.second.kind == Kind::kTiles && checkpoint.has(entry.first + ".tile_scales"));
+  });
+}
+
 bool has_matrix(const Checkpoint& checkpoint, const TensorFormats& formats, std::string_view name) {
   return checkpoint.has(name) || formats.find(name) != nullptr;
 }

@@ -51,6 +51,9 @@ class TensorFormats {
 // Of a stack the tensors of its parts, else the tensor itself.
 std::vector<std::string> parts_of(const TensorFormats& formats, const std::string& name);
 
+// Whether some matrix is stored as integers.
+bool has_integers(const Checkpoint& checkpoint, const TensorFormats& formats);
+
 // Whether there is a matrix of this name, in any format.
 bool has_matrix(const Checkpoint& checkpoint, const TensorFormats& formats, std::string_view name);
 

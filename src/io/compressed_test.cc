@@ -154,6 +154,102 @@ TEST_F(Compressed, IntegerTilesThatLieAreOneSentence) {
                  {"\"w\"", "found -128"});
 }
 
+constexpr const char* kQuantized =
+    R"({"format": "quantized", "shape": [37, 50], "precision": "w4", "group": 16})";
+
+TEST_F(Compressed, QuantizedMatricesAreReadAsTheyWereWritten) {
+  for (const Precision precision :
+       {Precision::kInt8, Precision::kInt4, Precision::kW8, Precision::kW4}) {
+    for (const int32_t group : {0, 16}) {
+      const auto packed = pack_quantized(dense_, precision, group);
+      write(packed);
+      config(R"({"format": "quantized", "shape": [37, 50], "precision": ")" +
+             std::string(name(precision)) + R"(", "group": )" + std::to_string(group) + "}");
+      const auto found = read();
+      expect_equal(found, *packed);
+      const auto& matrix = std::get<QuantizedMatrix>(found->packed.matrix);
+      EXPECT_EQ(matrix.precision, precision);
+      EXPECT_EQ(matrix.group, group);
+      EXPECT_EQ(matrix.input_scales, nullptr);
+    }
+  }
+}
+
+TEST_F(Compressed, InputScalesAreReadWhereTheyAre) {
+  auto packed = pack_quantized(dense_, Precision::kInt8, 0);
+  ASSERT_TRUE(packed.ok());
+  packed->input_scales.assign(kCols, 4.0f);
+  std::get<QuantizedMatrix>(packed->matrix).input_scales = packed->input_scales.data();
+  write(packed);
+  config(R"({"format": "quantized", "shape": [37, 50], "precision": "int8", "group": 0})");
+  expect_equal(read(), *packed);
+  EXPECT_EQ(tensors_of(*TensorFormats::read(checkpoint_.config()), "w"),
+            (std::vector<std::string>{"w.values", "w.scales", "w.input_scales"}));
+}
+
+TEST_F(Compressed, QuantizedMatricesStandByOutputsWhateverTheOrder) {
+  dense_.order = MatrixOrder::kInputRows;  // 37 inputs
+  const auto packed = pack_quantized(dense_, Precision::kW8, 0);
+  write(packed);
+  config(R"({"format": "quantized", "shape": [50, 37], "precision": "w8", "group": 0})");
+  const auto found = read(MatrixOrder::kInputRows);
+  expect_equal(found, *packed);
+  EXPECT_EQ(inputs(found->packed.matrix), 37);
+  expect_message(read().status(), {"expected shape [37, 50], found [50, 37]"});
+}
+
+TEST_F(Compressed, AQuantizedMatrixThatLiesIsOneSentence) {
+  auto packed = pack_quantized(dense_, Precision::kW4, 16);
+  const auto refused = [&](const std::string& entry,
+                           std::initializer_list<std::string_view> parts) {
+    config(entry);
+    expect_message(read().status(), parts);
+  };
+  write(packed);
+  const std::string shape = R"({"format": "quantized", "shape": [37, 50], )";
+  refused(shape + R"("group": 16})", {"precision", "found nothing"});
+  refused(shape + R"("precision": "bf16", "group": 16})", {"int8, int4, w8 or w4", "bf16"});
+  refused(shape + R"("precision": "w4"})", {"group", "found nothing"});
+  refused(shape + R"("precision": "w4", "group": -1})", {"group", "found -1"});
+  refused(shape + R"("precision": "w4", "group": 1e30})", {"group", "found 1e"});
+  refused(shape + R"("precision": "w4", "group": 51})", {"w.scales", "[37, 1]", "[37, 4]"});
+  refused(shape + R"("precision": "w4", "group": 8})", {"w.scales", "[37, 7]", "[37, 4]"});
+  refused(shape + R"("precision": "w8", "group": 16})", {"w.values", "[37, 50]", "[37, 25]"});
+  refused(R"({"format": "quantized", "shape": [37, 51], "precision": "w4", "group": 16})",
+          {"expected shape [37, 50], found [37, 51]"});
+  config(kQuantized);
+  const auto written = [&](auto change) {
+    TensorList list;
+    add_matrix("w", *packed, list);
+    std::vector<float> scales(37 * 4, 1.0f);
+    std::vector<float> input_scales(50, 1.0f);
+    list.tensors[1].dtype = DType::kF32;
+    list.tensors[1].data = scales.data();
+    list.tensors.push_back({"w.input_scales", DType::kF32, {50}, input_scales.data()});
+    change(list, scales, input_scales);
+    EXPECT_TRUE(write_safetensors(dir_ / "model.safetensors", list.tensors).ok());
+    return read().status();
+  };
+  EXPECT_TRUE(written([](auto&, auto&, auto&) {}).ok());
+  expect_message(written([](auto&, auto& scales, auto&) { scales[3] = INFINITY; }),
+                 {"\"w\"", "scales", "found inf at index 3"});
+  expect_message(written([](auto&, auto&, auto& inputs) { inputs[49] = 0; }),
+                 {"input scales", "found 0 at index 49"});
+  expect_message(
+      written([](TensorList& list, auto&, auto&) { list.tensors[0].dtype = DType::kI8; }),
+      {"w.values", "expected U8, found I8"});
+  expect_message(
+      written([](TensorList& list, auto&, auto&) { list.tensors[1].dtype = DType::kI32; }),
+      {"w.scales", "expected F32, F16 or BF16, found I32"});
+  expect_message(
+      written([](TensorList& list, auto&, auto&) { list.tensors[2].dtype = DType::kI32; }),
+      {"w.input_scales", "expected F32, found I32"});
+  expect_message(written([](TensorList& list, auto&, auto&) {
+                   list.tensors[2].shape = {5, 10};
+                 }),
+                 {"w.input_scales", "[50]", "[5, 10]"});
+}
+
 TEST_F(Compressed, ConvolutionOrderMapsInputsToRows) {
   dense_.order = MatrixOrder::kInputRows;
   const auto compact = pack_compact(dense_, KeptAxis::kInputs, every_third({1, 50}).kept);

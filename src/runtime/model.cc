@@ -124,7 +124,7 @@ Result<Plan> make_plan(const Checkpoint& checkpoint, const Architecture& archite
   request.weights = precision_of(options.weights);
   switch (options.weights) {
     case WeightType::kAuto:
-      if (formats.has(TensorFormat::Kind::kQuantized)) {
+      if (has_integers(checkpoint, formats)) {
         request.weights_why = "the checkpoint holds integers, which are kept as they are";
         break;
       }
