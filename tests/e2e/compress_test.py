@@ -19,7 +19,7 @@ import unittest
 import checkpoints
 from cli_test import SECONDS, SHARED, CliTest
 
-FIXTURE = pathlib.Path(__file__).resolve().parent / "compressed-1"
+FIXTURES = pathlib.Path(__file__).resolve().parent
 
 
 def tensors_of(directory):
@@ -64,6 +64,49 @@ class Compress(CliTest):
         self.assertNotEqual(self.embed(target), self.embed(self.encoder))
         for file in ("tokenizer.json",):
             self.assertEqual((target / file).read_bytes(), (pathlib.Path(self.encoder) / file).read_bytes())
+
+    def test_quantize(self):
+        whole = self.json_lines("embed", self.encoder, "the cat", "--dtype", "f32")[0]["embedding"]
+        for precision, bits in {"int8": 8, "int4": 4, "w8": 8, "w4": 4}.items():
+            for options in ([], ["--group", "16"], ["--calibrate", self.text],
+                            ["--calibrate", self.text, "--rounding", "nearest"]):
+                name = f"{precision}{len(options)}"
+                target = self.folder / name
+                shutil.rmtree(target, ignore_errors=True)
+                target, report = self.compress(self.encoder, name, "--quantize", precision, *options)
+                entries = section_of(target)["tensors"]
+                self.assertEqual(len(report["matrices"]), 7)  # the maps and the embedding
+                for matrix in report["matrices"]:
+                    entry = entries[matrix["name"]]
+                    is_table = "word_embeddings" in matrix["name"]
+                    self.assertEqual(matrix["format"], "quantized")
+                    self.assertEqual(matrix["precision"], "w8" if is_table else precision)
+                    self.assertEqual(entry["precision"], matrix["precision"])
+                    if "--group" in options and not is_table:
+                        self.assertEqual(entry["group"], 16)
+                    outputs, inputs = entry["shape"]
+                    stored = "w8" if is_table else precision
+                    expected = ("I8", [outputs, inputs]) if stored in ("int8", "w8") else ("U8", [outputs, inputs // 2])
+                    self.assertEqual(tensors_of(target)[matrix["name"] + ".values"], expected)
+                    self.assertEqual(matrix["output_error"] is None, is_table or "--calibrate" not in options)
+                    self.assertLess(matrix["weight_error"], 0.02 if is_table or bits == 8 else 0.2)
+                self.assertLess(report["bytes_after"], report["bytes_before"])
+                found = self.json_lines("embed", target, "the cat", "--dtype", "f32")[0]["embedding"]
+                self.assertNotEqual(found, whole)
+                self.assertLess(max(abs(a - b) for a, b in zip(found, whole)), 0.05 if bits == 8 else 0.6)
+
+    def test_prune_and_quantize(self):
+        target, report = self.compress(self.decoder, "both", "--prune-tiles", "0.6", "--tile", "8x8", "--quantize", "int8",
+                                       "--smooth", "0.5", "--calibrate", self.text, "--repair")
+        self.assertEqual({matrix["precision"] for matrix in report["matrices"]}, {"int8", "w8"})
+        self.assertIn("tiles", {matrix["format"] for matrix in report["matrices"]})
+        passes = [entry["pass"] for entry in section_of(target)["provenance"]["passes"]]
+        self.assertEqual(passes, ["prune-tiles", "quantize"])
+        self.assertEqual(section_of(target)["provenance"]["passes"][1]["smooth"], 0.5)
+        self.call("run", target, "--prompt", "the cat", "--max-tokens", "4", "--dtype", "f32")
+        out, _ = self.call("compress", self.decoder, "-o", self.folder / "table", "--quantize", "w4")
+        self.assertIn("w4", out)
+        self.assertNotIn("weights pruned", out)
 
     def test_nothing_pruned(self):
         target, report = self.compress(self.encoder, "nothing", "--prune-tiles", "0")
@@ -119,7 +162,18 @@ class Compress(CliTest):
 
     def test_usage(self):
         base = ("compress", "model", "-o", "out")
-        self.assert_usage(*base, says=["one option --prune"])
+        self.assert_usage(*base, says=["--prune-... or --quantize"])
+        self.assert_usage(*base, "--quantize", "int2", says=["--quantize", "int2"])
+        self.assert_usage(*base, "--quantize", "bf16", says=["int8, int4, w8 or w4"])
+        for option in (["--group", "32"], ["--smooth", "0.5"], ["--rounding", "nearest"]):
+            self.assert_usage(*base, "--prune-tiles", "0.5", *option, says=[option[0], "--quantize"])
+        for option in (["--repair"], ["--tile", "8x8"], ["--scope", "global"], ["--score", "magnitude"]):
+            self.assert_usage(*base, "--quantize", "int8", *option, says=[option[0], "--prune"])
+        self.assert_usage(*base, "--quantize", "int8", "--smooth", "0.5", says=["--calibrate"])
+        self.assert_usage(*base, "--quantize", "int8", "--rounding", "compensated", says=["--calibrate"])
+        self.assert_usage(*base, "--quantize", "int8", "--rounding", "up", says=["nearest or compensated", "up"])
+        self.assert_usage(*base, "--quantize", "int8", "--smooth", "2", says=["--smooth"])
+        self.assert_usage(*base, "--quantize", "int8", "--group", "-1", says=["--group"])
         self.assert_usage(*base, "--prune-tiles", "0.5", "--prune-inputs", "0.5", says=["one option --prune"])
         self.assert_usage("compress", "model", "--prune-tiles", "0.5", says=["--output"])
         for share in ("1.1", "-0.1", "x", "nan"):
@@ -143,8 +197,25 @@ class Compress(CliTest):
                           says=["no.txt"])
         self.assert_fails("compress", self.encoder, "-o", target, *prune, "--matrices", "query,all", says=["all"])
         self.assert_fails("compress", self.encoder, "-o", target, *prune, "--layers", "1", says=["layers", "found 1"])
+        self.assert_fails("compress", self.encoder, "-o", target, "--quantize", "w8", "--calibrate", self.text, "--smooth",
+                          "0.5", says=["smooth", "w8"])
         self.assertFalse(target.exists())
         self.assertFalse(pathlib.Path(f"{target}.part").exists())
+
+    def test_quantized_directories_that_lie(self):
+        target, _ = self.compress(self.encoder, "honest_integers", "--quantize", "w4", "--group", "16")
+        name = next(name for name in section_of(target)["tensors"] if "query" in name)
+        for key, value, says in (("precision", "w2", ["precision", "w2"]), ("precision", "w8", ["shape [32, 32], found [32, 16]"]),
+                                 ("group", 8, ["shape [32, 4], found [32, 2]"]), ("group", -1, ["group", "found -1"]),
+                                 ("group", 33, ["shape [32, 1], found [32, 2]"]), ("shape", [32, 31], ["[32, 31]"]),
+                                 ("group", None, ["group"])):
+            liar = self.folder / "liar"
+            shutil.rmtree(liar, ignore_errors=True)
+            shutil.copytree(target, liar)
+            settings = json.loads((liar / "config.json").read_text())
+            settings["tessera"]["tensors"][name][key] = value
+            checkpoints.write_json(liar, "config.json", settings)
+            self.assert_fails("embed", liar, "x", "--dtype", "f32", says=says)
 
     def test_directories_that_lie(self):
         target, _ = self.compress(self.encoder, "honest", "--prune-tiles", "0.5", "--tile", "8x8")
@@ -199,14 +270,24 @@ class Compress(CliTest):
         self.assertTrue((target / "model.safetensors").exists())
         self.assertFalse(pathlib.Path(f"{target}.part").exists())
 
-    @unittest.skipUnless(FIXTURE.exists(), "there is no fixture")
-    def test_a_directory_of_format_1_is_read(self):
-        """Written by the first version that could; every format stands in it."""
-        self.assertEqual({entry["format"] for entry in section_of(FIXTURE)["tensors"].values()},
-                         {"tiles", "csr", "compact", "stack"})
-        expected = json.loads((FIXTURE / "expected.json").read_text())
-        found = self.json("run", FIXTURE, "--ids", ",".join(map(str, expected["prompt"])), "--max-tokens", "8", "--greedy")
+    def check_fixture(self, fixture, formats, *options):
+        """Written by the first version that could; all its formats stand in it."""
+        entries = section_of(fixture)["tensors"].values()
+        self.assertEqual({entry.get("precision", entry["format"]) for entry in entries}, formats)
+        expected = json.loads((fixture / "expected.json").read_text())
+        found = self.json("run", fixture, "--ids", ",".join(map(str, expected["prompt"])), "--max-tokens", "8",
+                          "--greedy", *options)
         self.assertEqual(found["ids"], expected["ids"])
+
+    def test_a_directory_of_format_1_is_read(self):
+        self.check_fixture(FIXTURES / "compressed-1", {"tiles", "csr", "compact", "stack"})
+
+    def test_a_quantized_directory_of_format_1_is_read(self):
+        """Its tiles are integers, and there are input scales."""
+        fixture = FIXTURES / "quantized-1"
+        self.assertTrue(any(name.endswith(".tile_scales") for name in tensors_of(fixture)))
+        self.assertTrue(any(name.endswith(".input_scales") for name in tensors_of(fixture)))
+        self.check_fixture(fixture, {"tiles", "int8", "int4", "w8", "w4"}, "--dtype", "f32")
 
 
 @unittest.skipUnless(SHARED, "TESSERA_SHARED is not set")
