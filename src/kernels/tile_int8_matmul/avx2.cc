@@ -109,6 +109,8 @@ struct Avx2 : Integers<Avx2, uint16_t> {
 #pragma GCC unroll 4
           for (int v = 0; v < kVectors; ++v) {
             sums[r][v] = _mm256_add_epi32(sums[r][v], _mm256_madd_epi16(value, weights[v]));
+            // GCC would make all products of a block before it adds them up, beyond 16 registers.
+            asm volatile("" : "+x"(sums[r][v]));
           }
         }
       }
@@ -131,8 +133,8 @@ struct Avx2 : Integers<Avx2, uint16_t> {
       multiply_vectors<kRows, kOutputs, kInputs>(args, tile, first, sums);
     }
     alignas(64) float scaled[kRows * kLane];
-    scale_sums(args, *tile.panel, Avx2::sums(args, tile), Avx2::ends<kRows>(args, tile), sums,
-               kRows, scaled);
+    scale_sums(args, *tile.panel, panel_sums(args, tile), row_ends(args, tile, kRows), sums, kRows,
+               scaled);
     finish(args, TileSums{tile.row, kRows, *tile.panel, scaled});
   }
 };

@@ -42,24 +42,41 @@ inline __m512i whole_sums(__m512i sums) {
   }
 }
 
-// What turns a panel's sums into floats.
-struct Scales {
-  __m512i sums;  // of the weights, in two parts as RowEnd::zeros wants them
-  __m512 scales;
+// Gives the sums of a register tile, [rows][16], to its outputs. They come from memory, since GCC
+// would otherwise keep them there in the loop that adds them up, too.
+template <__m512 (*function)(__m512)>
+void finish_rows(const Args& args, const Tile<uint8_t>& tile, int64_t rows, const int32_t* sums) {
+  const Outputs outputs(args, tile.row, *tile.panel);
+  const __m512 scales = _mm512_maskz_loadu_ps(outputs.mask, args.scales + tile.panel->output);
+  const __m512i whole = _mm512_load_si512(panel_sums(args, tile));
+  const __m512i parts = _mm512_or_si512(_mm512_and_si512(whole, _mm512_set1_epi32(127)),
+                                        _mm512_slli_epi32(_mm512_srai_epi32(whole, 7), 16));
+  const uint8_t* ends = row_ends(args, tile, rows);
+  for (int64_t r = 0; r < rows; ++r) {
+    const RowEnd end = end_of(ends, r);
+    const __m512i exact = _mm512_dpwssd_epi32(_mm512_load_si512(sums + r * kLane), parts,
+                                              _mm512_set1_epi32(int(end.zeros)));
+    const __m512 scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(exact), _mm512_set1_ps(end.scale));
+    outputs.store<function>(r, _mm512_mul_ps(scaled, scales));
+  }
+}
 
-  Scales(const Args& args, const TilePanel& panel, const int32_t* weights) {
-    const __mmask16 mask = __mmask16((1u << panel.outputs) - 1);
-    scales = _mm512_maskz_loadu_ps(mask, args.scales + panel.output);
-    const __m512i whole = _mm512_load_si512(weights);
-    sums = _mm512_or_si512(_mm512_and_si512(whole, _mm512_set1_epi32(127)),
-                           _mm512_slli_epi32(_mm512_srai_epi32(whole, 7), 16));
+void finish(const Args& args, const Tile<uint8_t>& tile, int64_t rows, const int32_t* sums) {
+  switch (args.activation) {
+    case Activation::kNone:
+      return finish_rows<same>(args, tile, rows, sums);
+    case Activation::kRelu:
+      return finish_rows<vector_relu>(args, tile, rows, sums);
+    case Activation::kGeluErf:
+      return finish_rows<vector_gelu_erf>(args, tile, rows, sums);
+    case Activation::kGeluTanh:
+      return finish_rows<vector_gelu_tanh>(args, tile, rows, sums);
+    case Activation::kSilu:
+      return finish_rows<vector_silu>(args, tile, rows, sums);
+    case Activation::kTanh:
+      return finish_rows<vector_tanh>(args, tile, rows, sums);
   }
-  __m512 apply(__m512i sum, const RowEnd& row) const {
-    const __m512i exact = _mm512_dpwssd_epi32(sum, sums, _mm512_set1_epi32(int(row.zeros)));
-    return _mm512_mul_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(exact), _mm512_set1_ps(row.scale)),
-                         scales);
-  }
-};
+}
 
 struct Vnni : Integers<Vnni, uint8_t> {
   // 24 sums, a vector of weights and a few broadcasts in 32 registers.
@@ -106,23 +123,12 @@ struct Vnni : Integers<Vnni, uint8_t> {
 #pragma GCC unroll 24
       for (int r = 0; r < kRows; ++r) sums[0][r] = _mm512_add_epi32(sums[0][r], sums[c][r]);
     }
-    const Outputs outputs(args, tile.row, *tile.panel);
-    const Scales scales(args, *tile.panel, Vnni::sums(args, tile));
-    const uint8_t* ends = Vnni::ends<kRows>(args, tile);
-    if (args.activation == Activation::kNone) {
-#pragma GCC unroll 24
-      for (int r = 0; r < kRows; ++r) {
-        outputs.store<same>(r, scales.apply(whole_sums<kOutputs>(sums[0][r]), end_of(ends, r)));
-      }
-      return;
-    }
-    alignas(64) float whole[kRows * kLane];
+    alignas(64) int32_t whole[kRows * kLane];
 #pragma GCC unroll 24
     for (int r = 0; r < kRows; ++r) {
-      _mm512_store_ps(whole + r * kLane,
-                      scales.apply(whole_sums<kOutputs>(sums[0][r]), end_of(ends, r)));
+      _mm512_store_si512(whole + r * kLane, whole_sums<kOutputs>(sums[0][r]));
     }
-    outputs.finish(args.activation, kRows, whole);
+    finish(args, tile, kRows, whole);
   }
 };
 

@@ -39,6 +39,13 @@ struct Integers {
     return int64_t{args.shape.inputs} * args.shape.outputs;
   }
   static int64_t fetch_bytes(const Args& args) { return block_bytes(args); }
+  // Where the packed rows of a register tile fill no more than half of L1, they stay there for as
+  // many weights as a small L2 keeps well; else a panel's weights do, for all rows.
+  static int64_t chunk_bytes(const Args& args) {
+    constexpr int64_t kRowBytes = 24 << 10, kChunkBytes = 128 << 10;
+    const int64_t bytes = Vectors::kMaxRows * row_elements(args) * int64_t{sizeof(Integer)};
+    return bytes <= kRowBytes ? kChunkBytes : 0;
+  }
 
   template <int kRows>
   static Multiply<Args, Integer> choose(const Args& args) {
@@ -63,21 +70,24 @@ struct Integers {
       __builtin_memcpy(target + count * rows * kLane, &end, sizeof(end));
     }
   }
-
-  template <int kRows>
-  static const Integer* ends(const Args& args, const Tile<Integer>& tile) {
-    return tile.x + lines(args.inputs) * kRows * kLane;
-  }
-  static const int32_t* sums(const Args& args, const Tile<Integer>& tile) {
-    return args.sums + (tile.panel - args.panels) * kLane;
-  }
 };
 
+// Where the ends of a register tile's rows begin, and one of them.
+template <typename Integer>
+inline const Integer* row_ends(const Args& args, const Tile<Integer>& tile, int64_t rows) {
+  return tile.x + lines(args.inputs) * rows * kLane;
+}
 template <typename Integer>
 inline RowEnd end_of(const Integer* ends, int64_t row) {
   RowEnd end;
   __builtin_memcpy(&end, ends + row * kLane, sizeof(end));
   return end;
+}
+
+// The sums of the weights of a register tile's panel.
+template <typename Integer>
+inline const int32_t* panel_sums(const Args& args, const Tile<Integer>& tile) {
+  return args.sums + (tile.panel - args.panels) * kLane;
 }
 
 }  // namespace

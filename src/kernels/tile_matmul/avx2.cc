@@ -75,9 +75,10 @@ using Sums = __m256[chains(kRows)][kRows][kVectors];
 // Adds the chains up and gives what comes of them to the outputs.
 template <int kRows, int kOutputs>
 inline void store_sums(const Args& args, const Tile<float>& tile, Sums<kRows>& sums) {
-  if constexpr (chains(kRows) > 1) {
+  constexpr int kChains = chains(kRows);
+  if constexpr (kChains > 1) {
 #pragma GCC unroll 6
-    for (int i = kRows; i < chains(kRows) * kRows; ++i) {
+    for (int i = kRows; i < kChains * kRows; ++i) {
 #pragma GCC unroll 2
       for (int v = 0; v < kVectors; ++v) {
         __m256& sum = sums[0][i % kRows][v];

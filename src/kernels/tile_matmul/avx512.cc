@@ -72,9 +72,10 @@ using Sums = __m512[chains(kRows)][kRows];
 // Adds the chains up and gives what comes of them to the outputs.
 template <int kRows, int kOutputs>
 inline void store_sums(const Args& args, const Tile<float>& tile, Sums<kRows>& sums) {
-  if constexpr (chains(kRows) > 1) {
+  constexpr int kChains = chains(kRows);
+  if constexpr (kChains > 1) {
 #pragma GCC unroll 24
-    for (int i = kRows; i < chains(kRows) * kRows; ++i) {
+    for (int i = kRows; i < kChains * kRows; ++i) {
       sums[0][i % kRows] = _mm512_add_ps(sums[0][i % kRows], sums[i / kRows][i % kRows]);
     }
   }

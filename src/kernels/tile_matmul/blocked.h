@@ -47,6 +47,8 @@ struct Floats {
     return int64_t{args.shape.inputs} * args.shape.outputs * value_bytes(args);
   }
   static int64_t fetch_bytes(const Args& args) { return kFourSteps * value_bytes(args); }
+  // A panel's, because packed rows are too large for L1 in any case.
+  static int64_t chunk_bytes(const Args&) { return 0; }
 
   template <int kRows>
   static Multiply<Args, float> choose(const Args& args) {

@@ -19,6 +19,7 @@
 //   pack(args, row, rows, packed)  packs rows [row, row + rows)
 //   packed(args)          where packed rows begin
 //   block_bytes(args), fetch_bytes(args)  weights of a block, and from one fetch to the next
+//   chunk_bytes(args)     weights that a register tile goes through before the next
 //   choose<rows>(args)    the register tile of so many rows
 namespace tessera::tile_blocks {
 namespace {
@@ -83,6 +84,16 @@ struct Parts {
   int64_t height(int64_t part) const { return least + (part < higher ? 1 : 0); }
 };
 
+// Where the panels end that a register tile goes through before the next one does: those whose
+// weights take chunk_bytes, but one at least.
+template <typename Vectors>
+int64_t chunk_end(const typename Vectors::Args& args, int64_t begin, int64_t end) {
+  const int64_t most = Vectors::chunk_bytes(args) / Vectors::block_bytes(args);
+  int64_t chunk = begin + 1;
+  while (chunk < end && args.panels[chunk].end - args.panels[begin].begin <= most) ++chunk;
+  return chunk;
+}
+
 // Rows [first, first + blocks.rows), packed, times panels.
 template <typename Vectors>
 void multiply_group(const typename Vectors::Args& args, int64_t first, const Parts& blocks,
@@ -93,16 +104,20 @@ void multiply_group(const typename Vectors::Args& args, int64_t first, const Par
   const int64_t block_bytes = Vectors::block_bytes(args);
   const int64_t fetched_lines = Vectors::fetch_bytes(args) / kLineBytes;
   const int64_t ahead_lines = (fetched_lines + blocks.count - 1) / blocks.count;
-  for (int64_t p = panels.begin; p < panels.end; ++p) {
-    const TilePanel& panel = args.panels[p];
-    const int64_t size = (panel.end - panel.begin) * block_bytes;
-    const char* values = reinterpret_cast<const char*>(args.values) + panel.begin * block_bytes;
+  for (int64_t chunk = panels.begin, end = 0; chunk < panels.end; chunk = end) {
+    end = chunk_end<Vectors>(args, chunk, panels.end);
+    const int64_t chunk_size = (args.panels[end - 1].end - args.panels[chunk].begin) * block_bytes;
     for (int64_t b = 0; b < blocks.count; ++b) {
       const int64_t begin = blocks.begin(b);
-      const Tile<typename Vectors::Element> tile{
-          Vectors::packed(args) + begin * row_elements, first + begin, &panel, values,
-          values + size + size * b / blocks.count,      ahead_lines};
-      (b < blocks.higher ? high : low)(args, tile);
+      for (int64_t p = chunk; p < end; ++p) {
+        const TilePanel& panel = args.panels[p];
+        const int64_t size = (panel.end - panel.begin) * block_bytes;
+        const char* values = reinterpret_cast<const char*>(args.values) + panel.begin * block_bytes;
+        const Tile<typename Vectors::Element> tile{
+            Vectors::packed(args) + begin * row_elements,  first + begin, &panel, values,
+            values + chunk_size + size * b / blocks.count, ahead_lines};
+        (b < blocks.higher ? high : low)(args, tile);
+      }
     }
   }
 }
