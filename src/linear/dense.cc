@@ -23,7 +23,7 @@ constexpr int64_t kLeastBf16Rows = 16;
 
 // Why rows stay f32, however many; null where bf16 rows are allowed and faster.
 const char* refuse_bf16_rows(Precision precision) {
-  if (precision != Precision::kBF16) return "nothing but weights may be rounded";
+  if (precision != Precision::kBF16) return "exact, unless bf16 is asked for";
   if (!forced_kernel(bf16_matmul::kernels.name()).empty()) return nullptr;
   if (!forced_kernel(matmul::kernels.name()).empty()) return "TESSERA_KERNEL names a kernel of f32";
   return bf16_matmul::refuse_cpu();
@@ -74,6 +74,7 @@ class Dense final : public Linear {
   }
 
   void narrow(const LinearArgs& args, Range part, void* target) const override {
+    if (!rounds(args.rows)) return;
     bf16_rows::kernels.run({.x = args.x,
                             .x_stride = args.x_stride,
                             .inputs = shape_.inputs,
