@@ -121,12 +121,6 @@ def linked_checkpoint(directory, *inputs):
     return target
 
 
-def read_bandwidth(program, threads):
-    """In GB/s, now: it drifts on a machine that is shared."""
-    table = json.loads(call(program, "machine", "--threads", threads, "--quick", "--no-keep", "--json"))
-    return table["speeds"][0]["read_gb_per_s"]
-
-
 def measure_machine(args):
     """Peak and bandwidth for each number of threads."""
     machine = {"gflops": {}, "gb_per_s": {}, "instruction_sets": amx.instruction_sets(args.no_amx)}

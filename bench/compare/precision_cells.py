@@ -1,22 +1,24 @@
 """Cells of one precision below f32, where engines differ and each one's error is measured, against torch in f32."""
 
 import json
+import sys
 
 import numpy as np
 
 from cells import Cell, round_medians, times_row
-from common import CACHE, call, compressed, read_bandwidth, say
+from common import CACHE, HERE, call, compressed, say
 from engines import PRECISIONS
 from suite import DECODERS_ONLY
-from turns import OTHERS_ALLOWED, EngineError, Tessera
+from turns import OTHERS_ALLOWED, EngineError, Peer, Tessera
 
+READING_SECONDS = 0.3
 BITS = {"bf16": 16, "int8": 8, "int4": 4, "w8": 8, "w4": 4}
 
 
 class PrecisionCell(Cell):
     def __init__(self, args, machine, checkpoint, case, threads, precision):
         super().__init__(args, machine, checkpoint, case, threads)
-        self.precision, self.left_out, self.bandwidth = precision, {}, None
+        self.precision, self.left_out, self.reader = precision, {}, None
         self.peers = [name for name in PRECISIONS[precision] if name in args.peers and
                       (checkpoint.is_decoder or name not in DECODERS_ONLY)]
 
@@ -87,12 +89,25 @@ class PrecisionCell(Cell):
         ends = np.cumsum([len(ids) for ids in self.case["ids"]])
         return [part.mean(0) for part in np.split(output.astype(np.float64), ends[:-1])]
 
+    def time(self, engines):
+        if self.case["kind"] != "decode":
+            return super().time(engines)
+        # As many bytes as the weights have, so that caches help it as they help an engine.
+        bytes_ = self.checkpoint.weight_bytes() * BITS[self.precision] // 32
+        self.reader = Peer("reader", [sys.executable, str(HERE / "reader.py"), str(bytes_), str(self.threads)])
+        try:
+            return super().time(engines)
+        finally:
+            self.reader.close()
+
     def turn(self, engine):
+        """While tokens are generated, with the bandwidth before and behind: it drifts on a machine that is shared."""
+        if self.case["kind"] != "decode":
+            return super().turn(engine)
+        before = self.reader.ask({"seconds": READING_SECONDS})
         turn = super().turn(engine)
-        if self.case["kind"] == "decode":
-            before, self.bandwidth = self.bandwidth, read_bandwidth(self.args.tessera, self.threads)
-            turn["gb_per_s"] = self.bandwidth if before is None else (before + self.bandwidth) / 2
-        return turn
+        behind = self.reader.ask({"seconds": READING_SECONDS})
+        return {**turn, "bandwidth": (before["gb_per_s"] + behind["gb_per_s"]) / 2}
 
     def summary(self, turns, errors):
         medians = round_medians(turns)
@@ -119,7 +134,7 @@ class PrecisionCell(Cell):
         if bytes_ is not None:
             speeds = bytes_ / times / 1e6
             row.update(bits_per_weight=8 * bytes_ / self.checkpoint.weight_bytes(1), gb_per_s=float(np.median(speeds)),
-                       of_bandwidth=float(np.median(speeds / [turn["gb_per_s"] for turn in turns])))
+                       of_bandwidth=float(np.median(speeds / [turn["bandwidth"] for turn in turns])))
         return row
 
     def own_weight_bytes(self, precision):

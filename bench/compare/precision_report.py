@@ -60,7 +60,7 @@ def decode_table(cells):
     return ["## Generating", "", *table(columns, rows), ""] if rows else []
 
 
-def apart_table(cells):
+def errors_table(cells):
     """Each engine's errors over all cells that have them."""
     rows = []
     for cell in cells:
@@ -68,7 +68,8 @@ def apart_table(cells):
             if "cosine" in row and row["engine"] != "tessera f32":
                 rows.append([cell["model"], cell["case"], cell["precision"], row["engine"], error(row),
                              number(row["mean_difference"], ".1e"), number(max(0.0, 1 - row["cosine"]), ".1e")])
-    return ["## Errors", "", *table(["model", "case", "precision", "engine", "largest", "mean", "1 - cosine"], rows), ""]
+    columns = ["model", "case", "precision", "engine", "largest", "mean", "1 - cosine"]
+    return ["## Errors", "", *table(columns, rows), ""] if rows else []
 
 
 def times_table(cell):
@@ -92,7 +93,7 @@ def tables(cells):
     lines = []
     for precision in precisions_of(cells):
         lines += [f"## {WORDS[precision]}", "", *summary_table([c for c in cells if c["precision"] == precision]), ""]
-    return lines + decode_table(cells) + apart_table(cells)
+    return lines + decode_table(cells) + errors_table(cells)
 
 
 def picture(path, precision):
@@ -114,9 +115,8 @@ def markdown(report, path):
              "embedding), of several texts the worst, or of the logits behind a prompt. Of generated tokens the error is the "
              "share that differs, which says little where weights are random, since one early difference changes all that "
              "follow. Models in the shapes' names have random weights.", "",
-             "While tokens are generated the read bandwidth is measured between the turns, and *of the bandwidth* is what an "
-             "engine reads of weights a second over the mean of the measurements before and behind its turn. *Bits per weight* "
-             "count all matrices that a token meets, the head and the scales included, as the engine keeps them.", "",
+             "While tokens are generated, reading as many bytes as the weights have is timed before and behind each turn, and *of "
+             "the bandwidth* is what the engine reads of weights a second over the mean of both. *Bits per weight* count all matrices that a token meets, the head and the scales included, as the engine keeps them.", "",
              "llama.cpp's files of 8 and 4 bits (Q8_0, Q4_0) stand with int8 and int4, since it multiplies by rows of 8 bits, "
              "and also with w8 and w4, since they are what its users have. Its AMX kernels fault in this version, so AMX is "
              "always refused to it.", "",
