@@ -175,7 +175,7 @@ TEST(PrepareLinear, EveryFormatOnTeamsOfEverySize) {
     Team team(threads);
     for (const Kind kind : kKinds) {
       for (const MatrixOrder order : {MatrixOrder::kOutputRows, MatrixOrder::kInputRows}) {
-        for (const double kept : {0.0, 0.3, 1.0}) {
+        for (const double kept : {0.0, 0.15, 0.3, 1.0}) {
           Stack stack(50, seed += 10);
           stack.add(kind, 77, order, kept);
           SCOPED_TRACE(std::string(kNames[static_cast<int>(kind)]) + ", kept " +
@@ -198,9 +198,9 @@ TEST(PrepareLinear, StacksOfMixedFormats) {
     for (const Kind first : kKinds) {
       for (const Kind second : kKinds) {
         Stack stack(40, seed += 10);
-        stack.add(first, 33, MatrixOrder::kOutputRows, 0.4);
-        stack.add(second, 20, MatrixOrder::kInputRows, 0.4);
-        stack.add(second, 48, MatrixOrder::kOutputRows, 0.4);
+        stack.add(first, 33, MatrixOrder::kOutputRows, 0.15);
+        stack.add(second, 20, MatrixOrder::kInputRows, 0.15);
+        stack.add(second, 48, MatrixOrder::kOutputRows, 0.15);
         SCOPED_TRACE(std::string(kNames[static_cast<int>(first)]) + ", twice " +
                      kNames[static_cast<int>(second)] + ", " + testing::seed_trace(seed));
         for (const int64_t rows : {1, 9, 66}) {
@@ -215,7 +215,7 @@ TEST(PrepareLinear, StacksOfMixedFormats) {
 TEST(PrepareLinear, ResultsDoNotDependOnTheNumberOfThreads) {
   for (const Kind kind : {Kind::kTiles, Kind::kCsr}) {
     Stack stack(300, 77);
-    stack.add(kind, 100, MatrixOrder::kOutputRows, 0.4);
+    stack.add(kind, 100, MatrixOrder::kOutputRows, kind == Kind::kCsr ? 0.15 : 0.4);
     for (const int64_t rows : {1, 7, 8, 15, 16, 40, 65, 129, 200}) {
       SCOPED_TRACE(std::string(kNames[static_cast<int>(kind)]) + ", " + std::to_string(rows));
       const std::vector<float> x = testing::random_values(rows * 300, 78);
@@ -292,6 +292,16 @@ TEST(PrepareLinear, RunsFullTilesDenseUnlessForced) {
       ASSERT_NO_FATAL_FAILURE(check_product(full, {rows}, team)) << row;
     }
   }
+}
+
+TEST(PrepareLinear, RunsFullCsrDenseUnlessForced) {
+  Stack full(160, 1);
+  full.add(Kind::kCsr, 160, MatrixOrder::kOutputRows, 0.5);
+  const LinearInfo dense = info_of(full);
+  EXPECT_EQ(dense.format, "dense f32");
+  EXPECT_NE(dense.why.find("run dense: "), std::string::npos) << dense.why;
+  const Forced forced("csr_matmul:ref");
+  EXPECT_NE(info_of(full).format.find("csr f32"), std::string::npos);
 }
 
 TEST(PrepareLinear, RefusesWhatItCannotPack) {
