@@ -158,10 +158,10 @@ class Layer {
     y_ = x_;
     qkv_.resize(n * static_cast<size_t>(a_.qkv_width(0)));
     context_.resize(n * static_cast<size_t>(shape.output_width()));
-    const int64_t floats = shape.pages.page_floats();
-    pages_.resize(static_cast<size_t>(pages_for(tokens_) * floats));
+    const int64_t bytes_each = shape.pages.page_bytes();
+    pages_.resize(static_cast<size_t>(pages_for(tokens_) * bytes_each));
     for (int32_t p = 0; p < pages_for(tokens_); ++p)
-      table_.pages.push_back(pages_.data() + p * floats);
+      table_.pages.push_back(pages_.data() + p * bytes_each);
     table_.positions.resize(n);
     std::iota(table_.positions.begin(), table_.positions.end(), 0);
     const int64_t bytes =
@@ -174,7 +174,8 @@ class Layer {
   int32_t tokens_;
   Architecture a_;
   PreparedAttention prepared_;
-  std::vector<float> x_, y_, qkv_, context_, pages_;
+  std::vector<float> x_, y_, qkv_, context_;
+  std::vector<std::byte> pages_;
   PageTable table_;
   Buffer workspace_;
   int64_t workspace_bytes_ = 0;

@@ -79,14 +79,14 @@ class Layer {
     EXPECT_EQ(prepared.qkv->info().outputs, width);
     EXPECT_EQ(prepared.output->info().inputs, shape.output_width());
     std::vector<float> qkv(rows() * width), context(rows() * shape.output_width()), y = residual_;
-    std::vector<std::vector<float>> storage;
+    std::vector<std::vector<std::byte>> storage;
     std::vector<PageTable> tables(kLengths.size());
     std::vector<PageTable*> pointers;
     std::vector<AttentionSequence> sequences;
     std::vector<int32_t> first_rows = {0}, positions;
     for (size_t s = 0; s < kLengths.size(); ++s) {
       for (int32_t p = 0; p < pages_for(kLengths[s]); ++p) {
-        storage.emplace_back(shape.pages.page_floats());
+        storage.emplace_back(shape.pages.page_bytes());
         tables[s].pages.push_back(storage.back().data());
       }
       tables[s].positions.resize(kLengths[s]);

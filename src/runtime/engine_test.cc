@@ -74,8 +74,9 @@ TEST_P(EngineWith, LongContextsGiveTheSameBitsOnEveryTeam) {
                                               .ignore_end = true,
                                               .log_probabilities = true});
     ASSERT_TRUE(generation.ok()) << generation.status().message();
-    if (threads == 1)
+    if (threads == 1) {
       EXPECT_EQ(generation->ids, greedy_without_cache(**model, prompt_of(1700), 12));
+    }
     found.push_back(*generation);
     EXPECT_EQ(found.front().ids, generation->ids);
     EXPECT_EQ(found.front().log_probabilities, generation->log_probabilities);
