@@ -355,8 +355,8 @@ void run_int8(const Shape& shape, int rounds, Team& team) {
 void run_decode(const Shape& shape, int rounds, Team& team) {
   const Data data(shape);
   std::vector<Subject> subjects = {reading(team)};
-  for (const Precision precision : {Precision::kBF16, Precision::kInt8, Precision::kW8,
-                                    Precision::kInt4, Precision::kW4}) {
+  for (const Precision precision :
+       {Precision::kBF16, Precision::kInt8, Precision::kW8, Precision::kInt4, Precision::kW4}) {
     subjects.push_back(subject(data, "dense", precision, 0, team));
   }
   measure_and_print(shape, subjects, rounds);
