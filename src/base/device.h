@@ -26,6 +26,11 @@ class Device {
 
 Device& host_device();
 
+// Host memory for what stays as long as a model does: blocks lie one behind the other in mappings
+// of huge pages, so that no part of a weight is on small ones. A mapping is given back when all its
+// blocks are.
+Device& weights_device();
+
 // Memory on a device, released when the buffer goes.
 class Buffer {
  public:

@@ -5,6 +5,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "formats/packed.h"
 
@@ -33,12 +34,12 @@ inline float rounded(float value) {
 struct Span {
   float least, most;
 
-  // The nearest, as a float; of NaN the least.
-  float integer(float value, float inverse) const {
-    const float exact = value * inverse;
+  // As a float; of NaN the least.
+  float nearest(float exact) const {
     const float above = exact > least ? exact : least;
     return rounded(above < most ? above : most);
   }
+  float integer(float value, float inverse) const { return nearest(value * inverse); }
 };
 
 // A scale as it is stored.
@@ -99,11 +100,12 @@ class Rounding {
       const float scale = choose_scale();
       finite = finite && std::isfinite(scale);
       store_scale(scale, output * matrix_.groups() + g);
-      const float inverse = inverse_of(scale);
       const Span span = span_;
+      // By division, as tiles of integers are: an inverse would take some halves to the other side.
+      const float divisor = scale == 0 ? std::numeric_limits<float>::infinity() : scale;
       int8_t* row = row_.data() + begin;
       for (int64_t i = 0; i < count; ++i)
-        row[i] = static_cast<int8_t>(span.integer(values[begin + i], inverse));
+        row[i] = static_cast<int8_t>(span.nearest(values[begin + i] / divisor));
     }
     store_row(output);
     return finite;

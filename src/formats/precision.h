@@ -8,15 +8,15 @@
 
 namespace tessera {
 
-// In which numbers a linear map is kept and multiplied; all sum in f32 or wider, int8 and int4 in
-// integers.
+// In which numbers a linear map is kept and multiplied; all sum in f32 or wider, integers exactly
+// within what shares a scale.
 //           weights                                     rows
 //   kF32    f32                                         f32
 //   kBF16   bf16                                        f32, or bf16 where that is faster
 //   kInt8   8 bits, a scale for each output             8 bits, a scale and a zero for each row
-//   kInt4   4 bits, a scale for each group of inputs    8 bits, a scale and a zero for each row
-//   kW8     8 bits, a scale for each group of inputs    f32
-//   kW4     4 bits, a scale for each group of inputs    f32
+//   kInt4   4 bits, a scale for each group of inputs    8 bits, a scale for each group
+//   kW8     8 bits, a scale for each group of inputs    16 bits, a scale for each group
+//   kW4     4 bits, a scale for each group of inputs    16 bits, a scale for each group
 // kStored: as the checkpoint has each matrix, dense ones of f16 as f32; rows among floats are f32.
 enum class Precision : uint8_t { kStored, kF32, kBF16, kInt8, kInt4, kW8, kW4 };
 

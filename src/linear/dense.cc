@@ -171,7 +171,7 @@ Result<matmul::Args> check(const DenseStack& weights, Precision precision) {
 }
 
 Result<Buffer> allocate(int64_t size_bytes) {
-  Buffer buffer = host_device().allocate(static_cast<size_t>(size_bytes));
+  Buffer buffer = weights_device().allocate(static_cast<size_t>(size_bytes));
   if (buffer.empty()) {
     return out_of_memory(
         fmt::format("Packing a linear map needs {} bytes, which could not be had.", size_bytes));

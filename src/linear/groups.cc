@@ -127,7 +127,7 @@ Result<std::unique_ptr<Linear>> prepare_groups(const QuantizedStack& stack, cons
   const group_matmul::Args shape = shape_of(stack);
   const int64_t panels = group_matmul::panel_count(shape.weights);
   const int64_t bytes = panels * group_matmul::panel_bytes(shape.weights);
-  Buffer packed = host_device().allocate(static_cast<size_t>(bytes));
+  Buffer packed = weights_device().allocate(static_cast<size_t>(bytes));
   if (packed.empty()) {
     return out_of_memory(
         fmt::format("Packing a linear map needs {} bytes, which could not be had.", bytes));

@@ -97,7 +97,7 @@ class Int8 final : public Linear {
 };
 
 Result<Buffer> allocate(int64_t size_bytes) {
-  Buffer buffer = host_device().allocate(static_cast<size_t>(size_bytes));
+  Buffer buffer = weights_device().allocate(static_cast<size_t>(size_bytes));
   if (buffer.empty()) {
     return out_of_memory(fmt::format(
         "Packing a linear map of 8 bits needs {} bytes, which could not be had.", size_bytes));

@@ -37,8 +37,8 @@ class Int8Tiles final : public Linear {
     const auto panels = static_cast<int64_t>(pattern_.panels.size());
     // Never empty, so that a matrix without any tile has an address too.
     const int64_t bytes = std::max<int64_t>(64, pattern_.values());
-    values_ = host_device().allocate(static_cast<size_t>(bytes));
-    sums_ = host_device().allocate(static_cast<size_t>(panels * 16) * sizeof(int32_t));
+    values_ = weights_device().allocate(static_cast<size_t>(bytes));
+    sums_ = weights_device().allocate(static_cast<size_t>(panels * 16) * sizeof(int32_t));
     if (values_.empty() || sums_.empty()) {
       return out_of_memory(fmt::format(
           "Packing a tile-pruned linear map needs {} bytes, which could not be had.", bytes));

@@ -55,7 +55,7 @@ class Tiles final : public Linear {
     // Never empty, so that a matrix without any tile has an address too.
     const int64_t bytes =
         std::max<int64_t>(64, blocks * tile_matmul::block_bytes(pattern_, shape_.weight_type));
-    values_ = host_device().allocate(static_cast<size_t>(bytes));
+    values_ = weights_device().allocate(static_cast<size_t>(bytes));
     if (values_.empty()) {
       return out_of_memory(fmt::format(
           "Packing a tile-pruned linear map needs {} bytes, which could not be had.", bytes));

@@ -2,12 +2,12 @@
 
 #include "kernels/group_matmul/blocked.h"
 #include "kernels/group_matmul/group_matmul.h"
-#include "kernels/vector_math_avx2.h"
+#include "kernels/matmul/finish_avx2.h"
 
 namespace tessera::group_matmul {
 namespace {
 
-struct Avx2 {
+struct Avx2 : matmul::Epilogue {
   using Int = __m256i;
   using Float = __m256;
   typedef int Sums __attribute__((vector_size(32)));
@@ -46,7 +46,6 @@ struct Avx2 {
   static inline void store_floats(float* at, Float x) { _mm256_store_ps(at, x); }
   static inline Float set_float(float x) { return _mm256_set1_ps(x); }
   static inline Float to_float(Sums x) { return _mm256_cvtepi32_ps(__m256i(x)); }
-  static inline Float add_floats(Float a, Float b) { return _mm256_add_ps(a, b); }
   static inline Float multiply(Float a, Float b) { return _mm256_mul_ps(a, b); }
   static inline Float multiply_add(Float a, Float b, Float c) { return _mm256_fmadd_ps(a, b, c); }
   static inline Float load_scales(const char* at, int v, DType type) {
@@ -54,34 +53,6 @@ struct Avx2 {
       return _mm256_load_ps(reinterpret_cast<const float*>(at) + v * kLanes);
     }
     return _mm256_cvtph_ps(_mm_load_si128(reinterpret_cast<const __m128i*>(at) + v));
-  }
-
-  static inline __m256i mask_of(int64_t left) {
-    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    return _mm256_cmpgt_epi32(_mm256_set1_epi32(left > kLanes ? kLanes : int(left)), lanes);
-  }
-  static inline Float load_part(const float* at, __m256i mask) {
-    return _mm256_maskload_ps(at, mask);
-  }
-  static inline void store_part(float* at, __m256i mask, Float x) {
-    _mm256_maskstore_ps(at, mask, x);
-  }
-  static inline Float activate(Activation activation, Float x) {
-    switch (activation) {
-      case Activation::kNone:
-        return x;
-      case Activation::kRelu:
-        return vector_relu(x);
-      case Activation::kGeluErf:
-        return vector_gelu_erf(x);
-      case Activation::kGeluTanh:
-        return vector_gelu_tanh(x);
-      case Activation::kSilu:
-        return vector_silu(x);
-      case Activation::kTanh:
-        return vector_tanh(x);
-    }
-    return x;
   }
 };
 

@@ -4,31 +4,31 @@
 #include <stdint.h>
 
 #include "kernels/group_matmul/group_matmul.h"
+#include "kernels/matmul/blocked.h"
 
 // The loops around a register tile, for the vector rows. Included by files compiled for different
 // instruction sets, so everything has internal linkage.
 //
-// `Vectors` has, beside its types Int and Float of kLanes numbers:
+// `V` has, beside its types Int, Sums and Float of kLanes numbers:
 //   dot<kBits>(sums, weights, x): sums += weights x over the 2 inputs of 16 bits, or 4 of 8, that a
 //   lane holds; kChains: sums that must be under way for it to run at full speed
 //   kDirectRows: rows up to which weights are unpacked in registers, for each product again
 //   vectors(rows): of outputs, that a register tile of so many rows has
+//   finish: of kernels/matmul
 namespace tessera::group_matmul {
 namespace {
 
-constexpr int64_t kBlockRows = 6;
-constexpr int64_t kLineBytes = 64;
+using matmul::kBlockRows;
+using matmul::kGroupBytes;
+using matmul::kGroupRows;
+using matmul::kLineBytes;
+using matmul::kStreamAheadBytes;
+
 // Bytes of 4 inputs' weights of 8 bits, 8 inputs' of 4 bits, or 2 inputs' of 16 bits.
 constexpr int64_t kWordBytes = kPanelOutputs * 4;
 // Steps that are unpacked at a time for all rows of a group: 16 KB of 16 bits, half of the smallest
 // first-level cache.
 constexpr int64_t kChunkSteps = kMaxBlockInputs / kStepInputs;
-// Rows whose sums are kept between chunks: 48 KB of stack. Fewer where their inputs would take more
-// than kGroupBytes, half the L2 cache.
-constexpr int64_t kGroupRows = 192;
-constexpr int64_t kGroupBytes = 1 << 20;
-// What is fetched ahead of a stream that waits for memory.
-constexpr int64_t kStreamAheadBytes = 8192;
 
 // Goes through the blocks of the inputs.
 struct Walk {
@@ -237,37 +237,16 @@ void multiply_rows(int64_t rows, const Tile& tile, const Walk& walk, int64_t blo
   }
 }
 
-// Rows [row, row + rows) of a panel's outputs.
-struct Target {
-  int64_t row;
-  int64_t rows;
-  int64_t output;
-  int64_t outputs;  // at most 64
-};
-
-template <typename V>
-void finish(const Args& args, const float* sums, const Target& target) {
-  for (int64_t v = 0; v * V::kLanes < target.outputs; ++v) {
-    const auto mask = V::mask_of(target.outputs - v * V::kLanes);
-    const int64_t n = target.output + v * V::kLanes;
-    const auto bias = args.bias != nullptr ? V::load_part(args.bias + n, mask) : V::set_float(0.0f);
-    for (int64_t r = 0; r < target.rows; ++r) {
-      const auto sum = V::load_floats(sums + r * kPanelOutputs + v * V::kLanes);
-      auto value = V::activate(args.activation, V::add_floats(sum, bias));
-      const int64_t m = target.row + r;
-      if (args.residual != nullptr) {
-        const float* residual = args.residual + m * args.residual_stride + n;
-        value = V::add_floats(value, V::load_part(residual, mask));
-      }
-      V::store_part(args.y + m * args.y_stride + n, mask, value);
-    }
-  }
-}
-
-// The rows of the next block when `left` are left: whole blocks, and the last two of like height.
-inline int64_t block_rows(int64_t left) {
-  if (left <= kBlockRows) return left;
-  return left >= 2 * kBlockRows ? kBlockRows : (left + 1) / 2;
+// The epilogue is that of kernels/matmul.
+inline matmul::Args epilogue(const Args& args) {
+  matmul::Args product = {};
+  product.bias = args.bias;
+  product.activation = args.activation;
+  product.residual = args.residual;
+  product.residual_stride = args.residual_stride;
+  product.y = args.y;
+  product.y_stride = args.y_stride;
+  return product;
 }
 
 // Weights of some blocks, unpacked.
@@ -327,7 +306,7 @@ void multiply_chunks(const Args& args, int64_t row, int64_t rows, const char* pa
   while (walk.left > 0) {
     const int64_t blocks = unpack<V, kForm, kRowBits>(args, walk, panel, chunk);
     for (int64_t r = 0; r < rows;) {
-      const int64_t count = block_rows(rows - r);
+      const int64_t count = matmul::block_rows(rows - r);
       Tile tile = tile_at(args, row + r, sums + r * kPanelOutputs);
       tile.x += first_byte;
       tile.x_scales += first_block;
@@ -362,7 +341,7 @@ void group_times_panel(const Args& args, int64_t row, int64_t rows, int64_t pane
   }
   const int64_t output = panel * kPanelOutputs;
   const int64_t left = args.weights.outputs - output;
-  finish<V>(args, sums, {row, rows, output, left < kPanelOutputs ? left : kPanelOutputs});
+  V::finish(epilogue(args), sums, {row, rows, output, left < kPanelOutputs ? left : kPanelOutputs});
 }
 
 inline int64_t group_rows(const Args& args) {

@@ -4,14 +4,14 @@
 #include <stdint.h>
 
 #include "kernels/group_matmul/blocked.h"
-#include "kernels/vector_math_avx512.h"
+#include "kernels/matmul/finish_avx512.h"
 
 // What blocked.h is made of, on vectors of 16 numbers, without `dot`. Included by files compiled
 // for different instruction sets, so everything has internal linkage.
 namespace tessera::group_matmul {
 namespace {
 
-struct Vectors512 {
+struct Vectors512 : matmul::Epilogue {
   using Int = __m512i;
   using Float = __m512;
   // Sums of 32 bits. __m512i are integers of 64 bits to GCC, which would move each sum between
@@ -38,7 +38,6 @@ struct Vectors512 {
   static inline void store_floats(float* at, Float x) { _mm512_store_ps(at, x); }
   static inline Float set_float(float x) { return _mm512_set1_ps(x); }
   static inline Float to_float(Sums x) { return _mm512_cvtepi32_ps(__m512i(x)); }
-  static inline Float add_floats(Float a, Float b) { return _mm512_add_ps(a, b); }
   static inline Float multiply(Float a, Float b) { return _mm512_mul_ps(a, b); }
   static inline Float multiply_add(Float a, Float b, Float c) { return _mm512_fmadd_ps(a, b, c); }
   static inline Float load_scales(const char* at, int v, DType type) {
@@ -46,33 +45,6 @@ struct Vectors512 {
       return _mm512_load_ps(reinterpret_cast<const float*>(at) + v * kLanes);
     }
     return _mm512_cvtph_ps(_mm256_load_si256(reinterpret_cast<const __m256i*>(at) + v));
-  }
-
-  static inline __mmask16 mask_of(int64_t left) {
-    return left >= kLanes ? __mmask16(0xffff) : __mmask16((1u << left) - 1);
-  }
-  static inline Float load_part(const float* at, __mmask16 mask) {
-    return _mm512_maskz_loadu_ps(mask, at);
-  }
-  static inline void store_part(float* at, __mmask16 mask, Float x) {
-    _mm512_mask_storeu_ps(at, mask, x);
-  }
-  static inline Float activate(Activation activation, Float x) {
-    switch (activation) {
-      case Activation::kNone:
-        return x;
-      case Activation::kRelu:
-        return vector_relu(x);
-      case Activation::kGeluErf:
-        return vector_gelu_erf(x);
-      case Activation::kGeluTanh:
-        return vector_gelu_tanh(x);
-      case Activation::kSilu:
-        return vector_silu(x);
-      case Activation::kTanh:
-        return vector_tanh(x);
-    }
-    return x;
   }
 };
 
