@@ -58,6 +58,10 @@ Status read_cache(const JsonAt& at, const RecipePaths&, RecipeVariant& variant) 
   variant.cache = parse_cache_type(text);
   return variant.cache ? Status() : at.wrong(std::string(kCacheTypes));
 }
+Status read_series(const JsonAt& at, const RecipePaths&, RecipeVariant& variant) {
+  TESSERA_ASSIGN_OR_RETURN(variant.series, name_of(at));
+  return {};
+}
 Status read_threads(const JsonAt& at, const RecipePaths&, RecipeVariant& variant) {
   TESSERA_ASSIGN_OR_RETURN(const int64_t threads, at.integer(1, kMostThreads));
   variant.threads = static_cast<int>(threads);
@@ -80,7 +84,7 @@ Status read_plan(const JsonAt& at, const RecipePaths& paths, RecipeVariant& vari
 constexpr VariantOption kVariantOptions[] = {
     {"name", read_name},   {"model", read_model},     {"dtype", read_dtype},
     {"cache", read_cache}, {"threads", read_threads}, {"attention", read_attention},
-    {"plan", read_plan},
+    {"plan", read_plan},   {"series", read_series},
 };
 
 Result<RecipeVariant> variant_of(const JsonAt& at, const RecipePaths& paths,

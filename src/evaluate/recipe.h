@@ -16,6 +16,7 @@ namespace tessera {
 // How a variant is loaded. `model` and `plan` are paths that can be opened.
 struct RecipeVariant {
   std::string name;
+  std::string series;  // the line of the plot that it is a point of; empty: a labelled point
   std::string model;
   WeightType dtype = WeightType::kAuto;
   std::optional<CacheType> cache = {};

@@ -94,6 +94,7 @@ Json variant_json(const ReportTable& table, size_t which) {
   json["threads"] = variant.facts.threads;
   if (!recipe.attention.empty()) json["attention"] = recipe.attention;
   if (!recipe.plan.empty()) json["plan"] = recipe.plan;
+  if (!recipe.series.empty()) json["series"] = recipe.series;
   json["parameters"] = variant.facts.parameters;
   json["bytes_on_disk"] = variant.facts.bytes_on_disk;
   json["bytes_in_memory"] = variant.facts.bytes_in_memory;
@@ -112,7 +113,8 @@ Json variant_json(const ReportTable& table, size_t which) {
   return json;
 }
 
-// The panels of the plot: each variant is a series of one point.
+// The panels of the plot: each variant is a labelled point, or one of a series that the recipe
+// names.
 class Panels {
  public:
   explicit Panels(const ReportTable& table) : table_(table) {}
@@ -121,29 +123,30 @@ class Panels {
     const RecipeTask& recipe = table_.recipe.tasks[task];
     const Metric* metric = main_metric(recipe, table_.variants.front().evaluations[task]);
     if (metric == nullptr) return;
-    PlotPanel panel;
-    panel.title = recipe.name;
-    panel.x.label = x_label;
-    panel.x.scale = scale_of(x);
-    if (panel.x.scale == Scale::kLog) panel.x.label += " (log scale)";
-    panel.y.label = fmt::format("{}, {} is better", metric->name,
-                                metric->better == Better::kHigher ? "higher" : "lower");
+    std::vector<PlotPoint> points;
+    std::vector<double> y;
     std::vector<std::vector<double>> costs;
     for (size_t v = 0; v < table_.variants.size(); ++v) {
       const Metric* found = main_metric(recipe, table_.variants[v].evaluations[task]);
       if (found == nullptr || !std::isfinite(found->value)) return;
-      PlotPoint point{x[v], found->value};
+      PlotPoint& point = points.emplace_back(PlotPoint{x[v], found->value});
       if (std::isfinite(found->low) && std::isfinite(found->high))
         point.y_range = PlotRange{found->low, found->high};
-      point.label = table_.recipe.variants[v].name;
-      panel.series.push_back({point.label, SeriesStyle::kMarkers, {point}});
+      const PlotRange range = point.y_range.value_or(PlotRange{point.y, point.y});
+      y.insert(y.end(), {range.low, point.y, range.high});
       costs.push_back({x[v], cost_of(*found)});
     }
+    PlotPanel panel;
+    panel.title = recipe.name;
+    panel.x = axis(x_label, x, 8);
+    panel.y = axis(fmt::format("{}, {} is better", metric->name,
+                               metric->better == Better::kHigher ? "higher" : "lower"),
+                   y, 50);
+    panel.series = series_of(points);
     PlotSeries front{"", SeriesStyle::kFront, {}};
     const std::vector<bool> is_on_front = pareto_front(costs);
     for (size_t v = 0; v < costs.size(); ++v) {
-      const PlotPoint& point = panel.series[v].points.front();
-      if (is_on_front[v]) front.points.push_back({point.x, point.y});
+      if (is_on_front[v]) front.points.push_back({points[v].x, points[v].y});
     }
     panel.series.push_back(std::move(front));
     panels_.push_back(std::move(panel));
@@ -166,10 +169,35 @@ class Panels {
   std::vector<PlotPanel> take() { return std::move(panels_); }
 
  private:
-  static Scale scale_of(const std::vector<double>& x) {
-    const auto [least, most] = std::minmax_element(x.begin(), x.end());
-    constexpr double kWide = 8;
-    return *least > 0 && *most > kWide * *least ? Scale::kLog : Scale::kLinear;
+  // Logarithmic where the largest value is more than `wide` times the least.
+  static PlotAxis axis(std::string label, const std::vector<double>& values, double wide) {
+    const auto [least, most] = std::minmax_element(values.begin(), values.end());
+    const bool log = *least > 0 && *most > wide * *least;
+    if (log) label += " (log scale)";
+    return {.label = std::move(label), .scale = log ? Scale::kLog : Scale::kLinear};
+  }
+
+  // In the order of the variants. Where any has a series the others are series of one point:
+  // a legend names them all, and no label does.
+  std::vector<PlotSeries> series_of(const std::vector<PlotPoint>& points) const {
+    const std::vector<RecipeVariant>& variants = table_.recipe.variants;
+    const bool any = std::any_of(variants.begin(), variants.end(),
+                                 [](const RecipeVariant& one) { return !one.series.empty(); });
+    std::vector<PlotSeries> all;
+    for (size_t v = 0; v < points.size(); ++v) {
+      const bool alone = variants[v].series.empty();
+      const std::string& name = alone ? variants[v].name : variants[v].series;
+      auto found = std::find_if(all.begin(), all.end(), [&](const PlotSeries& one) {
+        return !alone && one.style == SeriesStyle::kLine && one.name == name;
+      });
+      if (found == all.end()) {
+        all.push_back({name, alone ? SeriesStyle::kMarkers : SeriesStyle::kLine, {}});
+        found = all.end() - 1;
+      }
+      found->points.push_back(points[v]);
+      if (!any) found->points.back().label = name;
+    }
+    return all;
   }
 
   const ReportTable& table_;

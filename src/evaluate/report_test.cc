@@ -280,11 +280,34 @@ TEST(ReportTables, PlotHasThePointsAndTheFront) {
   EXPECT_EQ(plot.panels[0].series[2].points.size(), 2u);
   // In memory they are equal, so that the better one stands alone.
   EXPECT_EQ(plot.panels[1].series[2].points.size(), 1u);
+  EXPECT_EQ(plot.panels[0].series[0].points[0].label, "base");
+  EXPECT_EQ(plot.panels[0].y.scale, Scale::kLinear);
   // Without tasks, times by variant.
   table.recipe.tasks.clear();
   const Plot times = report_plot(table);
   ASSERT_EQ(times.panels.size(), 1u);
   EXPECT_EQ(times.panels[0].y.categories, (std::vector<std::string>{"base", "fast"}));
+}
+
+TEST(ReportTables, PlotHasLinesWhereTheRecipeNamesSeries) {
+  ReportTable table = small_table();
+  table.recipe.variants.push_back(table.recipe.variants[1]);
+  table.variants.push_back(table.variants[1]);
+  table.recipe.variants[1].series = table.recipe.variants[2].series = "faster";
+  table.variants[2].evaluations[0].metrics[0].value /= 100;
+  summarise(table);
+  const PlotPanel panel = report_plot(table).panels[0];
+  ASSERT_EQ(panel.series.size(), 3u);  // and the front
+  EXPECT_EQ(panel.series[0].name, "base");
+  EXPECT_EQ(panel.series[0].style, SeriesStyle::kMarkers);
+  EXPECT_EQ(panel.series[1].name, "faster");
+  EXPECT_EQ(panel.series[1].style, SeriesStyle::kLine);
+  ASSERT_EQ(panel.series[1].points.size(), 2u);
+  for (const PlotSeries& series : panel.series) {
+    for (const PlotPoint& point : series.points) EXPECT_EQ(point.label, "");
+  }
+  EXPECT_EQ(panel.y.scale, Scale::kLog);
+  EXPECT_EQ(panel.y.label, "accuracy, higher is better (log scale)");
 }
 
 }  // namespace
