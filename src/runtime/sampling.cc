@@ -105,6 +105,15 @@ void penalise(std::span<const float> scores, std::span<const int32_t> seen, floa
   }
 }
 
+// The order of probability.
+struct Before {
+  std::span<const float> logits;
+  bool operator()(int32_t a, int32_t b) const {
+    const float x = logits[static_cast<size_t>(a)], y = logits[static_cast<size_t>(b)];
+    return x != y ? x > y : a < b;
+  }
+};
+
 Sampler::Sampler(const Sampling& sampling) : sampling_(sampling), generator_(sampling.seed) {}
 
 Result<int32_t> Sampler::next(std::span<const float> logits, std::span<const int32_t> seen) {
@@ -127,42 +136,56 @@ Result<int32_t> Sampler::next(std::span<const float> logits, std::span<const int
   return candidates_[weights_.size() - 1];
 }
 
-// Leaves the top_k most probable tokens in candidates_, in order of probability where a later
-// filter needs it.
+// Leaves the top_k most probable tokens in candidates_.
 void Sampler::filter_top_k(std::span<const float> logits) {
   candidates_.resize(logits.size());
   std::iota(candidates_.begin(), candidates_.end(), 0);
-  const auto before = [&](int32_t a, int32_t b) {
-    const float x = logits[static_cast<size_t>(a)], y = logits[static_cast<size_t>(b)];
-    return x != y ? x > y : a < b;
-  };
-  if (sampling_.top_k > 0 && static_cast<size_t>(sampling_.top_k) < candidates_.size()) {
-    std::nth_element(candidates_.begin(), candidates_.begin() + sampling_.top_k, candidates_.end(),
-                     before);
-    candidates_.resize(static_cast<size_t>(sampling_.top_k));
-  }
-  if (needs_order()) std::sort(candidates_.begin(), candidates_.end(), before);
+  if (sampling_.top_k == 0 || static_cast<size_t>(sampling_.top_k) >= candidates_.size()) return;
+  std::nth_element(candidates_.begin(), candidates_.begin() + sampling_.top_k, candidates_.end(),
+                   Before{logits});
+  candidates_.resize(static_cast<size_t>(sampling_.top_k));
 }
 
-// Fills weights_ with the probabilities of the candidates relative to the largest, the fewest that
-// reach top_p and of those the ones from min_p on; gives their sum.
+// Puts at least twice as many candidates in order of probability as the first `ordered`, which are:
+// a few hold most of the probability, and ordering a whole vocabulary takes longer than a small
+// model's step. Gives how many they are now.
+size_t Sampler::order_more(std::span<const float> logits, size_t ordered) {
+  constexpr size_t kFirstOrdered = 64;
+  const size_t wanted = std::min(candidates_.size(), std::max(kFirstOrdered, 2 * ordered));
+  const auto begin = candidates_.begin() + static_cast<std::ptrdiff_t>(ordered);
+  const auto end = candidates_.begin() + static_cast<std::ptrdiff_t>(wanted);
+  std::nth_element(begin, end, candidates_.end(), Before{logits});
+  std::sort(begin, end, Before{logits});
+  return wanted;
+}
+
+// Fills weights_ with the probabilities of the first candidates relative to the largest, the fewest
+// that reach top_p and of those the ones from min_p on; gives their sum.
 double Sampler::weigh(std::span<const float> logits, float largest) {
-  weights_.resize(candidates_.size());
+  const auto weight = [&](int32_t id) {
+    const double distance = static_cast<double>(logits[static_cast<size_t>(id)]) - largest;
+    return std::exp(distance / sampling_.temperature);
+  };
+  weights_.clear();
   double total = 0;
-  for (size_t i = 0; i < candidates_.size(); ++i) {
-    const double distance =
-        static_cast<double>(logits[static_cast<size_t>(candidates_[i])]) - largest;
-    weights_[i] = std::exp(distance / sampling_.temperature);
-    total += weights_[i];
+  for (const int32_t id : candidates_) {
+    weights_.push_back(weight(id));
+    total += weights_.back();
   }
-  if (!needs_order()) return total;
+  if (sampling_.top_p >= 1 && sampling_.min_p <= 0) return total;
   const double wanted = sampling_.top_p < 1 ? sampling_.top_p * total : INFINITY;
+  weights_.clear();
   double kept = 0;
-  size_t count = 0;
-  while (count < weights_.size() && kept < wanted && weights_[count] >= sampling_.min_p) {
-    kept += weights_[count++];
+  size_t ordered = 0;
+  for (size_t i = 0; i < candidates_.size() && kept < wanted; ++i) {
+    if (i == ordered) ordered = order_more(logits, ordered);
+    weights_.push_back(weight(candidates_[i]));
+    if (weights_.back() < sampling_.min_p) {
+      weights_.pop_back();
+      break;
+    }
+    kept += weights_.back();
   }
-  weights_.resize(count);
   return kept;
 }
 

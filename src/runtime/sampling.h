@@ -34,8 +34,8 @@ class Sampler {
 
  private:
   void filter_top_k(std::span<const float> logits);
+  size_t order_more(std::span<const float> logits, size_t ordered);
   double weigh(std::span<const float> logits, float largest);
-  bool needs_order() const { return sampling_.top_p < 1 || sampling_.min_p > 0; }
 
   Sampling sampling_;
   std::mt19937_64 generator_;

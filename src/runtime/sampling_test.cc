@@ -2,8 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
+#include <numeric>
+#include <random>
 
 #include "runtime/cache_pool.h"
 
@@ -66,6 +69,32 @@ TEST(Sampler, TopKAndTopPCutTheTail) {
   const auto tiny_p = frequencies({.temperature = 1, .top_p = 1e-6f, .seed = 4}, logits, 100);
   EXPECT_EQ(tiny_p.size(), 1u);
   EXPECT_TRUE(tiny_p.contains(1));
+}
+
+// Far more tokens stay than are put in order at once. The logits are so close together that 20000
+// draws miss one that stays with a probability below e^-40.
+TEST(Sampler, TopPKeepsTheFewestOfManyTokens) {
+  std::mt19937 generator(6);
+  std::vector<float> logits(400);
+  for (float& logit : logits) logit = std::uniform_real_distribution<float>(0, 0.5f)(generator);
+  std::vector<int32_t> order(logits.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
+    return logits[static_cast<size_t>(a)] > logits[static_cast<size_t>(b)];
+  });
+  const auto weight = [&](int32_t id) { return std::exp(logits[static_cast<size_t>(id)]); };
+  double total = 0;
+  for (const int32_t id : order) total += weight(id);
+  for (const float top_p : {0.1f, 0.2f, 0.6f}) {
+    std::vector<int32_t> expected, found;
+    for (double kept = 0; kept < top_p * total; kept += weight(expected.back()))
+      expected.push_back(order[expected.size()]);
+    std::sort(expected.begin(), expected.end());
+    for (const auto& [token, share] :
+         frequencies({.temperature = 1, .top_p = top_p, .seed = 7}, logits, 20000))
+      found.push_back(token);
+    EXPECT_EQ(found, expected) << top_p;
+  }
 }
 
 TEST(Sampler, MinPIsRelativeToTheLargestAfterTheTemperature) {
