@@ -20,6 +20,9 @@ struct StoredMap {
   std::vector<float> bias;  // empty: none
 };
 
+// Tensors whose pages are given back while they are read.
+constexpr int64_t kLargeBytes = int64_t{16} << 20;
+
 class Loader {
  public:
   Loader(const Checkpoint& checkpoint, const Architecture& architecture, TensorFormats formats,
@@ -56,10 +59,8 @@ class Loader {
 
   Result<EmbeddingTable> rounded_table(const TensorView& tensor, int64_t rows, int64_t width) {
     EmbeddingTable table{.dtype = tensor.dtype, .rows = rows, .width = width};
-    TESSERA_ASSIGN_OR_RETURN(
-        table.rounded, pack_quantized({tensor.data, tensor.dtype, rows, width}, Precision::kW8,
-                                      default_group(Precision::kW8), &team_));
-    checkpoint_.release(tensor);
+    TESSERA_ASSIGN_OR_RETURN(table.rounded,
+                             rounded({tensor.data, tensor.dtype, rows, width}, Precision::kW8));
     return table;
   }
 
@@ -196,6 +197,42 @@ class Loader {
     for (const ReadMatrix& source : map.sources) release(source);
   }
 
+  // Rounds a matrix piece by piece and gives each piece's pages back: all of a table in f32 may be
+  // more than the whole model in 4 bits. Its rows are outputs.
+  Result<PackedMatrix> rounded(const DenseView& dense, Precision precision) {
+    constexpr int64_t kPieceBytes = kLargeBytes / 4;
+    const int64_t row_bytes = dense.cols * static_cast<int64_t>(size_bytes(dense.dtype));
+    const int64_t rows = std::max<int64_t>(1, kPieceBytes / row_bytes);
+    PackedMatrix whole;
+    for (int64_t row = 0; row < dense.rows; row += rows) {
+      DenseView piece = dense;
+      piece.data = static_cast<const char*>(dense.data) + row * row_bytes;
+      piece.rows = std::min(rows, dense.rows - row);
+      TESSERA_ASSIGN_OR_RETURN(const PackedMatrix packed,
+                               pack_quantized(piece, precision, default_group(precision), &team_));
+      checkpoint_.release(
+          {piece.data, dense.dtype, {}, static_cast<size_t>(piece.rows * row_bytes)});
+      const auto pieces = static_cast<size_t>((dense.rows + rows - 1) / rows);
+      whole.values.reserve(packed.values.size() * pieces);
+      whole.scales.reserve(packed.scales.size() * pieces);
+      whole.values.insert(whole.values.end(), packed.values.begin(), packed.values.end());
+      whole.scales.insert(whole.scales.end(), packed.scales.begin(), packed.scales.end());
+      whole.matrix = packed.matrix;
+    }
+    auto& matrix = std::get<QuantizedMatrix>(whole.matrix);
+    matrix.rows = dense.rows;
+    matrix.values = whole.values.data();
+    matrix.scales = whole.scales.data();
+    return whole;
+  }
+
+  bool is_large(const StoredMatrix& matrix) const {
+    const auto* dense = std::get_if<DenseView>(&matrix);
+    return dense != nullptr && dense->order == MatrixOrder::kOutputRows &&
+           dense->rows * dense->cols * static_cast<int64_t>(size_bytes(dense->dtype)) >=
+               kLargeBytes;
+  }
+
   // The tensor, or the parts of the stack that stands for it.
   Status read_parts(const std::string& name, MatrixOrder order, int64_t outputs, int64_t inputs,
                     StoredMap& map) {
@@ -221,7 +258,17 @@ class Loader {
 
   Result<std::unique_ptr<Linear>> prepare(const MatrixStack& stack, const std::vector<float>& bias,
                                           Precision precision, const std::string& name) {
-    auto prepared = prepare_linear(stack, bias.empty() ? nullptr : bias.data(), precision, team_);
+    MatrixStack matrices = stack;
+    std::vector<PackedMatrix> kept;
+    for (StoredMatrix& matrix : matrices) {
+      if (!is_quantized(precision) || !is_large(matrix)) continue;
+      TESSERA_ASSIGN_OR_RETURN(PackedMatrix packed,
+                               rounded(std::get<DenseView>(matrix), precision));
+      matrix = packed.matrix;
+      kept.push_back(std::move(packed));
+    }
+    auto prepared =
+        prepare_linear(matrices, bias.empty() ? nullptr : bias.data(), precision, team_);
     if (prepared.ok()) return prepared;
     return Status(prepared.status().code(),
                   fmt::format("{}: {}", name, prepared.status().message()));
@@ -248,6 +295,8 @@ class Loader {
   // Said here, where the tensor has a name: everything computed with it would be NaN.
   Status check_finite(const std::string& name, const TensorView& tensor) {
     const int64_t at = find_not_finite(tensor, team_);
+    // To be read again, from the system's cache.
+    if (static_cast<int64_t>(tensor.size_bytes) >= kLargeBytes) checkpoint_.release(tensor);
     if (at < 0) return {};
     float value = 0;
     const char* data = static_cast<const char*>(tensor.data);
@@ -472,10 +521,12 @@ Result<LoadedWeights> load_weights(const Checkpoint& checkpoint, const Architect
   }
   TESSERA_ASSIGN_OR_RETURN(weights.embedding_norm,
                            loader.norm(a.names.embedding_norm, a.hidden_size));
+  // Before the layers: while a matrix is packed its source is in memory too, and the head's is by
+  // far the largest.
+  TESSERA_ASSIGN_OR_RETURN(weights.head, load_head(loader, a, weights.tokens, plan.head_weights));
   for (int32_t layer = 0; layer < a.layers; ++layer)
     TESSERA_RETURN_IF_ERROR(load_layer(loader, a, plan, loaded));
   TESSERA_ASSIGN_OR_RETURN(weights.final_norm, loader.norm(a.names.final_norm, a.hidden_size));
-  TESSERA_ASSIGN_OR_RETURN(weights.head, load_head(loader, a, weights.tokens, plan.head_weights));
   loaded.parameters = loader.parameters();
   return loaded;
 }

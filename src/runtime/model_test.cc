@@ -384,6 +384,39 @@ TEST(Families, TiedHeadPrefersItsOwnWeight) {
   EXPECT_EQ((*untied)->forward({{{1, 2}, {}}})->logits, (*tied)->forward({{{1, 2}, {}}})->logits);
 }
 
+// A table and a head large enough to be rounded piece by piece, whose last piece is a short one.
+TEST(Families, LargeTablesAreRoundedWhole) {
+  constexpr int64_t kVocabulary = 300'001, kWidth = 16;
+  for (const char* tied : {"false", "true"}) {
+    TinyCheckpoint tiny = tiny_llama();
+    tiny.with("\"vocab_size\": 50", "\"vocab_size\": 300001");
+    tiny.with("\"tie_word_embeddings\": false", std::string("\"tie_word_embeddings\": ") + tied);
+    tiny.shapes["model.embed_tokens.weight"] = {kVocabulary, kWidth};
+    if (std::string(tied) == "true") {
+      tiny.shapes.erase("lm_head.weight");
+    } else {
+      tiny.shapes["lm_head.weight"] = {kVocabulary, kWidth};
+    }
+    const std::string folder = tiny.write(std::string("large_tables_") + tied);
+    const auto exact = Model::load(folder, {.threads = 2, .weights = WeightType::kF32});
+    const auto rounded = Model::load(folder, {.threads = 2, .weights = WeightType::kW8});
+    ASSERT_TRUE(exact.ok() && rounded.ok());
+    const std::vector<TokenSequence> batch = {{{0, 65'536, 65'537, 300'000}, {}}};
+    const std::vector<float> expected = (*exact)->forward(batch)->logits;
+    const std::vector<float> found = (*rounded)->forward(batch)->logits;
+    ASSERT_EQ(found.size(), expected.size());
+    double error = 0, square = 0;
+    for (size_t i = 0; i < found.size(); ++i) {
+      error += std::pow(static_cast<double>(found[i]) - expected[i], 2);
+      square += std::pow(static_cast<double>(expected[i]), 2);
+    }
+    // A weight of 8 bits is off by 1/254 of its group's largest at most; a row in a wrong place
+    // gives an error of the size of the logits.
+    EXPECT_LT(std::sqrt(error / square), 0.05) << tied;
+    std::filesystem::remove_all(folder);
+  }
+}
+
 TEST(Plan, SurvivesSavingAndForces) {
   const std::string folder = tiny_llama().write("plan_kept");
   const auto model = Model::load(folder, {.threads = 1});
