@@ -82,6 +82,14 @@ inline typename V::Int word(const char* lanes, int i) {
   }
 }
 
+// Of a step of 4 bits for rows of 16: as `word`, but words 2 and 3 are 16 times too large, as they
+// stand, which spares their shifts.
+template <typename V>
+inline typename V::Int unshifted_word(const char* lanes, int i) {
+  const auto eight = V::load(lanes);
+  return V::mask(i % 2 == 0 ? eight : V::template shift<8>(eight), i < 2 ? 0x000f000f : 0x00f000f0);
+}
+
 // One register tile: sums[r][n] += over `blocks` blocks from `walk` on. sums: [rows][64].
 struct Tile {
   const char* x;  // integers of the first row
@@ -98,17 +106,22 @@ struct Tile {
 
 // The sums of one block in integers, of kRows rows and kVectors vectors, in kParts chains, which
 // more than one hide the latency of the products.
-template <typename V, int kRows, int kVectors>
+template <typename V, Form kForm, int kRowBits, int kRows, int kVectors>
 struct Integers {
   static constexpr int kParts = kRows * kVectors < V::kChains ? 2 : 1;
+  // The second chain is of words that are 16 times too large, and so is its sum.
+  static constexpr bool kUnshifted = kParts == 2 && kForm == Form::k4 && kRowBits == 16;
   typename V::Sums at[kParts][kRows][kVectors];
 
-  template <Form kForm, int kRowBits>
+  static constexpr int part(int i) { return kUnshifted ? i / 2 : i % kParts; }
+  static inline typename V::Int word_at(const char* lanes, int i) {
+    if constexpr (kUnshifted) return unshifted_word<V>(lanes, i);
+    return word<V, kForm, kRowBits>(lanes, i);
+  }
   inline void add_word(const char* x, int64_t x_bytes, const char* weights, int i) {
     typename V::Int w[kVectors];
 #pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v)
-      w[v] = word<V, kForm, kRowBits>(weights + v * V::kLanes * 4, i);
+    for (int v = 0; v < kVectors; ++v) w[v] = word_at(weights + v * V::kLanes * 4, i);
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
       int32_t few;
@@ -116,11 +129,13 @@ struct Integers {
       const auto all = V::set(few);
 #pragma GCC unroll 8
       for (int v = 0; v < kVectors; ++v) {
-        at[i % kParts][r][v] = V::template dot<kRowBits>(at[i % kParts][r][v], w[v], all);
+        auto& sums = at[part(i)][r][v];
+        sums = V::template dot<kRowBits>(sums, w[v], all);
       }
     }
   }
   inline typename V::Float sum(int r, int v) const {
+    if constexpr (kUnshifted) return V::to_float(at[0][r][v] + (at[1][r][v] >> 4));
     if constexpr (kParts == 2) return V::to_float(at[0][r][v] + at[1][r][v]);
     return V::to_float(at[0][r][v]);
   }
@@ -133,7 +148,7 @@ void multiply_block(const Tile& tile, int64_t block, const char* x, const char* 
   constexpr int kWords = words_of(kRowBits);
   constexpr int64_t kStepBytes = step_bytes<kForm, kRowBits>();
   const int64_t x_bytes = tile.x_bytes;
-  Integers<V, kRows, kVectors> integers;
+  Integers<V, kForm, kRowBits, kRows, kVectors> integers;
   // What the weights are too large by is taken off first.
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
@@ -154,8 +169,7 @@ void multiply_block(const Tile& tile, int64_t block, const char* x, const char* 
         _mm_prefetch(weights + kStreamAheadBytes + i, _MM_HINT_T1);
     }
 #pragma GCC unroll 4
-    for (int i = 0; i < kWords; ++i)
-      integers.template add_word<kForm, kRowBits>(x, x_bytes, weights, i);
+    for (int i = 0; i < kWords; ++i) integers.add_word(x, x_bytes, weights, i);
     x += kWords * 4;
     weights += kStepBytes;
   }
