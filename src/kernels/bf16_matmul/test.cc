@@ -1,20 +1,18 @@
 #include <cmath>
-#include <cstring>
-#include <limits>
-#include <thread>
 #include <tuple>
 
 #include "base/device.h"
 #include "formats/panels.h"
 #include "kernels/bf16_matmul/bf16_matmul.h"
 #include "kernels/matmul/matmul.h"
-#include "kernels/testing.h"
+#include "kernels/product_testing.h"
 
 namespace tessera::bf16_matmul {
 namespace {
 
-constexpr float kEpsilon = std::numeric_limits<float>::epsilon();
-constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+using testing::kEpsilon;
+using testing::kNaN;
+
 constexpr int64_t kRowCounts[] = {0, 1, 2, 5, 6, 7, 15, 16, 17, 31, 32, 33, 48, 63, 64, 65};
 constexpr int64_t kInputCounts[] = {1, 2, 31, 32, 33, 63, 64, 65, 100, 257};
 constexpr int64_t kOutputCounts[] = {1, 16, 31, 63, 64, 65, 128, 200};
@@ -57,6 +55,9 @@ struct Problem {
     return bf16_to_f32(x[static_cast<size_t>(m * args.x_stride + k)]);
   }
 
+  int64_t outputs() const { return args.outputs; }
+  int64_t units() const { return panel_count(args.outputs); }
+
   // The header's bound with the activation's slope of at most 1.13 and its own bound of 8 eps, and
   // the residual's rounding. Values of order 1 lose nothing to the flush of tiny ones.
   float bound(int64_t m, int64_t n) const {
@@ -77,40 +78,11 @@ struct Problem {
   Args args;
 };
 
-std::vector<float> run_whole(const Problem& problem, const KernelRow<Args>& row, Args args) {
-  std::vector<float> y(problem.residual.size(), kNaN);
-  args.y = y.data();
-  row.run(args, {0, panel_count(args.outputs)});
-  return y;
-}
-
-void check_rows(const Problem& problem, const Args& args) {
-  const std::vector<float> expected = run_whole(problem, kernels.rows().back(), args);
-  testing::for_each_fast_row(kernels, args, [&](const KernelRow<Args>& row) {
-    const std::vector<float> found = run_whole(problem, row, args);
-    for (size_t i = 0; i < found.size(); ++i) {
-      const auto m = static_cast<int64_t>(i) / problem.y_stride;
-      const auto n = static_cast<int64_t>(i) % problem.y_stride;
-      if (n >= args.outputs) {
-        ASSERT_TRUE(std::isnan(found[i])) << "wrote outside, row " << m << " output " << n;
-      } else {
-        ASSERT_NEAR(expected[i], found[i], problem.bound(m, n)) << "row " << m << " output " << n;
-      }
-    }
-  });
-}
-
-std::string shape_trace(const Args& args, uint32_t seed) {
-  return std::to_string(args.rows) + " x " + std::to_string(args.inputs) + " -> " +
-         std::to_string(args.outputs) + ", activation " +
-         std::to_string(static_cast<int>(args.activation)) + ", " + testing::seed_trace(seed);
-}
-
 // The reference of f32 rows reads the same panels.
 TEST(Bf16Matmul, RefIsTheProductOfWidenedRows) {
   constexpr uint32_t kSeed = 1;
   SCOPED_TRACE(testing::seed_trace(kSeed));
-  const Problem problem(7, 65, 130, kSeed);
+  Problem problem(7, 65, 130, kSeed);
   std::vector<float> x;
   for (int64_t m = 0; m < 7; ++m) {
     for (int64_t k = 0; k < 65; ++k) x.push_back(problem.value(m, k));
@@ -130,10 +102,8 @@ TEST(Bf16Matmul, RefIsTheProductOfWidenedRows) {
                .y = expected.data(),
                .y_stride = problem.y_stride},
               {0, 3});
-  Args args = problem.args;
-  args.activation = Activation::kGeluErf;
-  const std::vector<float> found = run_whole(problem, kernels.rows().back(), args);
-  EXPECT_EQ(0, std::memcmp(expected.data(), found.data(), found.size() * sizeof(float)));
+  problem.args.activation = Activation::kGeluErf;
+  EXPECT_TRUE(testing::same_bits(expected, testing::run_whole(problem, kernels.rows().back())));
 }
 
 TEST(Bf16Matmul, EveryRowAgreesWithRefAtEverySize) {
@@ -141,14 +111,10 @@ TEST(Bf16Matmul, EveryRowAgreesWithRefAtEverySize) {
   for (const int64_t rows : kRowCounts) {
     for (const int64_t inputs : kInputCounts) {
       for (const int64_t outputs : kOutputCounts) {
-        const Problem problem(rows, inputs, outputs, ++seed);
-        Args args = problem.args;
-        // The combinations of the epilogue take turns; the next test has all of them at one size.
-        if (seed % 2 != 0) args.bias = nullptr;
-        if (seed % 3 != 0) args.residual = nullptr;
-        args.activation = static_cast<Activation>(seed % 6);
-        SCOPED_TRACE(shape_trace(args, seed));
-        ASSERT_NO_FATAL_FAILURE(check_rows(problem, args));
+        Problem problem(rows, inputs, outputs, ++seed);
+        testing::vary_epilogue(problem.args, seed);
+        SCOPED_TRACE(testing::product_trace(problem.args, seed));
+        ASSERT_NO_FATAL_FAILURE(testing::check_rows(kernels, problem));
       }
     }
   }
@@ -156,14 +122,11 @@ TEST(Bf16Matmul, EveryRowAgreesWithRefAtEverySize) {
 
 TEST(Bf16Matmul, EveryEpilogue) {
   uint32_t seed = 1000;
-  for (int choice = 0; choice < 24; ++choice) {
-    const Problem problem(39, 100, 200, ++seed);
-    Args args = problem.args;
-    if (choice % 2 != 0) args.bias = nullptr;
-    if (choice / 2 % 2 != 0) args.residual = nullptr;
-    args.activation = static_cast<Activation>(choice / 4);
-    SCOPED_TRACE(shape_trace(args, seed));
-    ASSERT_NO_FATAL_FAILURE(check_rows(problem, args));
+  for (int choice = 0; choice < testing::kEpilogues; ++choice) {
+    Problem problem(39, 100, 200, ++seed);
+    testing::choose_epilogue(problem.args, choice);
+    SCOPED_TRACE(testing::product_trace(problem.args, seed));
+    ASSERT_NO_FATAL_FAILURE(testing::check_rows(kernels, problem));
   }
 }
 
@@ -173,73 +136,35 @@ TEST(Bf16Matmul, ManyRowsAndInputs) {
   for (const auto& [rows, inputs, outputs] :
        {std::tuple{300, 300, 65}, {97, 1030, 70}, {40, 3072, 130}, {3, 2049, 130}}) {
     const Problem problem(rows, inputs, outputs, ++seed);
-    SCOPED_TRACE(shape_trace(problem.args, seed));
-    ASSERT_NO_FATAL_FAILURE(check_rows(problem, problem.args));
+    SCOPED_TRACE(testing::product_trace(problem.args, seed));
+    ASSERT_NO_FATAL_FAILURE(testing::check_rows(kernels, problem));
   }
 }
 
 TEST(Bf16Matmul, ResidualMayBeTheOutput) {
   for (const int64_t rows : {1, 7, 65}) {
     const Problem problem(rows, 257, 200, 7);
-    for (const KernelRow<Args>& row : kernels.rows()) {
-      if (!hardware_has(row.isa)) continue;
-      SCOPED_TRACE(row.name);
-      const std::vector<float> apart = run_whole(problem, row, problem.args);
-      std::vector<float> within = problem.residual;
-      Args args = problem.args;
-      args.y = within.data();
-      args.residual = within.data();
-      row.run(args, {0, panel_count(args.outputs)});
-      for (size_t i = 0; i < within.size(); ++i) {
-        const bool inside = static_cast<int64_t>(i) % problem.y_stride < args.outputs;
-        ASSERT_FLOAT_EQ(inside ? apart[i] : problem.residual[i], within[i]) << i;
-      }
-    }
+    testing::check_residual_as_output(kernels, problem, testing::Agreement::kRounded);
   }
 }
 
 // However a product is dealt, by panels or by rows, and beside whichever rows: the same bits.
 TEST(Bf16Matmul, PartsGiveTheSameBitsAsTheWhole) {
   const Problem problem(130, 600, 200, 11);
-  for (const KernelRow<Args>& row : kernels.rows()) {
-    if (!hardware_has(row.isa)) continue;
-    SCOPED_TRACE(row.name);
-    const std::vector<float> whole = run_whole(problem, row, problem.args);
-    std::vector<float> parts(whole.size(), kNaN);
-    int64_t first = 0;
-    for (const int64_t rows : {1, 2, 3, 7, 16, 17, 34, 50}) {
-      Args args = problem.args;
-      args.x += first * args.x_stride;
-      args.rows = rows;
-      args.residual += first * args.residual_stride;
-      args.y = parts.data() + first * args.y_stride;
-      row.run(args, {3, 4});
-      row.run(args, {0, 1});
-      row.run(args, {1, 3});
-      row.run(args, {2, 2});
-      first += rows;
-    }
-    ASSERT_EQ(first, 130);
-    EXPECT_EQ(0, std::memcmp(whole.data(), parts.data(), whole.size() * sizeof(float)));
-  }
+  testing::for_each_row(kernels, problem.args, [&](const KernelRow<Args>& row) {
+    testing::check_parts(problem, row, {1, 2, 3, 7, 16, 17, 34, 50},
+                         {{3, 4}, {0, 1}, {1, 3}, {2, 2}});
+  });
 }
 
-// Members of a team run parts of equal shape at the same time.
 TEST(Bf16Matmul, PartsAtTheSameTime) {
   constexpr uint32_t kSeed = 77;
   SCOPED_TRACE(testing::seed_trace(kSeed));
   const Problem problem(48, 768, 512, kSeed);
   testing::for_each_fast_row(kernels, problem.args, [&](const KernelRow<Args>& row) {
-    const std::vector<float> expected = run_whole(problem, row, problem.args);
-    for (int repeat = 0; repeat < 10; ++repeat) {
-      std::vector<float> y(problem.residual.size(), kNaN);
-      Args args = problem.args;
-      args.y = y.data();
-      std::thread other([&] { row.run(args, {4, 8}); });
-      row.run(args, {0, 4});
-      other.join();
-      ASSERT_EQ(0, std::memcmp(expected.data(), y.data(), y.size() * sizeof(float))) << row.name;
-    }
+    const std::vector<float> expected = testing::run_whole(problem, row);
+    for (int repeat = 0; repeat < 10; ++repeat)
+      ASSERT_TRUE(testing::same_bits(expected, testing::run_halves_at_once(problem, row)));
   });
 }
 
@@ -251,9 +176,9 @@ TEST(Bf16Matmul, TinyValues) {
   for (size_t i = 0; i < problem.x.size(); i += 3) problem.x[i] = static_cast<uint16_t>(i % 0x100);
   Args args = problem.args;
   args.bias = args.residual = nullptr;
-  const std::vector<float> expected = run_whole(problem, kernels.rows().back(), args);
+  const std::vector<float> expected = testing::run_whole(problem, kernels.rows().back(), args);
   testing::for_each_fast_row(kernels, args, [&](const KernelRow<Args>& row) {
-    const std::vector<float> found = run_whole(problem, row, args);
+    const std::vector<float> found = testing::run_whole(problem, row, args);
     for (int64_t m = 0; m < args.rows; ++m) {
       for (int64_t n = 0; n < args.outputs; ++n) {
         const auto i = static_cast<size_t>(m * problem.y_stride + n);

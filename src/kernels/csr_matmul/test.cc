@@ -1,18 +1,18 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <limits>
 #include <random>
 
 #include "base/device.h"
 #include "kernels/csr_matmul/csr_matmul.h"
-#include "kernels/testing.h"
+#include "kernels/product_testing.h"
 
 namespace tessera::csr_matmul {
 namespace {
 
-constexpr float kEpsilon = std::numeric_limits<float>::epsilon();
-constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+using testing::kEpsilon;
+using testing::kNaN;
+
 constexpr int64_t kRowCounts[] = {0, 1, 2, 7, 8, 9, 16, 17, 33, 63, 64, 65, 130};
 
 struct Draw {
@@ -81,8 +81,7 @@ struct Problem {
         bias(testing::random_values(draw.outputs, draw.seed + 1)),
         y_stride(draw.outputs + 3),
         residual(testing::random_values(rows * y_stride, draw.seed + 2)),
-        plain(testing::random_values(std::max<int64_t>(rows, 1) * draw.inputs, draw.seed + 3)),
-        seed(draw.seed) {
+        plain(testing::random_values(std::max<int64_t>(rows, 1) * draw.inputs, draw.seed + 3)) {
     const int64_t stride = (rows + kLanes - 1) / kLanes * kLanes;
     transposed = host_device().allocate(static_cast<size_t>(draw.inputs * stride) * sizeof(float));
     std::fill_n(transposed.as<float>(), draw.inputs * stride, kNaN);
@@ -106,6 +105,9 @@ struct Problem {
             .y_stride = y_stride};
   }
 
+  int64_t outputs() const { return args.outputs; }
+  int64_t units() const { return group_count(args.outputs); }
+
   float weight(int64_t n, int64_t k) const {
     const float value = matrix.dense[n * args.inputs + k];
     return args.weight_type == DType::kF32 ? value : bf16_to_f32(f32_to_bf16(value));
@@ -119,11 +121,10 @@ struct Problem {
     }
     return {sum, size};
   }
-  std::string trace() const {
-    return std::to_string(args.rows) + " rows, " + std::to_string(args.inputs) + " -> " +
-           std::to_string(args.outputs) + ", " + std::string(name(args.weight_type)) +
-           ", activation " + std::to_string(static_cast<int>(args.activation)) + ", " +
-           testing::seed_trace(seed);
+  // The header's bound, and the activation's own bound with its slope of at most 1.13.
+  double bound(int64_t m, int64_t n) const {
+    const double product = 1.13 * (static_cast<double>(args.inputs) / 2 + 8);
+    return (product + 8 + 2) * kEpsilon * (sum(m, n).second + std::abs(bias[n]) + 8);
   }
 
   Matrix matrix;
@@ -132,36 +133,8 @@ struct Problem {
   int64_t y_stride;
   std::vector<float> residual, plain;
   Buffer transposed;
-  uint32_t seed;
   Args args;
 };
-
-std::vector<float> run(const Problem& problem, const KernelRow<Args>& row) {
-  std::vector<float> y(problem.residual.size(), kNaN);
-  Args args = problem.args;
-  args.y = y.data();
-  row.run(args, {0, group_count(args.outputs)});
-  return y;
-}
-
-void check_rows(const Problem& problem) {
-  const std::vector<float> expected = run(problem, kernels.rows().back());
-  testing::for_each_fast_row(kernels, problem.args, [&](const KernelRow<Args>& row) {
-    const std::vector<float> found = run(problem, row);
-    for (int64_t i = 0; i < static_cast<int64_t>(found.size()); ++i) {
-      const int64_t m = i / problem.y_stride, n = i % problem.y_stride;
-      if (n >= problem.args.outputs) {
-        ASSERT_TRUE(std::isnan(found[i])) << "wrote outside, row " << m << " output " << n;
-        continue;
-      }
-      // The header's bound, and the activation's own bound with its slope of at most 1.13.
-      const double product = 1.13 * (static_cast<double>(problem.args.inputs) / 2 + 8);
-      const double size = problem.sum(m, n).second + std::abs(problem.bias[n]) + 8;
-      ASSERT_NEAR(expected[i], found[i], (product + 8 + 2) * kEpsilon * size)
-          << "row " << m << " output " << n;
-    }
-  });
-}
 
 TEST(CsrMatmul, RefIsTheDenseProductOverTheMaskedMatrix) {
   uint32_t seed = 1;
@@ -170,8 +143,8 @@ TEST(CsrMatmul, RefIsTheDenseProductOverTheMaskedMatrix) {
       for (const DType type : {DType::kF32, DType::kBF16}) {
         for (const int64_t rows : {1, 3}) {
           const Problem problem(rows, {30, 53, order, source, 0.4, ++seed}, type);
-          SCOPED_TRACE(problem.trace());
-          const std::vector<float> found = run(problem, kernels.rows().back());
+          SCOPED_TRACE(testing::product_trace(problem.args, seed));
+          const std::vector<float> found = testing::run_whole(problem, kernels.rows().back());
           for (int64_t m = 0; m < rows; ++m) {
             for (int64_t n = 0; n < 30; ++n) {
               const auto before = static_cast<float>(problem.sum(m, n).first + problem.bias[n]);
@@ -195,12 +168,9 @@ TEST(CsrMatmul, EveryRowAgreesWithRefAtEverySize) {
           for (const double kept : {0.0, 0.3, 1.0}) {
             Problem problem(
                 rows, {outputs, inputs, MatrixOrder::kOutputRows, DType::kF32, kept, ++seed}, type);
-            // The combinations of the epilogue take turns.
-            if (seed % 2 != 0) problem.args.bias = nullptr;
-            if (seed % 3 != 0) problem.args.residual = nullptr;
-            problem.args.activation = static_cast<Activation>(seed % 6);
-            SCOPED_TRACE(problem.trace());
-            ASSERT_NO_FATAL_FAILURE(check_rows(problem));
+            testing::vary_epilogue(problem.args, seed);
+            SCOPED_TRACE(testing::product_trace(problem.args, seed));
+            ASSERT_NO_FATAL_FAILURE(testing::check_rows(kernels, problem));
           }
         }
       }
@@ -211,14 +181,12 @@ TEST(CsrMatmul, EveryRowAgreesWithRefAtEverySize) {
 TEST(CsrMatmul, EveryEpilogue) {
   uint32_t seed = 7000;
   for (const int64_t rows : {1, 13}) {
-    for (int choice = 0; choice < 24; ++choice) {
+    for (int choice = 0; choice < testing::kEpilogues; ++choice) {
       Problem problem(rows, {60, 100, MatrixOrder::kOutputRows, DType::kF32, 0.3, ++seed},
                       DType::kF32);
-      if (choice % 2 != 0) problem.args.bias = nullptr;
-      if (choice / 2 % 2 != 0) problem.args.residual = nullptr;
-      problem.args.activation = static_cast<Activation>(choice / 4);
-      SCOPED_TRACE(problem.trace());
-      ASSERT_NO_FATAL_FAILURE(check_rows(problem));
+      testing::choose_epilogue(problem.args, choice);
+      SCOPED_TRACE(testing::product_trace(problem.args, seed));
+      ASSERT_NO_FATAL_FAILURE(testing::check_rows(kernels, problem));
     }
   }
 }
@@ -227,20 +195,7 @@ TEST(CsrMatmul, ResidualMayBeTheOutput) {
   for (const int64_t rows : {1, 70}) {
     const Problem problem(rows, {40, 100, MatrixOrder::kInputRows, DType::kF32, 0.3, 11},
                           DType::kF32);
-    for (const KernelRow<Args>& row : kernels.rows()) {
-      if (!hardware_has(row.isa)) continue;
-      SCOPED_TRACE(row.name);
-      const std::vector<float> apart = run(problem, row);
-      std::vector<float> within = problem.residual;
-      Args args = problem.args;
-      args.y = within.data();
-      args.residual = within.data();
-      row.run(args, {0, group_count(args.outputs)});
-      for (int64_t i = 0; i < static_cast<int64_t>(within.size()); ++i) {
-        const bool inside = i % problem.y_stride < 40;
-        ASSERT_EQ(inside ? apart[i] : problem.residual[i], within[i]) << i;
-      }
-    }
+    testing::check_residual_as_output(kernels, problem);
   }
 }
 
@@ -248,19 +203,9 @@ TEST(CsrMatmul, PartsGiveTheSameBitsAsTheWhole) {
   for (const int64_t rows : {1, 61}) {
     const Problem problem(rows, {130, 200, MatrixOrder::kOutputRows, DType::kBF16, 0.3, 12},
                           DType::kBF16);
-    for (const KernelRow<Args>& row : kernels.rows()) {
-      if (!hardware_has(row.isa)) continue;
-      SCOPED_TRACE(row.name);
-      const std::vector<float> whole = run(problem, row);
-      std::vector<float> parts(whole.size(), kNaN);
-      Args args = problem.args;
-      args.y = parts.data();
-      row.run(args, {5, group_count(args.outputs)});
-      row.run(args, {0, 2});
-      row.run(args, {2, 5});
-      row.run(args, {3, 3});
-      EXPECT_EQ(0, std::memcmp(whole.data(), parts.data(), whole.size() * sizeof(float)));
-    }
+    testing::for_each_row(kernels, problem.args, [&](const KernelRow<Args>& row) {
+      testing::check_parts(problem, row, {rows}, {{5, problem.units()}, {0, 2}, {2, 5}, {3, 3}});
+    });
   }
 }
 

@@ -1,19 +1,17 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <limits>
 #include <thread>
 #include <tuple>
 
 #include "base/device.h"
 #include "kernels/group_matmul/group_matmul.h"
-#include "kernels/testing.h"
+#include "kernels/product_testing.h"
 
 namespace tessera::group_matmul {
 namespace {
 
-constexpr float kEpsilon = std::numeric_limits<float>::epsilon();
-constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+using testing::kEpsilon;
 
 // A quantized matrix with its memory, scales of normal values in both types.
 struct Quantized {
@@ -140,6 +138,9 @@ struct Problem {
     return {sum, size};
   }
 
+  int64_t outputs() const { return args.weights.outputs; }
+  int64_t units() const { return panel_count(args.weights); }
+
   // The header's bound, and the activation's own bound with its slope of at most 1.13.
   double bound(int64_t m, int64_t n) const {
     const double blocks = static_cast<double>(args.weights.blocks.count);
@@ -157,28 +158,6 @@ struct Problem {
   Args args;
 };
 
-std::vector<float> run_whole(const Problem& problem, const KernelRow<Args>& row, Args args) {
-  std::vector<float> y(problem.residual.size(), kNaN);
-  args.y = y.data();
-  row.run(args, {0, panel_count(args.weights)});
-  return y;
-}
-
-void check_rows(const Problem& problem, const Args& args) {
-  const std::vector<float> expected = run_whole(problem, kernels.rows().back(), args);
-  testing::for_each_fast_row(kernels, args, [&](const KernelRow<Args>& row) {
-    const std::vector<float> found = run_whole(problem, row, args);
-    for (int64_t i = 0; i < static_cast<int64_t>(found.size()); ++i) {
-      const int64_t m = i / problem.y_stride, n = i % problem.y_stride;
-      if (n >= args.weights.outputs) {
-        ASSERT_TRUE(std::isnan(found[i])) << "wrote outside, row " << m << " output " << n;
-      } else if (std::abs(expected[i] - found[i]) > kEpsilon) {
-        ASSERT_NEAR(expected[i], found[i], problem.bound(m, n)) << "row " << m << " output " << n;
-      }
-    }
-  });
-}
-
 std::string trace(const Shape& shape, int32_t row_bits, uint32_t seed) {
   return std::to_string(shape.rows) + " x " + std::to_string(shape.inputs) + " -> " +
          std::to_string(shape.outputs) + ", " + std::string(name(shape.precision)) +
@@ -195,7 +174,7 @@ TEST(GroupMatmul, RefIsTheProduct) {
           const Shape shape{4, 259, 70, precision, group, scales};
           SCOPED_TRACE(trace(shape, row_bits, ++seed));
           const Problem problem(shape, row_bits, seed);
-          const std::vector<float> found = run_whole(problem, kernels.rows().back(), problem.args);
+          const std::vector<float> found = testing::run_whole(problem, kernels.rows().back());
           for (int64_t m = 0; m < shape.rows; ++m) {
             for (int64_t n = 0; n < shape.outputs; ++n) {
               const auto [sum, size] = problem.sum_and_size(m, n);
@@ -226,14 +205,10 @@ TEST(GroupMatmul, EveryRowAgreesWithRefAtEverySize) {
                               precision,
                               group <= inputs ? group : 0,
                               seed % 5 == 0 ? DType::kF32 : DType::kF16};
-            const Problem problem(shape, row_bits, seed);
-            Args args = problem.args;
-            // The combinations of the epilogue take turns.
-            if (seed % 2 != 0) args.bias = nullptr;
-            if (seed % 3 != 0) args.residual = nullptr;
-            args.activation = static_cast<Activation>(seed % 6);
+            Problem problem(shape, row_bits, seed);
+            testing::vary_epilogue(problem.args, seed);
             SCOPED_TRACE(trace(shape, row_bits, seed));
-            ASSERT_NO_FATAL_FAILURE(check_rows(problem, args));
+            ASSERT_NO_FATAL_FAILURE(testing::check_rows(kernels, problem));
           }
         }
       }
@@ -251,7 +226,7 @@ TEST(GroupMatmul, EveryGroupOfBothWidths) {
             const Shape shape{rows, inputs, 130, precision, group};
             SCOPED_TRACE(trace(shape, row_bits, ++seed));
             const Problem problem(shape, row_bits, seed);
-            ASSERT_NO_FATAL_FAILURE(check_rows(problem, problem.args));
+            ASSERT_NO_FATAL_FAILURE(testing::check_rows(kernels, problem));
           }
         }
       }
@@ -263,24 +238,20 @@ TEST(GroupMatmul, ResidualMayBeTheOutputAndPartsGiveTheSameBits) {
   for (const Precision precision : {Precision::kW4, Precision::kW8}) {
     for (const int64_t rows : {1, 7, 65}) {
       const Problem problem({rows, 257, 200, precision}, 16, 7);
-      for (const KernelRow<Args>& row : kernels.rows()) {
-        if (!hardware_has(row.isa)) continue;
-        SCOPED_TRACE(row.name);
-        const std::vector<float> apart = run_whole(problem, row, problem.args);
+      testing::for_each_row(kernels, problem.args, [&](const KernelRow<Args>& row) {
+        const std::vector<float> apart = testing::run_whole(problem, row);
         std::vector<float> within = problem.residual;
         Args args = problem.args;
         args.y = within.data();
         args.residual = within.data();
         std::thread other([&] { row.run(args, {3, 4}); });
-        row.run(args, {0, 1});
-        row.run(args, {1, 3});
-        row.run(args, {2, 2});
+        testing::run_parts(problem, row, args, {{0, 1}, {1, 3}, {2, 2}});
         other.join();
         for (int64_t i = 0; i < rows * problem.y_stride; ++i) {
-          const bool inside = i % problem.y_stride < args.weights.outputs;
+          const bool inside = i % problem.y_stride < problem.outputs();
           ASSERT_EQ(inside ? apart[i] : problem.residual[i], within[i]) << i;
         }
-      }
+      });
     }
   }
 }
@@ -291,14 +262,14 @@ TEST(GroupMatmul, ARowHasTheSameBitsAmongAnyNumberOfRows) {
     for (const int32_t row_bits : {16, 8}) {
       const Problem problem({200, 300, 130, precision}, row_bits, 17);
       testing::for_each_fast_row(kernels, problem.args, [&](const KernelRow<Args>& row) {
-        const std::vector<float> all = run_whole(problem, row, problem.args);
+        const std::vector<float> all = testing::run_whole(problem, row);
         for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 50}) {
           const int64_t first = 200 - rows;
           Args args = problem.args;
           args.x = rows_from(args.x, args.weights.blocks, first);
           args.rows = rows;
           args.residual += first * problem.y_stride;
-          const std::vector<float> some = run_whole(problem, row, args);
+          const std::vector<float> some = testing::run_whole(problem, row, args);
           for (int64_t m = 0; m < rows; ++m) {
             EXPECT_EQ(0, std::memcmp(all.data() + (first + m) * problem.y_stride,
                                      some.data() + m * problem.y_stride, 130 * sizeof(float)))

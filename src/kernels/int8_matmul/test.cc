@@ -1,19 +1,18 @@
 #include <cmath>
-#include <cstring>
-#include <limits>
 #include <random>
 #include <tuple>
 
 #include "base/device.h"
 #include "formats/panels.h"
 #include "kernels/int8_matmul/int8_matmul.h"
-#include "kernels/testing.h"
+#include "kernels/product_testing.h"
 
 namespace tessera::int8_matmul {
 namespace {
 
-constexpr float kEpsilon = std::numeric_limits<float>::epsilon();
-constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+using testing::kEpsilon;
+using testing::kNaN;
+
 constexpr int64_t kRowCounts[] = {0, 1, 2, 5, 6, 7, 13, 16, 17, 31, 32, 33, 65};
 constexpr int64_t kInputCounts[] = {1, 3, 4, 15, 17, 63, 64, 65, 100, 257};
 constexpr int64_t kOutputCounts[] = {1, 16, 63, 64, 65, 200};
@@ -85,6 +84,9 @@ struct Problem {
                .scales = weight_scales.data()};
   }
 
+  int64_t outputs() const { return args.outputs; }
+  int64_t units() const { return panel_count(args.outputs); }
+
   // The header's bound before f for the reference's value, and the activation's own with its slope
   // of at most 1.13 and the rounding of the residual.
   float bound(int64_t m, int64_t n) const {
@@ -109,47 +111,15 @@ struct Problem {
   Args args;
 };
 
-std::vector<float> run_whole(const Problem& problem, const KernelRow<Args>& row, Args args) {
-  std::vector<float> y(problem.residual.size(), kNaN);
-  args.y = y.data();
-  row.run(args, {0, panel_count(args.outputs)});
-  return y;
-}
-
-void check_rows(const Problem& problem, const Args& args) {
-  const std::vector<float> expected = run_whole(problem, kernels.rows().back(), args);
-  testing::for_each_fast_row(kernels, args, [&](const KernelRow<Args>& row) {
-    const std::vector<float> found = run_whole(problem, row, args);
-    for (int64_t i = 0; i < static_cast<int64_t>(found.size()); ++i) {
-      const int64_t m = i / problem.y_stride, n = i % problem.y_stride;
-      if (n >= args.outputs) {
-        ASSERT_TRUE(std::isnan(found[i])) << "wrote outside, row " << m << " output " << n;
-      } else {
-        ASSERT_NEAR(expected[i], found[i], problem.bound(m, n)) << "row " << m << " output " << n;
-      }
-    }
-  });
-}
-
-std::string trace(const Args& args, uint32_t seed) {
-  return std::to_string(args.rows) + " x " + std::to_string(args.inputs) + " -> " +
-         std::to_string(args.outputs) + ", activation " +
-         std::to_string(static_cast<int>(args.activation)) + ", " + testing::seed_trace(seed);
-}
-
 TEST(Int8Matmul, EveryRowAgreesWithRefAtEverySize) {
   uint32_t seed = 1;
   for (const int64_t rows : kRowCounts) {
     for (const int64_t inputs : kInputCounts) {
       for (const int64_t outputs : kOutputCounts) {
-        const Problem problem({rows, inputs, outputs}, ++seed);
-        Args args = problem.args;
-        // The combinations of the epilogue take turns; the next test has all of them at one size.
-        if (seed % 2 != 0) args.bias = nullptr;
-        if (seed % 3 != 0) args.residual = nullptr;
-        args.activation = static_cast<Activation>(seed % 6);
-        SCOPED_TRACE(trace(args, seed));
-        ASSERT_NO_FATAL_FAILURE(check_rows(problem, args));
+        Problem problem({rows, inputs, outputs}, ++seed);
+        testing::vary_epilogue(problem.args, seed);
+        SCOPED_TRACE(testing::product_trace(problem.args, seed));
+        ASSERT_NO_FATAL_FAILURE(testing::check_rows(kernels, problem));
       }
     }
   }
@@ -157,14 +127,11 @@ TEST(Int8Matmul, EveryRowAgreesWithRefAtEverySize) {
 
 TEST(Int8Matmul, EveryEpilogue) {
   uint32_t seed = 1000;
-  for (int choice = 0; choice < 24; ++choice) {
-    const Problem problem({13, 100, 200}, ++seed);
-    Args args = problem.args;
-    if (choice % 2 != 0) args.bias = nullptr;
-    if (choice / 2 % 2 != 0) args.residual = nullptr;
-    args.activation = static_cast<Activation>(choice / 4);
-    SCOPED_TRACE(trace(args, seed));
-    ASSERT_NO_FATAL_FAILURE(check_rows(problem, args));
+  for (int choice = 0; choice < testing::kEpilogues; ++choice) {
+    Problem problem({13, 100, 200}, ++seed);
+    testing::choose_epilogue(problem.args, choice);
+    SCOPED_TRACE(testing::product_trace(problem.args, seed));
+    ASSERT_NO_FATAL_FAILURE(testing::check_rows(kernels, problem));
   }
 }
 
@@ -173,81 +140,46 @@ TEST(Int8Matmul, ManyRowsAndInputs) {
   for (const auto& [rows, inputs, outputs] :
        {std::tuple{97, 1030, 70}, {300, 700, 65}, {3, 3072, 130}, {1, 2049, 130}, {40, 4100, 64}}) {
     const Problem problem({rows, inputs, outputs}, ++seed);
-    SCOPED_TRACE(trace(problem.args, seed));
-    ASSERT_NO_FATAL_FAILURE(check_rows(problem, problem.args));
+    SCOPED_TRACE(testing::product_trace(problem.args, seed));
+    ASSERT_NO_FATAL_FAILURE(testing::check_rows(kernels, problem));
   }
 }
 
 // Neither pairs of products nor whole sums saturate or overflow.
 TEST(Int8Matmul, LargestIntegersAndMostInputs) {
   for (const int64_t inputs : {int64_t{64}, int64_t{1000}, kMaxInputs}) {
-    const Problem problem({7, inputs, 5}, 3, Draw::kExtreme);
-    Args args = problem.args;
-    args.bias = nullptr;
-    args.residual = nullptr;
-    SCOPED_TRACE(trace(args, 3));
-    ASSERT_NO_FATAL_FAILURE(check_rows(problem, args));
+    Problem problem({7, inputs, 5}, 3, Draw::kExtreme);
+    problem.args.bias = problem.args.residual = nullptr;
+    SCOPED_TRACE(testing::product_trace(problem.args, 3));
+    ASSERT_NO_FATAL_FAILURE(testing::check_rows(kernels, problem));
   }
 }
 
 TEST(Int8Matmul, RowsThatAreNotFiniteStayAlone) {
   const Problem problem({9, 100, 70}, 4);
   const_cast<float*>(problem.args.x.scales)[4] = kNaN;
-  for (const KernelRow<Args>& row : kernels.rows()) {
-    if (!hardware_has(row.isa)) continue;
-    const std::vector<float> y = run_whole(problem, row, problem.args);
+  testing::for_each_row(kernels, problem.args, [&](const KernelRow<Args>& row) {
+    const std::vector<float> y = testing::run_whole(problem, row);
     for (int64_t m = 0; m < 9; ++m) {
       for (int64_t n = 0; n < 70; ++n)
-        ASSERT_EQ(std::isnan(y[static_cast<size_t>(m * problem.y_stride + n)]), m == 4) << row.name;
+        ASSERT_EQ(std::isnan(y[static_cast<size_t>(m * problem.y_stride + n)]), m == 4);
     }
-  }
+  });
 }
 
 TEST(Int8Matmul, ResidualMayBeTheOutput) {
-  for (const int64_t rows : {1, 7, 65}) {
-    const Problem problem({rows, 257, 200}, 7);
-    for (const KernelRow<Args>& row : kernels.rows()) {
-      if (!hardware_has(row.isa)) continue;
-      SCOPED_TRACE(row.name);
-      const std::vector<float> apart = run_whole(problem, row, problem.args);
-      std::vector<float> within = problem.residual;
-      Args args = problem.args;
-      args.y = within.data();
-      args.residual = within.data();
-      row.run(args, {0, panel_count(args.outputs)});
-      for (int64_t i = 0; i < rows * problem.y_stride; ++i) {
-        const bool inside = i % problem.y_stride < args.outputs;
-        ASSERT_EQ(inside ? apart[i] : problem.residual[i], within[i]) << i;
-      }
-    }
-  }
+  for (const int64_t rows : {1, 7, 65})
+    testing::check_residual_as_output(kernels, Problem({rows, 257, 200}, 7));
 }
 
 // Whatever panels and rows a call has, an element is the same.
 TEST(Int8Matmul, PartsGiveTheSameBitsAsTheWhole) {
   for (const int64_t rows : {1, 2, 7, 33, 65, 130}) {
     const Problem problem({rows, 257, 200}, 11);
-    for (const KernelRow<Args>& row : kernels.rows()) {
-      if (!hardware_has(row.isa)) continue;
-      SCOPED_TRACE(row.name);
-      const std::vector<float> whole = run_whole(problem, row, problem.args);
-      std::vector<float> parts(whole.size(), kNaN);
-      Args args = problem.args;
-      const int64_t first = rows / 3;
-      for (const auto& [begin, end] : {std::pair{int64_t{0}, first}, {first, rows}}) {
-        args.rows = end - begin;
-        args.x.values = problem.args.x.values + begin * args.x.stride;
-        args.x.scales = problem.args.x.scales + begin;
-        args.x.zeros = problem.args.x.zeros + begin;
-        args.residual = problem.args.residual + begin * args.residual_stride;
-        args.y = parts.data() + begin * args.y_stride;
-        row.run(args, {3, 4});
-        row.run(args, {0, 1});
-        row.run(args, {1, 3});
-        row.run(args, {2, 2});
-      }
-      EXPECT_EQ(0, std::memcmp(whole.data(), parts.data(), whole.size() * sizeof(float)));
-    }
+    testing::for_each_row(kernels, problem.args, [&](const KernelRow<Args>& row) {
+      testing::check_parts(problem, row, {rows / 3, rows - rows / 3},
+                           {{3, 4}, {0, 1}, {1, 3}, {2, 2}});
+    });
   }
 }
 

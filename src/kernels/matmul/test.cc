@@ -1,19 +1,17 @@
 #include <cmath>
 #include <cstring>
-#include <limits>
-#include <thread>
 #include <tuple>
 
 #include "base/device.h"
 #include "formats/panels.h"
 #include "kernels/matmul/matmul.h"
-#include "kernels/testing.h"
+#include "kernels/product_testing.h"
 
 namespace tessera::matmul {
 namespace {
 
-constexpr float kEpsilon = std::numeric_limits<float>::epsilon();
-constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+using testing::kEpsilon;
+
 constexpr int64_t kRowCounts[] = {0, 1, 2, 5, 6, 7, 12, 13, 31, 64, 65};
 constexpr int64_t kInputCounts[] = {1, 15, 16, 17, 31, 33, 64, 100, 257};
 constexpr int64_t kOutputCounts[] = {1, 16, 63, 64, 65, 128, 200};
@@ -48,6 +46,9 @@ struct Problem {
             .y_stride = y_stride};
   }
 
+  int64_t outputs() const { return args.outputs; }
+  int64_t units() const { return panel_count(args.outputs); }
+
   // The header's bound, and the activation's own bound with its slope of at most 1.13.
   float bound(int64_t m, int64_t n) const {
     double sum = std::abs(bias[n]);
@@ -66,75 +67,31 @@ struct Problem {
   Args args;
 };
 
-std::vector<float> run_whole(const Problem& problem, const KernelRow<Args>& row, Args args) {
-  std::vector<float> y(problem.residual.size(), kNaN);
-  args.y = y.data();
-  row.run(args, {0, panel_count(args.outputs)});
-  return y;
-}
-
-void check_rows(const Problem& problem, const Args& args) {
-  const KernelRow<Args>& reference = kernels.rows().back();
-  const std::vector<float> expected = run_whole(problem, reference, args);
-  testing::for_each_fast_row(kernels, args, [&](const KernelRow<Args>& row) {
-    const std::vector<float> found = run_whole(problem, row, args);
-    for (int64_t i = 0; i < static_cast<int64_t>(found.size()); ++i) {
-      const int64_t m = i / problem.y_stride, n = i % problem.y_stride;
-      if (n >= args.outputs) {
-        ASSERT_TRUE(std::isnan(found[i])) << "wrote outside, row " << m << " output " << n;
-      } else {
-        ASSERT_NEAR(expected[i], found[i], problem.bound(m, n)) << "row " << m << " output " << n;
-      }
-    }
-  });
-}
-
-std::string shape_trace(const Args& args, uint32_t seed) {
-  return std::to_string(args.rows) + " x " + std::to_string(args.inputs) + " -> " +
-         std::to_string(args.outputs) + ", " + std::string(name(args.weight_type)) +
-         ", activation " + std::to_string(static_cast<int>(args.activation)) + ", " +
-         testing::seed_trace(seed);
-}
-
 TEST(Matmul, EveryRowAgreesWithRefAtEverySize) {
   uint32_t seed = 1;
   for (const DType type : {DType::kF32, DType::kBF16}) {
     for (const int64_t rows : kRowCounts) {
       for (const int64_t inputs : kInputCounts) {
         for (const int64_t outputs : kOutputCounts) {
-          const Problem problem(rows, inputs, outputs, type, ++seed);
-          Args args = problem.args;
-          // The combinations of the epilogue take turns; the next test has all of them at one size.
-          if (seed % 2 != 0) args.bias = nullptr;
-          if (seed % 3 != 0) args.residual = nullptr;
-          args.activation = static_cast<Activation>(seed % 6);
-          SCOPED_TRACE(shape_trace(args, seed));
-          ASSERT_NO_FATAL_FAILURE(check_rows(problem, args));
+          Problem problem(rows, inputs, outputs, type, ++seed);
+          testing::vary_epilogue(problem.args, seed);
+          SCOPED_TRACE(testing::product_trace(problem.args, seed));
+          ASSERT_NO_FATAL_FAILURE(testing::check_rows(kernels, problem));
         }
       }
     }
   }
 }
 
-// Members of a team run parts of equal shape at the same time.
 TEST(Matmul, PartsAtTheSameTime) {
   constexpr uint32_t kSeed = 77;
   SCOPED_TRACE(testing::seed_trace(kSeed));
   const Problem problem(48, 768, 512, DType::kF32, kSeed);
-  const std::vector<float> expected = run_whole(problem, kernels.rows().back(), problem.args);
+  const std::vector<float> expected = testing::run_whole(problem, kernels.rows().back());
   testing::for_each_fast_row(kernels, problem.args, [&](const KernelRow<Args>& row) {
     for (int repeat = 0; repeat < 10; ++repeat) {
-      std::vector<float> y(problem.residual.size(), kNaN);
-      Args args = problem.args;
-      args.y = y.data();
-      std::thread other([&] { row.run(args, {4, 8}); });
-      row.run(args, {0, 4});
-      other.join();
-      for (int64_t i = 0; i < static_cast<int64_t>(y.size()); ++i) {
-        const int64_t m = i / problem.y_stride, n = i % problem.y_stride;
-        if (n >= args.outputs) continue;
-        ASSERT_NEAR(expected[i], y[i], problem.bound(m, n)) << row.name;
-      }
+      const std::vector<float> found = testing::run_halves_at_once(problem, row);
+      ASSERT_NO_FATAL_FAILURE(testing::check_values(problem, expected, found));
     }
   });
 }
@@ -142,14 +99,11 @@ TEST(Matmul, PartsAtTheSameTime) {
 TEST(Matmul, EveryEpilogue) {
   uint32_t seed = 1000;
   for (const DType type : {DType::kF32, DType::kBF16}) {
-    for (int choice = 0; choice < 24; ++choice) {
-      const Problem problem(13, 100, 200, type, ++seed);
-      Args args = problem.args;
-      if (choice % 2 != 0) args.bias = nullptr;
-      if (choice / 2 % 2 != 0) args.residual = nullptr;
-      args.activation = static_cast<Activation>(choice / 4);
-      SCOPED_TRACE(shape_trace(args, seed));
-      ASSERT_NO_FATAL_FAILURE(check_rows(problem, args));
+    for (int choice = 0; choice < testing::kEpilogues; ++choice) {
+      Problem problem(13, 100, 200, type, ++seed);
+      testing::choose_epilogue(problem.args, choice);
+      SCOPED_TRACE(testing::product_trace(problem.args, seed));
+      ASSERT_NO_FATAL_FAILURE(testing::check_rows(kernels, problem));
     }
   }
 }
@@ -160,8 +114,8 @@ TEST(Matmul, ManyRowsAndInputs) {
     for (const auto& [rows, inputs, outputs] :
          {std::tuple{97, 1030, 70}, {200, 300, 65}, {3, 3072, 130}, {1, 2049, 130}}) {
       const Problem problem(rows, inputs, outputs, type, ++seed);
-      SCOPED_TRACE(shape_trace(problem.args, seed));
-      ASSERT_NO_FATAL_FAILURE(check_rows(problem, problem.args));
+      SCOPED_TRACE(testing::product_trace(problem.args, seed));
+      ASSERT_NO_FATAL_FAILURE(testing::check_rows(kernels, problem));
     }
   }
 }
@@ -170,20 +124,8 @@ TEST(Matmul, ResidualMayBeTheOutput) {
   for (const DType type : {DType::kF32, DType::kBF16}) {
     for (const int64_t rows : {1, 7, 65}) {
       const Problem problem(rows, 257, 200, type, 7);
-      for (const KernelRow<Args>& row : kernels.rows()) {
-        if (!hardware_has(row.isa) || row.refuse(problem.args) != nullptr) continue;
-        SCOPED_TRACE(row.name);
-        const std::vector<float> apart = run_whole(problem, row, problem.args);
-        std::vector<float> within = problem.residual;
-        Args args = problem.args;
-        args.y = within.data();
-        args.residual = within.data();
-        row.run(args, {0, panel_count(args.outputs)});
-        for (int64_t i = 0; i < rows * problem.y_stride; ++i) {
-          const bool inside = i % problem.y_stride < args.outputs;
-          ASSERT_FLOAT_EQ(inside ? apart[i] : problem.residual[i], within[i]) << i;
-        }
-      }
+      // oneDNN adds a residual in place by other means.
+      testing::check_residual_as_output(kernels, problem, testing::Agreement::kRounded);
     }
   }
 }
@@ -192,21 +134,11 @@ TEST(Matmul, PartsGiveTheSameBitsAsTheWhole) {
   for (const DType type : {DType::kF32, DType::kBF16}) {
     for (const int64_t rows : {1, 2, 7, 65, 130}) {
       const Problem problem(rows, 257, 200, type, 11);
-      for (const KernelRow<Args>& row : kernels.rows()) {
-        if (!hardware_has(row.isa) || row.refuse(problem.args) != nullptr) continue;
+      testing::for_each_row(kernels, problem.args, [&](const KernelRow<Args>& row) {
         // oneDNN blocks the inputs by the size of the part, and so rounds differently.
-        if (std::string(row.name) == "onednn") continue;
-        SCOPED_TRACE(row.name);
-        const std::vector<float> whole = run_whole(problem, row, problem.args);
-        std::vector<float> parts(whole.size(), kNaN);
-        Args args = problem.args;
-        args.y = parts.data();
-        row.run(args, {3, 4});
-        row.run(args, {0, 1});
-        row.run(args, {1, 3});
-        row.run(args, {2, 2});
-        EXPECT_EQ(0, std::memcmp(whole.data(), parts.data(), whole.size() * sizeof(float)));
-      }
+        if (std::string(row.name) == "onednn") return;
+        testing::check_parts(problem, row, {rows}, {{3, 4}, {0, 1}, {1, 3}, {2, 2}});
+      });
     }
   }
 }

@@ -1,35 +1,16 @@
-#include <benchmark/benchmark.h>
-
 #include <cstring>
-#include <random>
-#include <string>
 
 #include "base/device.h"
+#include "kernels/tile_bench.h"
 #include "kernels/tile_int8_matmul/tile_int8_matmul.h"
 
 namespace tessera::tile_int8_matmul {
 namespace {
 
-struct Case {
-  int64_t rows, inputs, outputs;
-  BlockShape shape;
-  int percent;  // pruned
-};
+using tile_bench::Case;
 
-// Blocks kept at random. A weight's place in memory matters here, its value does not.
 struct Weights {
-  explicit Weights(const Case& one) {
-    pattern.shape = one.shape;
-    std::mt19937 generator(1);
-    std::bernoulli_distribution keep(1 - one.percent / 100.0);
-    for (int64_t n = 0; n < one.outputs; n += one.shape.outputs) {
-      const auto begin = static_cast<int32_t>(pattern.blocks.size());
-      for (int32_t b = 0; b < one.inputs / one.shape.inputs; ++b) {
-        if (keep(generator)) pattern.blocks.push_back(b);
-      }
-      pattern.panels.push_back(
-          {n, one.shape.outputs, begin, static_cast<int32_t>(pattern.blocks.size())});
-    }
+  explicit Weights(const Case& one) : pattern(tile_bench::random_pattern(one)) {
     values = host_device().allocate(static_cast<size_t>(pattern.values()) + 64);
     sums = host_device().allocate(pattern.panels.size() * 64);
     std::memset(values.data(), 3, static_cast<size_t>(pattern.values()));
@@ -63,46 +44,11 @@ void run_row(benchmark::State& state, const KernelRow<Args>& row, const Case& on
                   .y_stride = one.outputs,
                   .scratch = scratch.data(),
                   .group_rows = group};
-  for (auto _ : state) {
-    row.run(args, {0, static_cast<int64_t>(weights.pattern.panels.size())});
-    benchmark::ClobberMemory();
-  }
-  const int64_t executed = weights.pattern.values();
-  state.counters["ops"] = benchmark::Counter(2.0 * static_cast<double>(one.rows * executed),
-                                             benchmark::Counter::kIsIterationInvariantRate);
-  state.SetBytesProcessed(state.iterations() * executed);
+  tile_bench::measure(state, row, args, weights.pattern, one);
 }
 
-// The four products of BERT-base, and one row over more weights than a second-level cache holds.
-std::vector<Case> cases() {
-  std::vector<Case> all;
-  for (const BlockShape shape : {BlockShape{16, 16}, {8, 16}, {16, 8}, {8, 8}}) {
-    for (const int percent : {0, 50, 80, 90}) {
-      for (const int64_t rows : {8, 24, 64, 128}) {
-        for (const auto& [inputs, outputs] :
-             {std::pair{768, 768}, {768, 2304}, {768, 3072}, {3072, 768}}) {
-          all.push_back({rows, inputs, outputs, shape, percent});
-        }
-      }
-      all.push_back({1, 4096, 16384, shape, percent});
-    }
-  }
-  return all;
-}
-
-[[maybe_unused]] const bool kRegistered = [] {
-  for (const Case& one : cases()) {
-    for (const KernelRow<Args>& row : kernels.rows()) {
-      if (!hardware_has(row.isa) || std::string(row.name) == "ref") continue;
-      const std::string label =
-          std::to_string(one.rows) + "x" + std::to_string(one.inputs) + "x" +
-          std::to_string(one.outputs) + "/" + std::to_string(one.shape.outputs) + "x" +
-          std::to_string(one.shape.inputs) + "/" + std::to_string(one.percent) + "%/" + row.name;
-      benchmark::RegisterBenchmark(label.c_str(), run_row, row, one);
-    }
-  }
-  return true;
-}();
+[[maybe_unused]] const bool kRegistered =
+    tile_bench::register_cases(kernels, run_row, {{16, 16}, {8, 16}, {16, 8}, {8, 8}}, DType::kI8);
 
 }  // namespace
 }  // namespace tessera::tile_int8_matmul

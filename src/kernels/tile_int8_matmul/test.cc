@@ -1,22 +1,21 @@
 #include <cmath>
 #include <cstring>
-#include <limits>
 #include <random>
 #include <tuple>
 
 #include "base/device.h"
-#include "kernels/testing.h"
+#include "kernels/product_testing.h"
 #include "kernels/tile_int8_matmul/tile_int8_matmul.h"
 #include "kernels/tile_testing.h"
 
 namespace tessera::tile_int8_matmul {
 namespace {
 
+using testing::kEpsilon;
+using testing::kNaN;
 using testing::RandomTiles;
 using testing::TileDraw;
 
-constexpr float kEpsilon = std::numeric_limits<float>::epsilon();
-constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 constexpr int64_t kRowCounts[] = {0, 1, 2, 3, 4, 7, 8, 9, 12, 23, 24, 25, 48, 50};
 constexpr MatrixOrder kOrders[] = {MatrixOrder::kOutputRows, MatrixOrder::kInputRows};
 
@@ -62,7 +61,7 @@ struct Problem {
     pattern = find_blocks(stack, block_shape(stack, 8));
     values = host_device().allocate(static_cast<size_t>(pattern.values()) + 64);
     sums = host_device().allocate(pattern.panels.size() * 16 * sizeof(int32_t));
-    pack(stack, pattern, values.as<int8_t>(), sums.as<int32_t>(), {0, panels()});
+    pack(stack, pattern, values.as<int8_t>(), sums.as<int32_t>(), {0, units()});
     args = {.x = x.rows_,
             .rows = rows,
             .inputs = draw.inputs,
@@ -78,7 +77,14 @@ struct Problem {
             .y_stride = y_stride,
             .group_rows = 48};
   }
-  int64_t panels() const { return static_cast<int64_t>(pattern.panels.size()); }
+  int64_t outputs() const { return tiles.matrix().outputs(); }
+  int64_t units() const { return static_cast<int64_t>(pattern.panels.size()); }
+  static Buffer scratch(Args& args) {
+    Buffer scratch = host_device().allocate(
+        static_cast<size_t>(scratch_bytes(std::min(args.rows, args.group_rows), args.inputs)));
+    args.scratch = scratch.data();
+    return scratch;
+  }
 
   double sum(int64_t m, int64_t n) const {
     double sum = 0;
@@ -86,8 +92,8 @@ struct Problem {
     return sum;
   }
   // The header's bound, and the activation's own bound with its slope of at most 1.13.
-  double bound(double sum, int64_t n) const {
-    const double size = std::abs(sum) + std::abs(bias[n]);
+  double bound(int64_t m, int64_t n) const {
+    const double size = std::abs(sum(m, n)) + std::abs(bias[n]);
     return (1.13 * 3 + 8 + 2) * kEpsilon * (size + 8);
   }
 
@@ -101,48 +107,9 @@ struct Problem {
   Args args;
 };
 
-Buffer scratch_for(Args& args) {
-  Buffer scratch = host_device().allocate(
-      static_cast<size_t>(scratch_bytes(std::min(args.rows, args.group_rows), args.inputs)));
-  args.scratch = scratch.data();
-  return scratch;
-}
-
-std::vector<float> run(const Problem& problem, const KernelRow<Args>& row, Args args) {
-  std::vector<float> y(problem.residual.size(), kNaN);
-  const Buffer scratch = scratch_for(args);
-  args.y = y.data();
-  row.run(args, {0, problem.panels()});
-  return y;
-}
-
-void check_rows(const Problem& problem, const Args& args) {
-  const std::vector<float> expected = run(problem, kernels.rows().back(), args);
-  testing::for_each_fast_row(kernels, args, [&](const KernelRow<Args>& row) {
-    const std::vector<float> found = run(problem, row, args);
-    for (int64_t i = 0; i < static_cast<int64_t>(found.size()); ++i) {
-      const int64_t m = i / problem.y_stride, n = i % problem.y_stride;
-      if (n + 3 >= problem.y_stride) {
-        ASSERT_TRUE(std::isnan(found[i])) << "wrote outside, row " << m << " output " << n;
-      } else {
-        ASSERT_NEAR(expected[i], found[i], problem.bound(problem.sum(m, n), n))
-            << "row " << m << " output " << n;
-      }
-    }
-  });
-}
-
 std::string trace(const Problem& problem) {
-  return std::to_string(problem.args.rows) + " rows, " + problem.tiles.trace() + ", activation " +
-         std::to_string(static_cast<int>(problem.args.activation));
-}
-
-// The combinations of the epilogue take turns.
-Args vary(Args args, uint32_t turn) {
-  if (turn % 2 != 0) args.bias = nullptr;
-  if (turn % 3 != 0) args.residual = nullptr;
-  args.activation = static_cast<Activation>(turn % 6);
-  return args;
+  return std::to_string(problem.args.rows) + " rows, " + problem.tiles.trace() +
+         testing::activation_trace(problem.args.activation);
 }
 
 TEST(TileInt8Matmul, RefIsTheDenseProductOverTheMaskedMatrix) {
@@ -151,7 +118,7 @@ TEST(TileInt8Matmul, RefIsTheDenseProductOverTheMaskedMatrix) {
     for (const MatrixOrder order : kOrders) {
       const Problem problem(3, {70, 53, tile, order, DType::kI8, 0.4, ++seed});
       SCOPED_TRACE(trace(problem));
-      const std::vector<float> found = run(problem, kernels.rows().back(), problem.args);
+      const std::vector<float> found = testing::run_whole(problem, kernels.rows().back());
       for (int64_t m = 0; m < 3; ++m) {
         for (int64_t n = 0; n < 70; ++n) {
           const auto before = static_cast<float>(problem.sum(m, n) + problem.bias[n]);
@@ -172,9 +139,9 @@ TEST(TileInt8Matmul, EveryRowAgreesWithRefAtEverySize) {
       for (const int64_t outputs : {1, 8, 15, 16, 17, 40}) {
         const TileShape tile = seed % 2 == 0 ? TileShape{16, 16} : TileShape{8, 8};
         Problem problem(rows, {outputs, inputs, tile, kOrders[seed % 2], DType::kI8, 0.5, ++seed});
-        problem.args = vary(problem.args, seed);
+        testing::vary_epilogue(problem.args, seed);
         SCOPED_TRACE(trace(problem));
-        ASSERT_NO_FATAL_FAILURE(check_rows(problem, problem.args));
+        ASSERT_NO_FATAL_FAILURE(testing::check_rows(kernels, problem));
       }
     }
   }
@@ -185,9 +152,9 @@ TEST(TileInt8Matmul, EveryNumberOfRowsOfARegisterTile) {
   for (const TileShape tile : {TileShape{16, 16}, {8, 16}, {16, 8}, {8, 8}}) {
     for (int64_t rows = 1; rows <= 26; ++rows) {
       Problem problem(rows, {37, 70, tile, MatrixOrder::kOutputRows, DType::kI8, 0.5, ++seed});
-      problem.args = vary(problem.args, seed);
+      testing::vary_epilogue(problem.args, seed);
       SCOPED_TRACE(trace(problem));
-      ASSERT_NO_FATAL_FAILURE(check_rows(problem, problem.args));
+      ASSERT_NO_FATAL_FAILURE(testing::check_rows(kernels, problem));
     }
   }
 }
@@ -210,9 +177,9 @@ TEST(TileInt8Matmul, EveryTileShapeAndDensity) {
       for (const double kept : {0.0, 0.1, 0.5, 1.0}) {
         for (const int64_t rows : {1, 30}) {
           Problem problem(rows, {90, 130, tile, order, DType::kI8, kept, ++seed});
-          problem.args = vary(problem.args, seed);
+          testing::vary_epilogue(problem.args, seed);
           SCOPED_TRACE(trace(problem));
-          ASSERT_NO_FATAL_FAILURE(check_rows(problem, problem.args));
+          ASSERT_NO_FATAL_FAILURE(testing::check_rows(kernels, problem));
         }
       }
     }
@@ -222,14 +189,12 @@ TEST(TileInt8Matmul, EveryTileShapeAndDensity) {
 TEST(TileInt8Matmul, EveryEpilogue) {
   uint32_t seed = 7000;
   for (const int64_t rows : {1, 13}) {
-    for (int choice = 0; choice < 24; ++choice) {
+    for (int choice = 0; choice < testing::kEpilogues; ++choice) {
       const TileShape tile = choice % 4 < 2 ? TileShape{16, 16} : TileShape{8, 16};
       Problem problem(rows, {100, 60, tile, MatrixOrder::kOutputRows, DType::kI8, 0.5, ++seed});
-      if (choice % 2 != 0) problem.args.bias = nullptr;
-      if (choice / 2 % 2 != 0) problem.args.residual = nullptr;
-      problem.args.activation = static_cast<Activation>(choice / 4);
+      testing::choose_epilogue(problem.args, choice);
       SCOPED_TRACE(trace(problem));
-      ASSERT_NO_FATAL_FAILURE(check_rows(problem, problem.args));
+      ASSERT_NO_FATAL_FAILURE(testing::check_rows(kernels, problem));
     }
   }
 }
@@ -241,7 +206,7 @@ TEST(TileInt8Matmul, ManyRowsAndInputs) {
     const Problem problem(
         rows, {outputs, inputs, {16, 16}, MatrixOrder::kOutputRows, DType::kI8, 0.3, ++seed});
     SCOPED_TRACE(trace(problem));
-    ASSERT_NO_FATAL_FAILURE(check_rows(problem, problem.args));
+    ASSERT_NO_FATAL_FAILURE(testing::check_rows(kernels, problem));
   }
 }
 
@@ -287,7 +252,7 @@ TEST(TileInt8Matmul, TheLargestSumsAreExact) {
             .y = y.data(),
             .y_stride = kOutputs,
             .group_rows = 24};
-  const Buffer scratch = scratch_for(args);
+  const Buffer scratch = Problem::scratch(args);
   for (const KernelRow<Args>& row : kernels.rows()) {
     if (!hardware_has(row.isa)) continue;
     SCOPED_TRACE(row.name);
@@ -309,7 +274,7 @@ TEST(TileInt8Matmul, NothingKeptGivesTheEpilogueOfZero) {
     for (const int64_t rows : {1, 30}) {
       Problem problem(rows, {40, 33, {16, 16}, MatrixOrder::kOutputRows, DType::kI8, 0.0, 9});
       problem.args.activation = Activation::kRelu;
-      const std::vector<float> found = run(problem, row, problem.args);
+      const std::vector<float> found = testing::run_whole(problem, row);
       for (int64_t m = 0; m < rows; ++m) {
         for (int64_t n = 0; n < 40; ++n) {
           const int64_t at = m * problem.y_stride + n;
@@ -324,60 +289,27 @@ TEST(TileInt8Matmul, NothingKeptGivesTheEpilogueOfZero) {
 TEST(TileInt8Matmul, ARowThatIsNotFiniteGivesNaN) {
   Problem problem(2, {40, 33, {16, 16}, MatrixOrder::kOutputRows, DType::kI8, 0.7, 10});
   const_cast<float*>(problem.args.x.scales)[1] = kNaN;
-  for (const KernelRow<Args>& row : kernels.rows()) {
-    if (!hardware_has(row.isa)) continue;
-    SCOPED_TRACE(row.name);
-    const std::vector<float> found = run(problem, row, problem.args);
+  testing::for_each_row(kernels, problem.args, [&](const KernelRow<Args>& row) {
+    const std::vector<float> found = testing::run_whole(problem, row);
     for (int64_t n = 0; n < 40; ++n) {
       EXPECT_FALSE(std::isnan(found[n]));
       EXPECT_TRUE(std::isnan(found[problem.y_stride + n]));
     }
-  }
+  });
 }
 
 TEST(TileInt8Matmul, ResidualMayBeTheOutput) {
   const Problem problem(50, {70, 100, {16, 16}, MatrixOrder::kOutputRows, DType::kI8, 0.5, 11});
-  for (const KernelRow<Args>& row : kernels.rows()) {
-    if (!hardware_has(row.isa)) continue;
-    SCOPED_TRACE(row.name);
-    const std::vector<float> apart = run(problem, row, problem.args);
-    std::vector<float> within = problem.residual;
-    Args args = problem.args;
-    const Buffer scratch = scratch_for(args);
-    args.y = within.data();
-    args.residual = within.data();
-    row.run(args, {0, problem.panels()});
-    for (int64_t i = 0; i < static_cast<int64_t>(within.size()); ++i) {
-      const bool inside = i % problem.y_stride < 70;
-      ASSERT_EQ(inside ? apart[i] : problem.residual[i], within[i]) << i;
-    }
-  }
+  testing::check_residual_as_output(kernels, problem);
 }
 
 // Parts of the panels and of the rows, of any size.
 TEST(TileInt8Matmul, PartsGiveTheSameBitsAsTheWhole) {
   const Problem problem(61, {130, 100, {8, 16}, MatrixOrder::kInputRows, DType::kI8, 0.5, 12});
-  for (const KernelRow<Args>& row : kernels.rows()) {
-    if (!hardware_has(row.isa)) continue;
-    SCOPED_TRACE(row.name);
-    const std::vector<float> whole = run(problem, row, problem.args);
-    std::vector<float> parts(whole.size(), kNaN);
-    for (const auto& [first, rows] : {std::pair{0, 1}, {1, 3}, {4, 34}, {38, 23}}) {
-      Args args = problem.args;
-      args.rows = rows;
-      args.x.values += first * args.x.stride;
-      args.x.scales += first;
-      args.x.zeros += first;
-      args.residual += first * args.residual_stride;
-      args.y = parts.data() + first * args.y_stride;
-      const Buffer scratch = scratch_for(args);
-      for (const auto& [begin, end] : {std::pair{3L, 4L}, {0L, 3L}, {4L, 4L}}) {
-        row.run(args, {begin, end});
-      }
-      row.run(args, {4, problem.panels()});
-    }
-    EXPECT_EQ(0, std::memcmp(whole.data(), parts.data(), whole.size() * sizeof(float)));
-  }
+  testing::for_each_row(kernels, problem.args, [&](const KernelRow<Args>& row) {
+    testing::check_parts(problem, row, {1, 3, 34, 23},
+                         {{3, 4}, {0, 3}, {4, 4}, {4, problem.units()}});
+  });
 }
 
 }  // namespace

@@ -1,21 +1,19 @@
 #include <cmath>
-#include <cstring>
-#include <limits>
 #include <tuple>
 
 #include "base/device.h"
-#include "kernels/testing.h"
+#include "kernels/product_testing.h"
 #include "kernels/tile_matmul/tile_matmul.h"
 #include "kernels/tile_testing.h"
 
 namespace tessera::tile_matmul {
 namespace {
 
+using testing::kEpsilon;
+using testing::kNaN;
 using testing::RandomTiles;
 using testing::TileDraw;
 
-constexpr float kEpsilon = std::numeric_limits<float>::epsilon();
-constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 constexpr int64_t kRowCounts[] = {0, 1, 2, 3, 4, 7, 8, 9, 12, 23, 24, 25, 48, 50};
 constexpr MatrixOrder kOrders[] = {MatrixOrder::kOutputRows, MatrixOrder::kInputRows};
 
@@ -33,7 +31,7 @@ struct Problem {
     pattern = find_blocks(stack, block_shape(stack));
     values = host_device().allocate(
         static_cast<size_t>(block_bytes(pattern, type)) * pattern.blocks.size() + 64);
-    pack(stack, pattern, type, values.data(), {0, panels()});
+    pack(stack, pattern, type, values.data(), {0, units()});
     args = {.x = x.data(),
             .x_stride = x_stride,
             .rows = rows,
@@ -49,7 +47,14 @@ struct Problem {
             .y_stride = y_stride,
             .group_rows = 48};
   }
-  int64_t panels() const { return static_cast<int64_t>(pattern.panels.size()); }
+  int64_t outputs() const { return tiles.matrix().outputs(); }
+  int64_t units() const { return static_cast<int64_t>(pattern.panels.size()); }
+  static Buffer scratch(Args& args) {
+    Buffer scratch = host_device().allocate(
+        static_cast<size_t>(scratch_floats(args.group_rows, args.inputs)) * sizeof(float));
+    args.scratch = scratch.as<float>();
+    return scratch;
+  }
   float weight(int64_t n, int64_t k) const {
     const auto value = static_cast<float>(tiles.weight(n, k));
     return args.weight_type == DType::kF32 ? value : bf16_to_f32(f32_to_bf16(value));
@@ -66,9 +71,9 @@ struct Problem {
     return {sum, size};
   }
   // The header's bound, and the activation's own bound with its slope of at most 1.13.
-  double bound(double size, int64_t n) const {
+  double bound(int64_t m, int64_t n) const {
     const double product = 1.13 * (static_cast<double>(args.inputs) / 2 + 8);
-    return (product + 8 + 2) * kEpsilon * (size + std::abs(bias[n]) + 8);
+    return (product + 8 + 2) * kEpsilon * (sum(m, n).second + std::abs(bias[n]) + 8);
   }
 
   RandomTiles tiles;
@@ -80,46 +85,10 @@ struct Problem {
   Args args;
 };
 
-std::vector<float> run(const Problem& problem, const KernelRow<Args>& row, Args args) {
-  std::vector<float> y(problem.residual.size(), kNaN);
-  const Buffer scratch = host_device().allocate(
-      static_cast<size_t>(scratch_floats(args.group_rows, args.inputs)) * sizeof(float));
-  args.scratch = scratch.as<float>();
-  args.y = y.data();
-  row.run(args, {0, problem.panels()});
-  return y;
-}
-
-void check_rows(const Problem& problem, const Args& args) {
-  const KernelRow<Args>& reference = kernels.rows().back();
-  const std::vector<float> expected = run(problem, reference, args);
-  testing::for_each_fast_row(kernels, args, [&](const KernelRow<Args>& row) {
-    const std::vector<float> found = run(problem, row, args);
-    for (int64_t i = 0; i < static_cast<int64_t>(found.size()); ++i) {
-      const int64_t m = i / problem.y_stride, n = i % problem.y_stride;
-      if (n + 3 >= problem.y_stride) {
-        ASSERT_TRUE(std::isnan(found[i])) << "wrote outside, row " << m << " output " << n;
-      } else {
-        const double size = problem.sum(m, n).second;
-        ASSERT_NEAR(expected[i], found[i], problem.bound(size, n))
-            << "row " << m << " output " << n;
-      }
-    }
-  });
-}
-
 std::string trace(const Problem& problem) {
   return std::to_string(problem.args.rows) + " rows, " + problem.tiles.trace() + ", stored as " +
-         std::string(name(problem.args.weight_type)) + ", activation " +
-         std::to_string(static_cast<int>(problem.args.activation));
-}
-
-// The combinations of the epilogue take turns.
-Args vary(Args args, uint32_t turn) {
-  if (turn % 2 != 0) args.bias = nullptr;
-  if (turn % 3 != 0) args.residual = nullptr;
-  args.activation = static_cast<Activation>(turn % 6);
-  return args;
+         std::string(name(problem.args.weight_type)) +
+         testing::activation_trace(problem.args.activation);
 }
 
 TEST(TileMatmul, RefIsTheDenseProductOverTheMaskedMatrix) {
@@ -130,7 +99,7 @@ TEST(TileMatmul, RefIsTheDenseProductOverTheMaskedMatrix) {
         for (const DType type : {DType::kF32, DType::kBF16}) {
           const Problem problem(3, {70, 53, tile, order, source, 0.4, ++seed}, type);
           SCOPED_TRACE(trace(problem));
-          const std::vector<float> found = run(problem, kernels.rows().back(), problem.args);
+          const std::vector<float> found = testing::run_whole(problem, kernels.rows().back());
           for (int64_t m = 0; m < 3; ++m) {
             for (int64_t n = 0; n < 70; ++n) {
               const auto before = static_cast<float>(problem.sum(m, n).first + problem.bias[n]);
@@ -157,9 +126,9 @@ TEST(TileMatmul, EveryRowAgreesWithRefAtEverySize) {
                                                  : TileShape{16, 1};
           Problem problem(
               rows, {outputs, inputs, tile, kOrders[seed % 2], DType::kF32, 0.5, ++seed}, type);
-          problem.args = vary(problem.args, seed);
+          testing::vary_epilogue(problem.args, seed);
           SCOPED_TRACE(trace(problem));
-          ASSERT_NO_FATAL_FAILURE(check_rows(problem, problem.args));
+          ASSERT_NO_FATAL_FAILURE(testing::check_rows(kernels, problem));
         }
       }
     }
@@ -173,9 +142,9 @@ TEST(TileMatmul, EveryNumberOfRowsOfARegisterTile) {
       for (int64_t rows = 1; rows <= 26; ++rows) {
         Problem problem(rows, {37, 70, tile, MatrixOrder::kOutputRows, DType::kF32, 0.5, ++seed},
                         type);
-        problem.args = vary(problem.args, seed);
+        testing::vary_epilogue(problem.args, seed);
         SCOPED_TRACE(trace(problem));
-        ASSERT_NO_FATAL_FAILURE(check_rows(problem, problem.args));
+        ASSERT_NO_FATAL_FAILURE(testing::check_rows(kernels, problem));
       }
     }
   }
@@ -202,9 +171,9 @@ TEST(TileMatmul, EveryTileShapeAndDensity) {
         for (const int64_t rows : {1, 30}) {
           const DType type = seed % 3 == 0 ? DType::kBF16 : DType::kF32;
           Problem problem(rows, {90, 130, tile, order, DType::kF32, kept, ++seed}, type);
-          problem.args = vary(problem.args, seed);
+          testing::vary_epilogue(problem.args, seed);
           SCOPED_TRACE(trace(problem));
-          ASSERT_NO_FATAL_FAILURE(check_rows(problem, problem.args));
+          ASSERT_NO_FATAL_FAILURE(testing::check_rows(kernels, problem));
         }
       }
     }
@@ -214,15 +183,13 @@ TEST(TileMatmul, EveryTileShapeAndDensity) {
 TEST(TileMatmul, EveryEpilogue) {
   uint32_t seed = 7000;
   for (const int64_t rows : {1, 13}) {
-    for (int choice = 0; choice < 24; ++choice) {
+    for (int choice = 0; choice < testing::kEpilogues; ++choice) {
       const TileShape tile = choice % 4 < 2 ? TileShape{16, 16} : TileShape{8, 16};
       Problem problem(rows, {100, 60, tile, MatrixOrder::kOutputRows, DType::kF32, 0.5, ++seed},
                       DType::kF32);
-      if (choice % 2 != 0) problem.args.bias = nullptr;
-      if (choice / 2 % 2 != 0) problem.args.residual = nullptr;
-      problem.args.activation = static_cast<Activation>(choice / 4);
+      testing::choose_epilogue(problem.args, choice);
       SCOPED_TRACE(trace(problem));
-      ASSERT_NO_FATAL_FAILURE(check_rows(problem, problem.args));
+      ASSERT_NO_FATAL_FAILURE(testing::check_rows(kernels, problem));
     }
   }
 }
@@ -236,7 +203,7 @@ TEST(TileMatmul, ManyRowsAndInputs) {
           rows, {outputs, inputs, {16, 16}, MatrixOrder::kOutputRows, DType::kF32, 0.3, ++seed},
           type);
       SCOPED_TRACE(trace(problem));
-      ASSERT_NO_FATAL_FAILURE(check_rows(problem, problem.args));
+      ASSERT_NO_FATAL_FAILURE(testing::check_rows(kernels, problem));
     }
   }
 }
@@ -251,7 +218,7 @@ TEST(TileMatmul, NothingKeptGivesTheEpilogueOfZero) {
                       DType::kF32);
       std::fill(problem.x.begin(), problem.x.end(), kNaN);
       problem.args.activation = Activation::kRelu;
-      const std::vector<float> found = run(problem, row, problem.args);
+      const std::vector<float> found = testing::run_whole(problem, row);
       for (int64_t m = 0; m < rows; ++m) {
         for (int64_t n = 0; n < 40; ++n) {
           const int64_t at = m * problem.y_stride + n;
@@ -265,23 +232,7 @@ TEST(TileMatmul, NothingKeptGivesTheEpilogueOfZero) {
 TEST(TileMatmul, ResidualMayBeTheOutput) {
   const Problem problem(50, {70, 100, {16, 16}, MatrixOrder::kOutputRows, DType::kF32, 0.5, 11},
                         DType::kF32);
-  for (const KernelRow<Args>& row : kernels.rows()) {
-    if (!hardware_has(row.isa)) continue;
-    SCOPED_TRACE(row.name);
-    const std::vector<float> apart = run(problem, row, problem.args);
-    std::vector<float> within = problem.residual;
-    Args args = problem.args;
-    const Buffer scratch = host_device().allocate(
-        static_cast<size_t>(scratch_floats(args.group_rows, args.inputs)) * sizeof(float));
-    args.scratch = scratch.as<float>();
-    args.y = within.data();
-    args.residual = within.data();
-    row.run(args, {0, problem.panels()});
-    for (int64_t i = 0; i < static_cast<int64_t>(within.size()); ++i) {
-      const bool inside = i % problem.y_stride < 70;
-      ASSERT_EQ(inside ? apart[i] : problem.residual[i], within[i]) << i;
-    }
-  }
+  testing::check_residual_as_output(kernels, problem);
 }
 
 // Parts of the panels, and of the rows where both have at least 8.
@@ -289,27 +240,10 @@ TEST(TileMatmul, PartsGiveTheSameBitsAsTheWhole) {
   for (const DType type : {DType::kF32, DType::kBF16}) {
     const Problem problem(61, {130, 100, {8, 16}, MatrixOrder::kInputRows, DType::kF32, 0.5, 12},
                           type);
-    for (const KernelRow<Args>& row : kernels.rows()) {
-      if (!hardware_has(row.isa)) continue;
-      SCOPED_TRACE(row.name);
-      const std::vector<float> whole = run(problem, row, problem.args);
-      std::vector<float> parts(whole.size(), kNaN);
-      Args args = problem.args;
-      const Buffer scratch = host_device().allocate(
-          static_cast<size_t>(scratch_floats(args.group_rows, args.inputs)) * sizeof(float));
-      args.scratch = scratch.as<float>();
-      for (const auto& [first, rows] : {std::pair{0, 8}, {8, 30}, {38, 23}}) {
-        args.rows = rows;
-        args.x = problem.args.x + first * args.x_stride;
-        args.residual = problem.args.residual + first * args.residual_stride;
-        args.y = parts.data() + first * args.y_stride;
-        for (const auto& [begin, end] : {std::pair{3L, 4L}, {0L, 3L}, {4L, 4L}}) {
-          row.run(args, {begin, end});
-        }
-        row.run(args, {4, problem.panels()});
-      }
-      EXPECT_EQ(0, std::memcmp(whole.data(), parts.data(), whole.size() * sizeof(float)));
-    }
+    testing::for_each_row(kernels, problem.args, [&](const KernelRow<Args>& row) {
+      testing::check_parts(problem, row, {8, 30, 23},
+                           {{3, 4}, {0, 3}, {4, 4}, {4, problem.units()}});
+    });
   }
 }
 
