@@ -294,7 +294,9 @@ TEST(ReportTables, PlotHasLinesWhereTheRecipeNamesSeries) {
   table.recipe.variants.push_back(table.recipe.variants[1]);
   table.variants.push_back(table.variants[1]);
   table.recipe.variants[1].series = table.recipe.variants[2].series = "faster";
-  table.variants[2].evaluations[0].metrics[0].value /= 100;
+  for (ReportVariant& variant : table.variants)
+    variant.evaluations[0].metrics[0].better = Better::kLower;
+  table.variants[2].evaluations[0].metrics[0].value *= 100;
   summarise(table);
   const PlotPanel panel = report_plot(table).panels[0];
   ASSERT_EQ(panel.series.size(), 3u);  // and the front
@@ -307,7 +309,7 @@ TEST(ReportTables, PlotHasLinesWhereTheRecipeNamesSeries) {
     for (const PlotPoint& point : series.points) EXPECT_EQ(point.label, "");
   }
   EXPECT_EQ(panel.y.scale, Scale::kLog);
-  EXPECT_EQ(panel.y.label, "accuracy, higher is better (log scale)");
+  EXPECT_EQ(panel.y.label, "accuracy, lower is better (log scale)");
 }
 
 }  // namespace
