@@ -60,7 +60,7 @@ PUBLIC = {
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 TEST_FILE = re.compile(r"(^|_)(test|bench|fuzz)\.cc$")
-TEST_HEADER = re.compile(r"(^|_)testing\.h$")
+TEST_HEADER = re.compile(r"(^|_)(testing|bench)\.h$")
 # Compiled for one instruction set: an inline function shared with other files could be linked from
 # here and run on a CPU without it.
 ISA_FILE = re.compile(r"(^|_)(avx2|avx512(_[a-z0-9]+)?|amx)\.(cc|h)$")

@@ -13,8 +13,9 @@ struct Amx : Epilogue {
   static void multiply_5_7_into_3() { _tile_dpbusd(3, 5, 7); }
 };
 
-// Rows up to which a product waits for memory, which vectors read faster: one to four rows times 256
-// MB take 17.5 ms by them and 22.3 by tiles. From 8 rows on, in the caches, tiles are twice as fast.
+// Rows up to which a product waits for memory, which vectors read faster: one to four rows times
+// 256 MB take 17.5 ms by them and 22.3 by tiles. From 8 rows on, in the caches, tiles are twice as
+// fast.
 constexpr int64_t kVectorRows = 4;
 
 }  // namespace
