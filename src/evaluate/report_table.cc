@@ -138,11 +138,12 @@ class Panels {
     }
     PlotPanel panel;
     panel.title = recipe.name;
-    panel.x = axis(x_label, x, 8);
+    constexpr double kWideCosts = 8, kWideMetric = 50;
+    panel.x = axis(x_label, x, kWideCosts);
     // What has no upper end, such as perplexity, may differ by powers of ten.
     const bool is_cost = metric->better == Better::kLower;
     panel.y = axis(fmt::format("{}, {} is better", metric->name, is_cost ? "lower" : "higher"), y,
-                   is_cost ? 50 : std::numeric_limits<double>::infinity());
+                   is_cost ? kWideMetric : std::numeric_limits<double>::infinity());
     panel.series = series_of(points);
     PlotSeries front{"", SeriesStyle::kFront, {}};
     const std::vector<bool> is_on_front = pareto_front(costs);

@@ -226,7 +226,7 @@ class Loader {
     return whole;
   }
 
-  bool is_large(const StoredMatrix& matrix) const {
+  static bool is_large(const StoredMatrix& matrix) {
     const auto* dense = std::get_if<DenseView>(&matrix);
     return dense != nullptr && dense->order == MatrixOrder::kOutputRows &&
            dense->rows * dense->cols * static_cast<int64_t>(size_bytes(dense->dtype)) >=
@@ -258,6 +258,14 @@ class Loader {
 
   Result<std::unique_ptr<Linear>> prepare(const MatrixStack& stack, const std::vector<float>& bias,
                                           Precision precision, const std::string& name) {
+    auto prepared = prepare(stack, bias, precision);
+    if (prepared.ok()) return prepared;
+    return Status(prepared.status().code(),
+                  fmt::format("{}: {}", name, prepared.status().message()));
+  }
+
+  Result<std::unique_ptr<Linear>> prepare(const MatrixStack& stack, const std::vector<float>& bias,
+                                          Precision precision) {
     MatrixStack matrices = stack;
     std::vector<PackedMatrix> kept;
     for (StoredMatrix& matrix : matrices) {
@@ -267,11 +275,7 @@ class Loader {
       matrix = packed.matrix;
       kept.push_back(std::move(packed));
     }
-    auto prepared =
-        prepare_linear(matrices, bias.empty() ? nullptr : bias.data(), precision, team_);
-    if (prepared.ok()) return prepared;
-    return Status(prepared.status().code(),
-                  fmt::format("{}: {}", name, prepared.status().message()));
+    return prepare_linear(matrices, bias.empty() ? nullptr : bias.data(), precision, team_);
   }
 
   std::string full_name(const std::string& pattern, int32_t layer) const {

@@ -20,6 +20,15 @@ constexpr int32_t ordered(float x) {
 constexpr int32_t kFirst = ordered(-INFINITY);
 constexpr int32_t kLast = ordered(INFINITY);
 
+// The order of probability.
+struct Before {
+  std::span<const float> logits;
+  bool operator()(int32_t a, int32_t b) const {
+    const float x = logits[static_cast<size_t>(a)], y = logits[static_cast<size_t>(b)];
+    return x != y ? x > y : a < b;
+  }
+};
+
 }  // namespace
 
 Status check_sampling(const Sampling& sampling) {
@@ -105,15 +114,6 @@ void penalise(std::span<const float> scores, std::span<const int32_t> seen, floa
   }
 }
 
-// The order of probability.
-struct Before {
-  std::span<const float> logits;
-  bool operator()(int32_t a, int32_t b) const {
-    const float x = logits[static_cast<size_t>(a)], y = logits[static_cast<size_t>(b)];
-    return x != y ? x > y : a < b;
-  }
-};
-
 Sampler::Sampler(const Sampling& sampling) : sampling_(sampling), generator_(sampling.seed) {}
 
 Result<int32_t> Sampler::next(std::span<const float> logits, std::span<const int32_t> seen) {
@@ -166,25 +166,22 @@ double Sampler::weigh(std::span<const float> logits, float largest) {
     const double distance = static_cast<double>(logits[static_cast<size_t>(id)]) - largest;
     return std::exp(distance / sampling_.temperature);
   };
-  weights_.clear();
-  double total = 0;
-  for (const int32_t id : candidates_) {
-    weights_.push_back(weight(id));
-    total += weights_.back();
+  const bool needs_order = sampling_.top_p < 1 || sampling_.min_p > 0;
+  double wanted = INFINITY;
+  if (sampling_.top_p < 1) {
+    double total = 0;
+    for (const int32_t id : candidates_) total += weight(id);
+    wanted = sampling_.top_p * total;
   }
-  if (sampling_.top_p >= 1 && sampling_.min_p <= 0) return total;
-  const double wanted = sampling_.top_p < 1 ? sampling_.top_p * total : INFINITY;
   weights_.clear();
   double kept = 0;
   size_t ordered = 0;
   for (size_t i = 0; i < candidates_.size() && kept < wanted; ++i) {
-    if (i == ordered) ordered = order_more(logits, ordered);
-    weights_.push_back(weight(candidates_[i]));
-    if (weights_.back() < sampling_.min_p) {
-      weights_.pop_back();
-      break;
-    }
-    kept += weights_.back();
+    if (needs_order && i == ordered) ordered = order_more(logits, ordered);
+    const double one = weight(candidates_[i]);
+    if (one < sampling_.min_p) break;
+    weights_.push_back(one);
+    kept += one;
   }
   return kept;
 }
