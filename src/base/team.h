@@ -1,9 +1,11 @@
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -37,6 +39,13 @@ class Team {
     Range slice(int64_t total, int64_t grain = 1) const {
       return tessera::slice(total, grain, rank_, size());
     }
+    // Calls work for all of `own` in parts, from its front, and then for parts that other members
+    // have not come to, from their back. So nobody waits long for a member that memory or another
+    // process keeps, and who is kept by nothing works on what it always does. Every member must
+    // call this as often as the others between two barriers, with ranges that share nothing.
+    void deal(Range own, const std::function<void(Range)>& work) const {
+      team_->deal(rank_, own, work);
+    }
 
    private:
     friend class Team;
@@ -59,16 +68,28 @@ class Team {
   void parallel_for(int64_t total, int64_t grain, const std::function<void(Range)>& work);
 
  private:
+  // What a member has left of a range that is being dealt.
+  struct alignas(64) Share {
+    std::atomic<uint64_t> left{0};
+    uint64_t deals = 0;  // so far, counted by the member itself
+  };
+
   void barrier();
+  void deal(int rank, Range own, const std::function<void(Range)>& work);
   void worker(int rank);
+  void wait_while_equal(const std::atomic<uint32_t>& value, uint32_t old, int spins);
+  void wake();
 
   int size_;
+  std::vector<Share> shares_;
   std::vector<std::thread> threads_;
   const std::function<void(Member&)>* work_ = nullptr;
   alignas(64) std::atomic<uint32_t> job_{0};
   alignas(64) std::atomic<uint32_t> arrived_{0};
   alignas(64) std::atomic<uint32_t> phase_{0};
   std::atomic<bool> stopping_{false};
+  std::mutex sleep_;
+  std::condition_variable changed_;
 };
 
 }  // namespace tessera

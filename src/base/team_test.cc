@@ -117,6 +117,63 @@ TEST(Team, LateMembersAreWaitedFor) {
   }
 }
 
+// One range each, of different lengths, some empty; some members come late, so that others take
+// from them, or find nothing that is theirs to take.
+TEST(Team, DealsEveryUnitOnceHoweverFastTheMembersAre) {
+  std::mt19937 generator(11);
+  for (int threads = 1; threads <= kMostThreads; ++threads) {
+    Team team(threads);
+    for (int run = 0; run < 30; ++run) {
+      constexpr int kDeals = 3;
+      std::vector<int64_t> ends{0};
+      for (int i = 0; i < threads; ++i)
+        ends.push_back(ends.back() + static_cast<int64_t>(generator() % 3 * (generator() % 40)));
+      const auto total = static_cast<size_t>(ends.back());
+      const int late = static_cast<int>(generator() % 8);
+      std::vector<std::atomic<int>> touched(kDeals * total);
+      team.run([&](Team::Member& member) {
+        const auto rank = static_cast<size_t>(member.rank());
+        // Without a barrier between them, so that members are in different deals at a time.
+        for (size_t d = 0; d < kDeals; ++d) {
+          member.deal({ends[rank], ends[rank + 1]}, [&](Range part) {
+            if (member.rank() == late) std::this_thread::sleep_for(std::chrono::microseconds(20));
+            for (int64_t i = part.begin; i < part.end; ++i)
+              ++touched[d * total + static_cast<size_t>(i)];
+          });
+        }
+      });
+      for (size_t i = 0; i < touched.size(); ++i)
+        ASSERT_EQ(touched[i], 1) << "seed 11, unit " << i << " of " << total << ", run " << run;
+    }
+  }
+}
+
+TEST(Team, OthersDoWhatALateMemberHasNotBegun) {
+  Team team(2);
+  std::atomic<int> done{0};
+  team.run([&](Team::Member& member) {
+    member.deal(member.slice(64), [&](Range part) {
+      // Member 0 stays with its first part until everything else is done.
+      const auto size = static_cast<int>(part.size());
+      while (member.rank() == 0 && part.begin == 0 && done < 64 - size) std::this_thread::yield();
+      done += size;
+    });
+  });
+  EXPECT_EQ(done, 64);
+}
+
+TEST(Team, DealsRangesBeyondWhatItCanShare) {
+  Team team(2);
+  constexpr int64_t kFar = int64_t{1} << 40;
+  std::atomic<int64_t> sum{0};
+  team.run([&](Team::Member& member) {
+    const int64_t first = kFar + 5 * member.rank();
+    for (int i = 0; i < 2; ++i)
+      member.deal({first, first + 5}, [&](Range part) { sum += part.begin * part.size(); });
+  });
+  EXPECT_EQ(sum, 2 * 5 * (kFar + kFar + 5));
+}
+
 TEST(Team, WakesUpAfterBeingIdle) {
   Team team(3);
   for (int run = 0; run < 20; ++run) {

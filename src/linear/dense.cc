@@ -86,10 +86,8 @@ class Dense final : public Linear {
   void apply(const LinearArgs& args, const Team::Member& member) const override {
     const int64_t panels = panel_count(shape_.outputs);
     const int64_t grain = rounds(args.rows) ? kBf16RowGrain : kRowGrain;
-    const Grid grid = choose_grid(args.rows, grain, panels, member.size());
-    const Range rows = slice(args.rows, grain, member.rank() / grid.panel_parts, grid.row_parts);
-    const Range part = slice(panels, 1, member.rank() % grid.panel_parts, grid.panel_parts);
-    if (rows.size() > 0 && part.size() > 0) multiply(args, rows, part);
+    share_product({args.rows, grain, panels}, member,
+                  [&](Range rows, Range part) { multiply(args, rows, part); });
   }
 
   void apply_alone(const LinearArgs& args) const override {

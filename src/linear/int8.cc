@@ -70,10 +70,8 @@ class Int8 final : public Linear {
 
   void apply(const LinearArgs& args, const Team::Member& member) const override {
     const int64_t panels = panel_count(shape_.outputs);
-    const Grid grid = choose_grid(args.rows, kRowGrain, panels, member.size());
-    const Range rows =
-        slice(args.rows, kRowGrain, member.rank() / grid.panel_parts, grid.row_parts);
-    multiply(args, rows, slice(panels, 1, member.rank() % grid.panel_parts, grid.panel_parts));
+    share_product({args.rows, kRowGrain, panels}, member,
+                  [&](Range rows, Range part) { multiply(args, rows, part); });
   }
 
   void apply_alone(const LinearArgs& args) const override {
