@@ -12,8 +12,10 @@ constexpr int64_t whole_lines(int64_t bytes) { return ceil_div(bytes, kLineBytes
 
 // A line behind the values: vectors may be written beyond them, and rows of 4 KiB would otherwise
 // lie in one set of the cache.
-int64_t row_bytes(const InputBlocks& blocks, int32_t bits) {
-  return whole_lines(blocks.steps * kStepInputs * bits / 8) + kLineBytes;
+int64_t row_bytes(const InputBlocks& blocks, RowForm form) {
+  const int64_t values = blocks.steps * kStepInputs;
+  if (form == RowForm::k16Split) return 2 * (whole_lines(values) + kLineBytes);
+  return whole_lines(values * bits(form) / 8) + kLineBytes;
 }
 
 }  // namespace
@@ -28,13 +30,13 @@ InputBlocks input_blocks(int64_t inputs, int64_t group) {
   return blocks;
 }
 
-int64_t integer_rows_bytes(const InputBlocks& blocks, int32_t bits, int64_t rows) {
+int64_t integer_rows_bytes(const InputBlocks& blocks, RowForm form, int64_t rows) {
   const int64_t scale_bytes = int64_t{sizeof(float) + sizeof(int32_t)};
-  return whole_lines(rows * (row_bytes(blocks, bits) + blocks.count * scale_bytes));
+  return whole_lines(rows * (row_bytes(blocks, form) + blocks.count * scale_bytes));
 }
 
-IntegerRows integer_rows(const InputBlocks& blocks, int32_t bits, int64_t rows, void* memory) {
-  IntegerRows made{.bits = bits, .values = memory, .row_bytes = row_bytes(blocks, bits)};
+IntegerRows integer_rows(const InputBlocks& blocks, RowForm form, int64_t rows, void* memory) {
+  IntegerRows made{.form = form, .values = memory, .row_bytes = row_bytes(blocks, form)};
   void* behind = static_cast<char*>(memory) + rows * made.row_bytes;
   made.scales = static_cast<float*>(behind);
   made.sums = reinterpret_cast<int32_t*>(made.scales + rows * blocks.count);

@@ -36,21 +36,29 @@ void for_each_block(const InputBlocks& blocks, Visit visit) {
   }
 }
 
+// How the integers of a row stand in memory: as bytes; as 16 bits, of every four inputs the second
+// and the third in each other's place; or as 256 high + low, which instructions take that multiply
+// bytes: the low bytes of all inputs, and row_bytes / 2 behind them the high ones.
+enum class RowForm { k8, k16, k16Split };
+
+constexpr int32_t bits(RowForm form) { return form == RowForm::k8 ? 8 : 16; }
+// The largest integer: of 16 bits, the largest whose bytes are both at most 127.
+constexpr int32_t most(RowForm form) { return form == RowForm::k8 ? 127 : 256 * 127 + 127; }
+
 // Rows of floats as integers, a scale for each block of inputs:
 //   x[m, k] ~ scales[m, block of k] * values[m, k]
-// A row's values are those of its blocks one after another, `row_bytes` apart; of every four inputs
-// of 16 bits the second and the third have changed places.
+// A row's values are those of its blocks one after another, `row_bytes` apart.
 struct IntegerRows {
-  int32_t bits = 16;        // or 8
+  RowForm form = RowForm::k16;
   void* values = nullptr;   // aligned to 64 bytes
   int64_t row_bytes = 0;    // more than the values take, so that rows do not share cache sets
   float* scales = nullptr;  // [rows, blocks]
   int32_t* sums = nullptr;  // [rows, blocks], of the integers
 };
 
-int64_t integer_rows_bytes(const InputBlocks& blocks, int32_t bits, int64_t rows);
+int64_t integer_rows_bytes(const InputBlocks& blocks, RowForm form, int64_t rows);
 // Such rows in memory of integer_rows_bytes, aligned to 64 bytes.
-IntegerRows integer_rows(const InputBlocks& blocks, int32_t bits, int64_t rows, void* memory);
+IntegerRows integer_rows(const InputBlocks& blocks, RowForm form, int64_t rows, void* memory);
 // Those from row `first` on.
 IntegerRows rows_from(IntegerRows rows, const InputBlocks& blocks, int64_t first);
 

@@ -6,6 +6,7 @@
 #include "kernels/group_matmul/group_matmul.h"
 #include "kernels/round_rows/round_rows.h"
 #include "linear/formats.h"
+#include "linear/grid.h"
 
 namespace tessera {
 namespace {
@@ -16,10 +17,29 @@ using group_matmul::Layout;
 // others have rounded their part.
 constexpr int64_t kOwnValues = 16384;
 
+// Rows up to which integers of 16 bits are split where a kernel takes them so: it unpacks weights
+// once for both bytes, which is most of the work then. Among more rows that is none of it, and to
+// put the bytes' sums together costs a tenth.
+constexpr int64_t kFewRows = 2;
+
+// Whether a kernel takes such rows that is not the last, which takes all and is slow.
+bool is_fast(const group_matmul::Args& shape) {
+  return &group_matmul::kernels.select(shape) != &group_matmul::kernels.rows().back();
+}
+
+RowForm form_of_few(group_matmul::Args shape) {
+  if (shape.x.form == RowForm::k8) return RowForm::k8;
+  shape.x.form = RowForm::k16Split;
+  return is_fast(shape) ? RowForm::k16Split : RowForm::k16;
+}
+
 class Groups final : public Linear {
  public:
   Groups(group_matmul::Args shape, Precision precision, Buffer panels)
-      : shape_(shape), precision_(precision), panels_(std::move(panels)) {
+      : shape_(shape),
+        few_form_(form_of_few(shape)),
+        precision_(precision),
+        panels_(std::move(panels)) {
     shape_.panels = panels_.data();
   }
 
@@ -58,21 +78,29 @@ class Groups final : public Linear {
   }
 
   void apply(const LinearArgs& args, const Team::Member& member) const override {
-    multiply(args, member.slice(group_matmul::panel_count(shape_.weights)));
+    if (args.rows == 0) return;
+    const group_matmul::Args product = of(args);
+    share_panels(args.rows, panels(), member, [&](Range part) {
+      group_matmul::kernels.run(product, {part.begin, part.end});
+    });
   }
   void apply_alone(const LinearArgs& args) const override {
-    multiply(args, {0, group_matmul::panel_count(shape_.weights)});
+    if (args.rows > 0) group_matmul::kernels.run(of(args), {0, panels()});
   }
 
  private:
   const InputBlocks& blocks() const { return shape_.weights.blocks; }
+  int64_t panels() const { return group_matmul::panel_count(shape_.weights); }
   bool rounds_alone(int64_t rows) const { return rows * blocks().inputs <= kOwnValues; }
+  RowForm form(int64_t rows) const { return rows <= kFewRows ? few_form_ : shape_.x.form; }
+  // Of a call of at most so many.
   int64_t rounded_bytes(int64_t rows) const {
-    return integer_rows_bytes(blocks(), shape_.x.bits, rows);
+    return std::max(integer_rows_bytes(blocks(), shape_.x.form, rows),
+                    integer_rows_bytes(blocks(), few_form_, std::min(rows, kFewRows)));
   }
 
   IntegerRows round(const LinearArgs& args, Range part, void* target) const {
-    const IntegerRows rows = integer_rows(blocks(), shape_.x.bits, args.rows, target);
+    const IntegerRows rows = integer_rows(blocks(), form(args.rows), args.rows, target);
     round_rows::kernels.run({.x = args.x,
                              .x_stride = args.x_stride,
                              .multipliers = multipliers_.empty() ? nullptr : multipliers_.data(),
@@ -82,18 +110,19 @@ class Groups final : public Linear {
     return rows;
   }
 
-  void multiply(const LinearArgs& args, Range panels) const {
-    if (args.rows == 0 || panels.size() == 0) return;
+  // The product of a call, its rows rounded.
+  group_matmul::Args of(const LinearArgs& args) const {
     group_matmul::Args product = shape_;
     take_results(args, {0, args.rows}, product);
     // Shared rows are read, not written.
     product.x = rounds_alone(args.rows) ? round(args, {0, args.rows}, args.scratch)
-                                        : integer_rows(blocks(), shape_.x.bits, args.rows,
+                                        : integer_rows(blocks(), form(args.rows), args.rows,
                                                        const_cast<void*>(args.narrow));
-    group_matmul::kernels.run(product, {panels.begin, panels.end});
+    return product;
   }
 
-  group_matmul::Args shape_;
+  group_matmul::Args shape_;  // with the form of many rows
+  RowForm few_form_;
   Precision precision_;
   Buffer panels_;
   std::vector<float> bias_;
@@ -101,10 +130,9 @@ class Groups final : public Linear {
 };
 
 // Rows of 8 bits where they are asked for and a kernel multiplies them faster, else of 16.
-int32_t row_bits(group_matmul::Args shape, Precision precision) {
-  if (!has_integer_rows(precision)) return 16;
-  shape.x.bits = 8;
-  return &group_matmul::kernels.select(shape) == &group_matmul::kernels.rows().back() ? 16 : 8;
+RowForm row_form(group_matmul::Args shape, Precision precision) {
+  shape.x.form = RowForm::k8;
+  return has_integer_rows(precision) && is_fast(shape) ? RowForm::k8 : RowForm::k16;
 }
 
 group_matmul::Args shape_of(const QuantizedStack& stack) {
@@ -116,7 +144,7 @@ group_matmul::Args shape_of(const QuantizedStack& stack) {
     shape.weights.outputs += matrix.outputs();
     if (matrix.scale_type == DType::kF32) shape.weights.scale_type = DType::kF32;
   }
-  shape.x.bits = row_bits(shape, first.precision);
+  shape.x.form = row_form(shape, first.precision);
   return shape;
 }
 

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "base/device.h"
+#include "formats/integer_rows.h"
 #include "formats/packed.h"
 #include "kernels/testing.h"
 #include "linear/linear.h"
@@ -60,8 +61,9 @@ class Stack {
   // scales of its block, and the blocks are added up in f32.
   std::pair<double, double> product(const float* x, int64_t output) const {
     const int64_t group = group_ == 0 || group_ > inputs_ ? inputs_ : group_;
-    const double most =
-        has_integer_rows(precision_) && hardware_has(Isa::kAvx512Vnni) ? 127 : 32767;
+    const double most = tessera::most(has_integer_rows(precision_) && hardware_has(Isa::kAvx512Vnni)
+                                          ? RowForm::k8
+                                          : RowForm::k16);
     double sum = 0, size = 0, rounding = 0;
     for (int64_t begin = 0; begin < inputs_; begin += group) {
       const int64_t end = std::min(begin + group, inputs_);

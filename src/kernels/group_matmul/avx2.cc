@@ -58,6 +58,6 @@ struct Avx2 : matmul::Epilogue {
 
 }  // namespace
 
-void avx2(const Args& args, Exec exec) noexcept { product<Avx2, 16>(args, exec); }
+void avx2(const Args& args, Exec exec) noexcept { product<Avx2, RowForm::k16>(args, exec); }
 
 }  // namespace tessera::group_matmul

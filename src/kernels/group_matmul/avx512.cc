@@ -22,6 +22,6 @@ struct Avx512 : Vectors512 {
 
 }  // namespace
 
-void avx512(const Args& args, Exec exec) noexcept { product<Avx512, 16>(args, exec); }
+void avx512(const Args& args, Exec exec) noexcept { product<Avx512, RowForm::k16>(args, exec); }
 
 }  // namespace tessera::group_matmul

@@ -20,10 +20,13 @@ struct Avx512Vnni : Vectors512 {
 }  // namespace
 
 void avx512_vnni(const Args& args, Exec exec) noexcept {
-  if (args.x.bits == 16) {
-    product<Avx512Vnni, 16>(args, exec);
-  } else {
-    product<Avx512Vnni, 8>(args, exec);
+  switch (args.x.form) {
+    case RowForm::k8:
+      return product<Avx512Vnni, RowForm::k8>(args, exec);
+    case RowForm::k16:
+      return product<Avx512Vnni, RowForm::k16>(args, exec);
+    case RowForm::k16Split:
+      return product<Avx512Vnni, RowForm::k16Split>(args, exec);
   }
 }
 

@@ -12,8 +12,9 @@
 // `V` has, beside its types Int, Sums and Float of kLanes numbers:
 //   dot<kBits>(sums, weights, x): sums += weights x over the 2 inputs of 16 bits, or 4 of 8, that a
 //   lane holds; kChains: sums that must be under way for it to run at full speed
-//   kDirectRows: rows up to which weights are unpacked in registers, for each product again
+//   kDirectRows: rows of `x` up to which weights are unpacked in registers, for each product again
 //   vectors(rows): of outputs, that a register tile of so many rows has
+// A row of split integers is two rows of bytes here, whose sums meet behind each block.
 //   finish: of kernels/matmul
 namespace tessera::group_matmul {
 namespace {
@@ -82,18 +83,17 @@ inline typename V::Int word(const char* lanes, int i) {
   }
 }
 
-// Of a step of 4 bits for rows of 16: as `word`, but words 2 and 3 are 16 times too large, as they
-// stand, which spares their shifts.
-template <typename V>
-inline typename V::Int unshifted_word(const char* lanes, int i) {
-  const auto eight = V::load(lanes);
-  return V::mask(i % 2 == 0 ? eight : V::template shift<8>(eight), i < 2 ? 0x000f000f : 0x00f000f0);
-}
+// How many rows of how many bits an integer row is.
+template <RowForm kForm>
+struct Rows {
+  static constexpr int kBits = kForm == RowForm::k16 ? 16 : 8;
+  static constexpr int kParts = kForm == RowForm::k16Split ? 2 : 1;
+};
 
 // One register tile: sums[r][n] += over `blocks` blocks from `walk` on. sums: [rows][64].
 struct Tile {
-  const char* x;  // integers of the first row
-  int64_t x_bytes;
+  const char* x;    // integers of the first row
+  int64_t x_bytes;  // from a row, or a part of one, to the next
   const float* x_scales;
   const int32_t* x_sums;
   int64_t x_blocks;  // between the scales of two rows
@@ -104,59 +104,60 @@ struct Tile {
   float* sums;
 };
 
-// The sums of one block in integers, of kRows rows and kVectors vectors, in kParts chains, which
+// The sums of one block in integers, of kRows rows and kVectors vectors, in kChains chains, which
 // more than one hide the latency of the products.
-template <typename V, Form kForm, int kRowBits, int kRows, int kVectors>
+template <typename V, Form kForm, RowForm kRowForm, int kRows, int kVectors>
 struct Integers {
-  static constexpr int kParts = kRows * kVectors < V::kChains ? 2 : 1;
-  // The second chain is of words that are 16 times too large, and so is its sum.
-  static constexpr bool kUnshifted = kParts == 2 && kForm == Form::k4 && kRowBits == 16;
-  typename V::Sums at[kParts][kRows][kVectors];
+  static constexpr int kBits = Rows<kRowForm>::kBits;
+  static constexpr int kParts = Rows<kRowForm>::kParts;
+  static constexpr int kChains = kRows * kParts * kVectors < V::kChains ? 2 : 1;
+  typename V::Sums at[kChains][kRows * kParts][kVectors];
 
-  static constexpr int part(int i) { return kUnshifted ? i / 2 : i % kParts; }
-  static inline typename V::Int word_at(const char* lanes, int i) {
-    if constexpr (kUnshifted) return unshifted_word<V>(lanes, i);
-    return word<V, kForm, kRowBits>(lanes, i);
-  }
   inline void add_word(const char* x, int64_t x_bytes, const char* weights, int i) {
     typename V::Int w[kVectors];
 #pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) w[v] = word_at(weights + v * V::kLanes * 4, i);
+    for (int v = 0; v < kVectors; ++v) w[v] = word<V, kForm, kBits>(weights + v * V::kLanes * 4, i);
 #pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
+    for (int r = 0; r < kRows * kParts; ++r) {
       int32_t few;
       __builtin_memcpy(&few, x + r * x_bytes + i * 4, sizeof(few));
       const auto all = V::set(few);
 #pragma GCC unroll 8
       for (int v = 0; v < kVectors; ++v) {
-        auto& sums = at[part(i)][r][v];
-        sums = V::template dot<kRowBits>(sums, w[v], all);
+        auto& sums = at[i % kChains][r][v];
+        sums = V::template dot<kBits>(sums, w[v], all);
       }
     }
   }
   inline typename V::Float sum(int r, int v) const {
-    if constexpr (kUnshifted) return V::to_float(at[0][r][v] + (at[1][r][v] >> 4));
-    if constexpr (kParts == 2) return V::to_float(at[0][r][v] + at[1][r][v]);
-    return V::to_float(at[0][r][v]);
+    auto all = at[0][r * kParts][v];
+    if constexpr (kChains == 2) all += at[1][r * kParts][v];
+    if constexpr (kParts == 2) {
+      all += at[0][r * kParts + 1][v] << 8;
+      if constexpr (kChains == 2) all += at[1][r * kParts + 1][v] << 8;
+    }
+    return V::to_float(all);
   }
 };
 
 // One block of a tile, of which x, weights, scales and sums are those of its first.
-template <typename V, Form kForm, int kRowBits, int kRows, int kVectors>
+template <typename V, Form kForm, RowForm kRowForm, int kRows, int kVectors>
 void multiply_block(const Tile& tile, int64_t block, const char* x, const char* weights,
                     int64_t steps) {
-  constexpr int kWords = words_of(kRowBits);
-  constexpr int64_t kStepBytes = step_bytes<kForm, kRowBits>();
+  constexpr int kBits = Rows<kRowForm>::kBits, kParts = Rows<kRowForm>::kParts;
+  constexpr int kWords = words_of(kBits);
+  constexpr int64_t kStepBytes = step_bytes<kForm, kBits>();
   const int64_t x_bytes = tile.x_bytes;
-  Integers<V, kForm, kRowBits, kRows, kVectors> integers;
+  Integers<V, kForm, kRowForm, kRows, kVectors> integers;
   // What the weights are too large by is taken off first.
 #pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
-    const int32_t first = -tile.zero * tile.x_sums[r * tile.x_blocks + block];
+  for (int r = 0; r < kRows * kParts; ++r) {
+    const int32_t first =
+        r % kParts == 0 ? -tile.zero * tile.x_sums[r / kParts * tile.x_blocks + block] : 0;
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) {
       integers.at[0][r][v] = V::start(first);
-      if constexpr (integers.kParts == 2) integers.at[1][r][v] = V::start(0);
+      if constexpr (integers.kChains == 2) integers.at[1][r][v] = V::start(0);
     }
   }
   const char* scales = weights;
@@ -187,67 +188,71 @@ void multiply_block(const Tile& tile, int64_t block, const char* x, const char* 
   }
 }
 
-template <typename V, Form kForm, int kRowBits, int kRows, int kVectors>
+template <typename V, Form kForm, RowForm kRowForm, int kRows, int kVectors>
 void multiply(const Tile& tile, Walk walk, int64_t blocks) {
+  constexpr int kBits = Rows<kRowForm>::kBits;
   const char* x = tile.x;
   const char* weights = tile.weights;
   const int64_t scale_bytes =
       kForm == Form::kReady ? 0 : kPanelOutputs * (tile.scale_type == DType::kF32 ? 4 : 2);
   for (int64_t b = 0; b < blocks; ++b, walk.advance()) {
     const int64_t steps = walk.steps();
-    multiply_block<V, kForm, kRowBits, kRows, kVectors>(tile, b, x, weights, steps);
-    x += steps * words_of(kRowBits) * 4;
-    weights += scale_bytes + steps * step_bytes<kForm, kRowBits>();
+    multiply_block<V, kForm, kRowForm, kRows, kVectors>(tile, b, x, weights, steps);
+    x += steps * words_of(kBits) * 4;
+    weights += scale_bytes + steps * step_bytes<kForm, kBits>();
   }
 }
 
 // A tile of all of a panel's outputs.
-template <typename V, Form kForm, int kRowBits, int kRows>
+template <typename V, Form kForm, RowForm kRowForm, int kRows>
 void multiply_width(const Tile& tile, const Walk& walk, int64_t blocks) {
-  constexpr int kVectors = V::vectors(kRows);
+  constexpr int kVectors = V::vectors(kRows * Rows<kRowForm>::kParts);
   for (int64_t column = 0; column < kPanelOutputs; column += kVectors * V::kLanes) {
     Tile part = tile;
     part.weights += column * 4;
     part.scales += column;
     part.sums += column;
-    multiply<V, kForm, kRowBits, kRows, kVectors>(part, walk, blocks);
+    multiply<V, kForm, kRowForm, kRows, kVectors>(part, walk, blocks);
   }
 }
 
-template <typename V, Form kForm, int kRowBits>
+// Rows of the largest tile.
+template <typename V, Form kForm, RowForm kRowForm>
+constexpr int64_t most_rows() {
+  constexpr int64_t kFitting = kBlockRows / Rows<kRowForm>::kParts;
+  return kForm == Form::kReady || kFitting < V::kDirectRows ? kFitting : V::kDirectRows;
+}
+
+// Rows of the next tile, of so many that are left.
+template <RowForm kRowForm>
+int64_t tile_rows(int64_t left) {
+  constexpr int64_t kMost = kBlockRows / Rows<kRowForm>::kParts;
+  if (left <= kMost) return left;
+  return left >= 2 * kMost ? kMost : (left + 1) / 2;
+}
+
+template <typename V, Form kForm, RowForm kRowForm, int kRows>
+void multiply_if_fits(const Tile& tile, const Walk& walk, int64_t blocks) {
+  if constexpr (kRows <= most_rows<V, kForm, kRowForm>())
+    multiply_width<V, kForm, kRowForm, kRows>(tile, walk, blocks);
+}
+
+// At most most_rows() rows.
+template <typename V, Form kForm, RowForm kRowForm>
 void multiply_rows(int64_t rows, const Tile& tile, const Walk& walk, int64_t blocks) {
-  if constexpr (kForm != Form::kReady) {
-    switch (rows) {
-      case 1:
-        return multiply_width<V, kForm, kRowBits, 1>(tile, walk, blocks);
-      case 2:
-        if constexpr (V::kDirectRows >= 2)
-          return multiply_width<V, kForm, kRowBits, 2>(tile, walk, blocks);
-        return;
-      case 3:
-        if constexpr (V::kDirectRows >= 3)
-          return multiply_width<V, kForm, kRowBits, 3>(tile, walk, blocks);
-        return;
-      default:
-        if constexpr (V::kDirectRows >= 4)
-          return multiply_width<V, kForm, kRowBits, 4>(tile, walk, blocks);
-        return;
-    }
-  } else {
-    switch (rows) {
-      case 1:
-        return multiply_width<V, kForm, kRowBits, 1>(tile, walk, blocks);
-      case 2:
-        return multiply_width<V, kForm, kRowBits, 2>(tile, walk, blocks);
-      case 3:
-        return multiply_width<V, kForm, kRowBits, 3>(tile, walk, blocks);
-      case 4:
-        return multiply_width<V, kForm, kRowBits, 4>(tile, walk, blocks);
-      case 5:
-        return multiply_width<V, kForm, kRowBits, 5>(tile, walk, blocks);
-      default:
-        return multiply_width<V, kForm, kRowBits, 6>(tile, walk, blocks);
-    }
+  switch (rows) {
+    case 1:
+      return multiply_if_fits<V, kForm, kRowForm, 1>(tile, walk, blocks);
+    case 2:
+      return multiply_if_fits<V, kForm, kRowForm, 2>(tile, walk, blocks);
+    case 3:
+      return multiply_if_fits<V, kForm, kRowForm, 3>(tile, walk, blocks);
+    case 4:
+      return multiply_if_fits<V, kForm, kRowForm, 4>(tile, walk, blocks);
+    case 5:
+      return multiply_if_fits<V, kForm, kRowForm, 5>(tile, walk, blocks);
+    default:
+      return multiply_if_fits<V, kForm, kRowForm, 6>(tile, walk, blocks);
   }
 }
 
@@ -298,9 +303,10 @@ int64_t unpack(const Args& args, Walk walk, const char*& weights, Chunk<kRowBits
   return blocks;
 }
 
-inline Tile tile_at(const Args& args, int64_t row, float* sums) {
+template <RowForm kRowForm>
+Tile tile_at(const Args& args, int64_t row, float* sums) {
   return {.x = static_cast<const char*>(args.x.values) + row * args.x.row_bytes,
-          .x_bytes = args.x.row_bytes,
+          .x_bytes = args.x.row_bytes / Rows<kRowForm>::kParts,
           .x_scales = args.x.scales + row * args.weights.blocks.count,
           .x_sums = args.x.sums + row * args.weights.blocks.count,
           .x_blocks = args.weights.blocks.count,
@@ -312,46 +318,47 @@ inline Tile tile_at(const Args& args, int64_t row, float* sums) {
 }
 
 // One group of rows times one panel, whose weights are unpacked once.
-template <typename V, Form kForm, int kRowBits>
+template <typename V, Form kForm, RowForm kRowForm>
 void multiply_chunks(const Args& args, int64_t row, int64_t rows, const char* panel, float* sums) {
-  Chunk<kRowBits> chunk;
+  constexpr int kBits = Rows<kRowForm>::kBits;
+  Chunk<kBits> chunk;
   Walk walk(args.weights.blocks);
   int64_t first_block = 0, first_byte = 0;
   while (walk.left > 0) {
-    const int64_t blocks = unpack<V, kForm, kRowBits>(args, walk, panel, chunk);
+    const int64_t blocks = unpack<V, kForm, kBits>(args, walk, panel, chunk);
     for (int64_t r = 0; r < rows;) {
-      const int64_t count = matmul::block_rows(rows - r);
-      Tile tile = tile_at(args, row + r, sums + r * kPanelOutputs);
+      const int64_t count = tile_rows<kRowForm>(rows - r);
+      Tile tile = tile_at<kRowForm>(args, row + r, sums + r * kPanelOutputs);
       tile.x += first_byte;
       tile.x_scales += first_block;
       tile.x_sums += first_block;
       tile.weights = chunk.words;
       tile.scales = chunk.scales;
-      multiply_rows<V, Form::kReady, kRowBits>(count, tile, walk, blocks);
+      multiply_rows<V, Form::kReady, kRowForm>(count, tile, walk, blocks);
       r += count;
     }
     first_block += blocks;
     for (int64_t b = 0; b < blocks; ++b, walk.advance())
-      first_byte += walk.steps() * kStepInputs * kRowBits / 8;
+      first_byte += walk.steps() * kStepInputs * kBits / 8;
   }
 }
 
-template <typename V, Form kForm, int kRowBits>
+template <typename V, Form kForm, RowForm kRowForm>
 void group_times_panel(const Args& args, int64_t row, int64_t rows, int64_t panel) {
   alignas(64) float sums[kGroupRows * kPanelOutputs];
   for (int64_t i = 0; i < rows * kPanelOutputs; i += V::kLanes)
     V::store_floats(sums + i, V::set_float(0.0f));
   const int64_t scale_bytes = args.weights.scale_type == DType::kF32 ? 4 : 2;
   const InputBlocks& blocks = args.weights.blocks;
-  const int64_t panel_bytes =
-      kPanelOutputs * blocks.count * scale_bytes + blocks.steps * step_bytes<kForm, kRowBits>();
+  const int64_t panel_bytes = kPanelOutputs * blocks.count * scale_bytes +
+                              blocks.steps * step_bytes<kForm, Rows<kRowForm>::kBits>();
   const char* weights = static_cast<const char*>(args.panels) + panel * panel_bytes;
-  if (rows <= V::kDirectRows) {
-    Tile tile = tile_at(args, row, sums);
+  if (rows <= most_rows<V, kForm, kRowForm>()) {
+    Tile tile = tile_at<kRowForm>(args, row, sums);
     tile.weights = weights;
-    multiply_rows<V, kForm, kRowBits>(rows, tile, Walk(blocks), blocks.count);
+    multiply_rows<V, kForm, kRowForm>(rows, tile, Walk(blocks), blocks.count);
   } else {
-    multiply_chunks<V, kForm, kRowBits>(args, row, rows, weights, sums);
+    multiply_chunks<V, kForm, kRowForm>(args, row, rows, weights, sums);
   }
   const int64_t output = panel * kPanelOutputs;
   const int64_t left = args.weights.outputs - output;
@@ -364,22 +371,22 @@ inline int64_t group_rows(const Args& args) {
   return fitting < least ? least : fitting < kGroupRows ? fitting : kGroupRows;
 }
 
-template <typename V, Form kForm, int kRowBits>
+template <typename V, Form kForm, RowForm kRowForm>
 void product_of(const Args& args, Exec exec) {
   const int64_t group = group_rows(args);
   for (int64_t row = 0; row < args.rows; row += group) {
     const int64_t rows = args.rows - row < group ? args.rows - row : group;
     for (int64_t panel = exec.begin; panel < exec.end; ++panel)
-      group_times_panel<V, kForm, kRowBits>(args, row, rows, panel);
+      group_times_panel<V, kForm, kRowForm>(args, row, rows, panel);
   }
 }
 
-template <typename V, int kRowBits>
+template <typename V, RowForm kRowForm>
 void product(const Args& args, Exec exec) {
   if (args.weights.bits == 8) {
-    product_of<V, Form::k8, kRowBits>(args, exec);
+    product_of<V, Form::k8, kRowForm>(args, exec);
   } else {
-    product_of<V, Form::k4, kRowBits>(args, exec);
+    product_of<V, Form::k4, kRowForm>(args, exec);
   }
 }
 

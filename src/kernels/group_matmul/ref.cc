@@ -27,10 +27,18 @@ struct Block {
 };
 
 // Input k of a block of a row, whose values begin at `values`.
-int64_t value(const char* values, int32_t bits, int64_t k) {
-  if (bits == 8) return static_cast<signed char>(values[k]);
+int64_t value(const IntegerRows& rows, const char* values, int64_t k) {
+  const auto byte = [&](int64_t at) { return int64_t{static_cast<signed char>(values[at])}; };
   const int64_t place = k % 4 == 1 ? k + 1 : k % 4 == 2 ? k - 1 : k;
-  return reinterpret_cast<const int16_t*>(values)[place];
+  switch (rows.form) {
+    case RowForm::k8:
+      return byte(k);
+    case RowForm::k16:
+      return reinterpret_cast<const int16_t*>(values)[place];
+    case RowForm::k16Split:
+      return 256 * byte(rows.row_bytes / 2 + k) + byte(k);
+  }
+  return 0;
 }
 
 double sum_of(const Args& args, int64_t m, int64_t n) {
@@ -44,11 +52,11 @@ double sum_of(const Args& args, int64_t m, int64_t n) {
     const Block block{layout, data};
     int64_t integers = 0;
     for (int64_t k = 0; k < inputs; ++k)
-      integers += value(values, args.x.bits, k) * block.weight(k, n % kPanelOutputs);
+      integers += value(args.x, values, k) * block.weight(k, n % kPanelOutputs);
     sum += args.x.scales[m * blocks.count + b] * block.scale(n % kPanelOutputs) *
            static_cast<double>(integers);
     const int64_t steps = (inputs + kStepInputs - 1) / kStepInputs;
-    values += steps * kStepInputs * args.x.bits / 8;
+    values += steps * kStepInputs * (args.x.form == RowForm::k16 ? 2 : 1);
     data += kPanelOutputs * (static_cast<int64_t>(size_bytes(layout.scale_type)) +
                              steps * kStepInputs * layout.bits / 8);
   });

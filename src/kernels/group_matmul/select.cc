@@ -11,10 +11,10 @@ constexpr KernelRow<Args> kRows[] = {
 
 }  // namespace
 
-const char* refuse_nothing(const Args&) noexcept { return nullptr; }
+const char* takes_all_rows(const Args&) noexcept { return nullptr; }
 
-const char* refuse_bytes(const Args& args) noexcept {
-  return args.x.bits == 8 ? "rows of 8 bits gain nothing without VNNI" : nullptr;
+const char* takes_words(const Args& args) noexcept {
+  return args.x.form != RowForm::k16 ? "bytes gain nothing without VNNI" : nullptr;
 }
 
 const KernelFamily<Args> kernels{"group_matmul", kRows};

@@ -46,6 +46,8 @@ struct Quantized {
   std::vector<char> scales;
 };
 
+constexpr RowForm kForms[] = {RowForm::k8, RowForm::k16, RowForm::k16Split};
+
 struct Shape {
   int64_t rows, inputs, outputs;
   Precision precision = Precision::kW4;
@@ -56,7 +58,7 @@ struct Shape {
 // A product with everything its arguments point at. The integers of rows are drawn, not rounded, so
 // that all that can stand there does.
 struct Problem {
-  Problem(const Shape& shape, int32_t row_bits, uint32_t seed)
+  Problem(const Shape& shape, RowForm form, uint32_t seed)
       : weights(shape.outputs, shape.inputs, shape.precision, shape.group, seed, shape.scale_type),
         bias(testing::random_values(shape.outputs, seed + 2)),
         y_stride(shape.outputs + 3),
@@ -68,7 +70,7 @@ struct Problem {
     const int64_t panels = panel_count(layout);
     packed = host_device().allocate(static_cast<size_t>(panels * panel_bytes(layout)));
     pack({weights.matrix}, layout, packed.data(), {0, panels});
-    draw_rows(layout.blocks, shape.rows, row_bits, seed + 4);
+    draw_rows(layout.blocks, shape.rows, form, seed + 4);
     args = {.x = x,
             .rows = shape.rows,
             .weights = layout,
@@ -79,13 +81,15 @@ struct Problem {
             .y_stride = y_stride};
   }
 
-  void draw_rows(const InputBlocks& blocks, int64_t rows, int32_t row_bits, uint32_t seed) {
+  void draw_rows(const InputBlocks& blocks, int64_t rows, RowForm form, uint32_t seed) {
     std::mt19937 generator(seed);
-    const auto bytes = static_cast<size_t>(integer_rows_bytes(blocks, row_bits, rows));
+    const auto bytes = static_cast<size_t>(integer_rows_bytes(blocks, form, rows));
     row_memory = host_device().allocate(bytes);
     std::memset(row_memory.data(), 0, bytes);
-    x = integer_rows(blocks, row_bits, rows, row_memory.data());
-    const int32_t most = row_bits == 16 ? 32767 : 127;
+    x = integer_rows(blocks, form, rows, row_memory.data());
+    integers.assign(static_cast<size_t>(rows),
+                    std::vector<int32_t>(static_cast<size_t>(blocks.steps * kStepInputs)));
+    const int32_t most = tessera::most(form);
     for (int64_t m = 0; m < rows; ++m) {
       int64_t first = 0;
       for_each_block(blocks, [&](int64_t b, int64_t, int64_t count) {
@@ -106,17 +110,22 @@ struct Problem {
   void set(int64_t m, int64_t first, int64_t k, int32_t value) {
     char* row = static_cast<char*>(x.values) + m * x.row_bytes;
     const int64_t place = k % 4 == 1 ? k + 1 : k % 4 == 2 ? k - 1 : k;
-    if (x.bits == 16) {
-      reinterpret_cast<int16_t*>(row)[first + place] = static_cast<int16_t>(value);
-    } else {
-      row[first + k] = static_cast<char>(value);
+    switch (x.form) {
+      case RowForm::k8:
+        row[first + k] = static_cast<char>(value);
+        break;
+      case RowForm::k16:
+        reinterpret_cast<int16_t*>(row)[first + place] = static_cast<int16_t>(value);
+        break;
+      case RowForm::k16Split:
+        row[first + k] = static_cast<char>(value);
+        row[x.row_bytes / 2 + first + k] = static_cast<char>((value + 128) >> 8);
+        break;
     }
+    integers[static_cast<size_t>(m)][static_cast<size_t>(first + k)] = value;
   }
   int64_t integer(int64_t m, int64_t first, int64_t k) const {
-    const char* row = static_cast<const char*>(x.values) + m * x.row_bytes;
-    const int64_t place = k % 4 == 1 ? k + 1 : k % 4 == 2 ? k - 1 : k;
-    return x.bits == 16 ? reinterpret_cast<const int16_t*>(row)[first + place]
-                        : static_cast<int8_t>(row[first + k]);
+    return integers[static_cast<size_t>(m)][static_cast<size_t>(first + k)];
   }
 
   // From the matrix as it was before it was packed; and what the header's bound is relative to.
@@ -155,25 +164,26 @@ struct Problem {
   std::vector<float> residual;
   Buffer packed, row_memory;
   IntegerRows x;
+  std::vector<std::vector<int32_t>> integers;  // of each row, padded to whole steps
   Args args;
 };
 
-std::string trace(const Shape& shape, int32_t row_bits, uint32_t seed) {
+std::string trace(const Shape& shape, RowForm form, uint32_t seed) {
   return std::to_string(shape.rows) + " x " + std::to_string(shape.inputs) + " -> " +
          std::to_string(shape.outputs) + ", " + std::string(name(shape.precision)) +
-         " in groups of " + std::to_string(shape.group) + ", rows of " + std::to_string(row_bits) +
-         " bits, " + testing::seed_trace(seed);
+         " in groups of " + std::to_string(shape.group) + ", rows of form " +
+         std::to_string(static_cast<int>(form)) + ", " + testing::seed_trace(seed);
 }
 
 TEST(GroupMatmul, RefIsTheProduct) {
   uint32_t seed = 1;
   for (const Precision precision : {Precision::kW4, Precision::kW8}) {
     for (const int32_t group : {0, 1, 7, 32, 200}) {
-      for (const int32_t row_bits : {16, 8}) {
+      for (const RowForm form : kForms) {
         for (const DType scales : {DType::kF16, DType::kF32}) {
           const Shape shape{4, 259, 70, precision, group, scales};
-          SCOPED_TRACE(trace(shape, row_bits, ++seed));
-          const Problem problem(shape, row_bits, seed);
+          SCOPED_TRACE(trace(shape, form, ++seed));
+          const Problem problem(shape, form, seed);
           const std::vector<float> found = testing::run_whole(problem, kernels.rows().back());
           for (int64_t m = 0; m < shape.rows; ++m) {
             for (int64_t n = 0; n < shape.outputs; ++n) {
@@ -196,7 +206,7 @@ TEST(GroupMatmul, EveryRowAgreesWithRefAtEverySize) {
     for (const int64_t rows : {0, 1, 2, 3, 4, 5, 6, 7, 13, 130}) {
       for (const int64_t inputs : {1, 8, 9, 31, 64, 100, 257, 640}) {
         for (const int64_t outputs : {1, 16, 64, 65, 200}) {
-          for (const int32_t row_bits : {16, 8}) {
+          for (const RowForm form : kForms) {
             constexpr int32_t kGroups[] = {0, 16, 32, 64, 128, 5, 12, 150};
             const int32_t group = kGroups[++seed % 8];
             const Shape shape{rows,
@@ -205,9 +215,9 @@ TEST(GroupMatmul, EveryRowAgreesWithRefAtEverySize) {
                               precision,
                               group <= inputs ? group : 0,
                               seed % 5 == 0 ? DType::kF32 : DType::kF16};
-            Problem problem(shape, row_bits, seed);
+            Problem problem(shape, form, seed);
             testing::vary_epilogue(problem.args, seed);
-            SCOPED_TRACE(trace(shape, row_bits, seed));
+            SCOPED_TRACE(trace(shape, form, seed));
             ASSERT_NO_FATAL_FAILURE(testing::check_rows(kernels, problem));
           }
         }
@@ -222,10 +232,10 @@ TEST(GroupMatmul, EveryGroupOfBothWidths) {
     for (const int32_t group : {0, 16, 32, 64, 128, 256, 1, 3, 8, 100, 129}) {
       for (const int64_t inputs : {1024, 1037}) {
         for (const int64_t rows : {1, 3, 13}) {
-          for (const int32_t row_bits : {16, 8}) {
+          for (const RowForm form : kForms) {
             const Shape shape{rows, inputs, 130, precision, group};
-            SCOPED_TRACE(trace(shape, row_bits, ++seed));
-            const Problem problem(shape, row_bits, seed);
+            SCOPED_TRACE(trace(shape, form, ++seed));
+            const Problem problem(shape, form, seed);
             ASSERT_NO_FATAL_FAILURE(testing::check_rows(kernels, problem));
           }
         }
@@ -235,9 +245,11 @@ TEST(GroupMatmul, EveryGroupOfBothWidths) {
 }
 
 TEST(GroupMatmul, ResidualMayBeTheOutputAndPartsGiveTheSameBits) {
-  for (const Precision precision : {Precision::kW4, Precision::kW8}) {
+  for (const auto& [precision, form] : {std::pair{Precision::kW4, RowForm::k16Split},
+                                        {Precision::kW8, RowForm::k16},
+                                        {Precision::kW8, RowForm::k16Split}}) {
     for (const int64_t rows : {1, 7, 65}) {
-      const Problem problem({rows, 257, 200, precision}, 16, 7);
+      const Problem problem({rows, 257, 200, precision}, form, 7);
       testing::for_each_row(kernels, problem.args, [&](const KernelRow<Args>& row) {
         const std::vector<float> apart = testing::run_whole(problem, row);
         std::vector<float> within = problem.residual;
@@ -259,8 +271,8 @@ TEST(GroupMatmul, ResidualMayBeTheOutputAndPartsGiveTheSameBits) {
 // Nothing but the blocks decides in which order is summed.
 TEST(GroupMatmul, ARowHasTheSameBitsAmongAnyNumberOfRows) {
   for (const Precision precision : {Precision::kW4, Precision::kW8}) {
-    for (const int32_t row_bits : {16, 8}) {
-      const Problem problem({200, 300, 130, precision}, row_bits, 17);
+    for (const RowForm form : kForms) {
+      const Problem problem({200, 300, 130, precision}, form, 17);
       testing::for_each_fast_row(kernels, problem.args, [&](const KernelRow<Args>& row) {
         const std::vector<float> all = testing::run_whole(problem, row);
         for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 50}) {

@@ -31,10 +31,33 @@ inline int32_t reduce(__m256i all) {
 inline __m128i larger(__m128i a, __m128i b) { return _mm_max_epi32(a, b); }
 inline __m128i added(__m128i a, __m128i b) { return _mm_add_epi32(a, b); }
 
+inline __m128i narrow(__m256i integers) {
+  return _mm_packs_epi32(_mm256_castsi256_si128(integers), _mm256_extracti128_si256(integers, 1));
+}
+// Of integers of 16 bits that fit a byte.
+inline void store_bytes(char* at, __m128i integers) {
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(at), _mm_packs_epi16(integers, integers));
+}
+
+template <RowForm kForm>
+inline void store(const Block& block, int64_t k, __m256i integers) {
+  if constexpr (kForm == RowForm::k8) {
+    store_bytes(block.values + k, narrow(integers));
+  } else if constexpr (kForm == RowForm::k16) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(block.values + 2 * k),
+                     narrow(_mm256_shuffle_epi32(integers, 0xd8)));
+  } else {
+    const __m128i both = narrow(integers);
+    store_bytes(block.values + k, _mm_srai_epi16(_mm_slli_epi16(both, 8), 8));
+    store_bytes(block.values + block.high + k,
+                _mm_srai_epi16(_mm_add_epi16(both, _mm_set1_epi16(128)), 8));
+  }
+}
+
 struct Avx2 {
-  template <int kBits>
+  template <RowForm kForm>
   static void round(const Block& block) {
-    constexpr float kMost = kBits == 16 ? 32767.0f : 127.0f;
+    constexpr float kMost = most(kForm);
     const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
     __m256i largest = _mm256_setzero_si256();
     for (int64_t k = 0; k < block.count; k += kLanes) {
@@ -43,23 +66,14 @@ struct Avx2 {
     }
     const float factor = set_scale(reduce<larger>(largest), kMost, block.scale);
     __m256i sum = _mm256_setzero_si256();
-    char* values = block.values;
-    for (int64_t k = 0; k < block.count; k += kLanes, values += kLanes * kBits / 8) {
+    for (int64_t k = 0; k < block.count; k += kLanes) {
       __m256i integers = _mm256_setzero_si256();
       // Not what is not finite.
       if (factor != 0) {
         integers = _mm256_cvtps_epi32(_mm256_mul_ps(load(block, k), _mm256_set1_ps(factor)));
       }
       sum = _mm256_add_epi32(sum, integers);
-      if constexpr (kBits == 16) integers = _mm256_shuffle_epi32(integers, 0xd8);
-      const __m128i narrow =
-          _mm_packs_epi32(_mm256_castsi256_si128(integers), _mm256_extracti128_si256(integers, 1));
-      auto* target = reinterpret_cast<__m128i*>(values);
-      if constexpr (kBits == 16) {
-        _mm_storeu_si128(target, narrow);
-      } else {
-        _mm_storel_epi64(target, _mm_packs_epi16(narrow, narrow));
-      }
+      store<kForm>(block, k, integers);
     }
     *block.sum = reduce<added>(sum);
   }

@@ -15,6 +15,7 @@ struct Block {
   const float* multipliers;
   int64_t count;
   char* values;
+  int64_t high;  // bytes from the low bytes of split integers to their high ones
   float* scale;
   int32_t* sum;
 };
@@ -31,8 +32,9 @@ inline float set_scale(int32_t largest_bits, float most, float* scale) {
   return zero ? 0 : most / largest;
 }
 
-template <typename Vectors, int kBits>
+template <typename Vectors, RowForm kForm>
 void round_row(const Args& args, int64_t row) {
+  constexpr int64_t kValueBytes = kForm == RowForm::k16 ? 2 : 1;
   const InputBlocks& blocks = args.blocks;
   const float* x = args.x + row * args.x_stride;
   char* values = static_cast<char*>(args.rows.values) + row * args.rows.row_bytes;
@@ -43,8 +45,9 @@ void round_row(const Args& args, int64_t row) {
     const int64_t end = group_end < blocks.inputs ? group_end : blocks.inputs;
     const int64_t count = end - begin < blocks.block ? end - begin : blocks.block;
     const float* multipliers = args.multipliers == nullptr ? nullptr : args.multipliers + begin;
-    Vectors::template round<kBits>({x + begin, multipliers, count, values, scale, sum});
-    values += (count + kStepInputs - 1) / kStepInputs * kStepInputs * kBits / 8;
+    Vectors::template round<kForm>(
+        {x + begin, multipliers, count, values, args.rows.row_bytes / 2, scale, sum});
+    values += (count + kStepInputs - 1) / kStepInputs * kStepInputs * kValueBytes;
     begin += count;
   }
 }
@@ -52,10 +55,16 @@ void round_row(const Args& args, int64_t row) {
 template <typename Vectors>
 void round_all(const Args& args, Exec exec) {
   for (int64_t row = exec.begin; row < exec.end; ++row) {
-    if (args.rows.bits == 16) {
-      round_row<Vectors, 16>(args, row);
-    } else {
-      round_row<Vectors, 8>(args, row);
+    switch (args.rows.form) {
+      case RowForm::k8:
+        round_row<Vectors, RowForm::k8>(args, row);
+        break;
+      case RowForm::k16:
+        round_row<Vectors, RowForm::k16>(args, row);
+        break;
+      case RowForm::k16Split:
+        round_row<Vectors, RowForm::k16Split>(args, row);
+        break;
     }
   }
 }

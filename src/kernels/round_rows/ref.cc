@@ -10,11 +10,28 @@ namespace {
 // Where input k of a block stands among its values of 16 bits.
 int64_t place(int64_t k) { return k % 4 == 1 ? k + 1 : k % 4 == 2 ? k - 1 : k; }
 
+// Puts integer k of a block in its place.
+void put(const IntegerRows& rows, char* values, int64_t k, int32_t integer) {
+  switch (rows.form) {
+    case RowForm::k8:
+      values[k] = static_cast<char>(integer);
+      break;
+    case RowForm::k16:
+      reinterpret_cast<int16_t*>(values)[place(k)] = static_cast<int16_t>(integer);
+      break;
+    case RowForm::k16Split: {
+      const int32_t high = (integer + 128) >> 8;
+      values[k] = static_cast<char>(integer - 256 * high);
+      values[rows.row_bytes / 2 + k] = static_cast<char>(high);
+      break;
+    }
+  }
+}
+
 }  // namespace
 
 void ref(const Args& args, Exec exec) noexcept {
-  const bool wide = args.rows.bits == 16;
-  const float most = wide ? 32767.0f : 127.0f;
+  const auto most = static_cast<float>(tessera::most(args.rows.form));
   for (int64_t m = exec.begin; m < exec.end; ++m) {
     char* values = static_cast<char*>(args.rows.values) + m * args.rows.row_bytes;
     for_each_block(args.blocks, [&](int64_t block, int64_t first, int64_t count) {
@@ -36,13 +53,9 @@ void ref(const Args& args, Exec exec) noexcept {
         const float exact = zero ? 0 : value(k) * (most / largest);
         const auto integer = static_cast<int32_t>(std::nearbyint(exact));
         sum += integer;
-        if (wide) {
-          reinterpret_cast<int16_t*>(values)[place(k)] = static_cast<int16_t>(integer);
-        } else {
-          values[k] = static_cast<char>(integer);
-        }
+        put(args.rows, values, k, integer);
       }
-      values += padded * args.rows.bits / 8;
+      values += padded * (args.rows.form == RowForm::k16 ? 2 : 1);
       const float scale = zero ? 0 : largest / most;
       const int64_t at = m * args.blocks.count + block;
       args.rows.scales[at] = finite ? scale : std::numeric_limits<float>::quiet_NaN();
