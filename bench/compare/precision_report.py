@@ -115,7 +115,7 @@ def markdown(report, path):
              "embedding), of several texts the worst, or of the logits behind a prompt. Of generated tokens the error is the "
              "share that differs, which says little where weights are random, since one early difference changes all that "
              "follow. Models in the shapes' names have random weights.", "",
-             "While tokens are generated, reading as many bytes as the weights have is timed before and behind each turn, and *of "
+             "While tokens are generated, reading as many bytes as the weights have is timed before and behind each turn (the median pass), and *of "
              "the bandwidth* is what the engine reads of weights a second over the mean of both. *Bits per weight* count all matrices that a token meets, the head and the scales included, as the engine keeps them.", "",
              "llama.cpp's files of 8 and 4 bits (Q8_0, Q4_0) stand with int8 and int4, since it multiplies by rows of 8 bits, "
              "and also with w8 and w4, since they are what its users have. Its AMX kernels fault in this version, so AMX is "

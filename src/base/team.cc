@@ -35,18 +35,20 @@ uint64_t packed(uint64_t deal, uint64_t begin, uint64_t end) {
   return deal << 2 * kIndexBits | begin << kIndexBits | end;
 }
 
-// Takes a part from either end, none if the range is of another deal or empty.
-Range take(std::atomic<uint64_t>& left, uint64_t deal, bool from_front) {
+enum class End { kFront, kBack };
+
+// Takes a part from an end, none if the range is of another deal or empty.
+Range take(std::atomic<uint64_t>& left, uint64_t deal, End from) {
   uint64_t seen = left.load(std::memory_order_relaxed);
   while (true) {
     const uint64_t begin = seen >> kIndexBits & kIndexMask, end = seen & kIndexMask;
     if (begin == end || seen != packed(deal, begin, end)) return {};
     const uint64_t count = std::max<uint64_t>(1, (end - begin) / kPartOfLeft);
-    const uint64_t cut = from_front ? begin + count : end - count;
-    const uint64_t after = from_front ? packed(deal, cut, end) : packed(deal, begin, cut);
-    if (!left.compare_exchange_weak(seen, after, std::memory_order_relaxed)) continue;
-    const uint64_t first = from_front ? begin : cut;
-    return {static_cast<int64_t>(first), static_cast<int64_t>(first + count)};
+    const uint64_t first = from == End::kFront ? begin : end - count;
+    const uint64_t after =
+        from == End::kFront ? packed(deal, begin + count, end) : packed(deal, begin, end - count);
+    if (left.compare_exchange_weak(seen, after, std::memory_order_relaxed))
+      return {static_cast<int64_t>(first), static_cast<int64_t>(first + count)};
   }
 }
 
@@ -135,11 +137,9 @@ void Team::deal(int rank, Range own, const std::function<void(Range)>& work) {
   share.left.store(packed(deal, static_cast<uint64_t>(own.begin), static_cast<uint64_t>(own.end)),
                    std::memory_order_relaxed);
   for (int i = 0; i < size_; ++i) {
-    Share& from = shares_[static_cast<size_t>((rank + i) % size_)];
-    for (Range part = take(from.left, deal, i == 0); part.size() > 0;
-         part = take(from.left, deal, i == 0)) {
-      work(part);
-    }
+    std::atomic<uint64_t>& left = shares_[static_cast<size_t>((rank + i) % size_)].left;
+    const End end = i == 0 ? End::kFront : End::kBack;
+    for (Range part; (part = take(left, deal, end)).size() > 0;) work(part);
   }
 }
 

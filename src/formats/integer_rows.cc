@@ -13,9 +13,8 @@ constexpr int64_t whole_lines(int64_t bytes) { return ceil_div(bytes, kLineBytes
 // A line behind the values: vectors may be written beyond them, and rows of 4 KiB would otherwise
 // lie in one set of the cache.
 int64_t row_bytes(const InputBlocks& blocks, RowForm form) {
-  const int64_t values = blocks.steps * kStepInputs;
-  if (form == RowForm::k16Split) return 2 * (whole_lines(values) + kLineBytes);
-  return whole_lines(values * bits(form) / 8) + kLineBytes;
+  const int64_t part = whole_lines(blocks.steps * kStepInputs * value_bytes(form)) + kLineBytes;
+  return form == RowForm::k16Split ? 2 * part : part;
 }
 
 }  // namespace

@@ -41,7 +41,8 @@ void for_each_block(const InputBlocks& blocks, Visit visit) {
 // bytes: the low bytes of all inputs, and row_bytes / 2 behind them the high ones.
 enum class RowForm { k8, k16, k16Split };
 
-constexpr int32_t bits(RowForm form) { return form == RowForm::k8 ? 8 : 16; }
+// From one input's to the next one's, of split ones between their low bytes.
+constexpr int32_t value_bytes(RowForm form) { return form == RowForm::k16 ? 2 : 1; }
 // The largest integer: of 16 bits, the largest whose bytes are both at most 127.
 constexpr int32_t most(RowForm form) { return form == RowForm::k8 ? 127 : 256 * 127 + 127; }
 

@@ -527,7 +527,7 @@ void Executor::project(const Group& group, int32_t layer) const {
             .y_stride = a.qkv_width(layer)},
            Operation::kQkv, group);
   if (a.qk_norm != QkNorm::kPerHead && a.positions != PositionKind::kRotary) return;
-  // Of the rows whose keys the member appends.
+  // The member appends the keys of the same rows, so nobody need wait.
   place_heads(pass, layer, group.rows);
   mark(Operation::kPositions, *group.member,
        [&] { return moved(2 * traced_rows(group) * (a.query_width() + a.kv_width())); });

@@ -14,8 +14,8 @@
 //   lane holds; kChains: sums that must be under way for it to run at full speed
 //   kDirectRows: rows of `x` up to which weights are unpacked in registers, for each product again
 //   vectors(rows): of outputs, that a register tile of so many rows has
-// A row of split integers is two rows of bytes here, whose sums meet behind each block.
 //   finish: of kernels/matmul
+// A row of split integers is two rows of bytes here, whose sums meet behind each block.
 namespace tessera::group_matmul {
 namespace {
 
@@ -86,7 +86,7 @@ inline typename V::Int word(const char* lanes, int i) {
 // How many rows of how many bits an integer row is.
 template <RowForm kForm>
 struct Rows {
-  static constexpr int kBits = kForm == RowForm::k16 ? 16 : 8;
+  static constexpr int kBits = 8 * value_bytes(kForm);
   static constexpr int kParts = kForm == RowForm::k16Split ? 2 : 1;
 };
 
@@ -223,14 +223,6 @@ constexpr int64_t most_rows() {
   return kForm == Form::kReady || kFitting < V::kDirectRows ? kFitting : V::kDirectRows;
 }
 
-// Rows of the next tile, of so many that are left.
-template <RowForm kRowForm>
-int64_t tile_rows(int64_t left) {
-  constexpr int64_t kMost = kBlockRows / Rows<kRowForm>::kParts;
-  if (left <= kMost) return left;
-  return left >= 2 * kMost ? kMost : (left + 1) / 2;
-}
-
 template <typename V, Form kForm, RowForm kRowForm, int kRows>
 void multiply_if_fits(const Tile& tile, const Walk& walk, int64_t blocks) {
   if constexpr (kRows <= most_rows<V, kForm, kRowForm>())
@@ -327,7 +319,7 @@ void multiply_chunks(const Args& args, int64_t row, int64_t rows, const char* pa
   while (walk.left > 0) {
     const int64_t blocks = unpack<V, kForm, kBits>(args, walk, panel, chunk);
     for (int64_t r = 0; r < rows;) {
-      const int64_t count = tile_rows<kRowForm>(rows - r);
+      const int64_t count = matmul::block_rows(rows - r, most_rows<V, Form::kReady, kRowForm>());
       Tile tile = tile_at<kRowForm>(args, row + r, sums + r * kPanelOutputs);
       tile.x += first_byte;
       tile.x_scales += first_block;

@@ -56,7 +56,7 @@ double sum_of(const Args& args, int64_t m, int64_t n) {
     sum += args.x.scales[m * blocks.count + b] * block.scale(n % kPanelOutputs) *
            static_cast<double>(integers);
     const int64_t steps = (inputs + kStepInputs - 1) / kStepInputs;
-    values += steps * kStepInputs * (args.x.form == RowForm::k16 ? 2 : 1);
+    values += steps * kStepInputs * value_bytes(args.x.form);
     data += kPanelOutputs * (static_cast<int64_t>(size_bytes(layout.scale_type)) +
                              steps * kStepInputs * layout.bits / 8);
   });

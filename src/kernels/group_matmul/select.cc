@@ -11,9 +11,9 @@ constexpr KernelRow<Args> kRows[] = {
 
 }  // namespace
 
-const char* takes_all_rows(const Args&) noexcept { return nullptr; }
+const char* refuse_nothing(const Args&) noexcept { return nullptr; }
 
-const char* takes_words(const Args& args) noexcept {
+const char* refuse_bytes(const Args& args) noexcept {
   return args.x.form != RowForm::k16 ? "bytes gain nothing without VNNI" : nullptr;
 }
 

@@ -76,9 +76,9 @@ inline int64_t panel_bytes(int64_t inputs) {
 
 // The rows of the next block when `left` are left: whole blocks, and the last two of like height,
 // because a flat block reads as much of the panel as a high one.
-inline int64_t block_rows(int64_t left) {
-  if (left <= kBlockRows) return left;
-  return left >= 2 * kBlockRows ? kBlockRows : (left + 1) / 2;
+inline int64_t block_rows(int64_t left, int64_t most = kBlockRows) {
+  if (left <= most) return left;
+  return left >= 2 * most ? most : (left + 1) / 2;
 }
 
 template <typename Vectors, bool kWide, Fetch kFetch>

@@ -34,7 +34,6 @@ inline float set_scale(int32_t largest_bits, float most, float* scale) {
 
 template <typename Vectors, RowForm kForm>
 void round_row(const Args& args, int64_t row) {
-  constexpr int64_t kValueBytes = kForm == RowForm::k16 ? 2 : 1;
   const InputBlocks& blocks = args.blocks;
   const float* x = args.x + row * args.x_stride;
   char* values = static_cast<char*>(args.rows.values) + row * args.rows.row_bytes;
@@ -47,7 +46,7 @@ void round_row(const Args& args, int64_t row) {
     const float* multipliers = args.multipliers == nullptr ? nullptr : args.multipliers + begin;
     Vectors::template round<kForm>(
         {x + begin, multipliers, count, values, args.rows.row_bytes / 2, scale, sum});
-    values += (count + kStepInputs - 1) / kStepInputs * kStepInputs * kValueBytes;
+    values += (count + kStepInputs - 1) / kStepInputs * kStepInputs * value_bytes(kForm);
     begin += count;
   }
 }

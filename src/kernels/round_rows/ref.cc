@@ -55,7 +55,7 @@ void ref(const Args& args, Exec exec) noexcept {
         sum += integer;
         put(args.rows, values, k, integer);
       }
-      values += padded * (args.rows.form == RowForm::k16 ? 2 : 1);
+      values += padded * value_bytes(args.rows.form);
       const float scale = zero ? 0 : largest / most;
       const int64_t at = m * args.blocks.count + block;
       args.rows.scales[at] = finite ? scale : std::numeric_limits<float>::quiet_NaN();
