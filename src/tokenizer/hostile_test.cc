@@ -83,10 +83,23 @@ TEST(Hostile, ReportsWrongTypesAndMissingKeys) {
   EXPECT_EQ(error_with("post_processor", R"({"type": "TemplateProcessing", "single": [3]})"),
             "tokenizer.json: post_processor.single[0]: expected {\"Sequence\": ...} or "
             "{\"SpecialToken\": ...}, found 3");
-  EXPECT_EQ(error_with("post_processor", R"({"type": "TemplateProcessing", "single": [
-                {"Sequence": {"id": "B", "type_id": 0}}]})"),
-            "tokenizer.json: post_processor.single: expected no sequence \"B\" in the form for one "
-            "sequence");
+  // Each sequence once: the fuzzer's template without "A" said it had truncated what it left out.
+  const std::string a = R"({"Sequence": {"id": "A"}})";
+  const std::string b = R"({"Sequence": {"id": "B"}})";
+  const auto of_template = [](const std::string& single, const std::string& pair) {
+    return error_with(
+        "post_processor",
+        fmt::format(R"({{"type": "TemplateProcessing", "single": [{}], "pair": [{}]}})", single,
+                    pair));
+  };
+  const std::string where = "tokenizer.json: post_processor.";
+  EXPECT_EQ(of_template(a + "," + b, ""),
+            where + "single: expected the sequence \"B\" not at all, found it 1 times");
+  EXPECT_EQ(of_template("", ""),
+            where + "single: expected the sequence \"A\" once, found it 0 times");
+  EXPECT_EQ(of_template(a, a + "," + b + "," + a),
+            where + "pair: expected the sequence \"A\" once, found it 2 times");
+  EXPECT_EQ(of_template(a, a), where + "pair: expected the sequence \"B\" once, found it 0 times");
   EXPECT_EQ(error_with("added_tokens", R"([{"id": 5}])"),
             "tokenizer.json: added_tokens[0].content: expected a string, found nothing");
 }

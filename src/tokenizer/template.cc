@@ -84,6 +84,21 @@ Status Template::read_items(const JsonValue& list, const JsonValue& special_toke
   });
 }
 
+// A sequence left out, or there twice, would make lengths and truncation lie.
+Status Template::check_sequences(const JsonValue& list, const Items& items, int sequences) {
+  for (const Part part : {Part::kFirst, Part::kSecond}) {
+    const bool is_first = part == Part::kFirst;
+    const int wanted = is_first || sequences == 2 ? 1 : 0;
+    const auto found = std::count_if(items.begin(), items.end(),
+                                     [&](const Item& item) { return item.part == part; });
+    if (found == wanted) continue;
+    return list.refuse(fmt::format("expected the sequence \"{}\" {}, found it {} times",
+                                   is_first ? "A" : "B", wanted == 1 ? "once" : "not at all",
+                                   found));
+  }
+  return {};
+}
+
 Result<Template> Template::from_json(const JsonValue& json) {
   Template made;
   int count = 0;
@@ -98,13 +113,10 @@ Result<Template> Template::from_json(const JsonValue& json) {
         if (type == "RobertaProcessing") return made.read_classic(step, true);
         if (type != "TemplateProcessing") return unknown_type(step, "post-processor", type);
         TESSERA_RETURN_IF_ERROR(read_items(step["single"], step["special_tokens"], made.single_));
-        for (const Item& item : made.single_) {
-          if (item.part == Part::kSecond) {
-            return step["single"].refuse("expected no sequence \"B\" in the form for one sequence");
-          }
-        }
+        TESSERA_RETURN_IF_ERROR(check_sequences(step["single"], made.single_, 1));
         if (step["pair"].is_null()) return {};
-        return read_items(step["pair"], step["special_tokens"], made.pair_);
+        TESSERA_RETURN_IF_ERROR(read_items(step["pair"], step["special_tokens"], made.pair_));
+        return check_sequences(step["pair"], made.pair_, 2);
       }));
   return made;
 }

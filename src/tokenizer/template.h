@@ -39,6 +39,7 @@ class Template {
   static Status read_items(const JsonValue& list, const JsonValue& special_tokens, Items& items);
   static Status read_special_ids(const JsonValue& json, const JsonValue& special_tokens,
                                  Item& item);
+  static Status check_sequences(const JsonValue& list, const Items& items, int sequences);
   Status read_classic(const JsonValue& json, bool is_roberta);
   Status read_space_trim(const JsonValue& json);
 
