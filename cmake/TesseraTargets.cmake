@@ -49,7 +49,7 @@ function(tessera_library folder)
   endif()
   if(benches AND TESSERA_BENCHMARKS)
     add_executable(${label}_bench ${benches})
-    target_link_libraries(${label}_bench PRIVATE tessera_${label} tessera_kernels)
+    target_link_libraries(${label}_bench PRIVATE tessera_${label} tessera_kernels benchmark::benchmark)
   endif()
 endfunction()
 

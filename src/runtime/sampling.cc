@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <numeric>
 
@@ -28,6 +29,40 @@ struct Before {
     return x != y ? x > y : a < b;
   }
 };
+
+constexpr size_t kBlock = 1024;
+
+std::span<const float> block_at(std::span<const float> values, size_t begin, size_t size) {
+  return values.subspan(begin, std::min(size, values.size() - begin));
+}
+
+// In 16 partial sums, so that the loop is vectorised.
+double sum_of(std::span<const float> values) {
+  constexpr size_t kLanes = 16;
+  double lanes[kLanes] = {};
+  size_t i = 0;
+  for (; i + kLanes <= values.size(); i += kLanes)
+    for (size_t lane = 0; lane < kLanes; ++lane) lanes[lane] += double{values[i + lane]};
+  for (; i < values.size(); ++i) lanes[0] += double{values[i]};
+  return std::accumulate(std::begin(lanes), std::end(lanes), 0.0);
+}
+
+// The sum of the sums of blocks, by which draw() walks.
+double total_of(std::span<const float> values) {
+  double total = 0;
+  for (size_t begin = 0; begin < values.size(); begin += kBlock)
+    total += sum_of(block_at(values, begin, kBlock));
+  return total;
+}
+
+int32_t largest_of(std::span<const float> logits) {
+  int32_t most = kFirst;
+  for (const float logit : logits) {
+    const int32_t each = ordered(logit);
+    most = each > most ? each : most;
+  }
+  return most;
+}
 
 }  // namespace
 
@@ -70,7 +105,6 @@ Status check_logits(std::span<const float> logits) {
 }
 
 Result<int32_t> largest_logit(std::span<const float> logits) {
-  constexpr size_t kBlock = 1024;
   int32_t least = kLast, most = kFirst;
   size_t block = 0;  // that holds the first of the largest
   for (size_t begin = 0; begin < logits.size(); begin += kBlock) {
@@ -114,7 +148,10 @@ void penalise(std::span<const float> scores, std::span<const int32_t> seen, floa
   }
 }
 
-Sampler::Sampler(const Sampling& sampling) : sampling_(sampling), generator_(sampling.seed) {}
+Sampler::Sampler(const Sampling& sampling)
+    : sampling_(sampling),
+      generator_(sampling.seed),
+      softmax_(attention_softmax::kernels.select({}).run) {}
 
 Result<int32_t> Sampler::next(std::span<const float> logits, std::span<const int32_t> seen) {
   TESSERA_ASSIGN_OR_RETURN(int32_t largest, largest_logit(logits));
@@ -126,64 +163,126 @@ Result<int32_t> Sampler::next(std::span<const float> logits, std::span<const int
   }
   if (sampling_.temperature == 0) return largest;
   filter_top_k(logits);
-  const double total = weigh(logits, logits[static_cast<size_t>(largest)]);
-  const double uniform = static_cast<double>(generator_() >> 11) * 0x1.0p-53;
-  double left = uniform * total;
-  for (size_t i = 0; i < weights_.size(); ++i) {
-    left -= weights_[i];
-    if (left < 0) return candidates_[i];
-  }
-  return candidates_[weights_.size() - 1];
+  weigh(logits, logits[static_cast<size_t>(largest)]);
+  if (sampling_.top_p < 1 || sampling_.min_p > 0) filter_by_weight();
+  return draw();
 }
 
-// Leaves the top_k most probable tokens in candidates_.
+// Leaves the top_k most probable tokens in candidates_, in no order.
 void Sampler::filter_top_k(std::span<const float> logits) {
-  candidates_.resize(logits.size());
-  std::iota(candidates_.begin(), candidates_.end(), 0);
-  if (sampling_.top_k == 0 || static_cast<size_t>(sampling_.top_k) >= candidates_.size()) return;
+  const auto wanted = static_cast<size_t>(sampling_.top_k);
+  if (wanted == 0 || wanted >= logits.size()) {
+    candidates_.resize(logits.size());
+    std::iota(candidates_.begin(), candidates_.end(), 0);
+    return;
+  }
+  // The wanted-th largest of the largests of blocks is at most the wanted-th largest of all, and
+  // near it where there are several times as many blocks.
+  const size_t block = std::clamp<size_t>(logits.size() / (8 * wanted), 32, kBlock);
+  std::vector<int32_t> largest;
+  for (size_t begin = 0; begin < logits.size(); begin += block)
+    largest.push_back(largest_of(block_at(logits, begin, block)));
+  int32_t bound = kFirst;
+  if (wanted <= largest.size()) {
+    std::vector<int32_t> order = largest;
+    const auto nth = order.begin() + sampling_.top_k - 1;
+    std::nth_element(order.begin(), nth, order.end(), std::greater<>());
+    bound = *nth;
+  }
+  candidates_.clear();
+  for (size_t begin = 0; begin < logits.size(); begin += block) {
+    if (largest[begin / block] < bound) continue;
+    for (size_t i = begin; i < std::min(begin + block, logits.size()); ++i)
+      if (ordered(logits[i]) >= bound) candidates_.push_back(static_cast<int32_t>(i));
+  }
   std::nth_element(candidates_.begin(), candidates_.begin() + sampling_.top_k, candidates_.end(),
                    Before{logits});
-  candidates_.resize(static_cast<size_t>(sampling_.top_k));
+  candidates_.resize(wanted);
 }
 
-// Puts at least twice as many candidates in order of probability as the first `ordered`, which are:
-// a few hold most of the probability, and ordering a whole vocabulary takes longer than a small
-// model's step. Gives how many they are now.
-size_t Sampler::order_more(std::span<const float> logits, size_t ordered) {
-  constexpr size_t kFirstOrdered = 64;
-  const size_t wanted = std::min(candidates_.size(), std::max(kFirstOrdered, 2 * ordered));
-  const auto begin = candidates_.begin() + static_cast<std::ptrdiff_t>(ordered);
-  const auto end = candidates_.begin() + static_cast<std::ptrdiff_t>(wanted);
-  std::nth_element(begin, end, candidates_.end(), Before{logits});
-  std::sort(begin, end, Before{logits});
-  return wanted;
-}
-
-// Fills weights_ with the probabilities of the first candidates relative to the largest, the fewest
-// that reach top_p and of those the ones from min_p on; gives their sum.
-double Sampler::weigh(std::span<const float> logits, float largest) {
-  const auto weight = [&](int32_t id) {
-    const double distance = static_cast<double>(logits[static_cast<size_t>(id)]) - largest;
-    return std::exp(distance / sampling_.temperature);
-  };
-  const bool needs_order = sampling_.top_p < 1 || sampling_.min_p > 0;
-  double wanted = INFINITY;
-  if (sampling_.top_p < 1) {
-    double total = 0;
-    for (const int32_t id : candidates_) total += weight(id);
-    wanted = sampling_.top_p * total;
+// Fills weights_ with the candidates' probabilities relative to the largest logit's.
+void Sampler::weigh(std::span<const float> logits, float largest) {
+  const auto count = static_cast<int32_t>(candidates_.size());
+  weights_.resize((candidates_.size() + attention_softmax::kBlock - 1) / attention_softmax::kBlock *
+                  attention_softmax::kBlock);
+  for (size_t i = 0; i < candidates_.size(); ++i) {
+    const float distance = logits[static_cast<size_t>(candidates_[i])] - largest;
+    weights_[i] = distance / sampling_.temperature * attention_softmax::kLog2E;
   }
+  const int32_t begin = 0;
+  float maximum = 0, sum = 0, rescale = 1;
+  softmax_({.scores = weights_.data(),
+            .begin = &begin,
+            .end = &count,
+            .keys = count,
+            .maximum = &maximum,
+            .sum = &sum,
+            .rescale = &rescale},
+           {0, 1});
+  weights_.resize(candidates_.size());
+}
+
+// Leaves the fewest candidates that reach top_p, and of those the ones from min_p on.
+void Sampler::filter_by_weight() {
+  const double total = total_of(weights_);
+  const double wanted = sampling_.top_p < 1 ? sampling_.top_p * total : INFINITY;
+  // All that weigh less than this weigh less than 1 - top_p together; half of it, for the rounding
+  // of sums.
+  const double needless =
+      0.5 * (1 - double{sampling_.top_p}) * total / static_cast<double>(weights_.size());
+  const auto least = std::max(static_cast<float>(needless), sampling_.min_p);
+  kept_.clear();
+  for (size_t i = 0; i < weights_.size(); ++i)
+    if (weights_[i] >= least) kept_.push_back({candidates_[i], weights_[i]});
+  if (sampling_.top_p < 1) keep_first(wanted);
+  candidates_.clear();
   weights_.clear();
-  double kept = 0;
-  size_t ordered = 0;
-  for (size_t i = 0; i < candidates_.size() && kept < wanted; ++i) {
-    if (needs_order && i == ordered) ordered = order_more(logits, ordered);
-    const double one = weight(candidates_[i]);
-    if (one < sampling_.min_p) break;
-    weights_.push_back(one);
-    kept += one;
+  for (const Kept& kept : kept_) {
+    candidates_.push_back(kept.id);
+    weights_.push_back(kept.weight);
   }
-  return kept;
+}
+
+// Cuts kept_ to the fewest that weigh so much. A few hold most of the weight, and ordering a whole
+// vocabulary takes longer than a small model's step: they are put in order as they are needed.
+void Sampler::keep_first(double wanted) {
+  constexpr size_t kFirstOrdered = 64;
+  const auto before = [](const Kept& a, const Kept& b) {
+    return a.weight != b.weight ? a.weight > b.weight : a.id < b.id;
+  };
+  double weight = 0;
+  size_t count = 0;
+  for (size_t in_order = 0; count < kept_.size() && weight < wanted; ++count) {
+    if (count == in_order) {
+      const auto begin = kept_.begin() + static_cast<std::ptrdiff_t>(in_order);
+      in_order = std::min(kept_.size(), std::max(kFirstOrdered, 2 * in_order));
+      const auto end = kept_.begin() + static_cast<std::ptrdiff_t>(in_order);
+      std::nth_element(begin, end, kept_.end(), before);
+      std::sort(begin, end, before);
+    }
+    weight += kept_[count].weight;
+  }
+  kept_.resize(count);
+}
+
+int32_t Sampler::draw() {
+  double left = static_cast<double>(generator_() >> 11) * 0x1.0p-53 * total_of(weights_);
+  size_t chosen = 0;  // a block with weight
+  for (size_t begin = 0; begin < weights_.size(); begin += kBlock) {
+    const double weight = sum_of(block_at(weights_, begin, kBlock));
+    if (weight == 0) continue;
+    chosen = begin;
+    if (left < weight) break;
+    left -= weight;
+  }
+  size_t token = chosen;
+  for (size_t i = chosen; i < std::min(chosen + kBlock, weights_.size()); ++i) {
+    if (weights_[i] == 0) continue;
+    token = i;  // the last with weight where rounding leaves something over
+    left -= weights_[i];
+    if (left < 0) break;
+  }
+  return candidates_[token];
 }
 
 }  // namespace tessera

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "kernels/attention_softmax/attention_softmax.h"
 #include "tessera/engine.h"
 
 namespace tessera {
@@ -33,15 +34,23 @@ class Sampler {
   Result<int32_t> next(std::span<const float> logits, std::span<const int32_t> seen = {});
 
  private:
+  struct Kept {
+    int32_t id;
+    float weight;
+  };
   void filter_top_k(std::span<const float> logits);
-  size_t order_more(std::span<const float> logits, size_t ordered);
-  double weigh(std::span<const float> logits, float largest);
+  void weigh(std::span<const float> logits, float largest);
+  void filter_by_weight();
+  void keep_first(double wanted);
+  int32_t draw();
 
   Sampling sampling_;
   std::mt19937_64 generator_;
+  void (*softmax_)(const attention_softmax::Args&, Exec) noexcept;
   std::vector<float> penalised_;
   std::vector<int32_t> candidates_;
-  std::vector<double> weights_;
+  std::vector<float> weights_;  // of the candidates
+  std::vector<Kept> kept_;
 };
 
 }  // namespace tessera

@@ -97,6 +97,56 @@ TEST(Sampler, TopPKeepsTheFewestOfManyTokens) {
   }
 }
 
+// Of so many tokens that they are summed, and the most probable searched, in blocks; a few hold all
+// of the weight, next to each other and apart.
+TEST(Sampler, DrawsAmongManyTokens) {
+  constexpr int kDraws = 1000;
+  const std::map<int32_t, double> shares = {{3, 0.4}, {4, 0.1}, {2047, 0.3}, {7999, 0.2}};
+  for (const float rest : {-INFINITY, -300.0f}) {
+    std::vector<float> logits(8000, rest);
+    for (const auto& [id, share] : shares)
+      logits[static_cast<size_t>(id)] = static_cast<float>(std::log(share));
+    for (const Sampling& sampling :
+         {Sampling{.temperature = 1}, Sampling{.temperature = 1, .top_k = 4},
+          Sampling{.temperature = 1, .top_k = 20}, Sampling{.temperature = 1, .top_p = 0.95f},
+          Sampling{.temperature = 1, .min_p = 0.2f}}) {
+      const auto found = frequencies(sampling, logits, kDraws);
+      ASSERT_EQ(found.size(), shares.size()) << rest << " " << sampling.top_k;
+      for (const auto& [id, share] : shares) {
+        EXPECT_NEAR(found.at(id), share, 5 * std::sqrt(share * (1 - share) / kDraws)) << id;
+      }
+    }
+  }
+}
+
+TEST(Sampler, TopKTakesTheLargestWhereverTheyAre) {
+  for (const size_t size : {100, 5000, 32000}) {
+    for (const int32_t top_k : {1, 7, 40}) {
+      std::mt19937 generator(static_cast<unsigned>(size) + static_cast<unsigned>(top_k));
+      // Many are equal, and the first of these stay.
+      std::uniform_int_distribution<int> coarse(0, 3);
+      std::vector<float> logits(size);
+      for (float& logit : logits) logit = static_cast<float>(coarse(generator)) * 0.01f;
+      std::vector<int32_t> order(size);
+      std::iota(order.begin(), order.end(), 0);
+      std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
+        return logits[static_cast<size_t>(a)] > logits[static_cast<size_t>(b)];
+      });
+      std::vector<int32_t> expected(order.begin(), order.begin() + top_k), found;
+      std::sort(expected.begin(), expected.end());
+      for (const auto& [token, share] :
+           frequencies({.temperature = 1, .top_k = top_k, .seed = 2}, logits, 800))
+        found.push_back(token);
+      EXPECT_EQ(found, expected) << size << " " << top_k;
+    }
+  }
+}
+
+TEST(Sampler, ATinyTemperatureIsGreedy) {
+  for (const float temperature : {1e-6f, 1e-40f})
+    EXPECT_EQ(Sampler({.temperature = temperature}).next(std::vector<float>{1, 3, 2}).value(), 1);
+}
+
 TEST(Sampler, MinPIsRelativeToTheLargestAfterTheTemperature) {
   const std::vector<float> logits = {std::log(0.1f), std::log(0.5f), std::log(0.15f),
                                      std::log(0.25f)};
