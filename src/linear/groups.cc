@@ -11,8 +11,6 @@
 namespace tessera {
 namespace {
 
-using group_matmul::Layout;
-
 // Values up to which every member rounds all rows for itself, which takes less than to wait until
 // others have rounded their part.
 constexpr int64_t kOwnValues = 16384;
@@ -67,8 +65,9 @@ class Groups final : public Linear {
     return info;
   }
 
+  // A call of fewer rows may round alone where one of so many does not.
   int64_t scratch_bytes(int64_t rows) const override {
-    return rounds_alone(rows) ? rounded_bytes(rows) : 0;
+    return rounded_bytes(std::min(rows, kOwnValues / blocks().inputs));
   }
   int64_t narrow_bytes(int64_t rows) const override {
     return rounds_alone(rows) ? 0 : rounded_bytes(rows);

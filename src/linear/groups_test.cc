@@ -229,6 +229,23 @@ TEST(Groups, DenseMatricesAreRounded) {
   EXPECT_EQ(0, std::memcmp(a.data(), b.data(), a.size() * sizeof(float)));
 }
 
+// Who calls with fewer rows than memory was made for has enough.
+TEST(Groups, MemoryForRowsIsEnoughForFewer) {
+  Team team(1);
+  for (const Precision precision : {Precision::kW4, Precision::kInt4}) {
+    for (const int64_t inputs : {33, 256, 520, 20000}) {
+      Stack stack(inputs, precision, 32);
+      stack.add(16, 1);
+      const auto map = prepare_linear(stack.matrices(), nullptr, precision, team);
+      ASSERT_TRUE(map.ok());
+      for (int64_t rows = 1; rows < 600; ++rows) {
+        EXPECT_LE((*map)->scratch_bytes(rows - 1), (*map)->scratch_bytes(rows))
+            << rows << " rows of " << inputs;
+      }
+    }
+  }
+}
+
 TEST(Groups, InfoSaysWhatIsKept) {
   Team team(1);
   for (const Precision precision : {Precision::kW4, Precision::kW8, Precision::kInt4}) {

@@ -358,6 +358,39 @@ TEST(Families, MistralWindowByDefault) {
   EXPECT_EQ(windows("seven", "\"sliding_window\": 7, "), (std::vector<int32_t>{7, 7}));
 }
 
+// So many rows that the members of a team take whole layers of rows of their own, in memory of
+// their own: with rows rounded by whoever reads them, too little memory was shared by all.
+TEST(Families, AnyTeamGivesTheSame) {
+  TinyCheckpoint tiny = tiny_llama();
+  tiny.with("\"hidden_size\": 16", "\"hidden_size\": 256");
+  tiny.with("\"intermediate_size\": 24", "\"intermediate_size\": 384");
+  for (auto& [name, shape] : tiny.shapes) {
+    for (int64_t& extent : shape) extent *= extent == 50 ? 1 : 16;
+  }
+  const std::string folder = tiny.write("wide");
+  for (const WeightType type :
+       {WeightType::kF32, WeightType::kInt8, WeightType::kInt4, WeightType::kW8, WeightType::kW4}) {
+    std::vector<std::shared_ptr<Model>> models;
+    for (const int threads : {1, 2, 3}) {
+      auto model = Model::load(folder, {.threads = threads, .weights = type});
+      ASSERT_TRUE(model.ok()) << model.status().message();
+      models.push_back(*model);
+    }
+    for (const int32_t length : {30, 64, 80, 100, 126, 200}) {
+      TokenSequence text;
+      for (int32_t i = 0; i < length; ++i) text.ids.push_back((i * i + 3) % 50);
+      const auto alone = models[0]->forward({text});
+      ASSERT_TRUE(alone.ok()) << alone.status().message();
+      for (size_t i = 1; i < models.size(); ++i) {
+        const auto together = models[i]->forward({text});
+        ASSERT_TRUE(together.ok());
+        EXPECT_EQ(together->logits, alone->logits)
+            << i + 1 << " threads, " << length << " tokens, type " << static_cast<int>(type);
+      }
+    }
+  }
+}
+
 // A head that reads the last token passes over padding at the end.
 TEST(Families, DecoderClassifierReadsTheLastRealToken) {
   TinyCheckpoint tiny = tiny_llama().with("LlamaForCausalLM", "LlamaForSequenceClassification");
