@@ -186,15 +186,11 @@ class Steps {
 };
 
 // The whole model at a task.
-Result<Evaluation> evaluate_model(const Options& options, const std::string& directory,
-                                  Steps& steps) {
-  Result<EvaluationTask> task =
-      named_task(*options.task, *options.data, options.split.value_or("test"));
-  if (!task.ok()) return task.status();
-  Result<std::shared_ptr<Model>> model =
-      Model::load(directory, {.threads = options.compress.calibration.threads});
+Result<Evaluation> evaluate_model(const EvaluationTask& task, const std::string& directory,
+                                  int32_t threads, Steps& steps) {
+  Result<std::shared_ptr<Model>> model = Model::load(directory, {.threads = threads});
   if (!model.ok()) return model.status();
-  return evaluate(*model, *task,
+  return evaluate(*model, task,
                   {.on_progress = [&](const std::string& what, int64_t done, int64_t total) {
                     return steps(what, done, total);
                   }});
@@ -217,40 +213,65 @@ std::string to_text(const BeforeAndAfter& task) {
                       rows);
 }
 
-Result<std::optional<BeforeAndAfter>> run_task(const Options& options, Steps& steps) {
-  if (!options.task) return std::optional<BeforeAndAfter>();
-  Result<Evaluation> before = evaluate_model(options, options.source, steps);
+Result<BeforeAndAfter> run_task(const Options& options, const EvaluationTask& task, Steps& steps) {
+  const int32_t threads = options.compress.calibration.threads;
+  Result<Evaluation> before = evaluate_model(task, options.source, threads, steps);
   if (!before.ok()) return before.status();
-  Result<Evaluation> after = evaluate_model(options, *options.target, steps);
+  Result<Evaluation> after = evaluate_model(task, *options.target, threads, steps);
   if (!after.ok()) return after.status();
-  return std::optional(BeforeAndAfter{std::move(before).value(), std::move(after).value()});
+  return BeforeAndAfter{std::move(before).value(), std::move(after).value()};
+}
+
+Status print(const Options& options, const CompressReport& report,
+             const std::optional<BeforeAndAfter>& task) {
+  std::string text = to_text(report);
+  if (task) text += to_text(*task);
+  if (options.json) {
+    Json json = to_json(report);
+    if (task) {
+      json["before"] = Json::parse(evaluation_json(task->before), nullptr, false);
+      json["after"] = Json::parse(evaluation_json(task->after), nullptr, false);
+    }
+    text = json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  }
+  Output out;
+  const Status status = out.write(text);
+  return status.ok() ? out.flush() : status;
 }
 
 Status run(const Options& options) {
   const Interrupt interrupt;
   Steps steps;
+  // Data that cannot be read is found before the work of hours, not after it.
+  std::optional<EvaluationTask> task;
+  if (options.task) {
+    Result<EvaluationTask> named =
+        named_task(*options.task, *options.data, options.split.value_or("test"));
+    if (!named.ok()) return named.status();
+    task = std::move(named).value();
+  }
   CompressOptions compress_options = options.compress;
   compress_options.on_progress = [&](const std::string& what, int64_t done, int64_t total) {
     return steps(what, done, total);
   };
   Result<CompressReport> report = compress(options.source, *options.target, compress_options);
   if (!report.ok()) return report.status();
-  Result<std::optional<BeforeAndAfter>> task = run_task(options, steps);
-  if (!task.ok()) return task.status();
-  steps.clear();
-  std::string text = to_text(*report);
-  if (*task) text += to_text(**task);
-  if (options.json) {
-    Json json = to_json(*report);
-    if (*task) {
-      json["before"] = Json::parse(evaluation_json((*task)->before), nullptr, false);
-      json["after"] = Json::parse(evaluation_json((*task)->after), nullptr, false);
+  // The directory is there now: what it is gets printed whatever becomes of the evaluation.
+  Status failure;
+  std::optional<BeforeAndAfter> evaluations;
+  if (task) {
+    Result<BeforeAndAfter> both = run_task(options, *task, steps);
+    if (both.ok()) {
+      evaluations = std::move(both).value();
+    } else {
+      failure = both.status();
     }
-    text = json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  } else if (Interrupt::requested()) {
+    failure = Status(StatusCode::kCancelled, "measuring was cancelled");
   }
-  Output out;
-  Status status = out.write(text);
-  return status.ok() ? out.flush() : status;
+  steps.clear();
+  const Status printed = print(options, *report, evaluations);
+  return failure.ok() ? printed : failure;
 }
 
 class Parser {
@@ -341,6 +362,10 @@ class Parser {
       ++units;
     }
     if (units > 1) usage_error("expected one option --prune-..., see tessera compress --help");
+    const bool has_tiles =
+        prune.unit == PruneUnit::kTiles || prune.unit == PruneUnit::kAttentionAware;
+    if (tile_ && units > 0 && !has_tiles)
+      usage_error("--tile: expected --prune-tiles or --prune-attention-aware as well");
     for (const auto& [name, given] :
          {std::pair{"--tile", tile_.has_value()}, std::pair{"--scope", scope_.has_value()},
           std::pair{"--score", score_.has_value()}, std::pair{"--repair", repair_}}) {

@@ -90,7 +90,7 @@ struct MatrixReport {
 struct CompressReport {
   std::vector<MatrixReport> matrices;
   int64_t bytes_before = 0, bytes_after = 0;  // of the safetensors files
-  double share = 0;                           // reached, of the weights of the chosen matrices
+  double share = 0;                           // reached, of the weights of the pruned matrices
 };
 
 // Matrices are pruned first, and what is left dense, or for products with integer rows in tiles, is
@@ -104,13 +104,14 @@ struct CompressOptions {
   std::vector<int32_t> layers = {};  // empty: all
   CalibrationOptions calibration;
   enum class Measure { kNo, kYes } measure = Measure::kYes;
-  // Called with what is being done, steps done and their number; false stops with kCancelled.
+  // Called with what is being done, steps done and their number; false stops with kCancelled, but
+  // while speeds are measured, when all is written: then the rest stays unmeasured.
   std::function<bool(const std::string&, int64_t, int64_t)> on_progress = {};
 };
 
-// Writes the compressed checkpoint as a new directory with every other file of the source. The
-// target must not exist, or hold what an interrupted run of the same options left, which is
-// resumed; it appears whole, by a rename. Equal inputs give equal bytes.
+// Writes the compressed checkpoint as a new directory, not inside the source, with every other file
+// of the source. The target must not exist; it appears whole, by a rename. What an interrupted run
+// of the same options left beside it, as TARGET.part, is resumed. Equal inputs give equal bytes.
 TESSERA_API Result<CompressReport> compress(const std::string& source, const std::string& target,
                                             const CompressOptions& options);
 

@@ -262,8 +262,6 @@ struct Calibration::State {
 Calibration::Calibration(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Calibration::~Calibration() = default;
 
-int64_t Calibration::rows() const { return state_->rows; }
-
 Result<std::unique_ptr<Calibration>> Calibration::begin(const Checkpoint& checkpoint,
                                                         const Architecture& architecture,
                                                         const std::vector<TokenSequence>& sequences,
@@ -276,16 +274,10 @@ Result<std::unique_ptr<Calibration>> Calibration::begin(const Checkpoint& checkp
       load_weights(checkpoint, no_layers, Plan{.head_weights = embeddings}, team));
   auto state = std::make_unique<State>(architecture, team);
   int64_t rows = 0;
-  for (const TokenSequence& sequence : sequences) {
-    rows += static_cast<int64_t>(sequence.ids.size());
-    for (const int32_t id : sequence.ids) {
-      if (id >= 0 && id < architecture.vocabulary_size) continue;
-      return invalid_input(fmt::format("calibration: expected ids from 0 to {}, found {}",
-                                       architecture.vocabulary_size - 1, id));
-    }
-    if (sequence.ids.size() <= at(architecture.max_positions)) continue;
-    return invalid_input(fmt::format("calibration: expected at most {} tokens a text, found {}",
-                                     architecture.max_positions, sequence.ids.size()));
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    rows += static_cast<int64_t>(sequences[i].ids.size());
+    TESSERA_RETURN_IF_ERROR(
+        check_sequence(architecture, sequences[i], fmt::format("calibration: sequence {}", i)));
   }
   if (rows == 0) return invalid_input("calibration: expected at least one token, found none");
   state->states.resize(at(rows * architecture.hidden_size));

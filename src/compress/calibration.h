@@ -34,7 +34,6 @@ class Calibration {
                                                     Precision embeddings, Team& team);
   ~Calibration();
 
-  int64_t rows() const;
   // Statistics of the inputs of one map in the layer that the states have come to.
   Result<InputStatistics> observe(const LayerWeights& layer, LayerMap map);
   // Takes the states through the layer.

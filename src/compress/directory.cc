@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "compress/sha256.h"
+#include "io/atomic_file.h"
 #include "io/json.h"
 #include "io/mapped_file.h"
 
@@ -173,6 +174,22 @@ bool is_other_file(const fs::path& path) {
          name != "config.json" && !name.ends_with(".tmp");
 }
 
+// Whether inner is outer or lies under it, links followed.
+bool is_within(const fs::path& inner, const fs::path& outer) {
+  std::error_code ignored;
+  const fs::path in = fs::weakly_canonical(fs::absolute(inner), ignored);
+  const fs::path out = fs::weakly_canonical(fs::absolute(outer), ignored);
+  return std::mismatch(out.begin(), out.end(), in.begin(), in.end()).first == out.end();
+}
+
+// On the disk when it returns, as all that is written.
+Status copy_durably(const fs::path& from, const fs::path& to) {
+  TESSERA_ASSIGN_OR_RETURN(const MappedFile file, MappedFile::open(from));
+  TESSERA_ASSIGN_OR_RETURN(AtomicFile target, AtomicFile::create(to));
+  TESSERA_RETURN_IF_ERROR(target.append(file.data(), file.size_bytes()));
+  return target.commit();
+}
+
 Status copy_files(const fs::path& from, const fs::path& to) {
   std::error_code error;
   fs::directory_iterator entry(from, error);
@@ -184,18 +201,18 @@ Status copy_files(const fs::path& from, const fs::path& to) {
     if (fs::is_directory(path, ignored)) {
       // Modules of sentence-transformers; not .git or other hidden folders.
       if (path.filename().string().starts_with('.')) continue;
+      if (is_within(from, path)) continue;  // a link upwards
       fs::create_directory(to / path.filename(), error);
       if (error) return cannot("write", to / path.filename(), error);
       TESSERA_RETURN_IF_ERROR(copy_files(path, to / path.filename()));
     } else if (fs::is_regular_file(path, ignored) && is_other_file(path)) {
-      fs::copy_file(path, to / path.filename(), fs::copy_options::overwrite_existing, error);
-      if (error) return cannot("copy", path, error);
+      TESSERA_RETURN_IF_ERROR(copy_durably(path, to / path.filename()));
     } else if (fs::is_regular_file(path, ignored) && path.filename() == "config.json" &&
                !fs::exists(to / "config.json")) {
-      fs::copy_file(path, to / path.filename(), error);
-      if (error) return cannot("copy", path, error);
+      TESSERA_RETURN_IF_ERROR(copy_durably(path, to / path.filename()));
     }
   }
+  sync_directory(to / "");  // its folders
   return {};
 }
 
@@ -230,7 +247,9 @@ Status write_part(const std::string& path, const LayerTensors& tensors,
   TESSERA_RETURN_IF_ERROR(write_safetensors(temporary + "/" + kTensorFile, tensors.tensors()));
   TESSERA_RETURN_IF_ERROR(write_file_atomically(temporary + "/config.json", text_of(config)));
   fs::rename(temporary, path, error);
-  return error ? cannot("put in place", path, error) : Status();
+  if (error) return cannot("put in place", path, error);
+  sync_directory(path);
+  return {};
 }
 
 }  // namespace
@@ -242,12 +261,20 @@ Result<std::unique_ptr<OpenCheckpoint>> OpenCheckpoint::open(const std::string& 
   return opened;
 }
 
-Result<PartDirectory> PartDirectory::open(const std::string& target, const std::string& run) {
-  std::error_code error;
-  if (fs::exists(fs::symlink_status(target, error))) {
+Status check_target(const std::string& source, const std::string& target) {
+  std::error_code ignored;
+  if (fs::exists(fs::symlink_status(target, ignored))) {
     return invalid_input(
         fmt::format("{}: expected a directory that is not there yet, found one", target));
   }
+  // Its files would be taken for the source's.
+  if (!is_within(target, source)) return {};
+  return invalid_input(
+      fmt::format("{}: expected a directory outside of {}, found one inside", target, source));
+}
+
+Result<PartDirectory> PartDirectory::open(const std::string& target, const std::string& run) {
+  std::error_code error;
   PartDirectory part(target);
   const std::string run_path = part.path() + "/" + kRunFile;
   if (!fs::exists(part.path(), error)) {
@@ -320,6 +347,7 @@ Status PartDirectory::finish() const {
   std::error_code error;
   fs::rename(path() + "/" + kWhole, target_, error);
   if (error) return cannot("put in place", target_, error);
+  sync_directory(target_);
   fs::remove_all(path(), error);
   return error ? cannot("remove", path(), error) : Status();
 }

@@ -22,13 +22,15 @@ struct OpenCheckpoint {
   Source source() const { return {&checkpoint, &formats}; }
 };
 
+// Whether a run may write there: nothing stands there yet, and it is not inside the source.
+Status check_target(const std::string& source, const std::string& target);
+
 // The directory TARGET.part in which a run collects the layers it is done with, each a checkpoint
 // of its own, so that an interrupted run can be taken up. What a run is, its options and its
 // source, stands in run.json there.
 class PartDirectory {
  public:
-  // Makes the directory, or takes up one of the same run; kInvalidInput for one of another run, and
-  // where target is there already.
+  // Makes the directory, or takes up one of the same run; kInvalidInput for one of another run.
   static Result<PartDirectory> open(const std::string& target, const std::string& run);
 
   bool has_layer(int32_t layer) const;

@@ -77,7 +77,7 @@ void prune_global(const std::vector<RankedMatrix>& matrices, int64_t weights) {
     for (int64_t i = 0; i < matrix.mask->tiles(); ++i) {
       if (matrix.mask->kept[at(i)] == 0) continue;
       const double root = std::sqrt(static_cast<double>(tile_weights(*matrix.mask, i)));
-      ranking.emplace_back(matrix.factor * (*matrix.scores)[at(i)] / root, m, i);
+      ranking.emplace_back((*matrix.scores)[at(i)] / root, m, i);
     }
   }
   std::sort(ranking.begin(), ranking.end());

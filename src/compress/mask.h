@@ -41,7 +41,6 @@ void prune_balanced(const std::vector<double>& scores, int64_t count, TileMask& 
 struct RankedMatrix {
   const std::vector<double>* scores = nullptr;
   TileMask* mask = nullptr;
-  double factor = 1;  // of the scores
 };
 void prune_global(const std::vector<RankedMatrix>& matrices, int64_t weights);
 

@@ -1,5 +1,7 @@
 #include "compress/pass.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 
@@ -41,23 +43,25 @@ TileShape unit_tile(Removed removed, const Item& item, const PruneOptions& optio
   }
 }
 
-PassEstimate estimate(const Pass& pass, const Item& item, const PruneOptions& options,
-                      int64_t value_bytes) {
-  const int64_t weights = item.outputs * item.inputs;
-  PassEstimate result{.bytes = weights * value_bytes,
-                      .flops_per_row = 2 * weights,
-                      .dense_bytes = weights * value_bytes,
-                      .dense_flops_per_row = 2 * weights};
+Status check_tile(const PruneOptions& options) {
+  for (const int32_t extent : {options.tile_rows, options.tile_cols}) {
+    if (extent >= 1 && extent <= kMaxTileExtent) continue;
+    return invalid_input(fmt::format("tile: expected 1 to {} rows and columns, found {} x {}",
+                                     kMaxTileExtent, options.tile_rows, options.tile_cols));
+  }
+  return {};
+}
+
+int64_t estimated_bytes(const Pass& pass, const Item& item, const PruneOptions& options,
+                        int64_t value_bytes) {
+  const int64_t dense = item.outputs * item.inputs * value_bytes;
   const Removed removed = item.selected ? pass.removed(item, options) : Removed::kNothing;
-  if (removed == Removed::kNothing) return result;
+  if (removed == Removed::kNothing) return dense;
   const TileShape tile = unit_tile(removed, item, options);
   const int64_t units =
       ((item.outputs + tile.rows - 1) / tile.rows) * ((item.inputs + tile.cols - 1) / tile.cols);
   const int64_t kept = units - pruned_count(options.share, units);
-  const int64_t values = kept * tile.rows * tile.cols;
-  result.flops_per_row = 2 * values;
-  result.bytes = std::min(result.bytes, values * value_bytes + kept * kIndexBytes);
-  return result;
+  return std::min(dense, kept * (tile.rows * tile.cols * value_bytes + kIndexBytes));
 }
 
 }  // namespace tessera

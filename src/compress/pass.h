@@ -44,15 +44,11 @@ struct Pass {
 std::span<const Pass* const> passes();
 const Pass& find_pass(PruneUnit unit);
 
-// Bytes and FLOPs that a pass leaves of an item when it reaches the options' share.
-struct PassEstimate {
-  int64_t bytes = 0;
-  int64_t flops_per_row = 0;
-  int64_t dense_bytes = 0;
-  int64_t dense_flops_per_row = 0;
-};
-PassEstimate estimate(const Pass& pass, const Item& item, const PruneOptions& options,
-                      int64_t value_bytes);
+Status check_tile(const PruneOptions& options);
+
+// Bytes that a pass leaves of an item, about, when it reaches the options' share.
+int64_t estimated_bytes(const Pass& pass, const Item& item, const PruneOptions& options,
+                        int64_t value_bytes);
 
 // The tile of W [outputs, inputs] that a unit of an item is; for tiles the options' tile, turned
 // where the checkpoint stores inputs as rows.

@@ -48,17 +48,13 @@ TEST(Passes, AnEstimateCountsWhatIsLeft) {
   PruneOptions options;
   options.share = 0.75;
   const Item item = item_of(Role::kFfn, 64, 128);
-  const PassEstimate tiles = estimate(find_pass(PruneUnit::kTiles), item, options, 4);
-  EXPECT_EQ(tiles.dense_bytes, 64 * 128 * 4);
-  EXPECT_EQ(tiles.dense_flops_per_row, 2 * 64 * 128);
-  EXPECT_EQ(tiles.flops_per_row, 2 * 8 * 256);  // 8 tiles of 32
-  EXPECT_EQ(tiles.bytes, 8 * (256 * 4 + 2));
-  const PassEstimate outputs = estimate(find_pass(PruneUnit::kOutputs), item, options, 2);
-  EXPECT_EQ(outputs.flops_per_row, 2 * 16 * 128);
-  EXPECT_EQ(outputs.bytes, 16 * (128 * 2 + 2));
+  const auto bytes = [&](PruneUnit unit, int64_t value_bytes) {
+    return estimated_bytes(find_pass(unit), item, options, value_bytes);
+  };
+  EXPECT_EQ(bytes(PruneUnit::kTiles, 4), 8 * (256 * 4 + 2));  // 8 tiles of 32
+  EXPECT_EQ(bytes(PruneUnit::kOutputs, 2), 16 * (128 * 2 + 2));
   options.share = 0;
-  const PassEstimate none = estimate(find_pass(PruneUnit::kElements), item, options, 4);
-  EXPECT_EQ(none.bytes, none.dense_bytes);  // indices would make it larger
+  EXPECT_EQ(bytes(PruneUnit::kElements, 4), 64 * 128 * 4);  // indices would make it larger
 }
 
 TEST(Passes, TilesAreThoseOfTheMatrixAsItIsStored) {

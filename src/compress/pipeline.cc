@@ -87,8 +87,8 @@ class Pipeline {
     TESSERA_RETURN_IF_ERROR(compress_layers(part));
     TESSERA_RETURN_IF_ERROR(round_tables(part));
     TESSERA_RETURN_IF_ERROR(write(part));
-    TESSERA_RETURN_IF_ERROR(measure());
-    report_.share = pruned_weights_ / std::max(1.0, selected_weights_);
+    measure();
+    report_.share = reached_share();
     return report_;
   }
 
@@ -131,6 +131,7 @@ class Pipeline {
 
   Status open() {
     TESSERA_RETURN_IF_ERROR(check_options());
+    TESSERA_RETURN_IF_ERROR(check_target(source_directory_, target_));
     TESSERA_ASSIGN_OR_RETURN(source_, OpenCheckpoint::open(source_directory_));
     TESSERA_ASSIGN_OR_RETURN(architecture_, read_architecture(source_->checkpoint));
     if (pass_ != nullptr) TESSERA_RETURN_IF_ERROR(pass_->check(architecture_, prune_));
@@ -183,7 +184,7 @@ class Pipeline {
   // Bytes that are written of an item, and bytes of its dense form.
   std::pair<int64_t, int64_t> bytes_of(const Item& item, int64_t value_bytes) const {
     const int64_t dense = item.outputs * item.inputs * value_bytes;
-    if (prunes(item)) return {estimate(*pass_, item, prune_, value_bytes).bytes, dense};
+    if (prunes(item)) return {estimated_bytes(*pass_, item, prune_, value_bytes), dense};
     return {quantized_bytes(*options_.quantize, item.outputs, item.inputs), dense};
   }
 
@@ -242,8 +243,12 @@ class Pipeline {
     OrderedJson run = {{"version", version()},
                        {"options", passes_json()},
                        {"source", hashes_},
-                       {"tokens", OrderedJson::array()}};
-    for (const TokenSequence& sequence : sequences_) run["tokens"].push_back(sequence.ids);
+                       {"tokens", OrderedJson::array()},
+                       {"types", OrderedJson::array()}};
+    for (const TokenSequence& sequence : sequences_) {
+      run["tokens"].push_back(sequence.ids);
+      run["types"].push_back(sequence.type_ids);
+    }
     return run.dump() + "\n";
   }
 
@@ -449,7 +454,7 @@ class Pipeline {
            .precision = integers ? std::string(name(integers->precision)) : "",
            .dense_bytes = matrix.item.outputs * matrix.item.inputs *
                           static_cast<int64_t>(size_bytes(matrix.dtype)),
-           .bytes = packed_bytes(packed.matrix),
+           .bytes = tensor_bytes(packed),
            .share = matrix.share(),
            .weight_error = matrix.weight_error(),
            .output_error = matrix.output_error,
@@ -546,23 +551,35 @@ class Pipeline {
     return {};
   }
 
-  Status measure() {
-    size_t next = 0, done = 0;
+  // What is written is whole by now: nothing that fails here, or is cancelled, takes the report.
+  void measure() {
+    if (options_.measure == CompressOptions::Measure::kNo) return;
+    const auto total = static_cast<int64_t>(report_.matrices.size());
+    size_t next = 0;
     for (const Item& item : items_) {
       if (!changes(item)) continue;
+      const auto done = static_cast<int64_t>(next);
       MatrixReport& report = report_.matrices[next++];
-      const double weights = static_cast<double>(item.outputs * item.inputs);
-      if (prunes(item)) pruned_weights_ += report.share * weights;
-      report.measured_speedup = std::numeric_limits<double>::quiet_NaN();
-      if (options_.measure == CompressOptions::Measure::kNo || report.format == "dense") continue;
-      TESSERA_RETURN_IF_ERROR(progress("measuring", static_cast<int64_t>(done++),
-                                       static_cast<int64_t>(report_.matrices.size())));
+      if (report.format == "dense") continue;
+      if (!progress("measuring", done, total).ok()) return;
       const Result<double> measured = measure_speedup(result_->source(), item, *team_);
       if (measured.ok()) report.measured_speedup = *measured;
-      if (!measured.ok() && measured.status().code() != StatusCode::kUnsupported)
-        return measured.status();
     }
-    return {};
+  }
+
+  // Of what this run or one before it pruned.
+  double reached_share() const {
+    double pruned = 0, weights = 0;
+    size_t next = 0;
+    for (const Item& item : items_) {
+      if (!changes(item)) continue;
+      const double share = report_.matrices[next++].share;
+      if (!prunes(item) && share == 0) continue;
+      const double own = static_cast<double>(item.outputs * item.inputs);
+      pruned += share * own;
+      weights += own;
+    }
+    return pruned / std::max(1.0, weights);
   }
 
   const std::string& source_directory_;
@@ -581,14 +598,23 @@ class Pipeline {
   std::unique_ptr<Calibration> calibration_;
   std::vector<std::unique_ptr<OpenCheckpoint>> layers_;
   CompressReport report_;
-  double selected_weights_ = 0, pruned_weights_ = 0;
+  double selected_weights_ = 0;  // of what is pruned
 };
+
+// A directory may be named with a slash behind it.
+std::string without_slashes(std::string path) {
+  while (path.size() > 1 && path.ends_with('/')) path.pop_back();
+  return path;
+}
 
 }  // namespace
 
 Result<CompressReport> compress(const std::string& source, const std::string& target,
                                 const CompressOptions& options) {
-  return guarded(source, [&] { return Pipeline(source, target, options).run(); });
+  return guarded(source, [&] {
+    const std::string directory = without_slashes(target);
+    return Pipeline(source, directory, options).run();
+  });
 }
 
 }  // namespace tessera

@@ -458,6 +458,7 @@ TEST_F(Compress, APrunedModelIsQuantizedWhereItIsDenseOrInTiles) {
     EXPECT_NEAR(matrix.share, is_ffn ? 0.5 : 0, 1e-9) << matrix.name;
     EXPECT_LT(matrix.bytes, matrix.dense_bytes / (is_ffn ? 6 : 3)) << matrix.name;
   }
+  EXPECT_NEAR(report.share, 0.5, 1e-9);  // of the tiles, which the run before pruned
   expect_like_written_out("both", WeightType::kF32);
   const std::string config = testing::content_of(target("both/config.json"));
   for (const char* pass : {"prune-tiles", "\"quantize\"", "\"tiles\"", "\"quantized\""})
@@ -543,6 +544,17 @@ TEST_F(Compress, WhatCannotBeIsOneSentence) {
   options = calibrated(options_of(PruneUnit::kTiles, 0.5));
   options.calibration.sequences[0].ids[0] = 50;
   refused(options, {"ids from 0 to 49, found 50"});
+  for (const auto& [types, found] : std::vector<std::pair<std::vector<int32_t>, const char*>>{
+           {{0, 1}, "30 type ids"}, {{}, "found 2 at token 3"}}) {
+    options = calibrated(options_of(PruneUnit::kTiles, 0.5));
+    options.calibration.sequences[2].type_ids = types;
+    if (types.empty()) options.calibration.sequences[2].type_ids.resize(30);
+    if (types.empty()) options.calibration.sequences[2].type_ids[3] = 2;
+    refused(options, {"calibration: sequence 2", found});
+  }
+  options = options_of(PruneUnit::kAttentionAware, 0.5);
+  options.prune->tile_cols = 0;
+  refused(options, {"tile", "found 16 x 0"});
   refused(CompressOptions(), {"to prune or to quantize", "neither"});
   options = quantize_to(WeightType::kF32);
   refused(options, {"int8, int4, w8 or w4", "f32"});
@@ -559,6 +571,69 @@ TEST_F(Compress, WhatCannotBeIsOneSentence) {
   testing::expect_message(
       compress(source, target("there"), options_of(PruneUnit::kTiles, 0.5)).status(),
       {"not there yet"});
+}
+
+// An output among the source's files would be copied into itself.
+TEST_F(Compress, TheTargetIsNotInsideTheSource) {
+  const std::string source = wider(testing::tiny_bert()).write("compress_inside");
+  const CompressOptions options = options_of(PruneUnit::kTiles, 0.5);
+  fs::create_directories(source + "/1_Pooling");
+  fs::create_directory_symlink(source, target("link"));
+  for (const std::string& inside :
+       {source + "/small", source + "/1_Pooling/small", target("link") + "/small"}) {
+    testing::expect_message(compress(source, inside, options).status(), {"outside of", "inside"});
+    EXPECT_FALSE(fs::exists(inside + ".part"));
+  }
+}
+
+TEST_F(Compress, ATargetMayEndInASlashAndFoldersMayLinkUpwards) {
+  const std::string source = wider(testing::tiny_bert()).write("compress_linked");
+  fs::create_directories(source + "/1_Pooling");
+  std::ofstream(source + "/1_Pooling/config.json") << "{}";
+  std::ofstream(source + "/empty.txt");
+  if (!fs::exists(source + "/1_Pooling/up"))
+    fs::create_directory_symlink(source, source + "/1_Pooling/up");
+  run(source, "small/", options_of(PruneUnit::kTiles, 0.5));
+  EXPECT_TRUE(fs::exists(target("small/1_Pooling/config.json")));
+  EXPECT_TRUE(fs::exists(target("small/empty.txt")));
+  EXPECT_FALSE(fs::exists(target("small/1_Pooling/up")));
+}
+
+// All is written when speeds are measured.
+TEST_F(Compress, CancelledWhileMeasuringTheReportIsWhole) {
+  const std::string source = wider(testing::tiny_bert()).write("compress_bert");
+  CompressOptions options = options_of(PruneUnit::kTiles, 0.9);
+  options.measure = CompressOptions::Measure::kYes;
+  options.on_progress = [](const std::string& what, int64_t done, int64_t) {
+    return what != "measuring" || done == 0;
+  };
+  const CompressReport report = run(source, "measured", options);
+  EXPECT_NEAR(report.share, 0.9, 0.01);
+  EXPECT_TRUE(std::isfinite(report.matrices.front().measured_speedup));
+  EXPECT_TRUE(std::isnan(report.matrices.back().measured_speedup));
+}
+
+// What a report says of the file is what stands in the file.
+TEST_F(Compress, BytesAreThoseOfTheFile) {
+  const std::string source = wider(testing::tiny_bert()).write("compress_bert");
+  CompressOptions smooth = compensated(quantize_to(WeightType::kInt8));
+  smooth.quantize->smooth = 0.5;
+  for (const CompressOptions& options :
+       {options_of(PruneUnit::kElements, 0.7), options_of(PruneUnit::kTiles, 0.7),
+        options_of(PruneUnit::kOutputs, 0.5), smooth}) {
+    const CompressReport report = run(source, "bytes", options);
+    const auto opened = OpenCheckpoint::open(target("bytes"));
+    ASSERT_TRUE(opened.ok());
+    for (const MatrixReport& matrix : report.matrices) {
+      int64_t bytes = 0;
+      for (const std::string& tensor : tensors_of((*opened)->formats, matrix.name)) {
+        if (!(*opened)->checkpoint.has(tensor)) continue;
+        bytes += static_cast<int64_t>((*opened)->checkpoint.any_tensor(tensor)->size_bytes);
+      }
+      EXPECT_EQ(matrix.bytes, bytes) << matrix.name << " " << matrix.format;
+    }
+    fs::remove_all(target("bytes"));
+  }
 }
 
 // Models of every family as transformers writes them: sharded, f16, bf16, fused, Conv1D.

@@ -65,7 +65,7 @@ Result<RoundedTable> round_table(const Source& source, const Table& table, Team&
                     .format = format_name(matrix),
                     .precision = std::string(name(kPrecision)),
                     .dense_bytes = static_cast<int64_t>(tensor.size_bytes),
-                    .bytes = packed_bytes(matrix),
+                    .bytes = tensor_bytes(rounded.packed),
                     .weight_error = rounding_error(whole, matrix),
                     .output_error = std::numeric_limits<double>::quiet_NaN(),
                     .expected_speedup = 1};

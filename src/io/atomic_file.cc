@@ -23,16 +23,14 @@ std::string directory_of(const std::string& path) {
   return slash == std::string::npos ? std::string(".") : path.substr(0, slash + 1);
 }
 
-// Makes the rename itself durable. Some file systems cannot sync a directory, which is no loss of
-// content.
+}  // namespace
+
 void sync_directory(const std::string& path) {
   const int descriptor = open(directory_of(path).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (descriptor < 0) return;
   (void)fsync(descriptor);
   close(descriptor);
 }
-
-}  // namespace
 
 AtomicFile::AtomicFile(std::string path, std::string temporary, int descriptor)
     : path_(std::move(path)), temporary_(std::move(temporary)), descriptor_(descriptor) {}

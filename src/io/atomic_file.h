@@ -32,4 +32,8 @@ class AtomicFile {
   int descriptor_ = -1;
 };
 
+// Makes a rename to path durable. Some file systems cannot sync a directory, which is no loss of
+// content.
+void sync_directory(const std::string& path);
+
 }  // namespace tessera

@@ -83,6 +83,8 @@ struct TensorList {
 // Adds the tensors that hold a matrix, and gives what the section must say of it.
 TensorFormat add_matrix(const std::string& name, const PackedMatrix& matrix, TensorList& list);
 
+// Bytes of the tensors that hold a matrix.
+int64_t tensor_bytes(const PackedMatrix& matrix);
 // Bytes that the tensors of a matrix take in a safetensors file with their entries in its header
 // and in config.json, to choose the smaller of two forms by.
 int64_t file_bytes(const std::string& name, const PackedMatrix& matrix);

@@ -1,4 +1,4 @@
-#include <algorithm>
+#include <numeric>
 
 #include "io/compressed.h"
 
@@ -83,6 +83,12 @@ class Writer {
   TensorList& list_;
 };
 
+int64_t tensor_bytes(const TensorToWrite& tensor) {
+  int64_t bytes = static_cast<int64_t>(size_bytes(tensor.dtype));
+  for (const int64_t extent : tensor.shape) bytes *= extent;
+  return bytes;
+}
+
 }  // namespace
 
 TensorFormat add_matrix(const std::string& name, const PackedMatrix& matrix, TensorList& list) {
@@ -96,15 +102,21 @@ TensorFormat add_matrix(const std::string& name, const PackedMatrix& matrix, Ten
   return writer.dense(std::get<DenseView>(matrix.matrix));
 }
 
+int64_t tensor_bytes(const PackedMatrix& matrix) {
+  TensorList list;
+  add_matrix("", matrix, list);
+  return std::accumulate(
+      list.tensors.begin(), list.tensors.end(), int64_t{0},
+      [](int64_t sum, const TensorToWrite& tensor) { return sum + tensor_bytes(tensor); });
+}
+
 int64_t file_bytes(const std::string& name, const PackedMatrix& matrix) {
   TensorList list;
   const TensorFormat format = add_matrix(name, matrix, list);
   int64_t total =
       format.kind == Kind::kDense ? 0 : kConfigEntryBytes + static_cast<int64_t>(name.size());
   for (const TensorToWrite& tensor : list.tensors) {
-    int64_t bytes = static_cast<int64_t>(size_bytes(tensor.dtype));
-    for (const int64_t extent : tensor.shape) bytes *= extent;
-    total += bytes + static_cast<int64_t>(tensor.name.size());
+    total += tensor_bytes(tensor) + static_cast<int64_t>(tensor.name.size());
     // The dense form has an entry as well, of fewer digits.
     total += format.kind == Kind::kDense ? kHeaderEntryBytes / 2 : kHeaderEntryBytes;
   }

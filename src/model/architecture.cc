@@ -2,9 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "model/families/families.h"
+#include "tessera/model.h"
 
 namespace tessera {
 namespace {
@@ -174,6 +176,40 @@ Result<Architecture> read_architecture(const Checkpoint& checkpoint) {
       static_cast<float>(1 / std::sqrt(static_cast<double>(architecture.head_size)));
   TESSERA_RETURN_IF_ERROR(read_end_ids(checkpoint, architecture));
   return architecture;
+}
+
+Status check_sequence(const Architecture& architecture, const TokenSequence& sequence,
+                      const std::string& name, int32_t tokenizer_tokens) {
+  const size_t length = sequence.ids.size(), types = sequence.type_ids.size();
+  if (length == 0)
+    return invalid_input(fmt::format("{}: expected at least one token, found none", name));
+  if (length > static_cast<size_t>(architecture.max_positions)) {
+    return invalid_input(
+        fmt::format("{}: expected at most {} tokens, the model's context, found {}", name,
+                    architecture.max_positions, length));
+  }
+  if (types != 0 && types != length) {
+    return invalid_input(
+        fmt::format("{}: expected {} type ids, one a token, found {}", name, length, types));
+  }
+  const int32_t largest_type = std::max(1, architecture.type_vocabulary_size) - 1;
+  for (size_t i = 0; i < length; ++i) {
+    const int32_t id = sequence.ids[i], type = types == 0 ? 0 : sequence.type_ids[i];
+    if (id < 0 || id >= architecture.vocabulary_size) {
+      return invalid_input(
+          fmt::format("{}: expected ids from 0 to {}, found {} at token {}{}", name,
+                      architecture.vocabulary_size - 1, id, i,
+                      id >= 0 && id < tokenizer_tokens
+                          ? fmt::format(" (the tokenizer has {} tokens, the model's embedding {})",
+                                        tokenizer_tokens, architecture.vocabulary_size)
+                          : ""));
+    }
+    if (type < 0 || type > largest_type) {
+      return invalid_input(fmt::format("{}: expected type ids from 0 to {}, found {} at token {}",
+                                       name, largest_type, type, i));
+    }
+  }
+  return {};
 }
 
 }  // namespace tessera

@@ -15,6 +15,8 @@
 
 namespace tessera {
 
+struct TokenSequence;
+
 // Where a block normalises: kPre  x + f(norm(x)),  kPost  norm(x + f(x)).
 enum class NormPlacement { kPre, kPost };
 enum class Ffn { kPlain, kGated };  // f(W_in x)  or  f(W_gate x) * (W_up x)
@@ -146,6 +148,13 @@ struct Architecture {
 // Reads config.json (and generation_config.json) into an Architecture; the family is chosen by
 // model_type.
 Result<Architecture> read_architecture(const Checkpoint& checkpoint);
+
+// Checks a sequence against vocabulary, type vocabulary and context; `name` stands for it in the
+// message. tokenizer_tokens: 0 where there is no tokenizer. Tokenizers with a few added tokens
+// beyond the embedding exist and serve every text without these, so a model with one loads; one of
+// another model is found out here too.
+Status check_sequence(const Architecture& architecture, const TokenSequence& sequence,
+                      const std::string& name, int32_t tokenizer_tokens = 0);
 
 // One model_type. `read` fills what the family defines; read_architecture has set class_name, head
 // and labels.

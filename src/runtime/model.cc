@@ -391,21 +391,6 @@ json linear_json(const LinearInfo& info) {
           {"dense_flops_per_row", info.dense_flops_per_row}};
 }
 
-// Tokenizers with a few added tokens beyond the embedding exist and serve every text without these,
-// so a model with one loads; one of another model is found out here too.
-Status wrong_id(const ModelState& state, const TokenSequence& sequence, size_t token,
-                const std::string& name) {
-  const int32_t id = sequence.ids[token];
-  const int32_t rows = state.architecture.vocabulary_size;
-  std::string why;
-  if (id >= rows && state.tokenizer != nullptr && id < state.tokenizer->vocabulary_size()) {
-    why = fmt::format(" (the tokenizer has {} tokens, the model's embedding {})",
-                      state.tokenizer->vocabulary_size(), rows);
-  }
-  return invalid_input(fmt::format("{}: expected ids from 0 to {}, found {} at token {}{}", name,
-                                   rows - 1, id, token, why));
-}
-
 }  // namespace
 
 size_t embedding_limit(const ModelState& state) {
@@ -428,30 +413,8 @@ HeadRows head_rows(const Architecture& architecture) {
 
 Status check_sequence(const ModelState& state, const TokenSequence& sequence,
                       const std::string& name) {
-  const Architecture& architecture = state.architecture;
-  const size_t length = sequence.ids.size();
-  if (length == 0)
-    return invalid_input(fmt::format("{}: expected at least one token, found none", name));
-  if (length > static_cast<size_t>(architecture.max_positions)) {
-    return invalid_input(
-        fmt::format("{}: expected at most {} tokens, the model's context, found {}", name,
-                    architecture.max_positions, length));
-  }
-  if (!sequence.type_ids.empty() && sequence.type_ids.size() != length) {
-    return invalid_input(fmt::format("{}: expected {} type ids, one a token, found {}", name,
-                                     length, sequence.type_ids.size()));
-  }
-  const int32_t types = std::max(1, architecture.type_vocabulary_size);
-  for (size_t i = 0; i < length; ++i) {
-    if (sequence.ids[i] < 0 || sequence.ids[i] >= architecture.vocabulary_size) {
-      return wrong_id(state, sequence, i, name);
-    }
-    if (!sequence.type_ids.empty() && (sequence.type_ids[i] < 0 || sequence.type_ids[i] >= types)) {
-      return invalid_input(fmt::format("{}: expected type ids from 0 to {}, found {} at token {}",
-                                       name, types - 1, sequence.type_ids[i], i));
-    }
-  }
-  return {};
+  const int32_t tokens = state.tokenizer == nullptr ? 0 : state.tokenizer->vocabulary_size();
+  return check_sequence(state.architecture, sequence, name, tokens);
 }
 
 std::string_view name(WeightType type) {

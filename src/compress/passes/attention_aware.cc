@@ -1,5 +1,3 @@
-#include <fmt/format.h>
-
 #include "compress/pass.h"
 
 namespace tessera {
@@ -9,6 +7,7 @@ using PrecomputeVo = PruneOptions::PrecomputeVo;
 
 // The share that values lose decides what the output matrix loses, so both are chosen together.
 Status check(const Architecture&, const PruneOptions& options) {
+  TESSERA_RETURN_IF_ERROR(check_tile(options));
   if (options.scope == PruneScope::kMatrix || options.scope == PruneScope::kBalanced) return {};
   return unsupported(
       "attention-aware pruning: expected the scope matrix or balanced, as values and outputs lose "

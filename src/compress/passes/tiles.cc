@@ -1,18 +1,9 @@
-#include <fmt/format.h>
-
 #include "compress/pass.h"
 
 namespace tessera {
 namespace {
 
-Status check(const Architecture&, const PruneOptions& options) {
-  for (const int32_t extent : {options.tile_rows, options.tile_cols}) {
-    if (extent >= 1 && extent <= kMaxTileExtent) continue;
-    return invalid_input(fmt::format("tile: expected 1 to {} rows and columns, found {} x {}",
-                                     kMaxTileExtent, options.tile_rows, options.tile_cols));
-  }
-  return {};
-}
+Status check(const Architecture&, const PruneOptions& options) { return check_tile(options); }
 
 Removed removed(const Item&, const PruneOptions&) { return Removed::kTiles; }
 FusedQkv fused(const PruneOptions&) { return FusedQkv::kWhole; }
