@@ -21,6 +21,8 @@ const char* name(FinishReason reason) {
       return "length";
     case FinishReason::kCancelled:
       return "cancelled";
+    case FinishReason::kFailed:
+      return "failed";
     case FinishReason::kNone:
       break;
   }

@@ -59,6 +59,7 @@ enum class FinishReason {
   kStopString,  // one of stop_strings
   kLength,      // max_new_tokens
   kCancelled,
+  kFailed,  // a step gave the error
 };
 
 // One token of one continuation of a request. A beam search gives all of its events at once when it
@@ -74,7 +75,7 @@ struct Event {
   // What became certain with this token: empty inside a character, where a stop string may have
   // begun, or without a tokenizer.
   std::string text;
-  // The last event of a sequence says why it ended; kCancelled comes without a token.
+  // The last event of a sequence says why it ended; kCancelled and kFailed come without a token.
   FinishReason finished = FinishReason::kNone;
 };
 
@@ -102,7 +103,8 @@ class TESSERA_API Engine {
   // fit. kOutOfMemory: not while the requests before it hold the cache; anything else: never.
   Result<int64_t> submit(Request request);
   // Runs the prompts of new requests and one token of every other, all continuations and beams
-  // together; gives a token for each, but of a beam search only its result.
+  // together; gives a token for each, but of a beam search only its result. A request that cannot
+  // go on gives an error; the next step gives its last events and those that the others had made.
   Result<std::vector<Event>> step();
   // The next step ends the request with kCancelled; unknown numbers are nothing to do.
   void cancel(int64_t request);
@@ -124,9 +126,9 @@ struct Generation {
   double total_seconds = 0;   // until the last one
 };
 
-// Submits one request and steps until it ends. on_token sees every event as it comes and may return
-// false to stop. generate is for requests of one sequence, generate_sequences gives all of a
-// request in their order.
+// Submits one request and steps until it ends. on_token sees every token as it comes until it
+// returns false to stop. generate is for requests of one sequence, generate_sequences gives all of
+// a request in their order.
 TESSERA_API Result<Generation> generate(std::shared_ptr<Model> model, Request request,
                                         const std::function<bool(const Event&)>& on_token = {});
 TESSERA_API Result<std::vector<Generation>> generate_sequences(

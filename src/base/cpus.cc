@@ -9,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/control_groups.h"
 #include "base/team.h"
 
 namespace tessera {
@@ -34,34 +35,13 @@ int read_v1(const std::string& group) {
   return rounded_up(quota_us, period_us);
 }
 
-// A container may see the host's path, which its mount lacks, but always the root of its mount.
-template <typename Read>
-int least_upwards(const std::string& root, std::string group, Read read) {
-  int least = read(root);
-  while (!group.empty()) {
-    least = std::min(least, read(root + group));
-    group.resize(group.rfind('/') == std::string::npos ? 0 : group.rfind('/'));
-  }
-  return least;
-}
-
 }  // namespace
 
 int quota_cpus(const std::string& membership, const std::string& mount) {
-  int least = std::min(read_v2(mount), read_v1(mount + "/cpu"));
-  std::ifstream lines(membership);
-  for (std::string line; std::getline(lines, line);) {  // "<number>:<controllers>:<path>"
-    const size_t first = line.find(':');
-    const size_t second = first == std::string::npos ? first : line.find(':', first + 1);
-    if (second == std::string::npos) continue;
-    std::string controllers = ",";
-    controllers.append(line, first + 1, second - first - 1).append(",");
-    const std::string group = line.substr(second + 1);
-    if (controllers == ",,") least = std::min(least, least_upwards(mount, group, read_v2));
-    if (controllers.find(",cpu,") != std::string::npos) {
-      least = std::min(least, least_upwards(mount + "/cpu", group, read_v1));
-    }
-  }
+  const ControlGroups groups = control_groups(membership, mount, "cpu");
+  int least = kNoQuota;
+  for (const std::string& group : groups.v2) least = std::min(least, read_v2(group));
+  for (const std::string& group : groups.v1) least = std::min(least, read_v1(group));
   return least;
 }
 

@@ -6,6 +6,8 @@
 #include <fstream>
 #include <limits>
 
+#include "base/control_groups.h"
+
 namespace tessera {
 namespace {
 
@@ -36,21 +38,26 @@ int64_t left(int64_t limit, int64_t used, int64_t file_cache) {
 
 }  // namespace
 
-int64_t group_memory_bytes(const std::string& mount) {
-  const int64_t v2 =
-      left(read_number(mount + "/memory.max"), read_number(mount + "/memory.current"),
-           read_key(mount + "/memory.stat", "inactive_file", 0));
-  const std::string old = mount + "/memory";
-  const int64_t v1 =
-      left(read_number(old + "/memory.limit_in_bytes"), read_number(old + "/memory.usage_in_bytes"),
-           read_key(old + "/memory.stat", "total_inactive_file", 0));
-  return std::min(v2, v1);
+int64_t group_memory_bytes(const std::string& membership, const std::string& mount) {
+  const ControlGroups groups = control_groups(membership, mount, "memory");
+  int64_t least = kNoLimit;
+  for (const std::string& group : groups.v2) {
+    least = std::min(
+        least, left(read_number(group + "/memory.max"), read_number(group + "/memory.current"),
+                    read_key(group + "/memory.stat", "inactive_file", 0)));
+  }
+  for (const std::string& group : groups.v1) {
+    least = std::min(least, left(read_number(group + "/memory.limit_in_bytes"),
+                                 read_number(group + "/memory.usage_in_bytes"),
+                                 read_key(group + "/memory.stat", "total_inactive_file", 0)));
+  }
+  return least;
 }
 
 int64_t available_memory_bytes() {
   const int64_t physical = int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
   const int64_t kilobytes = read_key("/proc/meminfo", "MemAvailable:", physical / 1024);
-  return std::min(kilobytes * 1024, group_memory_bytes("/sys/fs/cgroup"));
+  return std::min(kilobytes * 1024, group_memory_bytes("/proc/self/cgroup", "/sys/fs/cgroup"));
 }
 
 }  // namespace tessera

@@ -9,8 +9,7 @@ namespace tessera {
 // process's control group (of which caches of files count as free).
 int64_t available_memory_bytes();
 
-// The clamp alone, for a control-group mount such as /sys/fs/cgroup; the largest int64 where there
-// is no limit.
-int64_t group_memory_bytes(const std::string& mount);
+// The clamp alone, as of control_groups(); the largest int64 where there is no limit.
+int64_t group_memory_bytes(const std::string& membership, const std::string& mount);
 
 }  // namespace tessera

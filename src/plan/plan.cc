@@ -228,22 +228,20 @@ Plan choose_plan(const PlanRequest& request) {
           .layers = std::vector<LayerPlan>(static_cast<size_t>(request.layers), layer)};
 }
 
-std::string plan_to_json(const Plan& plan) {
-  json layers = json::array();
+std::string plan_to_json(const Plan& plan, const std::vector<std::string>& linear) {
+  json layers = json::array(), before;
   for (size_t i = 0; i < plan.layers.size(); ++i) {
     const LayerPlan& layer = plan.layers[i];
     json entry = {{"weights", name(layer.weights)},
                   {"attention", to_json(layer.attention)},
                   {"precompute_vo", {{"method", name(layer.vo.method)}, {"why", layer.vo.why}}}};
-    if (!layers.empty() && layers.back()["weights"] == entry["weights"] &&
-        layers.back()["attention"] == entry["attention"] &&
-        layers.back()["precompute_vo"] == entry["precompute_vo"]) {
-      layers.back()["last"] = i;
-      continue;
+    if (!linear.empty()) entry["linear"] = json::parse(linear[i]);
+    if (entry != before) {
+      before = entry;
+      entry["first"] = i;
+      layers.push_back(std::move(entry));
     }
-    entry["first"] = i;
-    entry["last"] = i;
-    layers.push_back(std::move(entry));
+    layers.back()["last"] = i;
   }
   return json{{"version", kVersion},
               {"threads", plan.threads},

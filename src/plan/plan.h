@@ -61,8 +61,9 @@ Plan choose_plan(const PlanRequest& request);
 // "why": ...}}]}; equal neighbours are one entry, and every layer stands in exactly one. Methods of
 // values: "auto" (so too where the key is missing), "two_step", "precomputed". Weights: "f32",
 // "bf16", "int8", "int4", "w8", "w4", "stored" (formats/precision.h). The cache: "f32" (so too
-// where the key is missing), "bf16", "int8". Other keys are ignored.
-std::string plan_to_json(const Plan& plan);
+// where the key is missing), "bf16", "int8". Other keys are ignored. linear: of every layer, if
+// any, a JSON object that stands with it; layers that have all alike are one entry.
+std::string plan_to_json(const Plan& plan, const std::vector<std::string>& linear = {});
 Result<Plan> plan_from_json(const std::string& json, const std::string& source, int32_t layers);
 
 }  // namespace tessera

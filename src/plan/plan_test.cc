@@ -55,6 +55,24 @@ TEST(Plan, KeepsTheTypeOfTheCache) {
   EXPECT_EQ(older->cache, DType::kF32);
 }
 
+// What the matrices of a layer run as stands with it, though its choices are another's.
+TEST(Plan, LayersThatHaveAllAlikeAreOneEntry) {
+  const Plan plan = choose_plan({.layers = 3});
+  const auto entries = [&](const std::vector<std::string>& linear) {
+    const std::string text = plan_to_json(plan, linear);
+    EXPECT_TRUE(plan_from_json(text, "test", 3).ok());
+    size_t count = 0;
+    for (size_t at = text.find("\"first\""); at != std::string::npos;
+         at = text.find("\"first\"", at + 1))
+      ++count;
+    return count;
+  };
+  EXPECT_EQ(entries({}), 1u);
+  EXPECT_EQ(entries({R"({"a": 1})", R"({"a": 1})", R"({"a": 1})"}), 1u);
+  EXPECT_EQ(entries({R"({"a": 1})", R"({"a": 1})", R"({"a": 2})"}), 2u);
+  EXPECT_EQ(entries({R"({"a": 1})", R"({"a": 2})", R"({"a": 1})"}), 3u);
+}
+
 TEST(Plan, KeepsHowValuesAreComputed) {
   Plan plan = choose_plan({.layers = 3, .expected_tokens = 77});
   plan.layers[0].vo = {VoMethod::kTwoStep, "why"};

@@ -95,7 +95,7 @@ struct EngineState {
 
 Engine::Engine(std::unique_ptr<EngineState> state) : state_(std::move(state)) {}
 Engine::~Engine() = default;
-bool Engine::idle() const { return state_->running.empty(); }
+bool Engine::idle() const { return state_->running.empty() && state_->pending.empty(); }
 int64_t Engine::cache_bytes_in_use() const { return state_->pool.bytes_in_use(); }
 
 Result<std::unique_ptr<Engine>> Engine::create(std::shared_ptr<Model> model,
@@ -150,6 +150,10 @@ Status EngineState::check(const Request& request) const {
 Result<int64_t> EngineState::start(Request request) {
   TESSERA_RETURN_IF_ERROR(check(request));
   const int64_t bytes = cache_bytes_of(request);
+  if (bytes > pool.limit_bytes()) {
+    return invalid_input(fmt::format("{} tokens need {} bytes of cache, more than its {}",
+                                     positions_of(request), bytes, pool.limit_bytes()));
+  }
   if (promised_bytes + bytes > pool.limit_bytes()) {
     return out_of_memory(fmt::format("{} tokens need {} bytes of cache, but only {} of {} are free",
                                      positions_of(request), bytes,
@@ -222,7 +226,9 @@ Status EngineState::run_together(std::list<Running>::iterator& next) {
     const Status advanced = each->advance(logits.first(size), pool, pending);
     logits = logits.subspan(size);
     each->failed = !advanced.ok();
-    if (each->failed) status = advanced;
+    if (!each->failed) continue;
+    status = advanced;
+    each->add_last(FinishReason::kFailed, pending);
   }
   return status;
 }
@@ -235,7 +241,7 @@ void EngineState::finish(Running& each) {
 void EngineState::drop_cancelled() {
   std::erase_if(running, [&](Running& each) {
     if (!each.cancelled) return false;
-    each.add_cancelled(pending);
+    each.add_last(FinishReason::kCancelled, pending);
     finish(each);
     return true;
   });
@@ -275,6 +281,7 @@ Result<std::vector<Generation>> generate_sequences(
     TESSERA_ASSIGN_OR_RETURN(const int64_t number, engine->submit(std::move(request)));
     std::vector<Generation> generations;
     std::optional<double> prompt_seconds;
+    bool stopped = false;
     while (!engine->idle()) {
       TESSERA_ASSIGN_OR_RETURN(const std::vector<Event> events, engine->step());
       const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
@@ -290,7 +297,9 @@ Result<std::vector<Generation>> generate_sequences(
         generation.ids.push_back(event.token);
         generation.text += event.text;
         if (event.log_probability) generation.log_probabilities.push_back(*event.log_probability);
-        if (on_token && !on_token(event)) engine->cancel(number);
+        if (stopped || !on_token) continue;
+        stopped = !on_token(event);
+        if (stopped) engine->cancel(number);
       }
     }
     return generations;

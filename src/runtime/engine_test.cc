@@ -188,6 +188,55 @@ TEST(Engine, CancelFreesTheCache) {
   EXPECT_EQ((*engine)->cache_bytes_in_use(), 0);
 }
 
+// A logit overflows for some prompts: their requests end, and nobody waits for events for ever.
+TEST(Engine, WhoCannotGoOnEndsAndTheOthersGoOn) {
+  testing::TinyCheckpoint tiny = testing::tiny_llama();
+  tiny.firsts = {{"lm_head.weight", 3e38f}, {"model.norm.weight", 2.0f}};
+  const auto loaded = Model::load(tiny.write("overflows"), {.threads = 1});
+  ASSERT_TRUE(loaded.ok()) << loaded.status().message();
+  const auto request = [](int32_t token) {
+    return Request{.prompt_ids = {token}, .max_new_tokens = 1, .ignore_end = true};
+  };
+  std::optional<int32_t> good, bad;
+  for (int32_t token = 0; token < 49; ++token)
+    (generate(*loaded, request(token)).ok() ? good : bad) = token;
+  ASSERT_TRUE(good && bad);
+  for (const bool good_first : {true, false}) {
+    auto engine = Engine::create(*loaded, {});
+    ASSERT_TRUE(engine.ok());
+    const auto one = (*engine)->submit(request(good_first ? *good : *bad));
+    const auto other = (*engine)->submit(request(good_first ? *bad : *good));
+    EXPECT_FALSE((*engine)->step().ok());
+    EXPECT_FALSE((*engine)->idle());
+    const auto events = (*engine)->step();
+    ASSERT_TRUE(events.ok());
+    EXPECT_TRUE((*engine)->idle());
+    ASSERT_EQ(events->size(), 2u);
+    for (const Event& event : *events) {
+      const bool is_good = event.request == (good_first ? *one : *other);
+      EXPECT_EQ(event.finished, is_good ? FinishReason::kLength : FinishReason::kFailed);
+    }
+    EXPECT_EQ((*engine)->cache_bytes_in_use(), 0);
+  }
+}
+
+TEST(Engine, WhoWantedNoMoreIsNotAskedAgain) {
+  int calls = 0;
+  const auto stopped = generate_sequences(tiny_model(),
+                                          {.prompt_ids = {1, 2},
+                                           .max_new_tokens = 20,
+                                           .sampling = {.temperature = 1},
+                                           .sequences = 4,
+                                           .ignore_end = true},
+                                          [&](const Event&) {
+                                            ++calls;
+                                            return false;
+                                          });
+  ASSERT_TRUE(stopped.ok());
+  EXPECT_EQ(calls, 1);
+  for (const Generation& each : *stopped) EXPECT_EQ(each.finished, FinishReason::kCancelled);
+}
+
 TEST(Engine, RefusesUpFrontWithBothNumbers) {
   const auto model = tiny_model();
   auto engine = Engine::create(model, {});
@@ -213,8 +262,12 @@ TEST(Engine, RefusesWhatTheCacheCannotHold) {
   auto engine = Engine::create(model, {.cache_bytes = 20000});
   ASSERT_TRUE(engine.ok());
   const auto refused = (*engine)->submit({.prompt_ids = {1}, .max_new_tokens = 150});
-  EXPECT_EQ(refused.status().code(), StatusCode::kOutOfMemory);
+  // Waiting does not help.
+  EXPECT_EQ(refused.status().code(), StatusCode::kInvalidInput);
   EXPECT_TRUE((*engine)->submit({.prompt_ids = {1}, .max_new_tokens = 10}).ok());
+  Result<int64_t> more = 0;
+  while (more.ok()) more = (*engine)->submit({.prompt_ids = {1}, .max_new_tokens = 10});
+  EXPECT_EQ(more.status().code(), StatusCode::kOutOfMemory);
 }
 
 TEST(Engine, RefusesAnEncoder) {
@@ -492,7 +545,7 @@ TEST(Engine, CountsTheCacheOfEverySequence) {
   auto engine = Engine::create(model, {.cache_bytes = 20000});
   ASSERT_TRUE(engine.ok());
   Request request{.prompt_ids = {1}, .max_new_tokens = 10, .beams = 64};
-  EXPECT_EQ((*engine)->submit(request).status().code(), StatusCode::kOutOfMemory);
+  EXPECT_EQ((*engine)->submit(request).status().code(), StatusCode::kInvalidInput);
   request.beams = 1;
   EXPECT_TRUE((*engine)->submit(request).ok());
 }

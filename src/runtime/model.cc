@@ -170,8 +170,7 @@ ModelInfo make_info(const Checkpoint& checkpoint, const ModelState& state, int64
   info.prepared_bytes = state.weights.bytes();
   info.flops_per_token = state.weights.flops_per_token();
   info.executed_flops_per_token = state.weights.executed_flops_per_token();
-  for (int32_t layer = 0; layer < a.layers; ++layer)
-    info.cache_bytes_per_token += a.attention_shape(layer).pages.page_bytes() / kPageTokens;
+  info.cache_bytes_per_token = a.layers * a.largest_page().page_bytes() / kPageTokens;
   info.cache_type = cache_of(a.cache).type;
   info.weight_type = name(state.plan.layers.front().weights);
   info.labels = a.label_names;
@@ -513,14 +512,15 @@ std::vector<OperationProfile> Model::stop_profile() {
 }
 
 std::string Model::plan_json() const {
-  json plan = json::parse(plan_to_json(state_->plan));
-  for (json& entry : plan["layers"]) {
-    const LayerWeights& layer = state_->weights.layers[entry["first"].get<size_t>()];
-    entry["linear"] = {{"qkv", linear_json(layer.qkv->info())},
+  std::vector<std::string> linear;
+  for (const LayerWeights& layer : state_->weights.layers) {
+    const json maps = {{"qkv", linear_json(layer.qkv->info())},
                        {"attention_output", linear_json(layer.attention_output->info())},
                        {"ffn_in", linear_json(layer.ffn_in->info())},
                        {"ffn_out", linear_json(layer.ffn_out->info())}};
+    linear.push_back(maps.dump());
   }
+  json plan = json::parse(plan_to_json(state_->plan, linear));
   if (state_->weights.head.output != nullptr)
     plan["head"] = linear_json(state_->weights.head.output->info());
   return plan.dump();

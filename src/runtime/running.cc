@@ -60,11 +60,13 @@ Status Running::advance(std::span<const float> logits, CachePool& pool,
 // All continuations begin behind the same prompt.
 void Running::start_outputs(CachePool& pool) {
   fork(std::vector<int32_t>(static_cast<size_t>(request_.sequences), 0), pool);
+  const auto memory = std::make_shared<SamplerMemory>();
   for (int32_t index = 0; index < request_.sequences; ++index) {
     Sampling sampling = request_.sampling;
     sampling.seed += static_cast<uint64_t>(index);
-    outputs_.push_back(
-        {.index = index, .sampler = Sampler(sampling), .text = OutputText(tokenizer_, request_)});
+    outputs_.push_back({.index = index,
+                        .sampler = Sampler(sampling, memory),
+                        .text = OutputText(tokenizer_, request_)});
   }
 }
 
@@ -153,11 +155,12 @@ void Running::fork(const std::vector<int32_t>& parents, CachePool& pool) {
   sequences_ = std::move(next);
 }
 
-void Running::add_cancelled(std::vector<Event>& events) const {
+void Running::add_last(FinishReason reason, std::vector<Event>& events) const {
   const auto add = [&](int32_t index) {
-    events.push_back({.request = number_, .sequence = index, .finished = FinishReason::kCancelled});
+    events.push_back({.request = number_, .sequence = index, .finished = reason});
   };
-  for (const Output& output : outputs_) add(output.index);
+  for (const Output& output : outputs_)
+    if (!output.finished) add(output.index);
   for (int32_t i = 0; outputs_.empty() && i < request_.sequences; ++i) add(i);
 }
 

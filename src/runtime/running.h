@@ -54,7 +54,7 @@ class Running {
   // Takes the logits [sequences, width] behind each sequence and adds the events that follow.
   Status advance(std::span<const float> logits, CachePool& pool, std::vector<Event>& events);
   // Adds the last event of every continuation that is not finished.
-  void add_cancelled(std::vector<Event>& events) const;
+  void add_last(FinishReason reason, std::vector<Event>& events) const;
   void release(CachePool& pool);
 
   bool cancelled = false;

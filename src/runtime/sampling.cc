@@ -148,17 +148,18 @@ void penalise(std::span<const float> scores, std::span<const int32_t> seen, floa
   }
 }
 
-Sampler::Sampler(const Sampling& sampling)
+Sampler::Sampler(const Sampling& sampling, std::shared_ptr<SamplerMemory> memory)
     : sampling_(sampling),
       generator_(sampling.seed),
-      softmax_(attention_softmax::kernels.select({}).run) {}
+      softmax_(attention_softmax::kernels.select({}).run),
+      memory_(std::move(memory)) {}
 
 Result<int32_t> Sampler::next(std::span<const float> logits, std::span<const int32_t> seen) {
   TESSERA_ASSIGN_OR_RETURN(int32_t largest, largest_logit(logits));
   if (sampling_.repetition_penalty != 1) {
-    penalised_.assign(logits.begin(), logits.end());
-    penalise(logits, seen, sampling_.repetition_penalty, penalised_);
-    logits = penalised_;
+    memory_->penalised.assign(logits.begin(), logits.end());
+    penalise(logits, seen, sampling_.repetition_penalty, memory_->penalised);
+    logits = memory_->penalised;
     TESSERA_ASSIGN_OR_RETURN(largest, largest_logit(logits));
   }
   if (sampling_.temperature == 0) return largest;
@@ -168,12 +169,13 @@ Result<int32_t> Sampler::next(std::span<const float> logits, std::span<const int
   return draw();
 }
 
-// Leaves the top_k most probable tokens in candidates_, in no order.
+// Leaves the top_k most probable tokens as candidates, in no order.
 void Sampler::filter_top_k(std::span<const float> logits) {
+  auto& candidates = memory_->candidates;
   const auto wanted = static_cast<size_t>(sampling_.top_k);
   if (wanted == 0 || wanted >= logits.size()) {
-    candidates_.resize(logits.size());
-    std::iota(candidates_.begin(), candidates_.end(), 0);
+    candidates.resize(logits.size());
+    std::iota(candidates.begin(), candidates.end(), 0);
     return;
   }
   // The wanted-th largest of the largests of blocks is at most the wanted-th largest of all, and
@@ -189,29 +191,31 @@ void Sampler::filter_top_k(std::span<const float> logits) {
     std::nth_element(order.begin(), nth, order.end(), std::greater<>());
     bound = *nth;
   }
-  candidates_.clear();
+  candidates.clear();
   for (size_t begin = 0; begin < logits.size(); begin += block) {
     if (largest[begin / block] < bound) continue;
     for (size_t i = begin; i < std::min(begin + block, logits.size()); ++i)
-      if (ordered(logits[i]) >= bound) candidates_.push_back(static_cast<int32_t>(i));
+      if (ordered(logits[i]) >= bound) candidates.push_back(static_cast<int32_t>(i));
   }
-  std::nth_element(candidates_.begin(), candidates_.begin() + sampling_.top_k, candidates_.end(),
+  std::nth_element(candidates.begin(), candidates.begin() + sampling_.top_k, candidates.end(),
                    Before{logits});
-  candidates_.resize(wanted);
+  candidates.resize(wanted);
 }
 
-// Fills weights_ with the candidates' probabilities relative to the largest logit's.
+// Fills in the candidates' probabilities relative to the largest logit's.
 void Sampler::weigh(std::span<const float> logits, float largest) {
-  const auto count = static_cast<int32_t>(candidates_.size());
-  weights_.resize((candidates_.size() + attention_softmax::kBlock - 1) / attention_softmax::kBlock *
-                  attention_softmax::kBlock);
-  for (size_t i = 0; i < candidates_.size(); ++i) {
-    const float distance = logits[static_cast<size_t>(candidates_[i])] - largest;
-    weights_[i] = distance / sampling_.temperature * attention_softmax::kLog2E;
+  auto& candidates = memory_->candidates;
+  auto& weights = memory_->weights;
+  const auto count = static_cast<int32_t>(candidates.size());
+  weights.resize((candidates.size() + attention_softmax::kBlock - 1) / attention_softmax::kBlock *
+                 attention_softmax::kBlock);
+  for (size_t i = 0; i < candidates.size(); ++i) {
+    const float distance = logits[static_cast<size_t>(candidates[i])] - largest;
+    weights[i] = distance / sampling_.temperature * attention_softmax::kLog2E;
   }
   const int32_t begin = 0;
   float maximum = 0, sum = 0, rescale = 1;
-  softmax_({.scores = weights_.data(),
+  softmax_({.scores = weights.data(),
             .begin = &begin,
             .end = &count,
             .keys = count,
@@ -219,70 +223,75 @@ void Sampler::weigh(std::span<const float> logits, float largest) {
             .sum = &sum,
             .rescale = &rescale},
            {0, 1});
-  weights_.resize(candidates_.size());
+  weights.resize(candidates.size());
 }
 
 // Leaves the fewest candidates that reach top_p, and of those the ones from min_p on.
 void Sampler::filter_by_weight() {
-  const double total = total_of(weights_);
+  auto& candidates = memory_->candidates;
+  auto& weights = memory_->weights;
+  const double total = total_of(weights);
   const double wanted = sampling_.top_p < 1 ? sampling_.top_p * total : INFINITY;
   // All that weigh less than this weigh less than 1 - top_p together; half of it, for the rounding
   // of sums.
   const double needless =
-      0.5 * (1 - double{sampling_.top_p}) * total / static_cast<double>(weights_.size());
+      0.5 * (1 - double{sampling_.top_p}) * total / static_cast<double>(weights.size());
   const auto least = std::max(static_cast<float>(needless), sampling_.min_p);
-  kept_.clear();
-  for (size_t i = 0; i < weights_.size(); ++i)
-    if (weights_[i] >= least) kept_.push_back({candidates_[i], weights_[i]});
+  memory_->kept.clear();
+  for (size_t i = 0; i < weights.size(); ++i)
+    if (weights[i] >= least) memory_->kept.push_back({candidates[i], weights[i]});
   if (sampling_.top_p < 1) keep_first(wanted);
-  candidates_.clear();
-  weights_.clear();
-  for (const Kept& kept : kept_) {
-    candidates_.push_back(kept.id);
-    weights_.push_back(kept.weight);
+  candidates.clear();
+  weights.clear();
+  for (const SamplerMemory::Kept& kept : memory_->kept) {
+    candidates.push_back(kept.id);
+    weights.push_back(kept.weight);
   }
 }
 
-// Cuts kept_ to the fewest that weigh so much. A few hold most of the weight, and ordering a whole
-// vocabulary takes longer than a small model's step: they are put in order as they are needed.
+// Cuts what is kept to the fewest that weigh so much. A few hold most of the weight, and ordering a
+// whole vocabulary takes longer than a small model's step: they are put in order as they are
+// needed.
 void Sampler::keep_first(double wanted) {
+  auto& kept = memory_->kept;
   constexpr size_t kFirstOrdered = 64;
-  const auto before = [](const Kept& a, const Kept& b) {
+  const auto before = [](const SamplerMemory::Kept& a, const SamplerMemory::Kept& b) {
     return a.weight != b.weight ? a.weight > b.weight : a.id < b.id;
   };
   double weight = 0;
   size_t count = 0;
-  for (size_t in_order = 0; count < kept_.size() && weight < wanted; ++count) {
+  for (size_t in_order = 0; count < kept.size() && weight < wanted; ++count) {
     if (count == in_order) {
-      const auto begin = kept_.begin() + static_cast<std::ptrdiff_t>(in_order);
-      in_order = std::min(kept_.size(), std::max(kFirstOrdered, 2 * in_order));
-      const auto end = kept_.begin() + static_cast<std::ptrdiff_t>(in_order);
-      std::nth_element(begin, end, kept_.end(), before);
+      const auto begin = kept.begin() + static_cast<std::ptrdiff_t>(in_order);
+      in_order = std::min(kept.size(), std::max(kFirstOrdered, 2 * in_order));
+      const auto end = kept.begin() + static_cast<std::ptrdiff_t>(in_order);
+      std::nth_element(begin, end, kept.end(), before);
       std::sort(begin, end, before);
     }
-    weight += kept_[count].weight;
+    weight += kept[count].weight;
   }
-  kept_.resize(count);
+  kept.resize(count);
 }
 
 int32_t Sampler::draw() {
-  double left = static_cast<double>(generator_() >> 11) * 0x1.0p-53 * total_of(weights_);
+  auto& weights = memory_->weights;
+  double left = static_cast<double>(generator_() >> 11) * 0x1.0p-53 * total_of(weights);
   size_t chosen = 0;  // a block with weight
-  for (size_t begin = 0; begin < weights_.size(); begin += kBlock) {
-    const double weight = sum_of(block_at(weights_, begin, kBlock));
+  for (size_t begin = 0; begin < weights.size(); begin += kBlock) {
+    const double weight = sum_of(block_at(weights, begin, kBlock));
     if (weight == 0) continue;
     chosen = begin;
     if (left < weight) break;
     left -= weight;
   }
   size_t token = chosen;
-  for (size_t i = chosen; i < std::min(chosen + kBlock, weights_.size()); ++i) {
-    if (weights_[i] == 0) continue;
+  for (size_t i = chosen; i < std::min(chosen + kBlock, weights.size()); ++i) {
+    if (weights[i] == 0) continue;
     token = i;  // the last with weight where rounding leaves something over
-    left -= weights_[i];
+    left -= weights[i];
     if (left < 0) break;
   }
-  return candidates_[token];
+  return memory_->candidates[token];
 }
 
 }  // namespace tessera

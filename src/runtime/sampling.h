@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <random>
 #include <span>
 #include <vector>
@@ -25,19 +26,29 @@ double log_sum_exp(std::span<const float> logits);
 void penalise(std::span<const float> scores, std::span<const int32_t> seen, float penalty,
               std::span<float> target);
 
+// What a draw needs of memory, several numbers a token of the vocabulary: samplers that draw one
+// after another may share it.
+struct SamplerMemory {
+  struct Kept {
+    int32_t id;
+    float weight;
+  };
+  std::vector<float> penalised;
+  std::vector<int32_t> candidates;
+  std::vector<float> weights;  // of the candidates
+  std::vector<Kept> kept;
+};
+
 // Draws tokens of one request; the same seed and logits give the same tokens.
 class Sampler {
  public:
-  explicit Sampler(const Sampling& sampling);
+  explicit Sampler(const Sampling& sampling,
+                   std::shared_ptr<SamplerMemory> memory = std::make_shared<SamplerMemory>());
   // The greedy choice is the first of the largest logits. logits: [vocabulary]; errors as
   // check_logits. seen: the ids of prompt and output, for the repetition penalty.
   Result<int32_t> next(std::span<const float> logits, std::span<const int32_t> seen = {});
 
  private:
-  struct Kept {
-    int32_t id;
-    float weight;
-  };
   void filter_top_k(std::span<const float> logits);
   void weigh(std::span<const float> logits, float largest);
   void filter_by_weight();
@@ -47,10 +58,7 @@ class Sampler {
   Sampling sampling_;
   std::mt19937_64 generator_;
   void (*softmax_)(const attention_softmax::Args&, Exec) noexcept;
-  std::vector<float> penalised_;
-  std::vector<int32_t> candidates_;
-  std::vector<float> weights_;  // of the candidates
-  std::vector<Kept> kept_;
+  std::shared_ptr<SamplerMemory> memory_;
 };
 
 }  // namespace tessera

@@ -19,6 +19,7 @@ namespace tessera::testing {
 struct TinyCheckpoint {
   std::string config;  // JSON
   std::map<std::string, std::vector<int64_t>> shapes;
+  std::map<std::string, float> firsts = {};  // the first value of a tensor in place of a random one
 
   // Writes config.json and model.safetensors; returns the folder.
   std::string write(const std::string& name) const;
@@ -40,6 +41,7 @@ inline std::string TinyCheckpoint::write(const std::string& name) const {
     for (int64_t extent : shape) count *= static_cast<size_t>(extent);
     std::vector<float>& data = values[tensor];
     for (size_t i = 0; i < count; ++i) data.push_back(normal(generator));
+    if (firsts.contains(tensor)) data.front() = firsts.at(tensor);
     tensors.push_back({tensor, DType::kF32, shape, data.data()});
   }
   const Status status = write_safetensors(folder + "/model.safetensors", tensors);
