@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cmath>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -24,25 +25,6 @@ constexpr Synopsis kSynopsis = {
     "stars\n"
     "  tessera eval models/pruned --task agreement --reference models/dense --data text.txt\n"
     "  tessera eval --task data-to-text --data references.txt --predictions output.txt\n"};
-
-// One line on the terminal for what is being done.
-class EvalProgress {
- public:
-  bool update(const std::string& what, int64_t done, int64_t total) {
-    if (what != what_ || !shown_) {
-      shown_.reset();
-      shown_.emplace(what, total);
-      what_ = what;
-    }
-    shown_->update(done);
-    return !Interrupt::requested();
-  }
-  void end() { shown_.reset(); }
-
- private:
-  std::string what_;
-  std::optional<Progress> shown_;
-};
 
 std::string rounded(double value) {
   if (std::isnan(value)) return "-";
@@ -145,15 +127,13 @@ Result<std::shared_ptr<Model>> load_other(const EvalOptions& options,
   return load_model(other);
 }
 
-EvaluateOptions evaluate_options(const EvalOptions& options, EvalProgress* progress) {
+EvaluateOptions evaluate_options(const EvalOptions& options, Steps& steps) {
   EvaluateOptions found;
   found.bootstrap.resamples =
       static_cast<int32_t>(options.resamples.value_or(found.bootstrap.resamples));
   found.bootstrap.seed = static_cast<uint64_t>(options.seed.value_or(0));
   found.bootstrap.confidence = options.confidence.value_or(found.bootstrap.confidence);
-  found.on_progress = [progress](const std::string& what, int64_t done, int64_t total) {
-    return progress->update(what, done, total);
-  };
+  found.on_progress = std::ref(steps);
   return found;
 }
 
@@ -170,10 +150,10 @@ Status eval(const EvalOptions& options, EvaluationTask task) {
     if (!loaded.ok()) return loaded.status();
     task.agreement.reference = *loaded;
   }
-  EvalProgress progress;
-  const EvaluateOptions how = evaluate_options(options, &progress);
+  Steps steps;
+  const EvaluateOptions how = evaluate_options(options, steps);
   const Result<Evaluation> evaluation = evaluate(model, task, how);
-  progress.end();
+  steps.clear();
   if (!evaluation.ok()) return evaluation.status();
   report_notes(*evaluation);
   std::vector<MetricDifference> differences;
@@ -182,7 +162,7 @@ Status eval(const EvalOptions& options, EvaluationTask task) {
     Result<std::shared_ptr<Model>> base = load_other(options, *options.base);
     if (!base.ok()) return base.status();
     const Result<Evaluation> other = evaluate(*base, task, how);
-    progress.end();
+    steps.clear();
     if (!other.ok()) return {other.status().code(), "--base: " + other.status().message()};
     Result<std::vector<MetricDifference>> found = compare(*evaluation, *other, how.bootstrap);
     if (!found.ok()) return found.status();

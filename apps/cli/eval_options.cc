@@ -89,16 +89,6 @@ Result<DataFormat> parse_format(const std::optional<std::string>& format) {
   return invalid_input(fmt::format("--format: expected csv, tsv or jsonl, found \"{}\"", *format));
 }
 
-std::vector<std::string> split_commas(const std::string& text) {
-  std::vector<std::string> parts;
-  for (size_t begin = 0;;) {
-    const size_t comma = text.find(',', begin);
-    parts.push_back(text.substr(begin, comma - begin));
-    if (comma == std::string::npos) return parts;
-    begin = comma + 1;
-  }
-}
-
 Result<EvaluationTask> own_task(const EvalOptions& options, EvaluationKind kind) {
   EvaluationTask task;
   task.kind = kind;
@@ -124,7 +114,7 @@ Result<EvaluationTask> own_task(const EvalOptions& options, EvaluationKind kind)
   task.dev = like_data(options.dev);
   task.retrieval.queries = like_data(options.queries);
   task.retrieval.judgements = options.judgements.value_or("");
-  if (options.labels) task.labels = split_commas(*options.labels);
+  if (options.labels) task.labels = split_at_commas(*options.labels);
   task.positive_label = options.positive.value_or("");
   return task;
 }

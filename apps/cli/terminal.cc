@@ -103,6 +103,15 @@ void Progress::draw(int64_t done, std::string_view note) {
   std::fflush(stderr);
 }
 
+bool Steps::operator()(const std::string& what, int64_t done, int64_t total) {
+  if (what != what_ || total != total_) clear();
+  if (!line_) line_.emplace(what, total);
+  what_ = what;
+  total_ = total;
+  line_->update(done);
+  return !Interrupt::requested();
+}
+
 int64_t peak_memory_bytes() {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -63,6 +64,20 @@ class Progress {
   int64_t total_;
   bool shown_;
   std::chrono::steady_clock::time_point last_draw_;
+};
+
+// A line of progress for whatever is being done, new where that changes; what the library's
+// on_progress takes.
+class Steps {
+ public:
+  // False: the user wants to stop.
+  bool operator()(const std::string& what, int64_t done, int64_t total);
+  void clear() { line_.reset(); }
+
+ private:
+  std::string what_;
+  int64_t total_ = 0;
+  std::optional<Progress> line_;
 };
 
 // The largest resident set of this process so far.
