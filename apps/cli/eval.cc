@@ -104,6 +104,13 @@ Status write_examples(const std::string& path, const Evaluation& evaluation) {
   return write_to(path, lines);
 }
 
+// Where that fails, to standard output: it took hours.
+Status write_metrics(const std::optional<std::string>& path, std::string_view text) {
+  const Status status = write_to(path, text);
+  if (!status.ok() && path) (void)write_to(std::nullopt, text);
+  return status;
+}
+
 // What was left out or cut, by line; many of them would hide the result.
 void report_notes(const Evaluation& evaluation) {
   constexpr size_t kMost = 10;
@@ -137,8 +144,31 @@ EvaluateOptions evaluate_options(const EvalOptions& options, Steps& steps) {
   return found;
 }
 
+// To the base, with one evaluation more; none where there is no base.
+Result<std::vector<MetricDifference>> differences_to_base(const EvalOptions& options,
+                                                          const EvaluationTask& task,
+                                                          const EvaluateOptions& how,
+                                                          const Evaluation& evaluation) {
+  if (!options.base) return std::vector<MetricDifference>();
+  Result<std::shared_ptr<Model>> base = load_other(options, *options.base);
+  if (!base.ok()) return base.status();
+  const Result<Evaluation> other = evaluate(*base, task, how);
+  if (!other.ok()) return Status(other.status().code(), "--base: " + other.status().message());
+  return compare(evaluation, *other, how.bootstrap);
+}
+
+Status check_outputs(const EvalOptions& options) {
+  for (const auto& path : {options.output, options.examples_file}) {
+    if (!path) continue;
+    if (Status status = check_writable(*path); !status.ok()) return status;
+  }
+  return {};
+}
+
+// What was evaluated is told whatever fails behind it.
 Status eval(const EvalOptions& options, EvaluationTask task) {
   const Interrupt interrupt;
+  if (Status status = check_outputs(options); !status.ok()) return status;
   std::shared_ptr<Model> model;
   if (options.has_model) {
     Result<std::shared_ptr<Model>> loaded = load_model(options.model);
@@ -156,25 +186,19 @@ Status eval(const EvalOptions& options, EvaluationTask task) {
   steps.clear();
   if (!evaluation.ok()) return evaluation.status();
   report_notes(*evaluation);
-  std::vector<MetricDifference> differences;
-  if (options.base) {
-    model.reset();
-    Result<std::shared_ptr<Model>> base = load_other(options, *options.base);
-    if (!base.ok()) return base.status();
-    const Result<Evaluation> other = evaluate(*base, task, how);
-    steps.clear();
-    if (!other.ok()) return {other.status().code(), "--base: " + other.status().message()};
-    Result<std::vector<MetricDifference>> found = compare(*evaluation, *other, how.bootstrap);
-    if (!found.ok()) return found.status();
-    differences = std::move(found).value();
+  model.reset();
+  const auto compared = differences_to_base(options, task, how, *evaluation);
+  steps.clear();
+  const auto differences = compared.ok() ? *compared : std::vector<MetricDifference>();
+  const Status examples =
+      options.examples_file ? write_examples(*options.examples_file, *evaluation) : Status();
+  const Status metrics = write_metrics(
+      options.output, options.json ? evaluation_json(*evaluation, differences) + "\n"
+                                   : as_text(*evaluation, differences, how.bootstrap));
+  for (const Status& status : {compared.status(), metrics, examples}) {
+    if (!status.ok()) return status;
   }
-  if (options.examples_file) {
-    if (Status status = write_examples(*options.examples_file, *evaluation); !status.ok()) {
-      return status;
-    }
-  }
-  return write_to(options.output, options.json ? evaluation_json(*evaluation, differences) + "\n"
-                                               : as_text(*evaluation, differences, how.bootstrap));
+  return {};
 }
 
 }  // namespace

@@ -34,6 +34,10 @@ class Output {
   std::string path_;
 };
 
+// Whether Output could be opened there, as far as can be told without touching anything: for what
+// is written after hours of work.
+Status check_writable(const std::string& path);
+
 // While it lives, the first SIGINT is only noted and a second one ends the process with 130. One at
 // a time.
 class Interrupt {

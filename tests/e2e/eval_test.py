@@ -201,6 +201,28 @@ class Evaluations(EvalTest):
         short = self.write("short.txt", "The cat is here\n")
         self.assert_fails("eval", "--task", "data-to-text", "--data", references, "--predictions", short, says=["2", "1"])
 
+    def test_files_that_cannot_be_written(self):
+        data = self.write("files.tsv", "a b\tyes\nc d\tno\n")
+        arguments = ("--task", "classification", "--data", data, "--text", 1, "--label", 2)
+        for option in ("-o", "--output-examples"):
+            # Said before anything is done, by which the model would be missed.
+            for place in (self.folder / "no" / "where", data / "below", self.folder):
+                self.assert_fails("eval", self.folder / "absent", *arguments, option, place, says=[f"cannot write {place}: "])
+            out, err = self.call("eval", self.classifier, *arguments, option, "/dev/full", expect=1)
+            self.assertIn("accuracy", out)
+            self.assertIn("/dev/full: No space left", err)
+        kept = self.write("kept.txt", "as it was")
+        self.assert_fails("eval", self.classifier, *arguments[:3], self.folder / "absent", "-o", kept, says=["absent"])
+        self.assertEqual(kept.read_text(), "as it was")
+
+    def test_a_base_that_fails_loses_nothing(self):
+        data = self.write("base.tsv", "a b\tyes\nc d\tno\n")
+        out, err = self.call("eval", self.classifier, "--task", "classification", "--data", data, "--text", 1, "--label", 2,
+                             "--base", self.folder / "absent", expect=1)
+        self.assertIn("accuracy", out)
+        self.assertNotIn("difference", out)
+        self.assertIn("absent", err)
+
     def test_intervals_depend_on_the_seed_only(self):
         rows = "".join(f"{'ab' if i % 3 else 'xy'} {chr(97 + i % 26)}\t{'yes' if i % 2 else 'no'}\n" for i in range(60))
         data = self.write("seed.tsv", rows)
