@@ -71,9 +71,8 @@ std::string as_text(const Evaluation& evaluation, std::span<const MetricDifferen
                                                            interval(metric.low, metric.high)});
     if (i >= differences.size()) continue;
     const MetricDifference& found = differences[i];
-    for (std::string cell :
-         {rounded(found.base), rounded(found.difference), interval(found.low, found.high),
-          fmt::format("{:.4f}", found.p_value)}) {
+    for (std::string cell : {rounded(found.base), rounded(found.difference),
+                             interval(found.low, found.high), rounded(found.p_value)}) {
       row.push_back(std::move(cell));
     }
   }

@@ -94,6 +94,11 @@ class Evaluations(EvalTest):
         self.assertEqual(again["metrics"], found["metrics"])
         compared = self.evaluate(self.classifier, "classification", table, *columns, "--base", self.classifier, resamples=20)
         self.assertEqual([(each["difference"], each["p_value"]) for each in compared["differences"]], [(0, 1)] * 3)
+        undrawn = self.evaluate(self.classifier, "classification", table, *columns, "--base", self.classifier)
+        self.assertEqual([(each["difference"], each["p_value"]) for each in undrawn["differences"]], [(0, None)] * 3)
+        out, _ = self.call("eval", self.classifier, "--task", "classification", "--data", table, *columns, "--base",
+                           self.classifier, "--resamples", 0)
+        self.assertRegex(out, r"(?m)^accuracy .* -$")
 
     def test_probe_learns(self):
         rows = "".join(f"{'a b c' if i % 2 else 'x y z'} {chr(100 + i % 9)}\t{'in' if i % 2 else 'out'}\n" for i in range(40))
