@@ -107,7 +107,19 @@ TEST(ReportCells, IdentityFollowsTheFiles) {
   ASSERT_TRUE(before.ok());
   EXPECT_EQ(*before, *identity_of(folder));
   std::ofstream(folder + "/config.json", std::ios::app) << " ";
-  EXPECT_NE(*before, *identity_of(folder));
+  const auto after = identity_of(folder);
+  EXPECT_NE(*before, *after);
+  // Where a sentence-transformers model says how it pools; a report's cells and caches are no part.
+  for (const char* name : {"/1_Pooling", "/.cache", "/report.cells"}) {
+    fs::create_directory(folder + name);
+    std::ofstream(folder + name + "/config.json") << "{}";
+  }
+  const auto below = identity_of(folder);
+  EXPECT_NE(*after, *below);
+  EXPECT_CONTAINS(*below, "1_Pooling/config.json");
+  for (const char* name : {".cache", ".cells"})
+    EXPECT_EQ(below->find(name), std::string::npos) << *below;
+  EXPECT_EQ(*after, *identity_of(folder, {folder + "/1_Pooling/config.json"}));
   EXPECT_EQ(identity_of(folder + "/absent").status().code(), StatusCode::kNotFound);
 }
 
