@@ -208,7 +208,7 @@ int eval_verb(const Arguments& arguments) {
   add_eval_options(*app, &options);
   if (const auto code = parse(*app, arguments)) return *code;
   options.has_model = app->get_option("MODEL")->count() > 0;
-  Result<EvaluationTask> task = eval_task(options);
+  Result<EvaluationTask> task = eval_task(*app, options);
   if (!task.ok()) return report_usage(*app, task.status().message());
   return finish(eval(options, std::move(task).value()));
 }

@@ -152,6 +152,20 @@ class Evaluations(EvalTest):
         self.assert_usage("eval", "--task", "stsb", "--data", "x", says=["MODEL"])
         self.assert_usage("eval", "m", "--task", "stsb", "--data", "x", "--on-error", "cry", says=["cry"])
 
+    def test_options_that_the_task_does_not_read(self):
+        text, table = self.write("unread.txt", "text"), self.write("unread.csv", "text,label\na,b\n")
+        for task, data, options in (
+                ("sst2", "x", ["--stride", "--depth", "--window", "--predictions", "--score"]),
+                ("perplexity", text, ["--beams", "--probe-strength", "--split", "--reference"]),
+                ("classification", table, ["--queries", "--max-tokens", "--overlap", "--split"]),
+                ("question-answering", table, ["--text", "--label", "--prompt"]), ("cranfield", "x", ["--id"])):
+            for option in options:
+                with self.subTest(task=task, option=option):
+                    self.assert_usage("eval", "m", "--task", task, "--data", data, option, 8,
+                                      says=[f"tessera eval: {option}: expected ", f"found {task}"])
+        self.assert_usage("eval", "m", "--task", "squad", "--data", table, "--header", says=["--header", "squad"])
+        self.assert_usage("eval", "m", "--task", "squad", "--data", "x", "--split", "dev", says=["expected the split test"])
+
     def test_similarity(self):
         data = self.write("pairs.csv", "text,other,score\na b,a b,5\na b,x y,1\nc,c d,three\nq r,r q,4\n")
         columns = ("--pair", "other")
