@@ -98,16 +98,6 @@ WeightType parse_quantize(const std::string& text) {
   wrong("--quantize", "int8, int4, w8 or w4", text);
 }
 
-std::vector<std::string> split_at_commas(const std::string& text) {
-  std::vector<std::string> parts;
-  for (size_t begin = 0; begin <= text.size();) {
-    const size_t end = std::min(text.find(',', begin), text.size());
-    parts.push_back(text.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return parts;
-}
-
 std::string percent(double value) {
   return std::isnan(value) ? "-" : fmt::format("{:.1f}%", 100 * value);
 }
@@ -167,23 +157,6 @@ Json to_json(const CompressReport& report) {
   }
   return json;
 }
-
-// Draws whatever is going on on one line.
-class Steps {
- public:
-  bool operator()(const std::string& what, int64_t done, int64_t total) {
-    if (what != what_) progress_.reset();
-    if (!progress_) progress_.emplace(what, total);
-    what_ = what;
-    progress_->update(done);
-    return !Interrupt::requested();
-  }
-  void clear() { progress_.reset(); }
-
- private:
-  std::string what_;
-  std::optional<Progress> progress_;
-};
 
 // The whole model at a task.
 Result<Evaluation> evaluate_model(const EvaluationTask& task, const std::string& directory,

@@ -21,6 +21,7 @@ struct Options {
 };
 
 Status dump(const Options& options) {
+  if (Status status = check_writable(options.output); !status.ok()) return status;
   Result<std::shared_ptr<Model>> model = load_model(options.model);
   if (!model.ok()) return model.status();
   std::optional<Progress> progress;

@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cmath>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -24,25 +25,6 @@ constexpr Synopsis kSynopsis = {
     "stars\n"
     "  tessera eval models/pruned --task agreement --reference models/dense --data text.txt\n"
     "  tessera eval --task data-to-text --data references.txt --predictions output.txt\n"};
-
-// One line on the terminal for what is being done.
-class EvalProgress {
- public:
-  bool update(const std::string& what, int64_t done, int64_t total) {
-    if (what != what_ || !shown_) {
-      shown_.reset();
-      shown_.emplace(what, total);
-      what_ = what;
-    }
-    shown_->update(done);
-    return !Interrupt::requested();
-  }
-  void end() { shown_.reset(); }
-
- private:
-  std::string what_;
-  std::optional<Progress> shown_;
-};
 
 std::string rounded(double value) {
   if (std::isnan(value)) return "-";
@@ -89,9 +71,8 @@ std::string as_text(const Evaluation& evaluation, std::span<const MetricDifferen
                                                            interval(metric.low, metric.high)});
     if (i >= differences.size()) continue;
     const MetricDifference& found = differences[i];
-    for (std::string cell :
-         {rounded(found.base), rounded(found.difference), interval(found.low, found.high),
-          fmt::format("{:.4f}", found.p_value)}) {
+    for (std::string cell : {rounded(found.base), rounded(found.difference),
+                             interval(found.low, found.high), rounded(found.p_value)}) {
       row.push_back(std::move(cell));
     }
   }
@@ -122,6 +103,13 @@ Status write_examples(const std::string& path, const Evaluation& evaluation) {
   return write_to(path, lines);
 }
 
+// Where that fails, to standard output: it took hours.
+Status write_metrics(const std::optional<std::string>& path, std::string_view text) {
+  const Status status = write_to(path, text);
+  if (!status.ok() && path) (void)write_to(std::nullopt, text);
+  return status;
+}
+
 // What was left out or cut, by line; many of them would hide the result.
 void report_notes(const Evaluation& evaluation) {
   constexpr size_t kMost = 10;
@@ -145,20 +133,41 @@ Result<std::shared_ptr<Model>> load_other(const EvalOptions& options,
   return load_model(other);
 }
 
-EvaluateOptions evaluate_options(const EvalOptions& options, EvalProgress* progress) {
+EvaluateOptions evaluate_options(const EvalOptions& options, Steps& steps) {
   EvaluateOptions found;
   found.bootstrap.resamples =
       static_cast<int32_t>(options.resamples.value_or(found.bootstrap.resamples));
   found.bootstrap.seed = static_cast<uint64_t>(options.seed.value_or(0));
   found.bootstrap.confidence = options.confidence.value_or(found.bootstrap.confidence);
-  found.on_progress = [progress](const std::string& what, int64_t done, int64_t total) {
-    return progress->update(what, done, total);
-  };
+  found.on_progress = std::ref(steps);
   return found;
 }
 
+// To the base, with one evaluation more; none where there is no base.
+Result<std::vector<MetricDifference>> differences_to_base(const EvalOptions& options,
+                                                          const EvaluationTask& task,
+                                                          const EvaluateOptions& how,
+                                                          const Evaluation& evaluation) {
+  if (!options.base) return std::vector<MetricDifference>();
+  Result<std::shared_ptr<Model>> base = load_other(options, *options.base);
+  if (!base.ok()) return base.status();
+  const Result<Evaluation> other = evaluate(*base, task, how);
+  if (!other.ok()) return Status(other.status().code(), "--base: " + other.status().message());
+  return compare(evaluation, *other, how.bootstrap);
+}
+
+Status check_outputs(const EvalOptions& options) {
+  for (const auto& path : {options.output, options.examples_file}) {
+    if (!path) continue;
+    if (Status status = check_writable(*path); !status.ok()) return status;
+  }
+  return {};
+}
+
+// What was evaluated is told whatever fails behind it.
 Status eval(const EvalOptions& options, EvaluationTask task) {
   const Interrupt interrupt;
+  if (Status status = check_outputs(options); !status.ok()) return status;
   std::shared_ptr<Model> model;
   if (options.has_model) {
     Result<std::shared_ptr<Model>> loaded = load_model(options.model);
@@ -170,31 +179,25 @@ Status eval(const EvalOptions& options, EvaluationTask task) {
     if (!loaded.ok()) return loaded.status();
     task.agreement.reference = *loaded;
   }
-  EvalProgress progress;
-  const EvaluateOptions how = evaluate_options(options, &progress);
+  Steps steps;
+  const EvaluateOptions how = evaluate_options(options, steps);
   const Result<Evaluation> evaluation = evaluate(model, task, how);
-  progress.end();
+  steps.clear();
   if (!evaluation.ok()) return evaluation.status();
   report_notes(*evaluation);
-  std::vector<MetricDifference> differences;
-  if (options.base) {
-    model.reset();
-    Result<std::shared_ptr<Model>> base = load_other(options, *options.base);
-    if (!base.ok()) return base.status();
-    const Result<Evaluation> other = evaluate(*base, task, how);
-    progress.end();
-    if (!other.ok()) return {other.status().code(), "--base: " + other.status().message()};
-    Result<std::vector<MetricDifference>> found = compare(*evaluation, *other, how.bootstrap);
-    if (!found.ok()) return found.status();
-    differences = std::move(found).value();
+  model.reset();
+  const auto compared = differences_to_base(options, task, how, *evaluation);
+  steps.clear();
+  const auto differences = compared.ok() ? *compared : std::vector<MetricDifference>();
+  const Status examples =
+      options.examples_file ? write_examples(*options.examples_file, *evaluation) : Status();
+  const Status metrics = write_metrics(
+      options.output, options.json ? evaluation_json(*evaluation, differences) + "\n"
+                                   : as_text(*evaluation, differences, how.bootstrap));
+  for (const Status& status : {compared.status(), metrics, examples}) {
+    if (!status.ok()) return status;
   }
-  if (options.examples_file) {
-    if (Status status = write_examples(*options.examples_file, *evaluation); !status.ok()) {
-      return status;
-    }
-  }
-  return write_to(options.output, options.json ? evaluation_json(*evaluation, differences) + "\n"
-                                               : as_text(*evaluation, differences, how.bootstrap));
+  return {};
 }
 
 }  // namespace
@@ -205,7 +208,7 @@ int eval_verb(const Arguments& arguments) {
   add_eval_options(*app, &options);
   if (const auto code = parse(*app, arguments)) return *code;
   options.has_model = app->get_option("MODEL")->count() > 0;
-  Result<EvaluationTask> task = eval_task(options);
+  Result<EvaluationTask> task = eval_task(*app, options);
   if (!task.ok()) return report_usage(*app, task.status().message());
   return finish(eval(options, std::move(task).value()));
 }

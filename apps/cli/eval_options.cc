@@ -1,6 +1,7 @@
 #include "cli/eval_options.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -12,12 +13,44 @@ struct KindName {
   const char* name;
   EvaluationKind kind;
 };
-// Tasks of the user's own files.
+// Tasks of the user's own files: tables, but for questions, which are SQuAD's JSON.
 constexpr KindName kKinds[] = {{"classification", EvaluationKind::kClassification},
                                {"similarity", EvaluationKind::kSimilarity},
                                {"retrieval", EvaluationKind::kRetrieval},
                                {"question-answering", EvaluationKind::kQuestionAnswering},
                                {"data-to-text", EvaluationKind::kDataToText}};
+
+// Options that not every task reads, and those that do.
+struct TaskOption {
+  const char* name;
+  const char* tasks;
+};
+constexpr TaskOption kTaskOptions[] = {
+    {"--format", "classification,similarity,retrieval,data-to-text"},
+    {"--header", "classification,similarity,retrieval,data-to-text"},
+    {"--text", "classification,similarity,retrieval,data-to-text"},
+    {"--pair", "classification,similarity,data-to-text"},
+    {"--label", "classification"},
+    {"--labels", "classification"},
+    {"--positive", "classification"},
+    {"--train", "classification"},
+    {"--dev", "classification"},
+    {"--score", "similarity"},
+    {"--id", "retrieval"},
+    {"--queries", "retrieval"},
+    {"--judgements", "retrieval"},
+    {"--window", "perplexity,agreement,squad,question-answering"},
+    {"--stride", "perplexity"},
+    {"--overlap", "squad,question-answering"},
+    {"--max-answer-tokens", "squad,question-answering"},
+    {"--probe-strength", "sst2,cola,mrpc,rte,classification"},
+    {"--depth", "cranfield,retrieval"},
+    {"--predictions", "e2e,data-to-text"},
+    {"--prompt", "e2e,data-to-text"},
+    {"--stop", "e2e,data-to-text"},
+    {"--beams", "e2e,data-to-text"},
+    {"--max-tokens", "e2e,data-to-text"},
+    {"--reference", "agreement"}};
 
 std::string task_help() {
   std::string names;
@@ -89,16 +122,6 @@ Result<DataFormat> parse_format(const std::optional<std::string>& format) {
   return invalid_input(fmt::format("--format: expected csv, tsv or jsonl, found \"{}\"", *format));
 }
 
-std::vector<std::string> split_commas(const std::string& text) {
-  std::vector<std::string> parts;
-  for (size_t begin = 0;;) {
-    const size_t comma = text.find(',', begin);
-    parts.push_back(text.substr(begin, comma - begin));
-    if (comma == std::string::npos) return parts;
-    begin = comma + 1;
-  }
-}
-
 Result<EvaluationTask> own_task(const EvalOptions& options, EvaluationKind kind) {
   EvaluationTask task;
   task.kind = kind;
@@ -124,21 +147,12 @@ Result<EvaluationTask> own_task(const EvalOptions& options, EvaluationKind kind)
   task.dev = like_data(options.dev);
   task.retrieval.queries = like_data(options.queries);
   task.retrieval.judgements = options.judgements.value_or("");
-  if (options.labels) task.labels = split_commas(*options.labels);
+  if (options.labels) task.labels = split_at_commas(*options.labels);
   task.positive_label = options.positive.value_or("");
   return task;
 }
 
 Result<EvaluationTask> known_task(const EvalOptions& options) {
-  const bool own = options.format || options.text || options.pair || options.label ||
-                   options.score || options.id || options.train || options.dev || options.queries ||
-                   options.judgements || options.labels || options.positive || options.header;
-  if (own) {
-    return invalid_input(fmt::format(
-        "expected options of own files (--text, --train, ...) with --task classification, "
-        "similarity, retrieval, question-answering or data-to-text, found --task {}",
-        options.task));
-  }
   if (options.data.size() > 1) {
     return invalid_input(fmt::format("--data: expected one path, found {}", options.data.size()));
   }
@@ -166,6 +180,25 @@ void set_options(const EvalOptions& options, EvaluationTask* task) {
   task->max_examples = options.max_examples.value_or(0);
   if (options.refuse_long) task->on_long_text = OnLongText::kBad;
   if (options.on_error == "skip") task->on_bad_data = OnBadData::kSkip;
+}
+
+Status check_options(const CLI::App& app, const EvalOptions& options, const EvaluationTask& task) {
+  for (const TaskOption& each : kTaskOptions) {
+    const std::vector<std::string> tasks = split_at_commas(each.tasks);
+    const bool is_read = std::find(tasks.begin(), tasks.end(), options.task) != tasks.end();
+    if (is_read || app.count(each.name) == 0) continue;
+    return invalid_input(fmt::format("{}: expected --task {}, found {}", each.name,
+                                     fmt::join(tasks, " or "), options.task));
+  }
+  if (options.split && task.split.empty()) {
+    return invalid_input(fmt::format("--split: expected a folder of published data, found {} of {}",
+                                     options.task, fmt::join(options.data, ", ")));
+  }
+  if (task.kind == EvaluationKind::kAgreement && !options.reference)
+    return invalid_input("expected --reference with --task agreement, found none");
+  const bool needs_model =
+      task.kind != EvaluationKind::kDataToText || task.data_to_text.predictions.empty();
+  return needs_model && !options.has_model ? invalid_input("expected MODEL") : Status();
 }
 
 }  // namespace
@@ -200,7 +233,7 @@ void add_eval_options(CLI::App& app, EvalOptions* options) {
   app.get_option("MODEL")->required(false);
 }
 
-Result<EvaluationTask> eval_task(const EvalOptions& options) {
+Result<EvaluationTask> eval_task(const CLI::App& app, const EvalOptions& options) {
   if (options.on_error && options.on_error != "stop" && options.on_error != "skip") {
     return invalid_input(
         fmt::format("--on-error: expected stop or skip, found \"{}\"", *options.on_error));
@@ -212,13 +245,8 @@ Result<EvaluationTask> eval_task(const EvalOptions& options) {
       own == std::end(kKinds) ? known_task(options) : own_task(options, own->kind);
   if (!task.ok()) return task;
   set_options(options, &*task);
-  const bool needs_model =
-      task->kind != EvaluationKind::kDataToText || task->data_to_text.predictions.empty();
-  if (needs_model && !options.has_model) return invalid_input("expected MODEL");
-  if ((task->kind == EvaluationKind::kAgreement) != options.reference.has_value()) {
-    return invalid_input("--reference: expected with --task agreement, and with it only");
-  }
-  return task;
+  const Status status = check_options(app, options, *task);
+  return status.ok() ? task : status;
 }
 
 }  // namespace tessera::cli

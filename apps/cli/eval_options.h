@@ -34,7 +34,8 @@ struct EvalOptions {
 
 // Declares them.
 void add_eval_options(CLI::App& app, EvalOptions* options);
-// The task that they describe, less the reference model. Usage errors are kInvalidInput.
-Result<EvaluationTask> eval_task(const EvalOptions& options);
+// The task that they describe, less the reference model. Usage errors are kInvalidInput. app: that
+// was parsed.
+Result<EvaluationTask> eval_task(const CLI::App& app, const EvalOptions& options);
 
 }  // namespace tessera::cli

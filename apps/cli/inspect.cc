@@ -216,6 +216,9 @@ Status save(const std::string& path, const Json& plan) {
 Status inspect(const Options& options) {
   Json json;
   std::string text;
+  if (options.save_plan) {
+    if (Status status = check_writable(*options.save_plan); !status.ok()) return status;
+  }
   if (options.has_model) {
     Result<std::shared_ptr<Model>> model = load_model(options.model);
     if (!model.ok()) return model.status();

@@ -92,30 +92,38 @@ Result<MachineTable> measure(const Options& options) {
   return measure_machine(how);
 }
 
-// What was measured in a hurry is not kept unless a file is named for it.
-Status keep(const Options& options, const MachineTable& table) {
-  if (options.show || options.no_keep || (options.quick && !options.output)) return {};
-  const std::string path = options.output.value_or(machine_table_path());
-  if (path.empty()) {
-    return invalid_input(
-        "expected a place for the table from TESSERA_MACHINE, XDG_CACHE_HOME or HOME, found none: "
-        "name one with -o");
-  }
+// The file to keep the table in, "" for none: what was measured in a hurry is not kept unless a
+// file is named for it.
+Result<std::string> place_of(const Options& options) {
+  if (options.show || options.no_keep || (options.quick && !options.output)) return std::string();
+  std::string path = options.output.value_or(machine_table_path());
+  if (!path.empty()) return path;
+  return invalid_input(
+      "expected a place for the table from TESSERA_MACHINE, XDG_CACHE_HOME or HOME, found none: "
+      "name one with -o");
+}
+
+Status keep(const Options& options, const MachineTable& table, const std::string& path) {
+  if (path.empty()) return {};
   if (Status status = write_machine_table(table, path); !status.ok()) return status;
   if (!options.json && is_terminal(stderr)) fmt::print(stderr, "[kept in {}]\n", path);
   return {};
 }
 
 Status machine(const Options& options) {
+  const Result<std::string> place = place_of(options);
+  if (!place.ok()) return place.status();
   Result<MachineTable> table =
       options.show ? read_machine_table(machine_table_path()) : measure(options);
   if (!table.ok() && options.show && table.status().code() == StatusCode::kNotFound)
     return not_found("no table was kept: run tessera machine");
   if (!table.ok()) return table.status();
-  if (Status status = keep(options, *table); !status.ok()) return status;
+  const Status kept = keep(options, *table, *place);
+  // What was measured is told even where it could not be kept.
   Output out;
   Status status = out.write(options.json ? machine_table_json(*table) : to_text(*table));
-  return status.ok() ? out.flush() : status;
+  if (status.ok()) status = out.flush();
+  return kept.ok() ? status : kept;
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <limits>
@@ -126,13 +127,8 @@ CLI::Option* add_integers(CLI::App& app, const IntegerOption& option,
   return add_callback(app, {option.name, "N,N,...", option.help},
                       [option, values](const std::string& text) {
                         values->clear();
-                        std::string_view rest = text;
-                        for (bool last = false; !last;) {
-                          const size_t comma = rest.find(',');
-                          last = comma == std::string_view::npos;
-                          values->push_back(parse_integer(option, rest.substr(0, comma)));
-                          if (!last) rest = rest.substr(comma + 1);
-                        }
+                        for (const std::string& part : split_at_commas(text))
+                          values->push_back(parse_integer(option, part));
                       });
 }
 
@@ -172,6 +168,16 @@ CLI::Option* add_ids(CLI::App& app, const char* help, std::vector<std::vector<in
   return app.add_option_function<std::vector<std::string>>("--ids", take, help)
       ->option_text("N,N,...")
       ->allow_extra_args(false);  // one list each time: what follows may be something else
+}
+
+std::vector<std::string> split_at_commas(const std::string& text) {
+  std::vector<std::string> parts;
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find(',', begin), text.size());
+    parts.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return parts;
 }
 
 std::optional<int> parse(CLI::App& app, const Arguments& arguments) {

@@ -82,6 +82,9 @@ CLI::Option* add_texts(CLI::App& app, const TextOption& option, std::vector<std:
 // A list of token ids for each time that it is given.
 CLI::Option* add_ids(CLI::App& app, const char* help, std::vector<std::vector<int32_t>>* values);
 
+// What stands between the commas of a list, be it nothing.
+std::vector<std::string> split_at_commas(const std::string& text);
+
 // Parses; on --help and on usage errors prints what is to be said and gives the exit code.
 std::optional<int> parse(CLI::App& app, const Arguments& arguments);
 

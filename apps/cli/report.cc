@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <functional>
 #include <optional>
 
 #include "cli/table.h"
@@ -48,27 +49,6 @@ void add_parameters(const std::vector<std::string>& given, ReportOptions* option
   }
 }
 
-// A line for what is being done, new where that changes.
-class ReportProgress {
- public:
-  bool show(const std::string& what, int64_t done, int64_t total) {
-    if (!line_ || what != what_ || total != total_) {
-      line_.reset();
-      line_.emplace(what, total);
-      what_ = what;
-      total_ = total;
-    }
-    line_->update(done);
-    return !interrupt_.requested();
-  }
-
- private:
-  Interrupt interrupt_;
-  std::optional<Progress> line_;
-  std::string what_;
-  int64_t total_ = 0;
-};
-
 std::string to_text(const Report& report) {
   std::vector<Column> columns;
   for (const std::string& title : report.summary.front())
@@ -82,10 +62,9 @@ Status make(const Options& options, ReportOptions how) {
   if (options.quick) how.effort = ReportOptions::Effort::kQuick;
   if (options.fresh) how.cells = ReportOptions::Cells::kMeasureAgain;
   Result<Report> report = [&] {
-    ReportProgress progress;
-    how.on_progress = [&](const std::string& what, int64_t done, int64_t total) {
-      return progress.show(what, done, total);
-    };
+    const Interrupt interrupt;
+    Steps steps;
+    how.on_progress = std::ref(steps);
     return make_report(options.recipe, how);
   }();
   if (!report.ok()) return report.status();

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -16,6 +17,10 @@ volatile std::sig_atomic_t interrupts = 0;
 void note_interrupt(int) {
   interrupts = interrupts + 1;
   if (interrupts > 1) _exit(130);
+}
+
+Status cannot_write(const std::string& what) {
+  return io_error(fmt::format("cannot write {}: {}", what, std::strerror(errno)));
 }
 
 std::string scaled(double value, const char* const (&units)[5]) {
@@ -55,9 +60,18 @@ Status Output::close() {
   return std::fclose(file) == 0 ? Status() : failure();
 }
 
-Status Output::failure() const {
-  return io_error(fmt::format("cannot write {}: {}", path_.empty() ? "standard output" : path_,
-                              std::strerror(errno)));
+Status Output::failure() const { return cannot_write(path_.empty() ? "standard output" : path_); }
+
+Status check_writable(const std::string& path) {
+  struct stat found {};
+  const bool exists = stat(path.c_str(), &found) == 0;
+  const std::string folder = path.substr(0, path.rfind('/') + 1) + ".";
+  if (exists && S_ISDIR(found.st_mode)) {
+    errno = EISDIR;
+  } else if (access((exists ? path : folder).c_str(), W_OK) == 0) {
+    return {};
+  }
+  return cannot_write(path);
 }
 
 Interrupt::Interrupt() {
@@ -101,6 +115,15 @@ void Progress::draw(int64_t done, std::string_view note) {
                kWidth - filled, done, total_, note);
   }
   std::fflush(stderr);
+}
+
+bool Steps::operator()(const std::string& what, int64_t done, int64_t total) {
+  if (what != what_ || total != total_) clear();
+  if (!line_) line_.emplace(what, total);
+  what_ = what;
+  total_ = total;
+  line_->update(done);
+  return !Interrupt::requested();
 }
 
 int64_t peak_memory_bytes() {

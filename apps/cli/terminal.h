@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -32,6 +33,10 @@ class Output {
   std::FILE* file_ = stdout;
   std::string path_;
 };
+
+// Whether Output could be opened there, as far as can be told without touching anything: for what
+// is written after hours of work.
+Status check_writable(const std::string& path);
 
 // While it lives, the first SIGINT is only noted and a second one ends the process with 130. One at
 // a time.
@@ -63,6 +68,20 @@ class Progress {
   int64_t total_;
   bool shown_;
   std::chrono::steady_clock::time_point last_draw_;
+};
+
+// A line of progress for whatever is being done, new where that changes; what the library's
+// on_progress takes.
+class Steps {
+ public:
+  // False: the user wants to stop.
+  bool operator()(const std::string& what, int64_t done, int64_t total);
+  void clear() { line_.reset(); }
+
+ private:
+  std::string what_;
+  int64_t total_ = 0;
+  std::optional<Progress> line_;
 };
 
 // The largest resident set of this process so far.

@@ -10,7 +10,7 @@ namespace {
 using Ids = std::vector<int32_t>;
 
 bool is_utf8_text(std::string_view text) {
-  return tokenizer::find_invalid_utf8(text) == std::string_view::npos;
+  return find_invalid_utf8(text) == std::string_view::npos;
 }
 
 void check_refusal(const Status& status) {
@@ -181,7 +181,7 @@ void check_bytes(const std::shared_ptr<const Tokenizer>& tokenizer, std::string_
   if (is_utf8_text(bytes)) return;
   std::string text;
   while (true) {
-    const size_t bad = std::min(tokenizer::find_invalid_utf8(bytes), bytes.size());
+    const size_t bad = std::min(find_invalid_utf8(bytes), bytes.size());
     text += bytes.substr(0, bad);
     if (bad == bytes.size()) break;
     bytes.remove_prefix(bad + 1);

@@ -201,7 +201,7 @@ struct MetricDifference {
   double difference = 0;     // value - base
   double low = 0, high = 0;  // percentiles of a bootstrap that draws the same examples for both
   // Two-sided: the share of resamples whose difference is at least as far from `difference` as that
-  // is from 0 (Efron & Tibshirani 1993, 16.4), (k + 1) / (n + 1).
+  // is from 0 (Efron & Tibshirani 1993, 16.4), (k + 1) / (n + 1); NaN without resamples.
   double p_value = 1;
 };
 // kInvalidInput unless both are of the same task and have the same examples.

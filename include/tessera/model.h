@@ -37,8 +37,8 @@ enum class WeightType {
   kBF16,  // also rows, where the CPU multiplies bf16 faster than f32
   kInt8,  // weights of 8 bits with a scale an output, rows of 8 bits with a scale each
   kInt4,  // weights of 4 bits in groups, rows as for kInt8
-  kW8,    // weights of 8 bits in groups of inputs with a scale each; rows are f32
-  kW4,    // weights of 4 bits in groups; rows are f32
+  kW8,    // weights of 8 bits in groups of inputs with a scale each; rows of 16 bits
+  kW4,    // weights of 4 bits in groups, rows as for kW8
 };
 // "auto", "f32", "bf16", "int8", "int4", "w8", "w4".
 TESSERA_API std::string_view name(WeightType type);

@@ -8,12 +8,14 @@
 //   chat.h       conversations as the text that a model was trained on
 //   tasks.h      classify, tag, answer, fill masks, rerank
 //   machine.h    what this machine can do at most, measured and kept
+//   compress.h   a pruned or quantized checkpoint from another one
 //   evaluate.h   how good a model is at a task; logits and hidden states for comparison
 //   records.h    lines, and rows of CSV, TSV and JSON lines
 //   report.h     variants of a model side by side, and plots
 // Link with tessera::tessera (CMake) or what `pkg-config --cflags --libs tessera` says; C++20. The
 // folder examples/ beside the documentation has whole programs.
 #include "tessera/chat.h"       // IWYU pragma: export
+#include "tessera/compress.h"   // IWYU pragma: export
 #include "tessera/engine.h"     // IWYU pragma: export
 #include "tessera/evaluate.h"   // IWYU pragma: export
 #include "tessera/machine.h"    // IWYU pragma: export

@@ -83,9 +83,9 @@ Status check_alike(const Evaluation& evaluation, const Evaluation& base) {
   return {};
 }
 
-// Two-sided, of the differences of the resamples.
+// Two-sided, of the differences of the resamples; nothing follows from none.
 double p_value(std::span<const double> drawn, double difference) {
-  if (!std::isfinite(difference)) return std::numeric_limits<double>::quiet_NaN();
+  if (drawn.empty() || !std::isfinite(difference)) return std::numeric_limits<double>::quiet_NaN();
   // A resample that gives the same number up to rounding is as far.
   const double far = std::abs(difference) * (1 - 1e-12);
   const auto as_far = std::count_if(drawn.begin(), drawn.end(), [&](double value) {

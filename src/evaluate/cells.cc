@@ -37,6 +37,18 @@ Result<std::string> identity_of_file(const std::string& path) {
                      static_cast<int64_t>(found.st_mtim.tv_nsec));
 }
 
+// No model reads what is hidden, and cells come with a report.
+bool is_no_part(const fs::path& path) {
+  return path.filename().string().starts_with('.') || path.extension() == ".cells";
+}
+
+bool is_among(const fs::path& path, const std::vector<fs::path>& files) {
+  return std::any_of(files.begin(), files.end(), [&](const fs::path& file) {
+    std::error_code ignored;
+    return fs::equivalent(path, file, ignored);
+  });
+}
+
 // Of the shared library, or of the program that the library is linked into.
 uint64_t hash_of_code() {
   static const char kHere = 0;  // hidden, so that it lies in the file that is meant
@@ -75,14 +87,15 @@ Result<std::string> identity_of(const std::string& path, const std::vector<fs::p
   std::error_code error;
   if (!fs::is_directory(path, error)) return identity_of_file(path);
   std::vector<std::string> files;
-  for (fs::directory_iterator entry(path, error), end; !error && entry != end;
+  constexpr auto kOptions = fs::directory_options::skip_permission_denied;
+  for (fs::recursive_directory_iterator entry(path, kOptions, error), end; !error && entry != end;
        entry.increment(error)) {
-    const bool is_left_out = std::any_of(except.begin(), except.end(), [&](const fs::path& file) {
-      std::error_code ignored;
-      return fs::equivalent(entry->path(), file, ignored);
-    });
     std::error_code ignored;
-    if (!is_left_out && entry->is_regular_file(ignored)) files.push_back(entry->path().string());
+    if (is_no_part(entry->path()) || is_among(entry->path(), except)) {
+      entry.disable_recursion_pending();
+    } else if (entry->is_regular_file(ignored)) {
+      files.push_back(entry->path().string());
+    }
   }
   if (error) return io_error(fmt::format("{}: cannot list it: {}", path, error.message()));
   std::sort(files.begin(), files.end());

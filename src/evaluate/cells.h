@@ -29,8 +29,9 @@ class CellStore {
   Kept kept_;
 };
 
-// The name, size and time of last change of a file, or of every file in a folder but the given
-// ones: changes when what is read from there may have changed. kNotFound, kIo.
+// The name, size and time of last change of a file, or of every file in a folder and those below it
+// but the given ones, hidden ones and folders of cells: changes when what is read from there may
+// have changed. kNotFound, kIo.
 Result<std::string> identity_of(const std::string& path,
                                 const std::vector<std::filesystem::path>& except = {});
 

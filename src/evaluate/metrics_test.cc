@@ -156,6 +156,9 @@ TEST(Bootstrap, PairsExamples) {
   const auto same = compare(a, a);
   EXPECT_EQ((*same)[0].difference, 0);
   EXPECT_EQ((*same)[0].p_value, 1);
+  const auto undrawn = compare(a, b, {.resamples = 0});
+  EXPECT_NEAR((*undrawn)[0].difference, 0.1, kRounding);
+  EXPECT_TRUE(std::isnan((*undrawn)[0].low) && std::isnan((*undrawn)[0].p_value));
 }
 
 TEST(Bootstrap, RefusesOtherExamples) {

@@ -1,6 +1,8 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
+#include <filesystem>
 
 #include "base/guarded.h"
 #include "tessera/evaluate.h"
@@ -35,6 +37,16 @@ struct Wanted {
   bool is_file = false;  // data names one
   std::string file(std::string_view name) const { return fmt::format("{}/{}", data, name); }
 };
+
+// What is not there is judged by its ending, so that the message names what was meant.
+bool names_file(const std::string& data) {
+  std::error_code error;
+  const std::filesystem::file_status found = std::filesystem::status(data, error);
+  if (std::filesystem::exists(found)) return !std::filesystem::is_directory(found);
+  constexpr const char* kEndings[] = {".txt", ".raw", ".tokens", ".json"};
+  return std::any_of(std::begin(kEndings), std::end(kEndings),
+                     [&](const char* ending) { return data.ends_with(ending); });
+}
 
 Status no_such_split(const Wanted& wanted, const char* splits) {
   return invalid_input(
@@ -140,7 +152,8 @@ Result<EvaluationTask> stsb(const Wanted& wanted) {
   return task;
 }
 
-EvaluationTask cranfield(const Wanted& wanted) {
+Result<EvaluationTask> cranfield(const Wanted& wanted) {
+  if (wanted.split != "test") return no_such_split(wanted, "test");
   EvaluationTask task;
   task.kind = EvaluationKind::kRetrieval;
   task.data.paths = {wanted.file("cran.all.1400.xml")};
@@ -149,7 +162,8 @@ EvaluationTask cranfield(const Wanted& wanted) {
   return task;
 }
 
-EvaluationTask squad(const Wanted& wanted) {
+Result<EvaluationTask> squad(const Wanted& wanted) {
+  if (!wanted.is_file && wanted.split != "test") return no_such_split(wanted, "test");
   EvaluationTask task;
   task.kind = EvaluationKind::kQuestionAnswering;
   task.data.paths = {wanted.is_file ? wanted.data : wanted.file("xquad.en.json")};
@@ -189,12 +203,11 @@ std::span<const NamedTask> named_tasks() { return kNamedTasks; }
 Result<EvaluationTask> named_task(std::string_view name, const std::string& data,
                                   const std::string& split) {
   return guarded("task", [&]() -> Result<EvaluationTask> {
-    const bool is_file = data.ends_with(".txt") || data.ends_with(".raw") ||
-                         data.ends_with(".tokens") || data.ends_with(".json");
-    TESSERA_ASSIGN_OR_RETURN(EvaluationTask task, make({std::string(name), data, split, is_file}));
+    const Wanted wanted{std::string(name), data, split, names_file(data)};
+    TESSERA_ASSIGN_OR_RETURN(EvaluationTask task, make(wanted));
     task.name = name;
     // A file is its own split.
-    task.split = is_file ? "" : split;
+    task.split = wanted.is_file ? "" : split;
     return task;
   });
 }

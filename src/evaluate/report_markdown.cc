@@ -38,6 +38,10 @@ std::string with_interval(const MetricDifference& each) {
                      difference(each.high));
 }
 
+std::string p_value(const MetricDifference& each) {
+  return std::isfinite(each.p_value) ? fmt::format("{:.3f}", each.p_value) : "-";
+}
+
 // Three digits, or all before the point.
 std::string three(double value) {
   if (!std::isfinite(value)) return "-";
@@ -90,7 +94,7 @@ std::string accuracy_section(const ReportTable& table, size_t task) {
     if (main == nullptr) continue;
     const MetricDifference* found = difference_of(variant, task, main->name);
     cells.push_back(found != nullptr ? with_interval(*found) : "-");
-    cells.push_back(found != nullptr ? fmt::format("{:.3f}", found->p_value) : "-");
+    cells.push_back(found != nullptr ? p_value(*found) : "-");
   }
   const EvaluationCounts& counts = first.counts;
   std::string text =

@@ -107,7 +107,19 @@ TEST(ReportCells, IdentityFollowsTheFiles) {
   ASSERT_TRUE(before.ok());
   EXPECT_EQ(*before, *identity_of(folder));
   std::ofstream(folder + "/config.json", std::ios::app) << " ";
-  EXPECT_NE(*before, *identity_of(folder));
+  const auto after = identity_of(folder);
+  EXPECT_NE(*before, *after);
+  // Where a sentence-transformers model says how it pools; a report's cells and caches are no part.
+  for (const char* name : {"/1_Pooling", "/.cache", "/report.cells"}) {
+    fs::create_directory(folder + name);
+    std::ofstream(folder + name + "/config.json") << "{}";
+  }
+  const auto below = identity_of(folder);
+  EXPECT_NE(*after, *below);
+  EXPECT_CONTAINS(*below, "1_Pooling/config.json");
+  for (const char* name : {".cache", ".cells"})
+    EXPECT_EQ(below->find(name), std::string::npos) << *below;
+  EXPECT_EQ(*after, *identity_of(folder, {folder + "/1_Pooling/config.json"}));
   EXPECT_EQ(identity_of(folder + "/absent").status().code(), StatusCode::kNotFound);
 }
 
@@ -266,8 +278,16 @@ TEST(ReportTables, SayNumbersWithIntervals) {
   EXPECT_EQ(text.find("nan"), std::string::npos);
   const std::string json = report_json(table);
   EXPECT_CONTAINS(json, "\"low\": null");
+  EXPECT_CONTAINS(text, "| -0.0500 [-0.0700, -0.0300] | 0.001 |");
   EXPECT_TRUE(table.variants[0].is_on_front);
   EXPECT_TRUE(table.variants[1].is_on_front);
+}
+
+TEST(ReportTables, SayNothingOfChanceWithoutResamples) {
+  ReportTable table = small_table();
+  table.variants[1].differences[0] = {{"accuracy", 0.75, 0.80, -0.05, NAN, NAN, NAN}};
+  EXPECT_CONTAINS(report_markdown(table, "plot.svg"), "| -0.0500 | - |");
+  EXPECT_CONTAINS(report_json(table), "\"p_value\": null");
 }
 
 TEST(ReportTables, PlotHasThePointsAndTheFront) {

@@ -1,7 +1,6 @@
 #include "evaluate/windows.h"
 
 #include <algorithm>
-#include <cmath>
 
 namespace tessera::evaluation {
 namespace {
@@ -54,13 +53,6 @@ Status run_windows(Model& model, std::span<const Window> windows, const TaskOpti
     items.push_back({&window.tokens, items.size(), window.rows});
   }
   return tasks::run_items(state_of(model), {items, items.size(), HeadRows::kGiven}, options, take);
-}
-
-double log_sum_exp(std::span<const float> logits) {
-  const float largest = *std::max_element(logits.begin(), logits.end());
-  double sum = 0;
-  for (const float x : logits) sum += std::exp(x - largest);
-  return largest + std::log(sum);
 }
 
 }  // namespace tessera::evaluation

@@ -32,7 +32,4 @@ Result<std::vector<int32_t>> encode_text(const Model& model, const std::string& 
 Status run_windows(Model& model, std::span<const Window> windows, const TaskOptions& options,
                    const tasks::Take& take);
 
-// log(sum_i exp(x_i)), summed in f64. Error below 1e-6 + that of the largest x.
-double log_sum_exp(std::span<const float> logits);
-
 }  // namespace tessera::evaluation

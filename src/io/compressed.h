@@ -40,7 +40,6 @@ class TensorFormats {
 
   // Null: the tensor is dense.
   const TensorFormat* find(std::string_view name) const;
-  bool empty() const { return tensors_.empty(); }
   bool has(TensorFormat::Kind kind) const;
   const std::map<std::string, TensorFormat, std::less<>>& tensors() const { return tensors_; }
 

@@ -6,6 +6,8 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "io/utf8.h"
+
 namespace tessera {
 namespace {
 
@@ -187,26 +189,6 @@ void cut(std::string& text) {
   text += "...";
 }
 
-// The bytes of the well-formed character that text begins with, or 0 (Unicode 15, table 3-7).
-size_t character_bytes(std::string_view text) {
-  const auto byte = [&](size_t i) {
-    return i < text.size() ? static_cast<unsigned char>(text[i]) : 0u;
-  };
-  const auto follows = [&](size_t i, unsigned low, unsigned high) {
-    return byte(i) >= low && byte(i) <= high;
-  };
-  const unsigned first = byte(0);
-  if (first < 0x80) return 1;
-  if (first < 0xc2 || first > 0xf4) return 0;
-  if (first < 0xe0) return follows(1, 0x80, 0xbf) ? 2 : 0;
-  if (first < 0xf0) {
-    const bool second = follows(1, first == 0xe0 ? 0xa0 : 0x80, first == 0xed ? 0x9f : 0xbf);
-    return second && follows(2, 0x80, 0xbf) ? 3 : 0;
-  }
-  const bool second = follows(1, first == 0xf0 ? 0x90 : 0x80, first == 0xf4 ? 0x8f : 0xbf);
-  return second && follows(2, 0x80, 0xbf) && follows(3, 0x80, 0xbf) ? 4 : 0;
-}
-
 }  // namespace
 
 const Json* Json::find(std::string_view key) const {
@@ -273,13 +255,6 @@ std::string quote(std::string_view text) {
   return to_json_string(readable);
 }
 
-bool is_utf8(std::string_view text) {
-  while (!text.empty()) {
-    const size_t bytes = character_bytes(text);
-    if (bytes == 0) return false;
-    text.remove_prefix(bytes);
-  }
-  return true;
-}
+bool is_utf8(std::string_view text) { return find_invalid_utf8(text) == std::string_view::npos; }
 
 }  // namespace tessera

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "base/guarded.h"
+#include "io/utf8.h"
 #include "tessera/records.h"
 
 namespace tessera {
@@ -14,27 +15,6 @@ namespace {
 
 constexpr size_t kBufferBytes = size_t{1} << 18;
 constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
-
-// Bytes of the well-formed character at the front; 0 when there is none (Unicode 15, table 3-7).
-size_t character_bytes(std::string_view text) {
-  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
-  const auto continues = [&](size_t i, unsigned least, unsigned most) {
-    return i < text.size() && byte(i) >= least && byte(i) <= most;
-  };
-  const unsigned lead = byte(0);
-  if (lead < 0x80) return 1;
-  if (lead >= 0xC2 && lead <= 0xDF) return continues(1, 0x80, 0xBF) ? 2 : 0;
-  if (lead >= 0xE0 && lead <= 0xEF) {
-    const unsigned least = lead == 0xE0 ? 0xA0 : 0x80, most = lead == 0xED ? 0x9F : 0xBF;
-    return continues(1, least, most) && continues(2, 0x80, 0xBF) ? 3 : 0;
-  }
-  if (lead >= 0xF0 && lead <= 0xF4) {
-    const unsigned least = lead == 0xF0 ? 0x90 : 0x80, most = lead == 0xF4 ? 0x8F : 0xBF;
-    return continues(1, least, most) && continues(2, 0x80, 0xBF) && continues(3, 0x80, 0xBF) ? 4
-                                                                                             : 0;
-  }
-  return 0;
-}
 
 // Waits without going deaf to the caller: what interrupts it restarts a read() but never a poll().
 Status wait_for_input(int file, const KeepWaiting& keep_waiting) {
@@ -49,15 +29,10 @@ Status wait_for_input(int file, const KeepWaiting& keep_waiting) {
 }  // namespace
 
 Status check_utf8(std::string_view text) {
-  for (size_t i = 0; i < text.size();) {
-    const size_t bytes = character_bytes(text.substr(i));
-    if (bytes == 0) {
-      return invalid_input(fmt::format("expected UTF-8, found byte 0x{:02X} at offset {}",
-                                       static_cast<unsigned char>(text[i]), i));
-    }
-    i += bytes;
-  }
-  return {};
+  const size_t bad = find_invalid_utf8(text);
+  if (bad == std::string_view::npos) return {};
+  return invalid_input(fmt::format("expected UTF-8, found byte 0x{:02X} at offset {}",
+                                   static_cast<unsigned char>(text[bad]), bad));
 }
 
 LineReader::LineReader(int file, std::string name, KeepWaiting keep_waiting)

@@ -3,52 +3,9 @@
 #include <utf8proc.h>
 
 #include <algorithm>
-#include <cstring>
 
 namespace tessera::tokenizer {
 namespace {
-
-// Length of the well-formed character at pos, or 0; then bad holds the length of the ill-formed
-// stretch.
-size_t well_formed_length(std::string_view text, size_t pos, size_t& bad) {
-  const auto byte = [&](size_t i) -> unsigned {
-    return pos + i < text.size() ? static_cast<unsigned char>(text[pos + i]) : 0u;
-  };
-  const auto in = [](unsigned value, unsigned least, unsigned most) {
-    return value >= least && value <= most;
-  };
-  const unsigned lead = byte(0);
-  bad = 1;
-  if (lead < 0x80) return 1;
-  if (in(lead, 0xC2, 0xDF)) return in(byte(1), 0x80, 0xBF) ? 2 : 0;
-  if (in(lead, 0xE0, 0xEF)) {
-    const unsigned least = lead == 0xE0 ? 0xA0 : 0x80;
-    const unsigned most = lead == 0xED ? 0x9F : 0xBF;
-    if (!in(byte(1), least, most)) return 0;
-    bad = 2;
-    return in(byte(2), 0x80, 0xBF) ? 3 : 0;
-  }
-  if (in(lead, 0xF0, 0xF4)) {
-    const unsigned least = lead == 0xF0 ? 0x90 : 0x80;
-    const unsigned most = lead == 0xF4 ? 0x8F : 0xBF;
-    if (!in(byte(1), least, most)) return 0;
-    bad = 2;
-    if (!in(byte(2), 0x80, 0xBF)) return 0;
-    bad = 3;
-    return in(byte(3), 0x80, 0xBF) ? 4 : 0;
-  }
-  return 0;
-}
-
-// Skips ASCII eight bytes a step; may stop up to seven bytes before the first other byte.
-size_t skip_ascii(std::string_view text, size_t pos) {
-  for (; pos + 8 <= text.size(); pos += 8) {
-    uint64_t word;
-    std::memcpy(&word, text.data() + pos, 8);
-    if ((word & 0x8080808080808080u) != 0) break;
-  }
-  return pos;
-}
 
 constexpr uint16_t ascii_groups(unsigned c) {
   using namespace character;
@@ -211,25 +168,10 @@ uint16_t groups_above_ascii(char32_t c) {
   return groups;
 }
 
-size_t find_invalid_utf8(std::string_view text) {
-  size_t bad = 0;
-  for (size_t pos = 0; pos < text.size();) {
-    if (static_cast<unsigned char>(text[pos]) < 0x80) {
-      const size_t next = skip_ascii(text, pos);
-      pos = next == pos ? pos + 1 : next;
-      continue;
-    }
-    const size_t length = well_formed_length(text, pos, bad);
-    if (length == 0) return pos;
-    pos += length;
-  }
-  return std::string_view::npos;
-}
-
 void append_lossy(std::string_view bytes, std::string& target) {
   for (size_t pos = 0; pos < bytes.size();) {
     size_t bad = 0;
-    if (const size_t length = well_formed_length(bytes, pos, bad); length > 0) {
+    if (const size_t length = character_bytes(bytes.substr(pos), &bad); length > 0) {
       target.append(bytes, pos, length);
       pos += length;
     } else {

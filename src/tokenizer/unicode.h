@@ -6,15 +6,14 @@
 #include <string_view>
 #include <vector>
 
+#include "io/utf8.h"
+
 // UTF-8 and the character properties that tokenizers ask for. Functions that take text need
-// well-formed UTF-8 (find_invalid_utf8 tells), but for that one and append_lossy.
+// well-formed UTF-8 (find_invalid_utf8 tells), but for append_lossy.
 namespace tessera::tokenizer {
 
 inline constexpr char32_t kReplacement = 0xFFFD;
 inline constexpr std::string_view kReplacementUtf8 = "\xEF\xBF\xBD";
-
-// Offset of the first byte that belongs to no well-formed character; npos when there is none.
-size_t find_invalid_utf8(std::string_view text);
 
 // Appends bytes as text: every maximal ill-formed stretch becomes one U+FFFD (Unicode 15,
 // section 3.9).

@@ -160,6 +160,11 @@ class Usage(CliTest):
             for arguments in (["--help"], ["--version"], ["run", "--help"], ["inspect", "--kernels"]):
                 self.assert_fails(*arguments, stdout=full, says=["standard output", "No space left"])
 
+    def test_measures_are_told_where_they_cannot_be_kept(self):
+        out, err = self.call("machine", "--quick", "--threads", 1, "-o", self.folder, expect=1)
+        self.assertIn("GFLOP/s", out)
+        self.assertRegex(err, r"\Atessera: [^\n]+\n\Z")
+
     def test_kernels(self):
         out, _ = self.call("inspect", "--kernels")
         self.assertIn("first choice", out)
@@ -563,7 +568,8 @@ class InspectBenchDump(CliTest):
         self.assertEqual(tensors["one.logits"], ("F32", [1, 3, 256]))
         self.assertEqual(tensors["two.hidden.2"], ("F32", [2, 3, 32]))
         self.assert_fails("dump", self.decoder, "--cases", self.folder / "absent", "-o", output, says=["absent"])
-        self.assert_fails("dump", self.decoder, "--cases", cases, "-o", self.folder / "no" / "where", says=["where"])
+        # Before anything is done.
+        self.assert_fails("dump", self.folder / "absent", "--cases", cases, "-o", self.folder / "no" / "where", says=["where"])
         for text in ("", "{", "[]", '{"cases": 3}', '{"cases": [{}]}', '{"cases": [{"name": "a", "input_ids": [[300]]}]}',
                      '{"cases": [{"name": "a", "input_ids": [[1, 2], [3]]}]}'):
             cases.write_text(text)

@@ -94,6 +94,11 @@ class Evaluations(EvalTest):
         self.assertEqual(again["metrics"], found["metrics"])
         compared = self.evaluate(self.classifier, "classification", table, *columns, "--base", self.classifier, resamples=20)
         self.assertEqual([(each["difference"], each["p_value"]) for each in compared["differences"]], [(0, 1)] * 3)
+        undrawn = self.evaluate(self.classifier, "classification", table, *columns, "--base", self.classifier)
+        self.assertEqual([(each["difference"], each["p_value"]) for each in undrawn["differences"]], [(0, None)] * 3)
+        out, _ = self.call("eval", self.classifier, "--task", "classification", "--data", table, *columns, "--base",
+                           self.classifier, "--resamples", 0)
+        self.assertRegex(out, r"(?m)^accuracy .* -$")
 
     def test_probe_learns(self):
         rows = "".join(f"{'a b c' if i % 2 else 'x y z'} {chr(100 + i % 9)}\t{'in' if i % 2 else 'out'}\n" for i in range(40))
@@ -146,6 +151,20 @@ class Evaluations(EvalTest):
         self.assert_usage("eval", self.classifier, "--task", "rte", "--data", "x", "--split", "test", says=["no labels"])
         self.assert_usage("eval", "--task", "stsb", "--data", "x", says=["MODEL"])
         self.assert_usage("eval", "m", "--task", "stsb", "--data", "x", "--on-error", "cry", says=["cry"])
+
+    def test_options_that_the_task_does_not_read(self):
+        text, table = self.write("unread.txt", "text"), self.write("unread.csv", "text,label\na,b\n")
+        for task, data, options in (
+                ("sst2", "x", ["--stride", "--depth", "--window", "--predictions", "--score"]),
+                ("perplexity", text, ["--beams", "--probe-strength", "--split", "--reference"]),
+                ("classification", table, ["--queries", "--max-tokens", "--overlap", "--split"]),
+                ("question-answering", table, ["--text", "--label", "--prompt"]), ("cranfield", "x", ["--id"])):
+            for option in options:
+                with self.subTest(task=task, option=option):
+                    self.assert_usage("eval", "m", "--task", task, "--data", data, option, 8,
+                                      says=[f"tessera eval: {option}: expected ", f"found {task}"])
+        self.assert_usage("eval", "m", "--task", "squad", "--data", table, "--header", says=["--header", "squad"])
+        self.assert_usage("eval", "m", "--task", "squad", "--data", "x", "--split", "dev", says=["expected the split test"])
 
     def test_similarity(self):
         data = self.write("pairs.csv", "text,other,score\na b,a b,5\na b,x y,1\nc,c d,three\nq r,r q,4\n")
@@ -200,6 +219,28 @@ class Evaluations(EvalTest):
         self.assertAlmostEqual(self.value(found, "bleu"), 1, delta=1e-12)
         short = self.write("short.txt", "The cat is here\n")
         self.assert_fails("eval", "--task", "data-to-text", "--data", references, "--predictions", short, says=["2", "1"])
+
+    def test_files_that_cannot_be_written(self):
+        data = self.write("files.tsv", "a b\tyes\nc d\tno\n")
+        arguments = ("--task", "classification", "--data", data, "--text", 1, "--label", 2)
+        for option in ("-o", "--output-examples"):
+            # Said before anything is done, by which the model would be missed.
+            for place in (self.folder / "no" / "where", data / "below", self.folder):
+                self.assert_fails("eval", self.folder / "absent", *arguments, option, place, says=[f"cannot write {place}: "])
+            out, err = self.call("eval", self.classifier, *arguments, option, "/dev/full", expect=1)
+            self.assertIn("accuracy", out)
+            self.assertIn("/dev/full: No space left", err)
+        kept = self.write("kept.txt", "as it was")
+        self.assert_fails("eval", self.classifier, *arguments[:3], self.folder / "absent", "-o", kept, says=["absent"])
+        self.assertEqual(kept.read_text(), "as it was")
+
+    def test_a_base_that_fails_loses_nothing(self):
+        data = self.write("base.tsv", "a b\tyes\nc d\tno\n")
+        out, err = self.call("eval", self.classifier, "--task", "classification", "--data", data, "--text", 1, "--label", 2,
+                             "--base", self.folder / "absent", expect=1)
+        self.assertIn("accuracy", out)
+        self.assertNotIn("difference", out)
+        self.assertIn("absent", err)
 
     def test_intervals_depend_on_the_seed_only(self):
         rows = "".join(f"{'ab' if i % 3 else 'xy'} {chr(97 + i % 26)}\t{'yes' if i % 2 else 'no'}\n" for i in range(60))

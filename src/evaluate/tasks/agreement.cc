@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "evaluate/windows.h"
+#include "runtime/sampling.h"
 #include "runtime/tasks/embeddings.h"
 #include "tessera/records.h"
 

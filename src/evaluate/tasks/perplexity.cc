@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "evaluate/windows.h"
+#include "runtime/sampling.h"
 
 namespace tessera::evaluation {
 namespace {
