@@ -9,6 +9,8 @@
 #include <limits>
 #include <numeric>
 
+#include "kernels/attention_softmax/attention_softmax.h"
+
 namespace tessera {
 namespace {
 
@@ -17,6 +19,9 @@ namespace {
 constexpr int32_t ordered(float x) {
   const auto bits = std::bit_cast<int32_t>(x + 0.0f);
   return bits ^ ((bits >> 31) & 0x7fffffff);
+}
+constexpr float float_of(int32_t order) {
+  return std::bit_cast<float>(order ^ ((order >> 31) & 0x7fffffff));
 }
 constexpr int32_t kFirst = ordered(-INFINITY);
 constexpr int32_t kLast = ordered(INFINITY);
@@ -53,6 +58,20 @@ double total_of(std::span<const float> values) {
   for (size_t begin = 0; begin < values.size(); begin += kBlock)
     total += sum_of(block_at(values, begin, kBlock));
   return total;
+}
+
+// 2^x of numbers that are at most 0, in place, where there is memory for whole blocks of 64.
+void powers_of_two(float* x, size_t count) {
+  const int32_t begin = 0, end = static_cast<int32_t>(count);
+  float maximum = 0, sum = 0, rescale = 1;
+  attention_softmax::kernels.run({.scores = x,
+                                  .begin = &begin,
+                                  .end = &end,
+                                  .keys = end,
+                                  .maximum = &maximum,
+                                  .sum = &sum,
+                                  .rescale = &rescale},
+                                 {0, 1});
 }
 
 int32_t largest_of(std::span<const float> logits) {
@@ -130,9 +149,16 @@ Result<int32_t> largest_logit(std::span<const float> logits) {
 }
 
 double log_sum_exp(std::span<const float> logits) {
-  const double largest = *std::max_element(logits.begin(), logits.end());
+  const float largest = float_of(largest_of(logits));
+  alignas(64) float powers[kBlock];
   double sum = 0;
-  for (float logit : logits) sum += std::exp(static_cast<double>(logit) - largest);
+  for (size_t begin = 0; begin < logits.size(); begin += kBlock) {
+    const std::span<const float> block = block_at(logits, begin, kBlock);
+    for (size_t i = 0; i < block.size(); ++i)
+      powers[i] = (block[i] - largest) * attention_softmax::kLog2E;
+    powers_of_two(powers, block.size());
+    sum += sum_of({powers, block.size()});
+  }
   return largest + std::log(sum);
 }
 
@@ -149,10 +175,7 @@ void penalise(std::span<const float> scores, std::span<const int32_t> seen, floa
 }
 
 Sampler::Sampler(const Sampling& sampling, std::shared_ptr<SamplerMemory> memory)
-    : sampling_(sampling),
-      generator_(sampling.seed),
-      softmax_(attention_softmax::kernels.select({}).run),
-      memory_(std::move(memory)) {}
+    : sampling_(sampling), generator_(sampling.seed), memory_(std::move(memory)) {}
 
 Result<int32_t> Sampler::next(std::span<const float> logits, std::span<const int32_t> seen) {
   TESSERA_ASSIGN_OR_RETURN(int32_t largest, largest_logit(logits));
@@ -206,23 +229,13 @@ void Sampler::filter_top_k(std::span<const float> logits) {
 void Sampler::weigh(std::span<const float> logits, float largest) {
   auto& candidates = memory_->candidates;
   auto& weights = memory_->weights;
-  const auto count = static_cast<int32_t>(candidates.size());
   weights.resize((candidates.size() + attention_softmax::kBlock - 1) / attention_softmax::kBlock *
                  attention_softmax::kBlock);
   for (size_t i = 0; i < candidates.size(); ++i) {
     const float distance = logits[static_cast<size_t>(candidates[i])] - largest;
     weights[i] = distance / sampling_.temperature * attention_softmax::kLog2E;
   }
-  const int32_t begin = 0;
-  float maximum = 0, sum = 0, rescale = 1;
-  softmax_({.scores = weights.data(),
-            .begin = &begin,
-            .end = &count,
-            .keys = count,
-            .maximum = &maximum,
-            .sum = &sum,
-            .rescale = &rescale},
-           {0, 1});
+  powers_of_two(weights.data(), candidates.size());
   weights.resize(candidates.size());
 }
 

@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "base/status.h"
-#include "kernels/attention_softmax/attention_softmax.h"
 #include "tessera/engine.h"
 
 namespace tessera {
@@ -18,7 +17,7 @@ Status check_sampling(const Sampling& sampling);
 Status check_logits(std::span<const float> logits);
 // The first of the largest logits; errors as check_logits. Reads them once.
 Result<int32_t> largest_logit(std::span<const float> logits);
-// ln(sum(exp(logits))) in double precision; logits as check_logits wants them.
+// ln(sum(exp(logits))), to (log2(logits) + 8) eps of f32; logits as check_logits wants them.
 double log_sum_exp(std::span<const float> logits);
 // Applies a repetition penalty to the scores of the tokens seen; a token that occurs twice is
 // penalised once. Finite scores stay finite. scores and target: [vocabulary], target a copy of
@@ -57,7 +56,6 @@ class Sampler {
 
   Sampling sampling_;
   std::mt19937_64 generator_;
-  void (*softmax_)(const attention_softmax::Args&, Exec) noexcept;
   std::shared_ptr<SamplerMemory> memory_;
 };
 

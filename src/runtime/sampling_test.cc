@@ -189,6 +189,15 @@ TEST(Sampler, PenalisesWhatWasSeen) {
 TEST(Sampler, LogSumExpOfLargeScores) {
   EXPECT_DOUBLE_EQ(log_sum_exp(std::vector<float>{0, 0}), std::log(2.0));
   EXPECT_DOUBLE_EQ(log_sum_exp(std::vector<float>{3000, 3000, -INFINITY}), 3000 + std::log(2.0));
+  for (const size_t size : {1, 63, 1024, 1025, 50257}) {
+    std::mt19937 generator(static_cast<unsigned>(size));
+    std::normal_distribution<float> normal(-3, 4);
+    std::vector<float> logits(size);
+    double sum = 0;
+    for (float& logit : logits) sum += std::exp(double{logit = normal(generator)});
+    const double bound = (std::log2(static_cast<double>(size)) + 8) * 0x1p-24;
+    EXPECT_NEAR(log_sum_exp(logits), std::log(sum), bound) << size;
+  }
 }
 
 TEST(Sampler, RefusesScoresThatAreNoNumbers) {
