@@ -35,8 +35,8 @@ constexpr double kGainBelowF32 = 0.9;
 constexpr double kGainBelowBf16 = 0.95;
 // Half takes 0.70 to 0.81 of dense int8's time, which is proportional to it (linear_bench 15 int8).
 constexpr double kGainBelowInt8 = 0.65;
-// Of blocks of 8 outputs, whose broadcasts are instructions of their own: half takes 0.74 (0.69).
-// One row alone would gain above it too, up to 1.4 times.
+// At most, of blocks of 8 outputs, whose broadcasts are instructions of their own: half takes 0.74
+// (0.69). One row alone would gain above it too, up to 1.4 times.
 constexpr double kGainBelowNarrow = 0.7;
 
 class Tiles final : public Linear {
@@ -119,7 +119,7 @@ std::string too_full(const TilePattern& pattern, int64_t inputs, int64_t outputs
   const double wide = stored == DType::kF32    ? kGainBelowF32
                       : stored == DType::kBF16 ? kGainBelowBf16
                                                : kGainBelowInt8;
-  const double limit = pattern.shape.outputs == 16 ? wide : kGainBelowNarrow;
+  const double limit = pattern.shape.outputs == 16 ? wide : std::min(wide, kGainBelowNarrow);
   const double executed = static_cast<double>(pattern.values()) /
                           (static_cast<double>(inputs) * static_cast<double>(outputs));
   if (executed <= limit) return {};
