@@ -15,6 +15,11 @@ size_t size_bytes(DType dtype);
 std::string_view name(DType dtype);
 std::optional<DType> parse_dtype(std::string_view safetensors_name);
 
+// Whether weights may be stored so.
+constexpr bool is_weight_type(DType dtype) {
+  return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16;
+}
+
 float f16_to_f32(uint16_t bits);
 uint16_t f32_to_f16(float value);  // round to nearest even; overflow gives infinity, NaN stays NaN
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "base/device.h"
 #include "kernels/group_matmul/group_matmul.h"
 #include "kernels/round_rows/round_rows.h"
 #include "linear/formats.h"
@@ -157,11 +156,7 @@ Result<std::unique_ptr<Linear>> prepare_groups(const QuantizedStack& stack, cons
   const group_matmul::Args shape = shape_of(stack);
   const int64_t panels = group_matmul::panel_count(shape.weights);
   const int64_t bytes = panels * group_matmul::panel_bytes(shape.weights);
-  Buffer packed = weights_device().allocate(static_cast<size_t>(bytes));
-  if (packed.empty()) {
-    return out_of_memory(
-        fmt::format("Packing a linear map needs {} bytes, which could not be had.", bytes));
-  }
+  TESSERA_ASSIGN_OR_RETURN(Buffer packed, allocate_packed(bytes));
   team.parallel_for(panels, 1, [&](Range part) {
     group_matmul::pack(stack, shape.weights, packed.data(), {part.begin, part.end});
   });

@@ -1,9 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <new>
 
-#include "base/device.h"
 #include "kernels/tile_int8_matmul/tile_int8_matmul.h"
 #include "kernels/tile_matmul/tile_matmul.h"
 #include "linear/formats.h"
@@ -55,11 +53,7 @@ class Tiles final : public Linear {
     // Never empty, so that a matrix without any tile has an address too.
     const int64_t bytes =
         std::max<int64_t>(64, blocks * tile_matmul::block_bytes(pattern_, shape_.weight_type));
-    values_ = weights_device().allocate(static_cast<size_t>(bytes));
-    if (values_.empty()) {
-      return out_of_memory(fmt::format(
-          "Packing a tile-pruned linear map needs {} bytes, which could not be had.", bytes));
-    }
+    TESSERA_ASSIGN_OR_RETURN(values_, allocate_packed(bytes));
     if (bias != nullptr) bias_.assign(bias, bias + info_.outputs);
     shape_.values = values_.data();
     shape_.bias = bias != nullptr ? bias_.data() : nullptr;
