@@ -75,12 +75,6 @@ uint16_t f32_to_f16(float value) {
   return sign | static_cast<uint16_t>((rounded - kRebias) >> 13);
 }
 
-uint16_t f32_to_bf16(float value) {
-  const uint32_t bits = std::bit_cast<uint32_t>(value);
-  if ((bits & 0x7fffffff) > 0x7f800000) return static_cast<uint16_t>((bits >> 16) | 0x40);
-  return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-
 void convert_to_f32(const void* source, DType dtype, int64_t n, float* target) {
   const auto* bytes = static_cast<const char*>(source);
   switch (dtype) {

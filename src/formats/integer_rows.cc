@@ -42,11 +42,4 @@ IntegerRows integer_rows(const InputBlocks& blocks, RowForm form, int64_t rows, 
   return made;
 }
 
-IntegerRows rows_from(IntegerRows rows, const InputBlocks& blocks, int64_t first) {
-  rows.values = static_cast<char*>(rows.values) + first * rows.row_bytes;
-  rows.scales += first * blocks.count;
-  rows.sums += first * blocks.count;
-  return rows;
-}
-
 }  // namespace tessera

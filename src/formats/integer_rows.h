@@ -60,7 +60,5 @@ struct IntegerRows {
 int64_t integer_rows_bytes(const InputBlocks& blocks, RowForm form, int64_t rows);
 // Such rows in memory of integer_rows_bytes, aligned to 64 bytes.
 IntegerRows integer_rows(const InputBlocks& blocks, RowForm form, int64_t rows, void* memory);
-// Those from row `first` on.
-IntegerRows rows_from(IntegerRows rows, const InputBlocks& blocks, int64_t first);
 
 }  // namespace tessera

@@ -8,9 +8,8 @@ namespace tessera {
 
 // Prepared layout of a dense weight: panels of 64 outputs, each panel one contiguous stream over
 // the inputs.
-//   f32:  value(input k, output n) = data[n/64][k][n%64],            inputs padded to a multiple of
-//   16 bf16: value(input k, output n) = data[n/64][k/2][n%64][k%2],     inputs padded to a multiple
-//   of 32
+//   f32:  value(input k, output n) = data[n/64][k][n%64], inputs padded to a multiple of 16
+//   bf16: value(input k, output n) = data[n/64][k/2][n%64][k%2], inputs padded to a multiple of 32
 // Padding is zero. These are oneDNN's BA16a64b and BA16a64b2a, so its kernels and ours read the
 // same bytes.
 constexpr int64_t kPanelOutputs = 64;

@@ -277,8 +277,7 @@ Result<TensorView> Checkpoint::find(std::string_view name,
 Result<TensorView> Checkpoint::tensor(std::string_view name,
                                       const std::vector<int64_t>& shape) const {
   TESSERA_ASSIGN_OR_RETURN(TensorView view, find(name, shape));
-  if (view.dtype == DType::kF32 || view.dtype == DType::kF16 || view.dtype == DType::kBF16)
-    return view;
+  if (is_weight_type(view.dtype)) return view;
   return unsupported(fmt::format("{}: tensor {}: expected F32, F16 or BF16, found {}", directory_,
                                  quote(name), tessera::name(view.dtype)));
 }

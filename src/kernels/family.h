@@ -32,7 +32,7 @@ struct KernelRow {
 struct KernelState {
   std::string family;
   std::string row;
-  std::string state;  // "chosen first", "available", or why not
+  std::string state;  // "first choice", "available", or why not
 };
 
 // The row that TESSERA_KERNEL=family:row[,family:row...] or force_kernel names for a family; empty

@@ -26,6 +26,16 @@ inline std::vector<float> random_values(int64_t count, uint32_t seed, float scal
 
 inline std::string seed_trace(uint32_t seed) { return "seed " + std::to_string(seed); }
 
+// Forces kernels while it lives.
+class Forced {
+ public:
+  explicit Forced(const std::string& kernels) : before_(forced_kernels()) { force_kernel(kernels); }
+  ~Forced() { force_kernel(before_); }
+
+ private:
+  std::string before_;
+};
+
 // Calls check(row) for every row of the family but the reference that this machine has; says what
 // it skips.
 template <typename Args, typename Check>

@@ -1,10 +1,18 @@
 #pragma once
 
 #include <immintrin.h>
+#include <stdint.h>
 
-// Elementary functions of 8 floats, for the AVX2 kernels. Everything is static: each file that
-// includes this has its own copy, compiled with its own flags. Polynomials are minimax fits
-// (Lawson's iteration) of this project. NaN stays NaN in all of them.
+// Elementary functions of 8 floats, for the AVX2 kernels, and what their tails and epilogues share.
+// Everything is static: each file that includes this has its own copy, compiled with its own flags.
+// Polynomials are minimax fits (Lawson's iteration) of this project. NaN stays NaN in all
+// functions.
+
+// The first `left` lanes, all where there are more, none where it is negative.
+static inline __m256i tail_mask(int64_t left) {
+  const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(left > 8 ? 8 : int(left)), lanes);
+}
 
 // e^x, within 2 ulp on [-87.33, 88.72]; 0 below, +inf above.
 static inline __m256 vector_exp(__m256 x) {
@@ -106,4 +114,28 @@ static inline __m256 vector_gelu_tanh(__m256 x) {
 
 static inline __m256 vector_silu(__m256 x) {
   return _mm256_mul_ps(vector_factor(x), vector_sigmoid(x));
+}
+
+// The activation that is none.
+static inline __m256 vector_same(__m256 x) { return x; }
+
+// Calls visit<function>() for the function of a tessera::Activation, whose header belongs to a
+// family, so that it is chosen once and not for each vector. Epilogues that call it are not to be
+// inlined: each register tile, and there are many, would have the loops of all six.
+template <typename Activation, typename Visit>
+static inline void with_activation(Activation activation, Visit visit) {
+  switch (activation) {
+    case Activation::kNone:
+      return visit.template operator()<vector_same>();
+    case Activation::kRelu:
+      return visit.template operator()<vector_relu>();
+    case Activation::kGeluErf:
+      return visit.template operator()<vector_gelu_erf>();
+    case Activation::kGeluTanh:
+      return visit.template operator()<vector_gelu_tanh>();
+    case Activation::kSilu:
+      return visit.template operator()<vector_silu>();
+    case Activation::kTanh:
+      return visit.template operator()<vector_tanh>();
+  }
 }

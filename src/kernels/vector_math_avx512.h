@@ -1,10 +1,17 @@
 #pragma once
 
 #include <immintrin.h>
+#include <stdint.h>
 
-// Elementary functions of 16 floats, for the AVX-512 kernels. Everything is static: each file that
-// includes this has its own copy, compiled with its own flags. Polynomials are minimax fits
-// (Lawson's iteration) of this project. NaN stays NaN in all of them.
+// Elementary functions of 16 floats, for the AVX-512 kernels, and what their tails and epilogues
+// share. Everything is static: each file that includes this has its own copy, compiled with its own
+// flags. Polynomials are minimax fits (Lawson's iteration) of this project. NaN stays NaN in all
+// functions.
+
+// The first `left` lanes, all where there are more; left is not negative.
+static inline __mmask16 tail_mask(int64_t left) {
+  return left >= 16 ? __mmask16(0xffff) : __mmask16((1u << left) - 1);
+}
 
 // e^x, within 2 ulp on [-87.33, 88.72]; 0 below, +inf above.
 static inline __m512 vector_exp(__m512 x) {
@@ -105,4 +112,28 @@ static inline __m512 vector_gelu_tanh(__m512 x) {
 
 static inline __m512 vector_silu(__m512 x) {
   return _mm512_mul_ps(vector_factor(x), vector_sigmoid(x));
+}
+
+// The activation that is none.
+static inline __m512 vector_same(__m512 x) { return x; }
+
+// Calls visit<function>() for the function of a tessera::Activation, whose header belongs to a
+// family, so that it is chosen once and not for each vector. Epilogues that call it are not to be
+// inlined: each register tile, and there are many, would have the loops of all six.
+template <typename Activation, typename Visit>
+static inline void with_activation(Activation activation, Visit visit) {
+  switch (activation) {
+    case Activation::kNone:
+      return visit.template operator()<vector_same>();
+    case Activation::kRelu:
+      return visit.template operator()<vector_relu>();
+    case Activation::kGeluErf:
+      return visit.template operator()<vector_gelu_erf>();
+    case Activation::kGeluTanh:
+      return visit.template operator()<vector_gelu_tanh>();
+    case Activation::kSilu:
+      return visit.template operator()<vector_silu>();
+    case Activation::kTanh:
+      return visit.template operator()<vector_tanh>();
+  }
 }

@@ -4,8 +4,8 @@
 #include <cstring>
 #include <new>
 
-#include "base/device.h"
 #include "formats/panels.h"
+#include "formats/tiles.h"
 #include "kernels/bf16_matmul/bf16_matmul.h"
 #include "kernels/bf16_rows/bf16_rows.h"
 #include "kernels/matmul/matmul.h"
@@ -123,10 +123,6 @@ class Dense final : public Linear {
   Buffer bias_;
 };
 
-bool is_weight_type(DType dtype) {
-  return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16;
-}
-
 // Checks the stack and gives inputs and the sum of outputs in a shape without pointers.
 Result<matmul::Args> check(const DenseStack& weights, Precision precision) {
   if (is_quantized(precision)) {
@@ -136,8 +132,6 @@ Result<matmul::Args> check(const DenseStack& weights, Precision precision) {
   if (weights.empty()) {
     return invalid_input("A dense linear map needs at least one matrix, but the stack is empty.");
   }
-  // The bytes of two such sizes' product fit 63 bits.
-  constexpr int64_t kLargest = int64_t{1} << 30;
   matmul::Args shape;
   shape.weight_type = float_type(precision, weights.front().dtype);
   shape.inputs = weights.front().inputs();
@@ -147,10 +141,11 @@ Result<matmul::Args> check(const DenseStack& weights, Precision precision) {
           fmt::format("A dense matrix must hold F32, F16 or BF16 values, but found {}.",
                       matrix.data == nullptr ? "none" : name(matrix.dtype)));
     }
-    if (matrix.rows < 1 || matrix.cols < 1 || matrix.rows > kLargest || matrix.cols > kLargest) {
+    if (matrix.rows < 1 || matrix.cols < 1 || matrix.rows > kMaxMatrixExtent ||
+        matrix.cols > kMaxMatrixExtent) {
       return invalid_input(
           fmt::format("A dense matrix must have 1 to {} rows and columns, but found {} x {}.",
-                      kLargest, matrix.rows, matrix.cols));
+                      kMaxMatrixExtent, matrix.rows, matrix.cols));
     }
     if (matrix.inputs() != shape.inputs) {
       return invalid_input(
@@ -160,21 +155,12 @@ Result<matmul::Args> check(const DenseStack& weights, Precision precision) {
     // Of several types f32 holds all.
     if (float_type(precision, matrix.dtype) == DType::kF32) shape.weight_type = DType::kF32;
     shape.outputs += matrix.outputs();
-    if (shape.outputs > kLargest) {
+    if (shape.outputs > kMaxMatrixExtent) {
       return invalid_input(
-          fmt::format("A linear map can have {} outputs, but found more.", kLargest));
+          fmt::format("A linear map can have {} outputs, but found more.", kMaxMatrixExtent));
     }
   }
   return shape;
-}
-
-Result<Buffer> allocate(int64_t size_bytes) {
-  Buffer buffer = weights_device().allocate(static_cast<size_t>(size_bytes));
-  if (buffer.empty()) {
-    return out_of_memory(
-        fmt::format("Packing a linear map needs {} bytes, which could not be had.", size_bytes));
-  }
-  return buffer;
 }
 
 }  // namespace
@@ -187,11 +173,11 @@ Result<std::unique_ptr<Linear>> prepare_dense(const DenseStack& weights, const f
     const int64_t panels = panel_count(shape.outputs);
     const int64_t bytes =
         panels * panel_elements(stored, shape.inputs) * static_cast<int64_t>(size_bytes(stored));
-    TESSERA_ASSIGN_OR_RETURN(Buffer packed, allocate(bytes));
+    TESSERA_ASSIGN_OR_RETURN(Buffer packed, allocate_packed(bytes));
     Buffer padded_bias;
     if (bias != nullptr) {
       const int64_t padded = panels * kPanelOutputs;
-      TESSERA_ASSIGN_OR_RETURN(padded_bias, allocate(padded * int64_t{sizeof(float)}));
+      TESSERA_ASSIGN_OR_RETURN(padded_bias, allocate_packed(padded * int64_t{sizeof(float)}));
       float* end = std::copy(bias, bias + shape.outputs, padded_bias.as<float>());
       std::fill(end, padded_bias.as<float>() + padded, 0.0f);
     }

@@ -3,6 +3,7 @@
 #include <memory>
 #include <string>
 
+#include "base/device.h"
 #include "formats/compact.h"
 #include "formats/csr.h"
 #include "formats/quantized.h"
@@ -34,6 +35,9 @@ void take_rows(const LinearArgs& args, Range rows, Product& product) {
   product.x_stride = args.x_stride;
   take_results(args, rows, product);
 }
+
+// Memory for what a map keeps, or an error that says how much it needs.
+Result<Buffer> allocate_packed(int64_t bytes);
 
 // Why tile-pruned matrices of this pattern would gain nothing from the tile-sparse product of
 // values stored so (f32, bf16, int8); empty where they gain, or where TESSERA_KERNEL names the

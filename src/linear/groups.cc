@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "base/device.h"
 #include "kernels/group_matmul/group_matmul.h"
 #include "kernels/round_rows/round_rows.h"
 #include "linear/formats.h"
@@ -20,15 +19,19 @@ constexpr int64_t kOwnValues = 16384;
 // put the bytes' sums together costs a tenth.
 constexpr int64_t kFewRows = 2;
 
-// Whether a kernel takes such rows that is not the last, which takes all and is slow.
-bool is_fast(const group_matmul::Args& shape) {
-  return &group_matmul::kernels.select(shape) != &group_matmul::kernels.rows().back();
+// Whether the kernel of rows of 16 bits takes this form too, so that a form is no way around a
+// kernel that is forced. Nothing is faster for the last kernel, which takes every form.
+bool takes(group_matmul::Args shape, RowForm form) {
+  shape.x.form = RowForm::k16;
+  const auto& kernel = group_matmul::kernels.select(shape);
+  shape.x.form = form;
+  return &kernel == &group_matmul::kernels.select(shape) &&
+         &kernel != &group_matmul::kernels.rows().back();
 }
 
-RowForm form_of_few(group_matmul::Args shape) {
+RowForm form_of_few(const group_matmul::Args& shape) {
   if (shape.x.form == RowForm::k8) return RowForm::k8;
-  shape.x.form = RowForm::k16Split;
-  return is_fast(shape) ? RowForm::k16Split : RowForm::k16;
+  return takes(shape, RowForm::k16Split) ? RowForm::k16Split : RowForm::k16;
 }
 
 class Groups final : public Linear {
@@ -128,10 +131,9 @@ class Groups final : public Linear {
   std::vector<float> multipliers_;  // of the inputs, if any
 };
 
-// Rows of 8 bits where they are asked for and a kernel multiplies them faster, else of 16.
-RowForm row_form(group_matmul::Args shape, Precision precision) {
-  shape.x.form = RowForm::k8;
-  return has_integer_rows(precision) && is_fast(shape) ? RowForm::k8 : RowForm::k16;
+// Rows of 8 bits where they are asked for and are multiplied faster, else of 16.
+RowForm row_form(const group_matmul::Args& shape, Precision precision) {
+  return has_integer_rows(precision) && takes(shape, RowForm::k8) ? RowForm::k8 : RowForm::k16;
 }
 
 group_matmul::Args shape_of(const QuantizedStack& stack) {
@@ -154,11 +156,7 @@ Result<std::unique_ptr<Linear>> prepare_groups(const QuantizedStack& stack, cons
   const group_matmul::Args shape = shape_of(stack);
   const int64_t panels = group_matmul::panel_count(shape.weights);
   const int64_t bytes = panels * group_matmul::panel_bytes(shape.weights);
-  Buffer packed = weights_device().allocate(static_cast<size_t>(bytes));
-  if (packed.empty()) {
-    return out_of_memory(
-        fmt::format("Packing a linear map needs {} bytes, which could not be had.", bytes));
-  }
+  TESSERA_ASSIGN_OR_RETURN(Buffer packed, allocate_packed(bytes));
   team.parallel_for(panels, 1, [&](Range part) {
     group_matmul::pack(stack, shape.weights, packed.data(), {part.begin, part.end});
   });

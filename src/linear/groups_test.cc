@@ -5,6 +5,7 @@
 #include "base/device.h"
 #include "formats/integer_rows.h"
 #include "formats/packed.h"
+#include "kernels/group_matmul/group_matmul.h"
 #include "kernels/testing.h"
 #include "linear/linear.h"
 
@@ -227,6 +228,35 @@ TEST(Groups, DenseMatricesAreRounded) {
   ASSERT_TRUE(rounded.ok() && stored.ok());
   const std::vector<float> a = call.run(**rounded, team), b = call.run(**stored, team);
   EXPECT_EQ(0, std::memcmp(a.data(), b.data(), a.size() * sizeof(float)));
+}
+
+// What the map rounds one row to whose first input alone is not 0, so that an integer of 16 bits
+// has a second byte; few rows are rounded alone, unless they have this many inputs.
+constexpr int64_t kManyInputs = 20000;
+RowForm form_of_one_row(const Linear& map) {
+  std::vector<float> x(kManyInputs);
+  x.front() = 1;
+  const Buffer rounded = host_device().allocate(static_cast<size_t>(map.narrow_bytes(1)));
+  map.narrow({.x = x.data(), .x_stride = kManyInputs, .rows = 1}, {0, 1}, rounded.data());
+  return rounded.as<char>()[1] != 0 ? RowForm::k16 : RowForm::k16Split;
+}
+
+// Else another kernel runs them.
+TEST(Groups, RowsAreRoundedAsAForcedKernelTakesThem) {
+  Team team(1);
+  for (const Precision precision : {Precision::kW4, Precision::kInt4}) {
+    Stack stack(kManyInputs, precision, 32);
+    stack.add(16, 1);
+    for (const auto& row : group_matmul::kernels.rows()) {
+      if (!available(row.isa)) continue;
+      SCOPED_TRACE(std::string(name(precision)) + " with " + row.name);
+      const testing::Forced forced(std::string("group_matmul:") + row.name);
+      const auto map = prepare_linear(stack.matrices(), nullptr, precision, team);
+      ASSERT_TRUE(map.ok());
+      EXPECT_EQ((*map)->info().kernel, std::string("group_matmul:") + row.name);
+      EXPECT_EQ(row.refuse({.x = {.form = form_of_one_row(**map)}}), nullptr);
+    }
+  }
 }
 
 // Who calls with fewer rows than memory was made for has enough.

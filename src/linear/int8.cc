@@ -1,14 +1,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <new>
 
-#include "base/device.h"
 #include "formats/panels.h"
 #include "kernels/int8_matmul/int8_matmul.h"
-#include "kernels/narrow_rows/narrow_rows.h"
 #include "linear/formats.h"
 #include "linear/grid.h"
+#include "linear/narrow.h"
 
 namespace tessera {
 namespace {
@@ -55,17 +53,7 @@ class Int8 final : public Linear {
   }
 
   void narrow(const LinearArgs& args, Range part, void* target) const override {
-    const NarrowLayout layout = narrow_layout(args.rows, shape_.inputs);
-    auto* bytes = static_cast<uint8_t*>(target);
-    narrow_rows::kernels.run({.x = args.x,
-                              .x_stride = args.x_stride,
-                              .inputs = shape_.inputs,
-                              .multipliers = memory_.multipliers.as<float>(),
-                              .values = bytes,
-                              .stride = layout.stride,
-                              .scales = reinterpret_cast<float*>(bytes + layout.scales),
-                              .zeros = reinterpret_cast<int32_t*>(bytes + layout.zeros)},
-                             {part.begin, part.end});
+    narrow_to_bytes(args, part, {shape_.inputs, memory_.multipliers.as<float>()}, target);
   }
 
   void apply(const LinearArgs& args, const Team::Member& member) const override {
@@ -82,10 +70,7 @@ class Int8 final : public Linear {
   void multiply(const LinearArgs& args, Range rows, Range part) const {
     if (rows.size() <= 0 || part.size() <= 0) return;
     int8_matmul::Args product = shape_;
-    product.x = rows_in(args.narrow, narrow_layout(args.rows, shape_.inputs));
-    product.x.values += rows.begin * product.x.stride;
-    product.x.scales += rows.begin;
-    product.x.zeros += rows.begin;
+    product.x = narrow_part(args, rows, shape_.inputs);
     take_results(args, rows, product);
     int8_matmul::kernels.run(product, {part.begin, part.end});
   }
@@ -94,29 +79,21 @@ class Int8 final : public Linear {
   Memory memory_;
 };
 
-Result<Buffer> allocate(int64_t size_bytes) {
-  Buffer buffer = weights_device().allocate(static_cast<size_t>(size_bytes));
-  if (buffer.empty()) {
-    return out_of_memory(fmt::format(
-        "Packing a linear map of 8 bits needs {} bytes, which could not be had.", size_bytes));
-  }
-  return buffer;
-}
-
 Result<Memory> allocate_all(const QuantizedMatrix& first, int64_t outputs, const float* bias) {
   const int64_t panels = panel_count(outputs), padded = panels * kPanelOutputs;
   Memory memory;
   TESSERA_ASSIGN_OR_RETURN(memory.panels,
-                           allocate(panels * int8_matmul::panel_bytes(first.inputs())));
-  TESSERA_ASSIGN_OR_RETURN(memory.scales, allocate(padded * int64_t{sizeof(float)}));
-  TESSERA_ASSIGN_OR_RETURN(memory.sums, allocate(padded * int64_t{sizeof(int32_t)}));
+                           allocate_packed(panels * int8_matmul::panel_bytes(first.inputs())));
+  TESSERA_ASSIGN_OR_RETURN(memory.scales, allocate_packed(padded * int64_t{sizeof(float)}));
+  TESSERA_ASSIGN_OR_RETURN(memory.sums, allocate_packed(padded * int64_t{sizeof(int32_t)}));
   if (bias != nullptr) {
-    TESSERA_ASSIGN_OR_RETURN(memory.bias, allocate(padded * int64_t{sizeof(float)}));
+    TESSERA_ASSIGN_OR_RETURN(memory.bias, allocate_packed(padded * int64_t{sizeof(float)}));
     float* end = std::copy(bias, bias + outputs, memory.bias.as<float>());
     std::fill(end, memory.bias.as<float>() + padded, 0.0f);
   }
   if (first.input_scales != nullptr) {
-    TESSERA_ASSIGN_OR_RETURN(memory.multipliers, allocate(first.inputs() * int64_t{sizeof(float)}));
+    TESSERA_ASSIGN_OR_RETURN(memory.multipliers,
+                             allocate_packed(first.inputs() * int64_t{sizeof(float)}));
     std::transform(first.input_scales, first.input_scales + first.inputs(),
                    memory.multipliers.as<float>(), [](float scale) { return 1 / scale; });
   }

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "base/device.h"
 #include "kernels/tile_int8_matmul/tile_int8_matmul.h"
 #include "linear/formats.h"
 #include "linear/narrow.h"
@@ -37,12 +36,8 @@ class Int8Tiles final : public Linear {
     const auto panels = static_cast<int64_t>(pattern_.panels.size());
     // Never empty, so that a matrix without any tile has an address too.
     const int64_t bytes = std::max<int64_t>(64, pattern_.values());
-    values_ = weights_device().allocate(static_cast<size_t>(bytes));
-    sums_ = weights_device().allocate(static_cast<size_t>(panels * 16) * sizeof(int32_t));
-    if (values_.empty() || sums_.empty()) {
-      return out_of_memory(fmt::format(
-          "Packing a tile-pruned linear map needs {} bytes, which could not be had.", bytes));
-    }
+    TESSERA_ASSIGN_OR_RETURN(values_, allocate_packed(bytes));
+    TESSERA_ASSIGN_OR_RETURN(sums_, allocate_packed(panels * 16 * int64_t{sizeof(int32_t)}));
     for (const TileMatrix& matrix : stack)
       scales_.insert(scales_.end(), matrix.scales, matrix.scales + matrix.outputs());
     if (const float* scales = stack.front().input_scales; scales != nullptr) {

@@ -14,16 +14,6 @@ namespace {
 constexpr float kEpsilon = std::numeric_limits<float>::epsilon();
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 
-// Forces kernels while it lives.
-class Forced {
- public:
-  explicit Forced(const std::string& kernels) : before_(forced_kernels()) { force_kernel(kernels); }
-  ~Forced() { force_kernel(before_); }
-
- private:
-  std::string before_;
-};
-
 struct Draw {
   int64_t outputs = 0;
   int64_t inputs = 0;
@@ -256,7 +246,7 @@ TEST(Int8Tiles, FullOnesRunDenseUnlessForced) {
     ASSERT_TRUE(dense.ok()) << dense.status().message();
     const std::vector<float> whole = apply(**dense, args, std::vector<float>(5 * 77), team);
     for (const char* row : {"avx512_vnni", "avx2", "ref"}) {
-      const Forced forced("tile_int8_matmul:" + std::string(row));
+      const testing::Forced forced("tile_int8_matmul:" + std::string(row));
       const auto sparse = prepare_linear({tiles.integers()}, nullptr, Precision::kStored, team);
       ASSERT_TRUE(sparse.ok()) << sparse.status().message();
       EXPECT_EQ((*sparse)->info().format, "tiles 16x16 int8, 0% pruned");

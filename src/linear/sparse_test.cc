@@ -16,16 +16,6 @@ enum class Kind { kDense, kTiles, kCsr, kOutputs, kInputs };
 constexpr Kind kKinds[] = {Kind::kDense, Kind::kTiles, Kind::kCsr, Kind::kOutputs, Kind::kInputs};
 constexpr const char* kNames[] = {"dense", "tiles", "csr", "outputs", "inputs"};
 
-// Forces kernels while it lives.
-class Forced {
- public:
-  explicit Forced(const std::string& kernels) : before_(forced_kernels()) { force_kernel(kernels); }
-  ~Forced() { force_kernel(before_); }
-
- private:
-  std::string before_;
-};
-
 // Matrices of several formats with the dense values that they stand for.
 class Stack {
  public:
@@ -284,7 +274,7 @@ TEST(PrepareLinear, RunsFullTilesDenseUnlessForced) {
   EXPECT_NE(dense.why.find("run dense: 100%"), std::string::npos) << dense.why;
   Team team(2);
   for (const char* row : {"avx512", "avx2", "ref"}) {
-    const Forced forced("tile_matmul:" + std::string(row));
+    const testing::Forced forced("tile_matmul:" + std::string(row));
     const LinearInfo sparse = info_of(full);
     EXPECT_EQ(sparse.format, "tiles 16x16 f32, 0% pruned");
     EXPECT_EQ(sparse.flops_per_row, sparse.dense_flops_per_row);
@@ -300,7 +290,7 @@ TEST(PrepareLinear, RunsFullCsrDenseUnlessForced) {
   const LinearInfo dense = info_of(full);
   EXPECT_EQ(dense.format, "dense f32");
   EXPECT_NE(dense.why.find("run dense: "), std::string::npos) << dense.why;
-  const Forced forced("csr_matmul:ref");
+  const testing::Forced forced("csr_matmul:ref");
   EXPECT_NE(info_of(full).format.find("csr f32"), std::string::npos);
 }
 

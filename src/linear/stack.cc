@@ -357,10 +357,6 @@ class Preparation {
   std::vector<PackedMatrix> packed_;
 };
 
-bool is_weight_type(DType dtype) {
-  return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16;
-}
-
 // prepare_dense checks the dense ones.
 Status check(const MatrixStack& weights) {
   if (weights.empty()) {

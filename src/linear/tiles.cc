@@ -1,9 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <new>
 
-#include "base/device.h"
 #include "kernels/tile_int8_matmul/tile_int8_matmul.h"
 #include "kernels/tile_matmul/tile_matmul.h"
 #include "linear/formats.h"
@@ -35,8 +33,8 @@ constexpr double kGainBelowF32 = 0.9;
 constexpr double kGainBelowBf16 = 0.95;
 // Half takes 0.70 to 0.81 of dense int8's time, which is proportional to it (linear_bench 15 int8).
 constexpr double kGainBelowInt8 = 0.65;
-// Of blocks of 8 outputs, whose broadcasts are instructions of their own: half takes 0.74 (0.69).
-// One row alone would gain above it too, up to 1.4 times.
+// At most, of blocks of 8 outputs, whose broadcasts are instructions of their own: half takes 0.74
+// (0.69). One row alone would gain above it too, up to 1.4 times.
 constexpr double kGainBelowNarrow = 0.7;
 
 class Tiles final : public Linear {
@@ -55,11 +53,7 @@ class Tiles final : public Linear {
     // Never empty, so that a matrix without any tile has an address too.
     const int64_t bytes =
         std::max<int64_t>(64, blocks * tile_matmul::block_bytes(pattern_, shape_.weight_type));
-    values_ = weights_device().allocate(static_cast<size_t>(bytes));
-    if (values_.empty()) {
-      return out_of_memory(fmt::format(
-          "Packing a tile-pruned linear map needs {} bytes, which could not be had.", bytes));
-    }
+    TESSERA_ASSIGN_OR_RETURN(values_, allocate_packed(bytes));
     if (bias != nullptr) bias_.assign(bias, bias + info_.outputs);
     shape_.values = values_.data();
     shape_.bias = bias != nullptr ? bias_.data() : nullptr;
@@ -119,7 +113,7 @@ std::string too_full(const TilePattern& pattern, int64_t inputs, int64_t outputs
   const double wide = stored == DType::kF32    ? kGainBelowF32
                       : stored == DType::kBF16 ? kGainBelowBf16
                                                : kGainBelowInt8;
-  const double limit = pattern.shape.outputs == 16 ? wide : kGainBelowNarrow;
+  const double limit = pattern.shape.outputs == 16 ? wide : std::min(wide, kGainBelowNarrow);
   const double executed = static_cast<double>(pattern.values()) /
                           (static_cast<double>(inputs) * static_cast<double>(outputs));
   if (executed <= limit) return {};

@@ -8,13 +8,6 @@ namespace {
 
 constexpr int64_t kLanes = 8;
 
-inline __m256 same(__m256 x) { return x; }
-
-inline __m256i tail_mask(int64_t left) {
-  const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(left > kLanes ? int(kLanes) : int(left)), lanes);
-}
-
 template <__m256 (*function)(__m256)>
 void rows_of(const Args& args, Exec exec) {
   for (int64_t r = exec.begin; r < exec.end; ++r) {
@@ -33,20 +26,8 @@ void rows_of(const Args& args, Exec exec) {
 }  // namespace
 
 void avx2(const Args& args, Exec exec) noexcept {
-  switch (args.function) {
-    case Activation::kNone:
-      return rows_of<same>(args, exec);
-    case Activation::kRelu:
-      return rows_of<vector_relu>(args, exec);
-    case Activation::kGeluErf:
-      return rows_of<vector_gelu_erf>(args, exec);
-    case Activation::kGeluTanh:
-      return rows_of<vector_gelu_tanh>(args, exec);
-    case Activation::kSilu:
-      return rows_of<vector_silu>(args, exec);
-    case Activation::kTanh:
-      return rows_of<vector_tanh>(args, exec);
-  }
+  with_activation(args.function,
+                  [&]<__m256 (*function)(__m256)>() { rows_of<function>(args, exec); });
 }
 
 }  // namespace tessera::activation

@@ -1,6 +1,7 @@
 #include <immintrin.h>
 
 #include "kernels/attention_product/attention_product.h"
+#include "kernels/vector_math_avx2.h"
 
 namespace tessera::attention_product {
 namespace {
@@ -167,14 +168,12 @@ constexpr Column kColumns[2][kTileVectors + 1] = {
 
 template <typename B>
 void product(const Args& args, Exec exec) {
-  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
   for (int64_t col = 0; col < args.cols; col += kTileVectors * kLanes) {
     const int64_t cols = args.cols - col;
     const int64_t vectors = cols > kLanes ? kTileVectors : 1;
     const int64_t left = cols - (vectors - 1) * kLanes;
     const bool masked = left < kLanes;
-    const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(masked ? (int)left : 8), lane);
-    kColumns<B>[masked ? 1 : 0][vectors](args, exec, col, mask);
+    kColumns<B>[masked ? 1 : 0][vectors](args, exec, col, tail_mask(left));
   }
 }
 

@@ -1,6 +1,7 @@
 #include <immintrin.h>
 
 #include "kernels/attention_product/attention_product.h"
+#include "kernels/vector_math_avx512.h"
 
 namespace tessera::attention_product {
 namespace {
@@ -171,8 +172,7 @@ void product(const Args& args, Exec exec) {
     const int64_t share = (vectors + tiles - 1) / tiles;
     const int64_t left = args.cols - col - (share - 1) * kLanes;
     const bool masked = left < kLanes;
-    const __mmask16 mask = masked ? __mmask16((1u << left) - 1) : __mmask16(0xffff);
-    kColumns<B>[masked ? 1 : 0][share](args, exec, col, mask);
+    kColumns<B>[masked ? 1 : 0][share](args, exec, col, tail_mask(left));
     col += share * kLanes;
     vectors -= share;
   }

@@ -1,6 +1,7 @@
 #include <immintrin.h>
 
 #include "kernels/bf16_rows/bf16_rows.h"
+#include "kernels/vector_math_avx2.h"
 
 namespace tessera::bf16_rows {
 namespace {
@@ -24,9 +25,7 @@ inline __m256i rounded(__m256 x) {
 
 inline __m256 load(const float* x, int64_t left) {
   if (left >= kLanes) return _mm256_loadu_ps(x);
-  const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-  const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(left)), lanes);
-  return _mm256_maskload_ps(x, mask);
+  return _mm256_maskload_ps(x, tail_mask(left));
 }
 
 }  // namespace

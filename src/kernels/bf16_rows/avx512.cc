@@ -1,6 +1,7 @@
 #include <immintrin.h>
 
 #include "kernels/bf16_rows/bf16_rows.h"
+#include "kernels/vector_math_avx512.h"
 
 namespace tessera::bf16_rows {
 namespace {
@@ -35,8 +36,7 @@ void avx512(const Args& args, Exec exec) noexcept {
     int64_t k = 0;
     for (; k + kLanes <= args.inputs; k += kLanes) store(y + k, narrowed(_mm512_loadu_ps(x + k)));
     if (k < args.inputs) {
-      const auto mask = static_cast<__mmask16>((1u << (args.inputs - k)) - 1);
-      store(y + k, narrowed(_mm512_maskz_loadu_ps(mask, x + k)));
+      store(y + k, narrowed(_mm512_maskz_loadu_ps(tail_mask(args.inputs - k), x + k)));
       k += kLanes;
     }
     if (k % kMultiple != 0) store(y + k, _mm256_setzero_si256());

@@ -1,6 +1,7 @@
 #include <immintrin.h>
 
 #include "kernels/bf16_rows/bf16_rows.h"
+#include "kernels/vector_math_avx512.h"
 
 namespace tessera::bf16_rows {
 namespace {
@@ -8,10 +9,7 @@ namespace {
 constexpr int64_t kLanes = 16;
 
 inline __m512 load(const float* x, int64_t left) {
-  const __mmask16 mask = left >= kLanes ? __mmask16(0xffff)
-                         : left > 0     ? __mmask16((1u << left) - 1)
-                                        : __mmask16(0);
-  return _mm512_maskz_loadu_ps(mask, x);
+  return _mm512_maskz_loadu_ps(left > 0 ? tail_mask(left) : __mmask16(0), x);
 }
 
 }  // namespace

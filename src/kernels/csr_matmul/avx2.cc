@@ -7,13 +7,6 @@
 namespace tessera::csr_matmul {
 namespace {
 
-inline __m256 same(__m256 x) { return x; }
-
-inline __m256i first_lanes(int64_t count) {
-  const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(count > 8 ? 8 : int(count)), lanes);
-}
-
 // The transpose of 8 x 8 floats.
 inline void transpose(__m256 (&v)[8]) {
   __m256 t[8];
@@ -37,7 +30,7 @@ inline void transpose(__m256 (&v)[8]) {
 
 template <__m256 (*function)(__m256)>
 void finish_half(const Args& args, const Target& target, int64_t half) {
-  const __m256i mask = first_lanes(target.outputs - half);
+  const __m256i mask = tail_mask(target.outputs - half);
   const int64_t n = target.output + half;
   const __m256 bias =
       args.bias != nullptr ? _mm256_maskload_ps(args.bias + n, mask) : _mm256_setzero_ps();
@@ -131,21 +124,9 @@ struct Avx2 {
     }
   }
 
-  static void finish(const Args& args, const Target& target) {
-    switch (args.activation) {
-      case Activation::kNone:
-        return finish_target<same>(args, target);
-      case Activation::kRelu:
-        return finish_target<vector_relu>(args, target);
-      case Activation::kGeluErf:
-        return finish_target<vector_gelu_erf>(args, target);
-      case Activation::kGeluTanh:
-        return finish_target<vector_gelu_tanh>(args, target);
-      case Activation::kSilu:
-        return finish_target<vector_silu>(args, target);
-      case Activation::kTanh:
-        return finish_target<vector_tanh>(args, target);
-    }
+  [[gnu::noinline]] static void finish(const Args& args, const Target& target) {
+    with_activation(args.activation,
+                    [&]<__m256 (*function)(__m256)>() { finish_target<function>(args, target); });
   }
 };
 

@@ -8,11 +8,9 @@
 namespace tessera::csr_matmul {
 namespace {
 
-inline __m512 same(__m512 x) { return x; }
-
 template <__m512 (*function)(__m512)>
 void finish_target(const Args& args, const Target& target) {
-  const __mmask16 mask = __mmask16((1u << target.outputs) - 1);
+  const __mmask16 mask = tail_mask(target.outputs);
   const __m512 bias = args.bias != nullptr ? _mm512_maskz_loadu_ps(mask, args.bias + target.output)
                                            : _mm512_setzero_ps();
   for (int64_t first = 0; first < target.rows; first += kLanes) {
@@ -90,29 +88,16 @@ struct Avx512 {
       }
     }
     for (; i < end; i += kWidth) {
-      const __mmask16 mask =
-          end - i >= kWidth ? __mmask16(0xffff) : __mmask16((1u << (end - i)) - 1);
+      const __mmask16 mask = tail_mask(end - i);
       sums[0] =
           _mm512_fmadd_ps(weights_at<kWide>(args, i, mask), inputs_at(args, i, mask), sums[0]);
     }
     return _mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1]));
   }
 
-  static void finish(const Args& args, const Target& target) {
-    switch (args.activation) {
-      case Activation::kNone:
-        return finish_target<same>(args, target);
-      case Activation::kRelu:
-        return finish_target<vector_relu>(args, target);
-      case Activation::kGeluErf:
-        return finish_target<vector_gelu_erf>(args, target);
-      case Activation::kGeluTanh:
-        return finish_target<vector_gelu_tanh>(args, target);
-      case Activation::kSilu:
-        return finish_target<vector_silu>(args, target);
-      case Activation::kTanh:
-        return finish_target<vector_tanh>(args, target);
-    }
+  [[gnu::noinline]] static void finish(const Args& args, const Target& target) {
+    with_activation(args.activation,
+                    [&]<__m512 (*function)(__m512)>() { finish_target<function>(args, target); });
   }
 };
 

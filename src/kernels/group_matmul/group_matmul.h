@@ -55,9 +55,7 @@ struct Args {
   int64_t y_stride = 0;
 };
 
-#define TESSERA_KERNEL(row, isa, refuse)          \
-  void row(const Args& args, Exec exec) noexcept; \
-  const char* refuse(const Args& args) noexcept;
+#define TESSERA_KERNEL(row, isa, refuse) void row(const Args& args, Exec exec) noexcept;
 #include "kernels/group_matmul/table.inc"
 #undef TESSERA_KERNEL
 

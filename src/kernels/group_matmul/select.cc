@@ -3,6 +3,10 @@
 namespace tessera::group_matmul {
 namespace {
 
+const char* refuse_bytes(const Args& args) noexcept {
+  return args.x.form != RowForm::k16 ? "bytes gain nothing without VNNI" : nullptr;
+}
+
 constexpr KernelRow<Args> kRows[] = {
 #define TESSERA_KERNEL(row, isa, refuse) {#row, isa, row, refuse},
 #include "kernels/group_matmul/table.inc"
@@ -10,12 +14,6 @@ constexpr KernelRow<Args> kRows[] = {
 };
 
 }  // namespace
-
-const char* refuse_nothing(const Args&) noexcept { return nullptr; }
-
-const char* refuse_bytes(const Args& args) noexcept {
-  return args.x.form != RowForm::k16 ? "bytes gain nothing without VNNI" : nullptr;
-}
 
 const KernelFamily<Args> kernels{"group_matmul", kRows};
 

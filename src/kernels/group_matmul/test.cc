@@ -268,6 +268,14 @@ TEST(GroupMatmul, ResidualMayBeTheOutputAndPartsGiveTheSameBits) {
   }
 }
 
+void skip_rows(Args& args, int64_t rows) {
+  const int64_t blocks = args.weights.blocks.count;
+  args.x.values = static_cast<char*>(args.x.values) + rows * args.x.row_bytes;
+  args.x.scales += rows * blocks;
+  args.x.sums += rows * blocks;
+  args.residual += rows * args.residual_stride;
+}
+
 // Nothing but the blocks decides in which order is summed.
 TEST(GroupMatmul, ARowHasTheSameBitsAmongAnyNumberOfRows) {
   for (const Precision precision : {Precision::kW4, Precision::kW8}) {
@@ -278,9 +286,8 @@ TEST(GroupMatmul, ARowHasTheSameBitsAmongAnyNumberOfRows) {
         for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 50}) {
           const int64_t first = 200 - rows;
           Args args = problem.args;
-          args.x = rows_from(args.x, args.weights.blocks, first);
+          skip_rows(args, first);
           args.rows = rows;
-          args.residual += first * problem.y_stride;
           const std::vector<float> some = testing::run_whole(problem, row, args);
           for (int64_t m = 0; m < rows; ++m) {
             EXPECT_EQ(0, std::memcmp(all.data() + (first + m) * problem.y_stride,

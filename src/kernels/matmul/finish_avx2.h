@@ -14,13 +14,6 @@ namespace {
 
 constexpr int kLanes = 8;
 
-inline __m256 same(__m256 x) { return x; }
-
-inline __m256i tail_mask(int64_t left) {
-  const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(left > kLanes ? int(kLanes) : int(left)), lanes);
-}
-
 template <__m256 (*function)(__m256)>
 void finish_tile(const Args& args, const float* tile, const Target& target) {
   for (int64_t v = 0; v * kLanes < target.outputs; ++v) {
@@ -43,21 +36,10 @@ void finish_tile(const Args& args, const float* tile, const Target& target) {
 
 struct Epilogue {
   // tile: [target.rows][64], aligned to 32 bytes.
-  static void finish(const Args& args, const float* tile, const Target& target) {
-    switch (args.activation) {
-      case Activation::kNone:
-        return finish_tile<same>(args, tile, target);
-      case Activation::kRelu:
-        return finish_tile<vector_relu>(args, tile, target);
-      case Activation::kGeluErf:
-        return finish_tile<vector_gelu_erf>(args, tile, target);
-      case Activation::kGeluTanh:
-        return finish_tile<vector_gelu_tanh>(args, tile, target);
-      case Activation::kSilu:
-        return finish_tile<vector_silu>(args, tile, target);
-      case Activation::kTanh:
-        return finish_tile<vector_tanh>(args, tile, target);
-    }
+  [[gnu::noinline]] static void finish(const Args& args, const float* tile, const Target& target) {
+    with_activation(args.activation, [&]<__m256 (*function)(__m256)>() {
+      finish_tile<function>(args, tile, target);
+    });
   }
 };
 

@@ -14,13 +14,10 @@ namespace {
 
 constexpr int kLanes = 16;
 
-inline __m512 same(__m512 x) { return x; }
-
 template <__m512 (*function)(__m512)>
 void finish_tile(const Args& args, const float* tile, const Target& target) {
   for (int64_t v = 0; v * kLanes < target.outputs; ++v) {
-    const int64_t left = target.outputs - v * kLanes;
-    const __mmask16 mask = left >= kLanes ? __mmask16(0xffff) : __mmask16((1u << left) - 1);
+    const __mmask16 mask = tail_mask(target.outputs - v * kLanes);
     const int64_t n = target.output + v * kLanes;
     const __m512 bias =
         args.bias != nullptr ? _mm512_maskz_loadu_ps(mask, args.bias + n) : _mm512_setzero_ps();
@@ -39,21 +36,10 @@ void finish_tile(const Args& args, const float* tile, const Target& target) {
 
 struct Epilogue {
   // tile: [target.rows][64], aligned to 64 bytes.
-  static void finish(const Args& args, const float* tile, const Target& target) {
-    switch (args.activation) {
-      case Activation::kNone:
-        return finish_tile<same>(args, tile, target);
-      case Activation::kRelu:
-        return finish_tile<vector_relu>(args, tile, target);
-      case Activation::kGeluErf:
-        return finish_tile<vector_gelu_erf>(args, tile, target);
-      case Activation::kGeluTanh:
-        return finish_tile<vector_gelu_tanh>(args, tile, target);
-      case Activation::kSilu:
-        return finish_tile<vector_silu>(args, tile, target);
-      case Activation::kTanh:
-        return finish_tile<vector_tanh>(args, tile, target);
-    }
+  [[gnu::noinline]] static void finish(const Args& args, const float* tile, const Target& target) {
+    with_activation(args.activation, [&]<__m512 (*function)(__m512)>() {
+      finish_tile<function>(args, tile, target);
+    });
   }
 };
 

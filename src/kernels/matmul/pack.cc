@@ -12,7 +12,7 @@ namespace {
 // within L1.
 constexpr int64_t kRun = 64;
 
-// Branch-free forms of base/dtype.h's conversions, which the compiler turns into vectors.
+// As f16_to_f32, in a form that the compiler turns into vectors.
 inline float widen_f16(uint16_t bits) {
   const uint32_t magnitude = uint32_t{bits & 0x7fffu} << 13;
   // Multiplying by 2^112 moves the exponent's bias and makes subnormals normal.
@@ -20,12 +20,6 @@ inline float widen_f16(uint16_t bits) {
   const uint32_t special = magnitude >= 0x0f800000u ? 0x7f800000u : 0u;
   const uint32_t sign = uint32_t{bits & 0x8000u} << 16;
   return std::bit_cast<float>(std::bit_cast<uint32_t>(scaled) | special | sign);
-}
-inline uint16_t narrow_bf16(float value) {
-  const uint32_t bits = std::bit_cast<uint32_t>(value);
-  const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  const uint32_t quiet = (bits >> 16) | 0x40;
-  return static_cast<uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? quiet : rounded);
 }
 
 // `count` (at most kRun) values from a source that need not be aligned, as the bits of the target
@@ -50,7 +44,7 @@ void load_as(const char* source, DType dtype, int64_t count, uint16_t* target) {
   }
   float values[kRun];
   load_as(source, dtype, count, values);
-  for (int64_t i = 0; i < count; ++i) target[i] = narrow_bf16(values[i]);
+  for (int64_t i = 0; i < count; ++i) target[i] = f32_to_bf16(values[i]);
 }
 
 // Outputs [first, first + count) of one matrix, at `column` of a panel.

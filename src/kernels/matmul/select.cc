@@ -11,8 +11,6 @@ constexpr KernelRow<Args> kRows[] = {
 
 }  // namespace
 
-const char* refuse_nothing(const Args&) noexcept { return nullptr; }
-
 const KernelFamily<Args> kernels{"matmul", kRows};
 
 }  // namespace tessera::matmul

@@ -55,8 +55,7 @@ struct Problem {
     for (int64_t k = 0; k < args.inputs; ++k) {
       sum += std::abs(double{x[m * args.x_stride + k]} * weights[n * args.inputs + k]);
     }
-    const double product = 1.13 * (static_cast<double>(std::min<int64_t>(args.inputs, 128)) / 2 +
-                                   static_cast<double>(args.inputs) / 256 + 8);
+    const double product = 1.13 * (static_cast<double>(args.inputs) / 2 + 8);
     return static_cast<float>((product + 8 + 2) * kEpsilon * (sum + 8));
   }
 

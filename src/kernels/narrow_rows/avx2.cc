@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "kernels/narrow_rows/narrow_rows.h"
+#include "kernels/vector_math_avx2.h"
 
 namespace tessera::narrow_rows {
 namespace {
@@ -13,9 +14,7 @@ constexpr int64_t kMultiple = 64;  // as kNarrowMultiple
 // Zeros behind the last value.
 inline __m256 load(const float* source, int64_t left) {
   if (left >= kLanes) return _mm256_loadu_ps(source);
-  const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-  const int count = left > 0 ? static_cast<int>(left) : 0;
-  return _mm256_maskload_ps(source, _mm256_cmpgt_epi32(_mm256_set1_epi32(count), lanes));
+  return _mm256_maskload_ps(source, tail_mask(left));
 }
 
 struct Row {

@@ -3,17 +3,13 @@
 #include <math.h>
 
 #include "kernels/narrow_rows/narrow_rows.h"
+#include "kernels/vector_math_avx512.h"
 
 namespace tessera::narrow_rows {
 namespace {
 
 constexpr int64_t kLanes = 16;
 constexpr int64_t kMultiple = 64;  // as kNarrowMultiple
-
-// Masks the lanes of a vector with `left` inputs from its first one on.
-inline __mmask16 tail_mask(int64_t left) {
-  return left >= kLanes ? __mmask16(0xffff) : left > 0 ? __mmask16((1u << left) - 1) : __mmask16(0);
-}
 
 struct Row {
   const float* x;
@@ -23,7 +19,9 @@ struct Row {
   // kWhole: there are 16 inputs from k on. Making a mask takes as long as using it.
   template <bool kMultiplied, bool kWhole>
   inline __m512 at(int64_t k) const {
-    const __mmask16 mask = kWhole ? __mmask16(0xffff) : tail_mask(inputs - k);
+    const __mmask16 mask = kWhole       ? __mmask16(0xffff)
+                           : k < inputs ? tail_mask(inputs - k)
+                                        : __mmask16(0);
     const __m512 value = _mm512_maskz_loadu_ps(mask, x + k);
     return kMultiplied ? _mm512_mul_ps(value, _mm512_maskz_loadu_ps(mask, multipliers + k)) : value;
   }

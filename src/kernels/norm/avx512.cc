@@ -2,16 +2,12 @@
 #include <math.h>
 
 #include "kernels/norm/norm.h"
+#include "kernels/vector_math_avx512.h"
 
 namespace tessera::norm {
 namespace {
 
 constexpr int64_t kLanes = 16;
-
-// Masks the lanes of the last, partial vector.
-inline __mmask16 tail_mask(int64_t left) {
-  return left >= kLanes ? __mmask16(0xffff) : __mmask16((1u << left) - 1);
-}
 
 float sum(const float* x, int64_t cols) {
   __m512 a = _mm512_setzero_ps(), b = _mm512_setzero_ps();

@@ -9,8 +9,8 @@ namespace tessera::norm {
 enum class Kind : int32_t { kLayer, kRms };
 
 // Normalisation over the last axis.
-//   kLayer (Ba et al. 2016):        y[r,c] = (x[r,c] - mean_c) / sqrt(var_c + eps) * weight[c] +
-//   bias[c] kRms (Zhang & Sennrich 2019):   y[r,c] = x[r,c] / sqrt(mean_c(x^2) + eps) * weight[c]
+//   kLayer: y[r,c] = (x[r,c] - mean_c) / sqrt(var_c + eps) * weight[c] + bias[c] (Ba et al. 2016)
+//   kRms:   y[r,c] = x[r,c] / sqrt(mean_c(x^2) + eps) * weight[c] (Zhang & Sennrich 2019)
 // x, y: [rows, cols], rows x_stride and y_stride apart, caller-owned; y may be x.  weight, bias:
 // [cols]; bias may be null.  weight_offset is added to every weight (1 for norms that store w - 1).
 // eps >= 0. The unit of Exec is a row; rows are independent. Sums in f32 with at least 8 partial

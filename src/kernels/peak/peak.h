@@ -23,7 +23,7 @@ struct Args {
   double* sum = nullptr;
 };
 
-#define TESSERA_KERNEL(row, isa) void row(const Args& args, Exec exec) noexcept;
+#define TESSERA_KERNEL(row, isa, refuse) void row(const Args& args, Exec exec) noexcept;
 #include "kernels/peak/table.inc"
 #undef TESSERA_KERNEL
 

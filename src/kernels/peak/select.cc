@@ -14,11 +14,9 @@ const char* refuse_f32(const Args& args) noexcept {
 }
 
 constexpr KernelRow<Args> kRows[] = {
-    {"avx512_vnni", Isa::kAvx512Vnni, avx512_vnni, refuse_vnni},
-    {"avx512_bf16", Isa::kAvx512Bf16, avx512_bf16, refuse_bf16},
-    {"avx512", Isa::kAvx512, avx512, refuse_f32},
-    {"avx2", Isa::kAvx2, avx2, refuse_f32},
-    {"ref", Isa::kAny, ref, takes_all<Args>},
+#define TESSERA_KERNEL(row, isa, refuse) {#row, isa, row, refuse},
+#include "kernels/peak/table.inc"
+#undef TESSERA_KERNEL
 };
 
 }  // namespace

@@ -1,16 +1,12 @@
 #include <immintrin.h>
 
 #include "kernels/rotary/rotary.h"
+#include "kernels/vector_math_avx2.h"
 
 namespace tessera::rotary {
 namespace {
 
 constexpr int64_t kLanes = 8;
-
-inline __m256i tail_mask(int64_t left) {
-  const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(left > kLanes ? int(kLanes) : int(left)), lanes);
-}
 
 }  // namespace
 

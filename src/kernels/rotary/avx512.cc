@@ -1,6 +1,7 @@
 #include <immintrin.h>
 
 #include "kernels/rotary/rotary.h"
+#include "kernels/vector_math_avx512.h"
 
 namespace tessera::rotary {
 namespace {
@@ -15,8 +16,7 @@ void avx512(const Args& args, Exec exec) noexcept {
     const float* cosines = args.cosines + args.positions[r] * half;
     const float* sines = args.sines + args.positions[r] * half;
     for (int64_t j = 0; j < half; j += kLanes) {
-      const int64_t left = half - j;
-      const __mmask16 mask = left >= kLanes ? __mmask16(0xffff) : __mmask16((1u << left) - 1);
+      const __mmask16 mask = tail_mask(half - j);
       const __m512 c = _mm512_maskz_loadu_ps(mask, cosines + j);
       const __m512 s = _mm512_maskz_loadu_ps(mask, sines + j);
       float* x = args.x + r * args.x_stride + j;

@@ -2,6 +2,7 @@
 
 #include "kernels/round_rows/blocked.h"
 #include "kernels/round_rows/round_rows.h"
+#include "kernels/vector_math_avx2.h"
 
 namespace tessera::round_rows {
 namespace {
@@ -10,8 +11,7 @@ constexpr int kLanes = 8;
 
 inline __m256 load_part(const float* x, int64_t left) {
   if (left >= kLanes) return _mm256_loadu_ps(x);
-  const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-  return _mm256_maskload_ps(x, _mm256_cmpgt_epi32(_mm256_set1_epi32(int(left)), lanes));
+  return _mm256_maskload_ps(x, tail_mask(left));
 }
 
 inline __m256 load(const Block& block, int64_t k) {

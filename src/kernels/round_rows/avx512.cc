@@ -2,18 +2,15 @@
 
 #include "kernels/round_rows/blocked.h"
 #include "kernels/round_rows/round_rows.h"
+#include "kernels/vector_math_avx512.h"
 
 namespace tessera::round_rows {
 namespace {
 
 constexpr int kLanes = 16;
 
-inline __mmask16 mask_of(int64_t left) {
-  return left >= kLanes ? __mmask16(0xffff) : __mmask16((1u << left) - 1);
-}
-
 inline __m512 load(const Block& block, int64_t k) {
-  const __mmask16 mask = mask_of(block.count - k);
+  const __mmask16 mask = tail_mask(block.count - k);
   const __m512 x = _mm512_maskz_loadu_ps(mask, block.x + k);
   if (block.multipliers == nullptr) return x;
   return _mm512_mul_ps(x, _mm512_maskz_loadu_ps(mask, block.multipliers + k));

@@ -61,21 +61,11 @@ void finish_rows(const Args& args, const Tile<uint8_t>& tile, int64_t rows, cons
   }
 }
 
-void finish(const Args& args, const Tile<uint8_t>& tile, int64_t rows, const int32_t* sums) {
-  switch (args.activation) {
-    case Activation::kNone:
-      return finish_rows<same>(args, tile, rows, sums);
-    case Activation::kRelu:
-      return finish_rows<vector_relu>(args, tile, rows, sums);
-    case Activation::kGeluErf:
-      return finish_rows<vector_gelu_erf>(args, tile, rows, sums);
-    case Activation::kGeluTanh:
-      return finish_rows<vector_gelu_tanh>(args, tile, rows, sums);
-    case Activation::kSilu:
-      return finish_rows<vector_silu>(args, tile, rows, sums);
-    case Activation::kTanh:
-      return finish_rows<vector_tanh>(args, tile, rows, sums);
-  }
+[[gnu::noinline]] void finish(const Args& args, const Tile<uint8_t>& tile, int64_t rows,
+                              const int32_t* sums) {
+  with_activation(args.activation, [&]<__m512 (*function)(__m512)>() {
+    finish_rows<function>(args, tile, rows, sums);
+  });
 }
 
 struct Vnni : Integers<Vnni, uint8_t> {

@@ -82,7 +82,7 @@ inline void store_sums(const Args& args, const Tile<float>& tile, Sums<kRows>& s
   const Outputs outputs(args, tile.row, *tile.panel);
   if (args.activation == Activation::kNone) {
 #pragma GCC unroll 24
-    for (int r = 0; r < kRows; ++r) outputs.store<same>(r, whole_sums<kOutputs>(sums[0][r]));
+    for (int r = 0; r < kRows; ++r) outputs.store<vector_same>(r, whole_sums<kOutputs>(sums[0][r]));
     return;
   }
   alignas(64) float whole[kRows * kLane];

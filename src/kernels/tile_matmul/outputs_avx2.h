@@ -11,13 +11,6 @@ namespace {
 
 constexpr int kLanes = 8;
 
-inline __m256 same(__m256 x) { return x; }
-
-inline __m256i tail_mask(int64_t left) {
-  const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(left > kLanes ? int(kLanes) : int(left)), lanes);
-}
-
 // sums: [rows][16] of the register tile that begins at `row` of args.
 struct TileSums {
   int64_t row;
@@ -47,21 +40,9 @@ void finish_tile(const Args& args, const TileSums& tile) {
 }
 
 template <typename Args>
-void finish(const Args& args, const TileSums& tile) {
-  switch (args.activation) {
-    case Activation::kNone:
-      return finish_tile<same>(args, tile);
-    case Activation::kRelu:
-      return finish_tile<vector_relu>(args, tile);
-    case Activation::kGeluErf:
-      return finish_tile<vector_gelu_erf>(args, tile);
-    case Activation::kGeluTanh:
-      return finish_tile<vector_gelu_tanh>(args, tile);
-    case Activation::kSilu:
-      return finish_tile<vector_silu>(args, tile);
-    case Activation::kTanh:
-      return finish_tile<vector_tanh>(args, tile);
-  }
+[[gnu::noinline]] void finish(const Args& args, const TileSums& tile) {
+  with_activation(args.activation,
+                  [&]<__m256 (*function)(__m256)>() { finish_tile<function>(args, tile); });
 }
 
 }  // namespace

@@ -10,8 +10,6 @@
 namespace tessera::tile_blocks {
 namespace {
 
-inline __m512 same(__m512 x) { return x; }
-
 // Where the finished sums of a register tile go, which begins at `row` of args.
 struct Outputs {
   __mmask16 mask;
@@ -23,7 +21,7 @@ struct Outputs {
 
   template <typename Args>
   Outputs(const Args& args, int64_t row, const TilePanel& panel)
-      : mask(__mmask16((1u << panel.outputs) - 1)),
+      : mask(tail_mask(panel.outputs)),
         bias(args.bias == nullptr ? _mm512_setzero_ps()
                                   : _mm512_maskz_loadu_ps(mask, args.bias + panel.output)),
         residual(args.residual == nullptr
@@ -48,21 +46,9 @@ struct Outputs {
   }
 
   // sums: [rows][16]
-  void finish(Activation activation, int64_t rows, const float* sums) const {
-    switch (activation) {
-      case Activation::kNone:
-        return store_rows<same>(rows, sums);
-      case Activation::kRelu:
-        return store_rows<vector_relu>(rows, sums);
-      case Activation::kGeluErf:
-        return store_rows<vector_gelu_erf>(rows, sums);
-      case Activation::kGeluTanh:
-        return store_rows<vector_gelu_tanh>(rows, sums);
-      case Activation::kSilu:
-        return store_rows<vector_silu>(rows, sums);
-      case Activation::kTanh:
-        return store_rows<vector_tanh>(rows, sums);
-    }
+  [[gnu::noinline]] void finish(Activation activation, int64_t rows, const float* sums) const {
+    with_activation(activation,
+                    [&]<__m512 (*function)(__m512)>() { store_rows<function>(rows, sums); });
   }
 };
 

@@ -1,19 +1,10 @@
 #include <algorithm>
-#include <bit>
 #include <cstring>
 
 #include "kernels/tile_matmul/tile_matmul.h"
 
 namespace tessera::tile_matmul {
 namespace {
-
-// As f32_to_bf16, in a form that the compiler turns into vectors.
-inline uint16_t narrow(float value) {
-  const auto bits = std::bit_cast<uint32_t>(value);
-  const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  const uint32_t quiet = (bits >> 16) | 0x40;
-  return static_cast<uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? quiet : rounded);
-}
 
 // Lays a block in steps, as the header says.
 void store_block(const BlockValues<float>& values, BlockShape shape, DType type, void* target) {
@@ -30,13 +21,13 @@ void store_block(const BlockValues<float>& values, BlockShape shape, DType type,
     return;
   }
   if (count == 1) {
-    for (int l = 0; l < 16; ++l) bits[l] = narrow(steps[0][l]);
+    for (int l = 0; l < 16; ++l) bits[l] = f32_to_bf16(steps[0][l]);
     return;
   }
   for (int s = 0; s < count; s += 2, bits += 32) {
     for (int l = 0; l < 16; ++l) {
-      bits[2 * l] = narrow(steps[s][l]);
-      bits[2 * l + 1] = narrow(steps[s + 1][l]);
+      bits[2 * l] = f32_to_bf16(steps[s][l]);
+      bits[2 * l + 1] = f32_to_bf16(steps[s + 1][l]);
     }
   }
 }

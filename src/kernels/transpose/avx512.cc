@@ -2,6 +2,7 @@
 
 #include "kernels/transpose/square_avx512.h"
 #include "kernels/transpose/transpose.h"
+#include "kernels/vector_math_avx512.h"
 
 namespace tessera::transpose {
 namespace {
@@ -10,14 +11,10 @@ constexpr int64_t kSide = 16;
 // Of fewer rows a square is mostly empty.
 constexpr int64_t kLeastRows = 4;
 
-inline __mmask16 first_lanes(int64_t count) {
-  return count >= kSide ? __mmask16(0xffff) : __mmask16((1u << count) - 1);
-}
-
 // Rows r .. r + rows - 1 and columns c .. c + cols - 1, at most 16 of each.
 inline void square(const float* x, int64_t x_stride, float* y, int64_t y_stride, int64_t rows,
                    int64_t cols) {
-  const __mmask16 in_row = first_lanes(cols), in_column = first_lanes(rows);
+  const __mmask16 in_row = tail_mask(cols), in_column = tail_mask(rows);
   __m512 v[kSide];
   for (int64_t r = 0; r < kSide; ++r) {
     v[r] = r < rows ? _mm512_maskz_loadu_ps(in_row, x + r * x_stride) : _mm512_setzero_ps();

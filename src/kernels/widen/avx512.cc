@@ -1,5 +1,6 @@
 #include <immintrin.h>
 
+#include "kernels/vector_math_avx512.h"
 #include "kernels/widen/widen.h"
 
 namespace tessera::widen {
@@ -16,16 +17,12 @@ inline __m512 widened(const int8_t* x, __mmask16 mask) {
   return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(mask, x)));
 }
 
-inline __mmask16 lanes(int64_t left) {
-  return left < kLanes ? __mmask16((1u << left) - 1) : __mmask16(0xffff);
-}
-
 void bf16(const Args& args, Exec exec) {
   for (int64_t r = exec.begin; r < exec.end; ++r) {
     const auto* x = (const uint16_t*)args.x + r * args.x_stride;
     float* y = args.y + r * args.y_stride;
     for (int64_t c = 0; c < args.cols; c += kLanes) {
-      const __mmask16 mask = lanes(args.cols - c);
+      const __mmask16 mask = tail_mask(args.cols - c);
       _mm512_mask_storeu_ps(y + c, mask, widened(x + c, mask));
     }
   }
@@ -37,7 +34,7 @@ void int8_rows(const Args& args, Exec exec) {
     float* y = args.y + r * args.y_stride;
     const __m512 scale = _mm512_set1_ps(args.row_scale[r]);
     for (int64_t c = 0; c < args.cols; c += kLanes) {
-      const __mmask16 mask = lanes(args.cols - c);
+      const __mmask16 mask = tail_mask(args.cols - c);
       _mm512_mask_storeu_ps(y + c, mask, _mm512_mul_ps(widened(x + c, mask), scale));
     }
   }
@@ -50,7 +47,7 @@ void int8_columns(const Args& args, Exec exec, int64_t col) {
   __m512 scale[kVectors];
 #pragma GCC unroll 4
   for (int v = 0; v < kVectors; ++v) {
-    mask[v] = lanes(args.cols - col - v * kLanes);
+    mask[v] = tail_mask(args.cols - col - v * kLanes);
     scale[v] = _mm512_maskz_loadu_ps(mask[v], args.col_scale + col + v * kLanes);
   }
   for (int64_t r = exec.begin; r < exec.end; ++r) {
