@@ -186,15 +186,6 @@ std::string to_text(const BeforeAndAfter& task) {
                       rows);
 }
 
-Result<BeforeAndAfter> run_task(const Options& options, const EvaluationTask& task, Steps& steps) {
-  const int32_t threads = options.compress.calibration.threads;
-  Result<Evaluation> before = evaluate_model(task, options.source, threads, steps);
-  if (!before.ok()) return before.status();
-  Result<Evaluation> after = evaluate_model(task, *options.target, threads, steps);
-  if (!after.ok()) return after.status();
-  return BeforeAndAfter{std::move(before).value(), std::move(after).value()};
-}
-
 Status print(const Options& options, const CompressReport& report,
              const std::optional<BeforeAndAfter>& task) {
   std::string text = to_text(report);
@@ -215,13 +206,18 @@ Status print(const Options& options, const CompressReport& report,
 Status run(const Options& options) {
   const Interrupt interrupt;
   Steps steps;
-  // Data that cannot be read is found before the work of hours, not after it.
+  const int32_t threads = options.compress.calibration.threads;
   std::optional<EvaluationTask> task;
+  std::optional<Evaluation> before, after;
   if (options.task) {
     Result<EvaluationTask> named =
         named_task(*options.task, *options.data, options.split.value_or("test"));
     if (!named.ok()) return named.status();
     task = std::move(named).value();
+    // What is wrong with a task is found out before the work of hours, not behind it.
+    Result<Evaluation> evaluation = evaluate_model(*task, options.source, threads, steps);
+    if (!evaluation.ok()) return evaluation.status();
+    before = std::move(evaluation).value();
   }
   CompressOptions compress_options = options.compress;
   compress_options.on_progress = [&](const std::string& what, int64_t done, int64_t total) {
@@ -231,19 +227,20 @@ Status run(const Options& options) {
   if (!report.ok()) return report.status();
   // The directory is there now: what it is gets printed whatever becomes of the evaluation.
   Status failure;
-  std::optional<BeforeAndAfter> evaluations;
   if (task) {
-    Result<BeforeAndAfter> both = run_task(options, *task, steps);
-    if (both.ok()) {
-      evaluations = std::move(both).value();
+    Result<Evaluation> evaluation = evaluate_model(*task, *options.target, threads, steps);
+    if (evaluation.ok()) {
+      after = std::move(evaluation).value();
     } else {
-      failure = both.status();
+      failure = evaluation.status();
     }
   } else if (Interrupt::requested()) {
     failure = Status(StatusCode::kCancelled, "measuring was cancelled");
   }
   steps.clear();
-  const Status printed = print(options, *report, evaluations);
+  std::optional<BeforeAndAfter> both;
+  if (after) both = {std::move(*before), std::move(*after)};
+  const Status printed = print(options, *report, both);
   return failure.ok() ? printed : failure;
 }
 

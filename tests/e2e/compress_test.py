@@ -119,7 +119,8 @@ class Compress(CliTest):
         for unit, form in formats.items():
             for options in ([], ["--calibrate", self.text], ["--calibrate", self.text, "--repair"]):
                 name = f"{unit}{len(options)}"
-                target, report = self.compress(self.decoder, name, f"--prune-{unit}", "0.5", "--tile", "8x8", *options)
+                tile = ["--tile", "8x8"] if unit == "tiles" else []
+                target, report = self.compress(self.decoder, name, f"--prune-{unit}", "0.5", *tile, *options)
                 # Matrices too small for the tensors' entries to pay stay dense.
                 self.assertLessEqual({matrix["format"] for matrix in report["matrices"]}, {form, "dense"})
                 self.assertIn(form, {matrix["format"] for matrix in report["matrices"]})
@@ -186,6 +187,7 @@ class Compress(CliTest):
         self.assert_usage(*base, "--prune-tiles", "0.5", "--score", "calibrated", says=["--calibrate"])
         self.assert_usage(*base, "--prune-tiles", "0.5", "--precompute-vo", says=["--prune-attention-aware"])
         self.assert_usage(*base, "--prune-tiles", "0.5", "--task", "stsb", says=["--data"])
+        self.assert_usage(*base, "--prune-elements", "0.5", "--tile", "8x8", says=["--tile", "--prune-tiles"])
 
     def test_failures(self):
         prune = ("--prune-tiles", "0.5")
@@ -199,6 +201,11 @@ class Compress(CliTest):
         self.assert_fails("compress", self.encoder, "-o", target, *prune, "--layers", "1", says=["layers", "found 1"])
         self.assert_fails("compress", self.encoder, "-o", target, "--quantize", "w8", "--calibrate", self.text, "--smooth",
                           "0.5", says=["smooth", "w8"])
+        self.assert_fails("compress", self.encoder, "-o", self.encoder / "small", *prune, says=["outside of", "inside"])
+        # Before the work, not behind it.
+        self.assert_fails("compress", self.encoder, "-o", target, *prune, "--task", "sstb", "--data", self.text, says=["sstb"])
+        self.assert_fails("compress", self.encoder, "-o", target, *prune, "--task", "stsb", "--data", self.folder / "none",
+                          says=["none"])
         self.assertFalse(target.exists())
         self.assertFalse(pathlib.Path(f"{target}.part").exists())
 
