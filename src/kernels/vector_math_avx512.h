@@ -118,8 +118,8 @@ static inline __m512 vector_silu(__m512 x) {
 static inline __m512 vector_same(__m512 x) { return x; }
 
 // Calls visit<function>() for the function of a tessera::Activation, whose header belongs to a
-// family, so that it is chosen once and not for each vector. Epilogues that call it are not to be
-// inlined: each register tile, and there are many, would have the loops of all six.
+// family, so that it is chosen once and not for each vector. Where an epilogue serves many register
+// tiles, each would have the loops of all six if it were inlined: some are kept from it.
 template <typename Activation, typename Visit>
 static inline void with_activation(Activation activation, Visit visit) {
   switch (activation) {

@@ -124,7 +124,7 @@ struct Avx2 {
     }
   }
 
-  [[gnu::noinline]] static void finish(const Args& args, const Target& target) {
+  static void finish(const Args& args, const Target& target) {
     with_activation(args.activation,
                     [&]<__m256 (*function)(__m256)>() { finish_target<function>(args, target); });
   }

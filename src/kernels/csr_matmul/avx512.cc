@@ -95,7 +95,7 @@ struct Avx512 {
     return _mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1]));
   }
 
-  [[gnu::noinline]] static void finish(const Args& args, const Target& target) {
+  static void finish(const Args& args, const Target& target) {
     with_activation(args.activation,
                     [&]<__m512 (*function)(__m512)>() { finish_target<function>(args, target); });
   }

@@ -36,7 +36,7 @@ void finish_tile(const Args& args, const float* tile, const Target& target) {
 
 struct Epilogue {
   // tile: [target.rows][64], aligned to 64 bytes.
-  [[gnu::noinline]] static void finish(const Args& args, const float* tile, const Target& target) {
+  static void finish(const Args& args, const float* tile, const Target& target) {
     with_activation(args.activation, [&]<__m512 (*function)(__m512)>() {
       finish_tile<function>(args, tile, target);
     });
