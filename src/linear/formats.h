@@ -40,9 +40,10 @@ void take_rows(const LinearArgs& args, Range rows, Product& product) {
 Result<Buffer> allocate_packed(int64_t bytes);
 
 // Why tile-pruned matrices of this pattern would gain nothing from the tile-sparse product of
-// values stored so (f32, bf16, int8); empty where they gain, or where TESSERA_KERNEL names the
-// kernel to take.
-std::string too_full(const TilePattern& pattern, int64_t inputs, int64_t outputs, DType stored);
+// values stored so (f32, bf16, int8) where dense ones are of a precision; empty where they gain, or
+// where TESSERA_KERNEL names the kernel to take.
+std::string too_full(const TilePattern& pattern, int64_t inputs, int64_t outputs, DType stored,
+                     Precision precision);
 
 // One product of a stack of tile-pruned matrices; pattern: its blocks.
 Result<std::unique_ptr<Linear>> prepare_tiles(const TileStack& stack, TilePattern pattern,

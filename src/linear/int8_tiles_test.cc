@@ -6,6 +6,8 @@
 #include "formats/packed.h"
 #include "kernels/narrow_rows/narrow_rows.h"
 #include "kernels/testing.h"
+#include "kernels/tile_int8_matmul/tile_int8_matmul.h"
+#include "kernels/tile_matmul/tile_matmul.h"
 #include "linear/linear.h"
 
 namespace tessera {
@@ -114,12 +116,19 @@ struct Call {
   int64_t rows = 1;
 };
 
+// Tiles are not written out, however full, where their kernel is named.
+template <typename Args>
+std::string first_choice(const KernelFamily<Args>& family) {
+  return std::string(family.name()) + ":" + family.select({}).name;
+}
+
 // Exactly the product of the rounded rows and the integers, but for the epilogue's roundings.
 void check_product(const Tiles& tiles, const Call& call, Team& team) {
   SCOPED_TRACE(tiles.trace() + ", " + std::to_string(call.rows) + " rows, " +
                std::string(name(call.precision)) + ", " + std::to_string(team.size()) + " threads");
   const int64_t count = inputs(call.matrix), total = tiles.outputs();
   const std::vector<float> bias = testing::random_values(total, 71);
+  const testing::Forced forced(first_choice(tile_int8_matmul::kernels));
   const auto made = prepare_linear({call.matrix}, bias.data(), call.precision, team);
   ASSERT_TRUE(made.ok()) << made.status().message();
   ASSERT_EQ((*made)->info().kernel.find("tile_int8_matmul:"), 0u) << (*made)->info().kernel;
@@ -259,6 +268,7 @@ TEST(Int8Tiles, FullOnesRunDenseUnlessForced) {
 
 TEST(Int8Tiles, FloatsAreThoseThatIntegersStandFor) {
   Team team(2);
+  const testing::Forced forced(first_choice(tile_matmul::kernels));
   Tiles tiles({50, 70, {16, 16}, MatrixOrder::kInputRows, 0.4, 9});
   tiles.scale_inputs();
   std::vector<float> dense(50 * 70);

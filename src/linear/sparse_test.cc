@@ -3,6 +3,7 @@
 
 #include "base/device.h"
 #include "formats/packed.h"
+#include "kernels/bf16_matmul/bf16_matmul.h"
 #include "kernels/testing.h"
 #include "linear/linear.h"
 
@@ -292,6 +293,25 @@ TEST(PrepareLinear, RunsFullCsrDenseUnlessForced) {
   EXPECT_NE(dense.why.find("run dense: "), std::string::npos) << dense.why;
   const testing::Forced forced("csr_matmul:ref");
   EXPECT_NE(info_of(full).format.find("csr f32"), std::string::npos);
+}
+
+// What gains beside products of floats may lose beside faster ones.
+TEST(PrepareLinear, RunsDenseWhereDenseProductsAreFaster) {
+  Stack elements(160, 1);
+  elements.add(Kind::kCsr, 160, MatrixOrder::kOutputRows, 0.05);
+  EXPECT_NE(info_of(elements).format.find("csr f32"), std::string::npos);
+  const LinearInfo bytes = info_of(elements, Precision::kInt8);
+  EXPECT_EQ(bytes.format, "dense int8");
+  EXPECT_NE(bytes.why.find("gain nothing beside int8"), std::string::npos) << bytes.why;
+
+  const bool has_fast_bf16 = bf16_matmul::refuse_cpu() == nullptr;
+  EXPECT_EQ(info_of(elements, Precision::kBF16).format == "dense bf16", has_fast_bf16);
+  Stack half(160, 2);
+  half.add(Kind::kTiles, 160, MatrixOrder::kOutputRows, 0.5);
+  EXPECT_NE(info_of(half).format.find("tiles 16x16 f32"), std::string::npos);
+  const LinearInfo pairs = info_of(half, Precision::kBF16);
+  EXPECT_EQ(pairs.format == "dense bf16", has_fast_bf16) << pairs.format;
+  EXPECT_EQ(pairs.why.find("run dense: ") != std::string::npos, has_fast_bf16) << pairs.why;
 }
 
 TEST(PrepareLinear, RefusesWhatItCannotPack) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/bf16_matmul/bf16_matmul.h"
 #include "kernels/tile_int8_matmul/tile_int8_matmul.h"
 #include "kernels/tile_matmul/tile_matmul.h"
 #include "linear/formats.h"
@@ -25,17 +26,31 @@ TileCosts costs(DType stored) {
   return costs;
 }
 
-// Shares of kept values up to which 128 rows gain: half of BERT-base's four matrices takes 0.55
-// (f32) and 0.51 (bf16) of the dense time on two threads of a Sapphire Rapids (linear_bench 15
-// many), which is proportional to what is kept. One row takes 0.49, and so gains up to the whole;
-// but above these shares it would gain a tenth at most, and a map is packed in one form.
-constexpr double kGainBelowF32 = 0.9;
-constexpr double kGainBelowBf16 = 0.95;
-// Half takes 0.70 to 0.81 of dense int8's time, which is proportional to it (linear_bench 15 int8).
-constexpr double kGainBelowInt8 = 0.65;
-// At most, of blocks of 8 outputs, whose broadcasts are instructions of their own: half takes 0.74
-// (0.69). One row alone would gain above it too, up to 1.4 times.
-constexpr double kGainBelowNarrow = 0.7;
+// Shares of kept values up to which 128 rows gain, of blocks of 16 outputs and of 8, whose
+// broadcasts are instructions of their own. What tiles take is proportional to the share
+// (BERT-base's four matrices on two threads of a Sapphire Rapids, linear_bench 15 many and int8).
+// One row takes what it reads, and so gains up to the whole; but above these shares it would gain a
+// tenth at most beside dense floats, and a map is packed in one form.
+struct GainBelow {
+  double wide, narrow;
+};
+// Half takes 0.55 (f32; 0.74 narrow) and 0.51 (bf16; 0.69) of the dense time,
+constexpr GainBelow kF32{0.9, 0.7}, kBf16{0.95, 0.7};
+// 0.70 to 0.81 of dense int8's,
+constexpr GainBelow kInt8{0.65, 0.65};
+// and with AMX, which has no tiles, 2.6 times dense bf16's and 0.94 to 1.25 times dense int8's (1.9
+// narrow).
+constexpr GainBelow kAmxBf16{0.2, 0.15}, kAmxInt8{0.4, 0.25};
+// A CPU that multiplies bf16 at twice the speed of f32 takes half of the dense time: not measured.
+constexpr GainBelow kPairs{0.45, 0.35};
+
+GainBelow gain_below(DType stored, Precision precision) {
+  const bool amx = available(Isa::kAmx);
+  if (stored == DType::kI8) return amx ? kAmxInt8 : kInt8;
+  if (precision == Precision::kBF16 && bf16_matmul::refuse_cpu() == nullptr)
+    return amx ? kAmxBf16 : kPairs;
+  return stored == DType::kF32 ? kF32 : kBf16;
+}
 
 class Tiles final : public Linear {
  public:
@@ -106,14 +121,13 @@ class Tiles final : public Linear {
 
 }  // namespace
 
-std::string too_full(const TilePattern& pattern, int64_t inputs, int64_t outputs, DType stored) {
+std::string too_full(const TilePattern& pattern, int64_t inputs, int64_t outputs, DType stored,
+                     Precision precision) {
   const char* family =
       stored == DType::kI8 ? tile_int8_matmul::kernels.name() : tile_matmul::kernels.name();
   if (!forced_kernel(family).empty()) return {};
-  const double wide = stored == DType::kF32    ? kGainBelowF32
-                      : stored == DType::kBF16 ? kGainBelowBf16
-                                               : kGainBelowInt8;
-  const double limit = pattern.shape.outputs == 16 ? wide : std::min(wide, kGainBelowNarrow);
+  const GainBelow below = gain_below(stored, precision);
+  const double limit = pattern.shape.outputs == 16 ? below.wide : below.narrow;
   const double executed = static_cast<double>(pattern.values()) /
                           (static_cast<double>(inputs) * static_cast<double>(outputs));
   if (executed <= limit) return {};
