@@ -167,8 +167,9 @@ class LayerTensors {
 
 // Weights in other formats are of the dense model.
 bool is_other_file(const fs::path& path) {
-  static const std::set<std::string> kWeights = {".safetensors", ".bin",  ".pt", ".pth",  ".h5",
-                                                 ".msgpack",     ".onnx", ".ot", ".ckpt", ".gguf"};
+  static const std::set<std::string> kWeights = {".safetensors", ".bin",       ".pt",   ".pth",
+                                                 ".h5",          ".onnx_data", ".data", ".msgpack",
+                                                 ".onnx",        ".ot",        ".ckpt", ".gguf"};
   const std::string name = path.filename();
   return !kWeights.contains(path.extension()) && name != "model.safetensors.index.json" &&
          name != "config.json" && !name.ends_with(".tmp");

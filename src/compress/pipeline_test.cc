@@ -591,12 +591,15 @@ TEST_F(Compress, ATargetMayEndInASlashAndFoldersMayLinkUpwards) {
   fs::create_directories(source + "/1_Pooling");
   std::ofstream(source + "/1_Pooling/config.json") << "{}";
   std::ofstream(source + "/empty.txt");
+  // The dense model's weights, of another program.
+  std::ofstream(source + "/1_Pooling/model.onnx_data") << "weights";
   if (!fs::exists(source + "/1_Pooling/up"))
     fs::create_directory_symlink(source, source + "/1_Pooling/up");
   run(source, "small/", options_of(PruneUnit::kTiles, 0.5));
   EXPECT_TRUE(fs::exists(target("small/1_Pooling/config.json")));
   EXPECT_TRUE(fs::exists(target("small/empty.txt")));
   EXPECT_FALSE(fs::exists(target("small/1_Pooling/up")));
+  EXPECT_FALSE(fs::exists(target("small/1_Pooling/model.onnx_data")));
 }
 
 // All is written when speeds are measured.
