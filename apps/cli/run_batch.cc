@@ -69,9 +69,7 @@ class Batch {
       Entry& entry = entries_[next_];
       Result<int64_t> number = engine_->submit(entry.job.request);
       // The cache is full: wait until others leave it.
-      if (!number.ok() && number.status().code() == StatusCode::kOutOfMemory && !running_.empty()) {
-        return {};
-      }
+      if (number.status().code() == StatusCode::kOutOfMemory) return {};
       if (!number.ok()) return at(entry.record, number.status());
       entry.job.begin();
       running_[*number] = first_ + next_++;

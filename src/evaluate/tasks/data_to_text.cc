@@ -120,7 +120,7 @@ class Generator {
         const Result<int64_t> number = submit(cases_[next]);
         if (!number.ok()) {
           // The cache is full: not before some have ended.
-          if (number.status().code() == StatusCode::kOutOfMemory && !numbers_.empty()) break;
+          if (number.status().code() == StatusCode::kOutOfMemory) break;
           return Status(number.status().code(),
                         fmt::format("{}: {}", cases_[next].place, number.status().message()));
         }
