@@ -151,8 +151,12 @@ TEST(Team, DealsEveryUnitOnceHoweverFastTheMembersAre) {
 TEST(Team, OthersDoWhatALateMemberHasNotBegun) {
   Team team(2);
   std::atomic<int> done{0};
+  std::atomic<bool> begun{false};
   team.run([&](Team::Member& member) {
+    // Nothing can be taken from who has not come to the deal.
+    while (member.rank() == 1 && !begun) std::this_thread::yield();
     member.deal(member.slice(64), [&](Range part) {
+      begun = true;
       // Member 0 stays with its first part until everything else is done.
       const auto size = static_cast<int>(part.size());
       while (member.rank() == 0 && part.begin == 0 && done < 64 - size) std::this_thread::yield();
