@@ -39,14 +39,6 @@ int8_t nearest_int8(float x) {
   return static_cast<int8_t>(std::bit_cast<uint32_t>(x + kShift) & 0xff);
 }
 
-// To nearest even; NaN stays NaN. Without branches, so that loops over it are vectorised.
-uint16_t nearest_bf16(float x) {
-  const uint32_t bits = std::bit_cast<uint32_t>(x);
-  const uint32_t nan = (bits & 0x7fffffff) > 0x7f800000 ? 0x400000 : 0;
-  return static_cast<uint16_t>(((nan != 0 ? bits : bits + 0x7fff + ((bits >> 16) & 1)) | nan) >>
-                               16);
-}
-
 // A token's scale, and what its numbers are multiplied by before they are rounded. A number that
 // is not finite makes the scale so, and with it every number of the token NaN.
 struct Scale {
@@ -121,7 +113,7 @@ void write_keys(const Rows& rows, const PageShape& shape, const Piece& piece, in
   switch (shape.dtype) {
     case DType::kBF16:
       write_keys_rounded(
-          rows, piece, transpose, [](float x, int32_t) { return nearest_bf16(x); },
+          rows, piece, transpose, [](float x, int32_t) { return f32_to_bf16(x); },
           reinterpret_cast<uint16_t*>(keys));
       break;
     case DType::kI8: {
@@ -153,7 +145,7 @@ void write_values(const Rows& rows, const PageShape& shape, const Piece& piece, 
   switch (shape.dtype) {
     case DType::kBF16:
       write_values_rounded(
-          rows, piece, [](float x, int32_t) { return nearest_bf16(x); },
+          rows, piece, [](float x, int32_t) { return f32_to_bf16(x); },
           reinterpret_cast<uint16_t*>(values));
       break;
     case DType::kI8: {

@@ -206,12 +206,11 @@ Status copy_files(const fs::path& from, const fs::path& to) {
       fs::create_directory(to / path.filename(), error);
       if (error) return cannot("write", to / path.filename(), error);
       TESSERA_RETURN_IF_ERROR(copy_files(path, to / path.filename()));
-    } else if (fs::is_regular_file(path, ignored) && is_other_file(path)) {
-      TESSERA_RETURN_IF_ERROR(copy_durably(path, to / path.filename()));
-    } else if (fs::is_regular_file(path, ignored) && path.filename() == "config.json" &&
-               !fs::exists(to / "config.json")) {
-      TESSERA_RETURN_IF_ERROR(copy_durably(path, to / path.filename()));
+      continue;
     }
+    const bool is_config = path.filename() == "config.json" && !fs::exists(to / "config.json");
+    if (fs::is_regular_file(path, ignored) && (is_other_file(path) || is_config))
+      TESSERA_RETURN_IF_ERROR(copy_durably(path, to / path.filename()));
   }
   sync_directory(to / "");  // its folders
   return {};
