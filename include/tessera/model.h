@@ -59,7 +59,7 @@ inline constexpr std::string_view kCacheTypes = "f32, bf16 or int8";
 
 // Whether the value and output matrices of attention are multiplied beforehand (E.T.), which is
 // faster where few output features are kept. kAuto: where the plan finds it faster and exact, see
-// docs/decisions.md.
+// docs/decisions/plan.md.
 enum class PrecomputeVo { kAuto, kOn, kOff };
 
 struct LoadOptions {

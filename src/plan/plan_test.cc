@@ -91,7 +91,8 @@ TEST(Plan, KeepsHowValuesAreComputed) {
   EXPECT_NE(refused.status().message().find("one_step"), std::string::npos);
 }
 
-// The values of docs/decisions.md: BERT-base and a Transformer of 4 heads, 800 wide, 128 tokens.
+// The values of docs/decisions/plan.md: BERT-base and a Transformer of 4 heads, 800 wide, 128
+// tokens.
 struct Crossover {
   int32_t heads;
   int64_t hidden_size;

@@ -60,7 +60,7 @@ def complaints():
             if not (document.parent / link).exists():
                 yield f"{name}: {link} leads nowhere"
         # Results name the commands of the benchmarks that made them.
-        if name.parts[0] == "docs" and name.parts[1] not in ("decisions.md", "results"):
+        if name.parts[0] == "docs" and name.parts[1] not in ("decisions", "results"):
             for option in sorted(set(OPTION.findall(text)) - known - FOREIGN):
                 yield f"{name}: the program has no {option}"
     tour = (ROOT / "docs/library.md").read_text(encoding="utf-8")
