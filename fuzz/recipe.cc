@@ -3,7 +3,7 @@
 
 #include "evaluate/recipe.h"
 
-#include "evaluate/plot.h"
+#include "evaluate/plot_json.h"
 #include "evaluate/timing.h"
 #include "support/target.h"
 

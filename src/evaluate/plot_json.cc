@@ -1,10 +1,11 @@
+#include "evaluate/plot_json.h"
+
 #include <fmt/format.h>
 
 #include <cmath>
 
 #include "base/guarded.h"
 #include "evaluate/json_at.h"
-#include "evaluate/plot.h"
 #include "io/json.h"
 #include "io/mapped_file.h"
 #include "tessera/report.h"

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "evaluate/plot.h"
+#include "plot/plot.h"
 #include "evaluate/recipe.h"
 #include "evaluate/timing.h"
 #include "tessera/evaluate.h"

@@ -1,4 +1,4 @@
-#include "evaluate/plot_layout.h"
+#include "plot/layout.h"
 
 #include <fmt/format.h>
 

@@ -4,7 +4,7 @@
 #include <string_view>
 #include <vector>
 
-#include "evaluate/plot.h"
+#include "plot/plot.h"
 
 // Where things stand in a plot: what is not drawing.
 namespace tessera {

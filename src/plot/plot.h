@@ -4,8 +4,6 @@
 #include <string>
 #include <vector>
 
-#include "base/status.h"
-
 namespace tessera {
 
 enum class Scale { kLinear, kLog };
@@ -55,8 +53,5 @@ struct Plot {
 // tell apart; each series has a marker of its own as well. Equal plots give equal bytes. Numbers
 // must be finite and, on a logarithmic axis, above 0; labels are moved until they hide nothing.
 std::string draw_svg(const Plot& plot);
-
-// The plot of a JSON text, see docs/verbs/plot.md; errors name the key's path.
-Result<Plot> plot_from_json(const std::string& text, const std::string& source);
 
 }  // namespace tessera

@@ -1,4 +1,4 @@
-#include "evaluate/plot.h"
+#include "plot/plot.h"
 
 #include <fmt/format.h>
 
@@ -6,7 +6,7 @@
 #include <cmath>
 #include <iterator>
 
-#include "evaluate/plot_layout.h"
+#include "plot/layout.h"
 
 namespace tessera {
 namespace {
