@@ -70,12 +70,6 @@ constexpr double kFloatBytes = sizeof(float);
 
 // Rows are dealt in register tiles of the products.
 constexpr int64_t kRowGrain = 6;
-// Rows a member must have to take them alone. Every member then reads all weights, which few rows
-// would not pay for.
-constexpr int64_t kOwnRows = 32;
-// The inner activations of a group lie in half a second-level cache of 2 MiB, between the products
-// that write and read them.
-constexpr int64_t kGroupBytes = 1 << 20;
 constexpr int64_t kMinGroupRows = 48;
 constexpr int64_t kMaxGroupRows = 192;
 
@@ -112,10 +106,13 @@ int64_t Executor::ffn_stride() const {
   return int64_t{architecture_.ffn_size} * (architecture_.ffn == Ffn::kGated ? 2 : 1);
 }
 
-bool Executor::deals_own_rows(int64_t rows) const { return rows >= kOwnRows * team_.size(); }
+bool Executor::deals_own_rows(int64_t rows) const {
+  return plan_.layers.front().dealing(rows, team_.size()) == Dealing::kOwn;
+}
 
 int64_t Executor::group_rows() const {
-  const int64_t fitting = kGroupBytes / (static_cast<int64_t>(kFloatBytes) * ffn_stride());
+  const int64_t fitting =
+      plan_.layers.front().group_bytes / (static_cast<int64_t>(kFloatBytes) * ffn_stride());
   return std::clamp(fitting, kMinGroupRows, kMaxGroupRows) / kRowGrain * kRowGrain;
 }
 

@@ -22,10 +22,24 @@ struct AttentionRule {
   std::string why;
 };
 
+// How a layer's rows are dealt over a team, but in attention. kOwn: each member takes its own
+// through everything, so that they stay in its caches and nobody waits, but reads all weights.
+// kShared: all members share every product and meet after it.
+enum class Dealing { kOwn, kShared };
+
 struct LayerPlan {
   Precision weights = Precision::kF32;
   std::vector<AttentionRule> attention;
   VoChoice vo;  // kAuto until the weights are loaded
+  // Members take rows of their own where each has so many: fewer would not pay for the weights.
+  int32_t own_rows_from = 32;
+  // Own rows go through the FFN in groups whose inner activations take about so many bytes, half a
+  // second-level cache of 2 MiB, between the products that write and read them.
+  int64_t group_bytes = 1 << 20;
+
+  Dealing dealing(int64_t rows, int32_t members) const {
+    return rows >= int64_t{own_rows_from} * members ? Dealing::kOwn : Dealing::kShared;
+  }
 };
 
 // What will run where, as data: chosen once, printed, saved and forced.

@@ -38,6 +38,13 @@ TEST(Plan, IsReadAsItWasWritten) {
   EXPECT_EQ(read->layers[0].vo.method, VoMethod::kAuto);
 }
 
+TEST(Plan, MembersTakeRowsOfTheirOwnWhereEachHasEnough) {
+  const LayerPlan layer{.own_rows_from = 10};
+  EXPECT_EQ(layer.dealing(29, 3), Dealing::kShared);
+  EXPECT_EQ(layer.dealing(30, 3), Dealing::kOwn);
+  EXPECT_EQ(layer.dealing(0, 1), Dealing::kShared);
+}
+
 TEST(Plan, KeepsTheTypeOfTheCache) {
   for (DType cache : {DType::kF32, DType::kBF16, DType::kI8}) {
     const std::string text = plan_to_json(choose_plan({.layers = 1, .cache = cache}));
