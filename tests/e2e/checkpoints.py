@@ -37,6 +37,18 @@ def read_safetensors(path):
     return {name: (entry["dtype"], entry["shape"]) for name, entry in header.items()}
 
 
+def read_rows(path, name):
+    """The rows of an f32 tensor: its last axis, one after another."""
+    with open(path, "rb") as file:
+        data = file.read()
+    (length,) = struct.unpack("<Q", data[:8])
+    entry = json.loads(data[8 : 8 + length])[name]
+    assert entry["dtype"] == "F32", f"{name}: expected F32, found {entry['dtype']}"
+    begin, end = (8 + length + offset for offset in entry["data_offsets"])
+    values, width = struct.unpack(f"<{(end - begin) // 4}f", data[begin:end]), entry["shape"][-1]
+    return [list(values[i : i + width]) for i in range(0, len(values), width)]
+
+
 def write_json(directory, name, value):
     with open(os.path.join(directory, name), "w", encoding="utf-8") as file:
         json.dump(value, file)
