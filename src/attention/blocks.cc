@@ -247,7 +247,7 @@ int64_t Dealer::total_cost() const {
 Kernels::Kernels()
     : product(attention_product::kernels.select({}).run),
       softmax(attention_softmax::kernels.select({}).run),
-      widen(widen::kernels.select({}).run) {}
+      to_f32(rows_to_f32::kernels.select({}).run) {}
 
 namespace {
 
@@ -410,14 +410,14 @@ BlockRun::Panel BlockRun::keys_of(int32_t page) const {
   if (!widens()) return keys;
   const KeyRange seen = seen_of(page);
   const int32_t begin = rounded_down(seen.begin), end = rounded_up(seen.end);
-  kernels_->widen({.dtype = shape.dtype,
-                   .x = keys.at(begin),
-                   .x_stride = kPageTokens,
-                   .cols = end - begin,
-                   .col_scale = keys.scales != nullptr ? keys.scales + begin : nullptr,
-                   .y = wide_ + begin,
-                   .y_stride = kPageTokens},
-                  {0, shape.d_k});
+  kernels_->to_f32({.dtype = shape.dtype,
+                    .x = keys.at(begin),
+                    .x_stride = kPageTokens,
+                    .cols = end - begin,
+                    .col_scale = keys.scales != nullptr ? keys.scales + begin : nullptr,
+                    .y = wide_ + begin,
+                    .y_stride = kPageTokens},
+                   {0, shape.d_k});
   return {.data = reinterpret_cast<const std::byte*>(wide_), .stride = kPageTokens};
 }
 
@@ -431,14 +431,14 @@ BlockRun::Panel BlockRun::values_of(int32_t page, Columns columns) const {
       .stride = shape.d_v};
   if (!widens()) return values;
   const KeyRange seen = seen_of(page);
-  kernels_->widen({.dtype = shape.dtype,
-                   .x = values.data,
-                   .x_stride = values.stride,
-                   .cols = columns.count,
-                   .row_scale = values.scales,
-                   .y = wide_,
-                   .y_stride = columns.count},
-                  {seen.begin, seen.end});
+  kernels_->to_f32({.dtype = shape.dtype,
+                    .x = values.data,
+                    .x_stride = values.stride,
+                    .cols = columns.count,
+                    .row_scale = values.scales,
+                    .y = wide_,
+                    .y_stride = columns.count},
+                   {seen.begin, seen.end});
   return {.data = reinterpret_cast<const std::byte*>(wide_), .stride = columns.count};
 }
 

@@ -6,7 +6,7 @@
 #include "attention/method.h"
 #include "kernels/attention_product/attention_product.h"
 #include "kernels/attention_softmax/attention_softmax.h"
-#include "kernels/widen/widen.h"
+#include "kernels/rows_to_f32/rows_to_f32.h"
 
 // What the blocked methods share. A block is a run of consecutive rows of one head of one sequence.
 // Where outputs are concatenated it is a KV head, with row
@@ -148,7 +148,7 @@ struct Kernels {
   Kernels();
   void (*product)(const attention_product::Args&, Exec) noexcept;
   void (*softmax)(const attention_softmax::Args&, Exec) noexcept;
-  void (*widen)(const widen::Args&, Exec) noexcept;
+  void (*to_f32)(const rows_to_f32::Args&, Exec) noexcept;
 };
 
 // The computation of one block: start, then for each run of pages scores, softmax, values, then

@@ -4,7 +4,7 @@
 
 #include "attention/blocks.h"
 #include "attention/methods.h"
-#include "kernels/widen/widen.h"
+#include "kernels/rows_to_f32/rows_to_f32.h"
 
 namespace tessera::attention {
 namespace {
@@ -63,15 +63,16 @@ void widen_pages(const Head& h) {
   for (int32_t page = 0; page < h.pages(); ++page) {
     const std::byte* base = h.sequence.keys->pages[page];
     const int32_t key = page * kPageTokens;
-    widen::ref({.dtype = shape.dtype,
-                .x = base + shape.keys_at(h.kv_head),
-                .x_stride = kPageTokens,
-                .cols = kPageTokens,
-                .col_scale = has_scales ? h.floats(page, shape.key_scales_at(h.kv_head)) : nullptr,
-                .y = const_cast<float*>(h.keys(key)),
-                .y_stride = kPageTokens},
-               {0, shape.d_k});
-    widen::ref(
+    rows_to_f32::ref(
+        {.dtype = shape.dtype,
+         .x = base + shape.keys_at(h.kv_head),
+         .x_stride = kPageTokens,
+         .cols = kPageTokens,
+         .col_scale = has_scales ? h.floats(page, shape.key_scales_at(h.kv_head)) : nullptr,
+         .y = const_cast<float*>(h.keys(key)),
+         .y_stride = kPageTokens},
+        {0, shape.d_k});
+    rows_to_f32::ref(
         {.dtype = shape.dtype,
          .x = base + shape.values_at(h.value_head()),
          .x_stride = shape.d_v,

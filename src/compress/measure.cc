@@ -25,8 +25,8 @@ class Timed {
     for (int i = 0; i < team.size(); ++i)
       scratch_.push_back(
           host_device().allocate(static_cast<size_t>(linear_->scratch_bytes(kRows)) + 64));
-    if (const int64_t bytes = linear_->narrow_bytes(kRows); bytes > 0)
-      narrow_ = host_device().allocate(static_cast<size_t>(bytes));
+    if (const int64_t bytes = linear_->converted_bytes(kRows); bytes > 0)
+      converted_ = host_device().allocate(static_cast<size_t>(bytes));
   }
 
   double seconds() {
@@ -39,7 +39,7 @@ class Timed {
                     .y = y_.data(),
                     .y_stride = outputs_,
                     .scratch = scratch_[static_cast<size_t>(member.rank())].data()},
-                   narrow_.data(), member);
+                   converted_.data(), member);
     });
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   }
@@ -50,7 +50,7 @@ class Timed {
   int64_t inputs_, outputs_;
   std::vector<float> x_, y_;
   std::vector<Buffer> scratch_;
-  Buffer narrow_;
+  Buffer converted_;
 };
 
 double median(std::vector<double> values) {

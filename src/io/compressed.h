@@ -73,10 +73,10 @@ struct ReadMatrix {
 Result<ReadMatrix> read_matrix(const Checkpoint& checkpoint, const TensorFormats& formats,
                                const std::string& name, const DenseView& expected);
 
-// Tensors to write with the memory of narrowed indices. What the matrices point to stays theirs.
+// Tensors to write with the memory of indices of 16 bits. What the matrices point to stays theirs.
 struct TensorList {
   std::vector<TensorToWrite> tensors;
-  std::deque<std::vector<int16_t>> narrow;
+  std::deque<std::vector<int16_t>> short_indices;
 };
 
 // Adds the tensors that hold a matrix, and gives what the section must say of it.

@@ -342,9 +342,10 @@ TEST_F(Compressed, IndicesThatLieAreOneSentence) {
     EXPECT_TRUE(write_safetensors(dir_ / "model.safetensors", list.tensors).ok());
     return read().status();
   };
-  expect_message(written([](TensorList& list, auto&) { list.narrow[0][0] = -1; }),
+  expect_message(written([](TensorList& list, auto&) { list.short_indices[0][0] = -1; }),
                  {"\"w\"", "columns", "found -1"});
-  expect_message(written([](TensorList& list, auto&) { list.narrow[0][0] = 4; }), {"found 4"});
+  expect_message(written([](TensorList& list, auto&) { list.short_indices[0][0] = 4; }),
+                 {"found 4"});
   expect_message(written([](TensorList&, auto& offsets) { offsets[1] = 1 << 30; }), {"offsets"});
   expect_message(written([](TensorList&, auto& offsets) { offsets[1] = -5; }), {"found -5"});
   const auto dtyped = [&](DType dtype) {

@@ -75,8 +75,8 @@ class Writer {
       add(suffix, DType::kI32, {count}, values);
       return;
     }
-    list_.narrow.emplace_back(values, values + count);
-    add(suffix, DType::kI16, {count}, list_.narrow.back().data());
+    list_.short_indices.emplace_back(values, values + count);
+    add(suffix, DType::kI16, {count}, list_.short_indices.back().data());
   }
 
   const std::string& name_;

@@ -4,22 +4,22 @@
 #include "kernels/attention_product/attention_product.h"
 #include "kernels/attention_softmax/attention_softmax.h"
 #include "kernels/bf16_matmul/bf16_matmul.h"
-#include "kernels/bf16_rows/bf16_rows.h"
 #include "kernels/csr_matmul/csr_matmul.h"
 #include "kernels/family.h"
 #include "kernels/group_matmul/group_matmul.h"
 #include "kernels/int8_matmul/int8_matmul.h"
 #include "kernels/matmul/matmul.h"
-#include "kernels/narrow_rows/narrow_rows.h"
+#include "kernels/memory_read/memory_read.h"
 #include "kernels/norm/norm.h"
 #include "kernels/peak/peak.h"
-#include "kernels/read/read.h"
+#include "kernels/quantize_rows_blockwise/quantize_rows_blockwise.h"
+#include "kernels/quantize_rows_u8/quantize_rows_u8.h"
 #include "kernels/rotary/rotary.h"
-#include "kernels/round_rows/round_rows.h"
+#include "kernels/rows_to_bf16/rows_to_bf16.h"
+#include "kernels/rows_to_f32/rows_to_f32.h"
 #include "kernels/tile_int8_matmul/tile_int8_matmul.h"
 #include "kernels/tile_matmul/tile_matmul.h"
 #include "kernels/transpose/transpose.h"
-#include "kernels/widen/widen.h"
 
 namespace tessera {
 
@@ -29,23 +29,23 @@ std::vector<KernelState> all_kernel_states() {
   for (const std::vector<KernelState>& states : {
            matmul::kernels.states(),
            bf16_matmul::kernels.states(),
-           bf16_rows::kernels.states(),
+           rows_to_bf16::kernels.states(),
            tile_matmul::kernels.states(),
            tile_int8_matmul::kernels.states(),
            csr_matmul::kernels.states(),
-           narrow_rows::kernels.states(),
+           quantize_rows_u8::kernels.states(),
            int8_matmul::kernels.states(),
            group_matmul::kernels.states(),
-           round_rows::kernels.states(),
+           quantize_rows_blockwise::kernels.states(),
            norm::kernels.states(),
            activation::kernels.states(),
            rotary::kernels.states(),
            attention_product::kernels.states(),
            attention_softmax::kernels.states(),
            transpose::kernels.states(),
-           widen::kernels.states(),
+           rows_to_f32::kernels.states(),
            peak::kernels.states(),
-           read::kernels.states(),
+           memory_read::kernels.states(),
        }) {
     all.insert(all.end(), states.begin(), states.end());
   }

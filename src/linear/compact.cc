@@ -16,20 +16,20 @@ constexpr int64_t kChunkRows = 96;
 
 int64_t aligned(int64_t floats) { return (floats + 15) / 16 * 16; }
 
-// Scratch and narrow rows, in floats, that a member needs of its own for a product with an inner
-// map, and that product; each member narrows all of its rows.
+// Scratch and converted rows, in floats, that a member needs of its own for a product with an inner
+// map, and that product; each member converts all of its rows.
 int64_t inner_floats(const Linear& inner, int64_t rows) {
   const auto floats = [](int64_t bytes) { return aligned((bytes + 3) / 4); };
-  return floats(inner.scratch_bytes(rows)) + floats(inner.narrow_bytes(rows));
+  return floats(inner.scratch_bytes(rows)) + floats(inner.converted_bytes(rows));
 }
 void multiply_inner(const Linear& inner, LinearArgs args, float* memory,
                     const Team::Member* member) {
   args.scratch = memory;
-  args.narrow = nullptr;
-  if (inner.narrow_bytes(args.rows) > 0) {
-    float* narrow = memory + aligned((inner.scratch_bytes(args.rows) + 3) / 4);
-    inner.narrow(args, {0, args.rows}, narrow);
-    args.narrow = narrow;
+  args.converted = nullptr;
+  if (inner.converted_bytes(args.rows) > 0) {
+    float* converted = memory + aligned((inner.scratch_bytes(args.rows) + 3) / 4);
+    inner.convert_rows(args, {0, args.rows}, converted);
+    args.converted = converted;
   }
   if (member != nullptr) {
     inner.apply(args, *member);

@@ -7,8 +7,8 @@
 #include "formats/panels.h"
 #include "formats/tiles.h"
 #include "kernels/bf16_matmul/bf16_matmul.h"
-#include "kernels/bf16_rows/bf16_rows.h"
 #include "kernels/matmul/matmul.h"
+#include "kernels/rows_to_bf16/rows_to_bf16.h"
 #include "linear/formats.h"
 #include "linear/grid.h"
 
@@ -32,8 +32,8 @@ const char* refuse_bf16_rows(Precision precision) {
 // Elements from row to row of bf16 rows: whole cache lines, an odd number of them, so that the rows
 // of a register tile do not share one set of the L1 cache.
 int64_t bf16_stride(int64_t inputs) {
-  const int64_t lines = (inputs + bf16_rows::kMultiple - 1) / bf16_rows::kMultiple;
-  return (lines | 1) * bf16_rows::kMultiple;
+  const int64_t lines = (inputs + rows_to_bf16::kMultiple - 1) / rows_to_bf16::kMultiple;
+  return (lines | 1) * rows_to_bf16::kMultiple;
 }
 
 class Dense final : public Linear {
@@ -69,18 +69,18 @@ class Dense final : public Linear {
     return info;
   }
 
-  int64_t narrow_bytes(int64_t rows) const override {
+  int64_t converted_bytes(int64_t rows) const override {
     return rounds(rows) ? rows * bf16_stride(shape_.inputs) * int64_t{sizeof(uint16_t)} : 0;
   }
 
-  void narrow(const LinearArgs& args, Range part, void* target) const override {
+  void convert_rows(const LinearArgs& args, Range part, void* target) const override {
     if (!rounds(args.rows)) return;
-    bf16_rows::kernels.run({.x = args.x,
-                            .x_stride = args.x_stride,
-                            .inputs = shape_.inputs,
-                            .y = static_cast<uint16_t*>(target),
-                            .y_stride = bf16_stride(shape_.inputs)},
-                           {part.begin, part.end});
+    rows_to_bf16::kernels.run({.x = args.x,
+                               .x_stride = args.x_stride,
+                               .inputs = shape_.inputs,
+                               .y = static_cast<uint16_t*>(target),
+                               .y_stride = bf16_stride(shape_.inputs)},
+                              {part.begin, part.end});
   }
 
   void apply(const LinearArgs& args, const Team::Member& member) const override {
@@ -102,19 +102,20 @@ class Dense final : public Linear {
     take_rows(args, rows, product);
     if (!rounds(args.rows)) return matmul::kernels.run(product, {part.begin, part.end});
     const int64_t stride = bf16_stride(shape_.inputs);
-    bf16_matmul::kernels.run({.x = static_cast<const uint16_t*>(args.narrow) + rows.begin * stride,
-                              .x_stride = stride,
-                              .rows = product.rows,
-                              .inputs = product.inputs,
-                              .panels = product.panels,
-                              .outputs = product.outputs,
-                              .bias = product.bias,
-                              .activation = product.activation,
-                              .residual = product.residual,
-                              .residual_stride = product.residual_stride,
-                              .y = product.y,
-                              .y_stride = product.y_stride},
-                             {part.begin, part.end});
+    bf16_matmul::kernels.run(
+        {.x = static_cast<const uint16_t*>(args.converted) + rows.begin * stride,
+         .x_stride = stride,
+         .rows = product.rows,
+         .inputs = product.inputs,
+         .panels = product.panels,
+         .outputs = product.outputs,
+         .bias = product.bias,
+         .activation = product.activation,
+         .residual = product.residual,
+         .residual_stride = product.residual_stride,
+         .y = product.y,
+         .y_stride = product.y_stride},
+        {part.begin, part.end});
   }
 
   matmul::Args shape_;

@@ -40,12 +40,14 @@ struct Stack {
 };
 
 void apply(const Linear& linear, const LinearArgs& args, Team& team) {
-  const Buffer narrow =
-      host_device().allocate(static_cast<size_t>(linear.narrow_bytes(args.rows) + 64));
-  team.run([&](Team::Member& member) { apply_shared(linear, args, narrow.data(), member); });
+  const Buffer converted =
+      host_device().allocate(static_cast<size_t>(linear.converted_bytes(args.rows) + 64));
+  team.run([&](Team::Member& member) { apply_shared(linear, args, converted.data(), member); });
 }
 
-bool reads_bf16_rows(const Linear& linear, int64_t rows) { return linear.narrow_bytes(rows) > 0; }
+bool reads_bf16_rows(const Linear& linear, int64_t rows) {
+  return linear.converted_bytes(rows) > 0;
+}
 
 void check_product(const Stack& stack, int64_t rows, Precision precision, Team& team) {
   SCOPED_TRACE(std::to_string(rows) + " rows, " + std::string(name(precision)) + ", " +

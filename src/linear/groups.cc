@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "kernels/group_matmul/group_matmul.h"
-#include "kernels/round_rows/round_rows.h"
+#include "kernels/quantize_rows_blockwise/quantize_rows_blockwise.h"
 #include "linear/formats.h"
 #include "linear/grid.h"
 
@@ -72,10 +72,10 @@ class Groups final : public Linear {
   int64_t scratch_bytes(int64_t rows) const override {
     return rounded_bytes(std::min(rows, kOwnValues / blocks().inputs));
   }
-  int64_t narrow_bytes(int64_t rows) const override {
+  int64_t converted_bytes(int64_t rows) const override {
     return rounds_alone(rows) ? 0 : rounded_bytes(rows);
   }
-  void narrow(const LinearArgs& args, Range part, void* target) const override {
+  void convert_rows(const LinearArgs& args, Range part, void* target) const override {
     round(args, part, target);
   }
 
@@ -103,12 +103,13 @@ class Groups final : public Linear {
 
   IntegerRows round(const LinearArgs& args, Range part, void* target) const {
     const IntegerRows rows = integer_rows(blocks(), form(args.rows), args.rows, target);
-    round_rows::kernels.run({.x = args.x,
-                             .x_stride = args.x_stride,
-                             .multipliers = multipliers_.empty() ? nullptr : multipliers_.data(),
-                             .blocks = blocks(),
-                             .rows = rows},
-                            {part.begin, part.end});
+    quantize_rows_blockwise::kernels.run(
+        {.x = args.x,
+         .x_stride = args.x_stride,
+         .multipliers = multipliers_.empty() ? nullptr : multipliers_.data(),
+         .blocks = blocks(),
+         .rows = rows},
+        {part.begin, part.end});
     return rows;
   }
 
@@ -119,7 +120,7 @@ class Groups final : public Linear {
     // Shared rows are read, not written.
     product.x = rounds_alone(args.rows) ? round(args, {0, args.rows}, args.scratch)
                                         : integer_rows(blocks(), form(args.rows), args.rows,
-                                                       const_cast<void*>(args.narrow));
+                                                       const_cast<void*>(args.converted));
     return product;
   }
 

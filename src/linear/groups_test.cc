@@ -104,23 +104,23 @@ struct Call {
   std::vector<float> run(const Linear& map, Team& team) const {
     std::vector<float> y(residual.size(), kNaN);
     const LinearArgs args = this->args(y);
-    const Buffer narrow = memory(map.narrow_bytes(rows));
+    const Buffer converted = memory(map.converted_bytes(rows));
     std::vector<Buffer> scratch;
     for (int i = 0; i < team.size(); ++i) scratch.push_back(memory(map.scratch_bytes(rows)));
     team.run([&](Team::Member& member) {
       LinearArgs own = args;
       own.scratch = scratch[static_cast<size_t>(member.rank())].data();
-      apply_shared(map, own, narrow.data(), member);
+      apply_shared(map, own, converted.data(), member);
     });
     return y;
   }
   std::vector<float> run_alone(const Linear& map) const {
     std::vector<float> y(residual.size(), kNaN);
     LinearArgs args = this->args(y);
-    const Buffer narrow = memory(map.narrow_bytes(rows));
+    const Buffer converted = memory(map.converted_bytes(rows));
     const Buffer scratch = memory(map.scratch_bytes(rows));
-    if (map.narrow_bytes(rows) > 0) map.narrow(args, {0, rows}, narrow.data());
-    args.narrow = narrow.data();
+    if (map.converted_bytes(rows) > 0) map.convert_rows(args, {0, rows}, converted.data());
+    args.converted = converted.data();
     args.scratch = scratch.data();
     map.apply_alone(args);
     return y;
@@ -236,8 +236,8 @@ constexpr int64_t kManyInputs = 20000;
 RowForm form_of_one_row(const Linear& map) {
   std::vector<float> x(kManyInputs);
   x.front() = 1;
-  const Buffer rounded = host_device().allocate(static_cast<size_t>(map.narrow_bytes(1)));
-  map.narrow({.x = x.data(), .x_stride = kManyInputs, .rows = 1}, {0, 1}, rounded.data());
+  const Buffer rounded = host_device().allocate(static_cast<size_t>(map.converted_bytes(1)));
+  map.convert_rows({.x = x.data(), .x_stride = kManyInputs, .rows = 1}, {0, 1}, rounded.data());
   return rounded.as<char>()[1] != 0 ? RowForm::k16 : RowForm::k16Split;
 }
 

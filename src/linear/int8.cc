@@ -6,7 +6,7 @@
 #include "kernels/int8_matmul/int8_matmul.h"
 #include "linear/formats.h"
 #include "linear/grid.h"
-#include "linear/narrow.h"
+#include "linear/u8_rows.h"
 
 namespace tessera {
 namespace {
@@ -48,12 +48,12 @@ class Int8 final : public Linear {
     return info;
   }
 
-  int64_t narrow_bytes(int64_t rows) const override {
-    return narrow_layout(rows, shape_.inputs).bytes;
+  int64_t converted_bytes(int64_t rows) const override {
+    return u8_rows_layout(rows, shape_.inputs).bytes;
   }
 
-  void narrow(const LinearArgs& args, Range part, void* target) const override {
-    narrow_to_bytes(args, part, {shape_.inputs, memory_.multipliers.as<float>()}, target);
+  void convert_rows(const LinearArgs& args, Range part, void* target) const override {
+    quantize_rows(args, part, {shape_.inputs, memory_.multipliers.as<float>()}, target);
   }
 
   void apply(const LinearArgs& args, const Team::Member& member) const override {
@@ -70,7 +70,7 @@ class Int8 final : public Linear {
   void multiply(const LinearArgs& args, Range rows, Range part) const {
     if (rows.size() <= 0 || part.size() <= 0) return;
     int8_matmul::Args product = shape_;
-    product.x = narrow_part(args, rows, shape_.inputs);
+    product.x = u8_rows_part(args, rows, shape_.inputs);
     take_results(args, rows, product);
     int8_matmul::kernels.run(product, {part.begin, part.end});
   }

@@ -2,8 +2,8 @@
 #include <limits>
 
 #include "base/device.h"
-#include "formats/narrow_rows.h"
 #include "formats/packed.h"
+#include "formats/u8_rows.h"
 #include "kernels/int8_matmul/int8_matmul.h"
 #include "kernels/testing.h"
 #include "linear/formats.h"
@@ -54,8 +54,8 @@ struct Call {
       : x(testing::random_values(rows * (stack.inputs + 1), 72)),
         residual(testing::random_values(rows * (stack.total + 2), 73)),
         y(residual.size(), kNaN),
-        layout(narrow_layout(rows, stack.inputs)),
-        narrow(host_device().allocate(static_cast<size_t>(layout.bytes) + 64)) {
+        layout(u8_rows_layout(rows, stack.inputs)),
+        converted(host_device().allocate(static_cast<size_t>(layout.bytes) + 64)) {
     args = {.x = x.data(),
             .x_stride = stack.inputs + 1,
             .rows = rows,
@@ -66,13 +66,13 @@ struct Call {
             .y_stride = stack.total + 2};
   }
   void run(const Linear& linear, Team& team) {
-    ASSERT_EQ(linear.narrow_bytes(args.rows), layout.bytes);
-    team.run([&](Team::Member& member) { apply_shared(linear, args, narrow.data(), member); });
+    ASSERT_EQ(linear.converted_bytes(args.rows), layout.bytes);
+    team.run([&](Team::Member& member) { apply_shared(linear, args, converted.data(), member); });
   }
 
   std::vector<float> x, residual, y;
-  NarrowLayout layout;
-  Buffer narrow;
+  U8RowsLayout layout;
+  Buffer converted;
   LinearArgs args;
 };
 
@@ -87,7 +87,7 @@ Expected of_integers(const Stack& stack, const Call& call, const float* bias, in
                      int64_t n) {
   int64_t output = n;
   const QuantizedMatrix& matrix = stack.matrices[stack.find(output)];
-  const NarrowRows rows = rows_in(call.narrow.data(), call.layout);
+  const U8Rows rows = rows_in(call.converted.data(), call.layout);
   int64_t sum = 0;
   for (int64_t k = 0; k < stack.inputs; ++k) {
     sum += (rows.values[m * rows.stride + k] - rows.zeros[m]) * int64_t{matrix.integer(output, k)};
@@ -102,7 +102,7 @@ Expected of_integers(const Stack& stack, const Call& call, const float* bias, in
 Expected of_floats(const Stack& stack, const Call& call, const float* bias, int64_t m, int64_t n) {
   int64_t output = n;
   const size_t part = stack.find(output);
-  const NarrowRows rows = rows_in(call.narrow.data(), call.layout);
+  const U8Rows rows = rows_in(call.converted.data(), call.layout);
   const double row_error = (0.5 + 0x1p-13) * rows.scales[m];
   const double weight_error = (0.5 + 0x1p-16) * stack.matrices[part].scale(output, 0);
   double sum = bias[n], bound = 0;
@@ -168,10 +168,10 @@ TEST(Int8, TheSameBitsWhateverTheTeam) {
       for (float& value : call.y) value = std::isnan(value) ? 0 : value;
       if (first.empty()) first = call.y;
       ASSERT_EQ(first, call.y) << threads << " threads";
-      // Alone, and with rows that were narrowed in parts.
-      linear->narrow(call.args, {rows / 2, rows}, call.narrow.data());
-      linear->narrow(call.args, {0, rows / 2}, call.narrow.data());
-      call.args.narrow = call.narrow.data();
+      // Alone, and with rows that were converted in parts.
+      linear->convert_rows(call.args, {rows / 2, rows}, call.converted.data());
+      linear->convert_rows(call.args, {0, rows / 2}, call.converted.data());
+      call.args.converted = call.converted.data();
       linear->apply_alone(call.args);
       for (float& value : call.y) value = std::isnan(value) ? 0 : value;
       ASSERT_EQ(first, call.y);

@@ -4,8 +4,8 @@
 
 #include "kernels/tile_int8_matmul/tile_int8_matmul.h"
 #include "linear/formats.h"
-#include "linear/narrow.h"
 #include "linear/tile_shares.h"
+#include "linear/u8_rows.h"
 
 namespace tessera {
 namespace {
@@ -71,13 +71,13 @@ class Int8Tiles final : public Linear {
     return tile_int8_matmul::scratch_bytes(std::min(rows, shape_.group_rows), shape_.inputs);
   }
 
-  int64_t narrow_bytes(int64_t rows) const override {
-    return narrow_layout(rows, shape_.inputs).bytes;
+  int64_t converted_bytes(int64_t rows) const override {
+    return u8_rows_layout(rows, shape_.inputs).bytes;
   }
 
-  void narrow(const LinearArgs& args, Range part, void* target) const override {
-    narrow_to_bytes(args, part,
-                    {shape_.inputs, multipliers_.empty() ? nullptr : multipliers_.data()}, target);
+  void convert_rows(const LinearArgs& args, Range part, void* target) const override {
+    quantize_rows(args, part, {shape_.inputs, multipliers_.empty() ? nullptr : multipliers_.data()},
+                  target);
   }
 
   void apply(const LinearArgs& args, const Team::Member& member) const override {
@@ -93,7 +93,7 @@ class Int8Tiles final : public Linear {
     if (share.rows.size() <= 0 || share.panels.size() <= 0) return;
     tile_int8_matmul::Args product = shape_;
     take_results(args, share.rows, product);
-    product.x = narrow_part(args, share.rows, shape_.inputs);
+    product.x = u8_rows_part(args, share.rows, shape_.inputs);
     product.scratch = args.scratch;
     tile_int8_matmul::kernels.run(product, {share.panels.begin, share.panels.end});
   }

@@ -2,9 +2,9 @@
 #include <limits>
 
 #include "base/device.h"
-#include "formats/narrow_rows.h"
 #include "formats/packed.h"
-#include "kernels/narrow_rows/narrow_rows.h"
+#include "formats/u8_rows.h"
+#include "kernels/quantize_rows_u8/quantize_rows_u8.h"
 #include "kernels/testing.h"
 #include "kernels/tile_int8_matmul/tile_int8_matmul.h"
 #include "kernels/tile_matmul/tile_matmul.h"
@@ -73,11 +73,12 @@ std::vector<float> apply(const Linear& linear, LinearArgs args, std::vector<floa
   const auto bytes = static_cast<size_t>(linear.scratch_bytes(args.rows));
   std::vector<Buffer> scratch;
   for (int i = 0; i < team.size(); ++i) scratch.push_back(host_device().allocate(bytes));
-  const Buffer narrow = host_device().allocate(static_cast<size_t>(linear.narrow_bytes(args.rows)));
+  const Buffer converted =
+      host_device().allocate(static_cast<size_t>(linear.converted_bytes(args.rows)));
   team.run([&](Team::Member& member) {
     LinearArgs own = args;
     own.scratch = scratch[static_cast<size_t>(member.rank())].data();
-    apply_shared(linear, own, narrow.data(), member);
+    apply_shared(linear, own, converted.data(), member);
   });
   return y;
 }
@@ -86,18 +87,18 @@ std::vector<float> apply(const Linear& linear, LinearArgs args, std::vector<floa
 class Rounded {
  public:
   Rounded(const std::vector<float>& x, int64_t rows, int64_t inputs, const float* multipliers)
-      : layout_(narrow_layout(rows, inputs)),
+      : layout_(u8_rows_layout(rows, inputs)),
         memory_(host_device().allocate(static_cast<size_t>(layout_.bytes) + 64)) {
     auto* bytes = memory_.as<uint8_t>();
-    const narrow_rows::Args args{.x = x.data(),
-                                 .x_stride = inputs,
-                                 .inputs = inputs,
-                                 .multipliers = multipliers,
-                                 .values = bytes,
-                                 .stride = layout_.stride,
-                                 .scales = reinterpret_cast<float*>(bytes + layout_.scales),
-                                 .zeros = reinterpret_cast<int32_t*>(bytes + layout_.zeros)};
-    narrow_rows::kernels.rows().back().run(args, {0, rows});
+    const quantize_rows_u8::Args args{.x = x.data(),
+                                      .x_stride = inputs,
+                                      .inputs = inputs,
+                                      .multipliers = multipliers,
+                                      .values = bytes,
+                                      .stride = layout_.stride,
+                                      .scales = reinterpret_cast<float*>(bytes + layout_.scales),
+                                      .zeros = reinterpret_cast<int32_t*>(bytes + layout_.zeros)};
+    quantize_rows_u8::kernels.rows().back().run(args, {0, rows});
     rows_ = rows_in(bytes, layout_);
   }
   double value(int64_t m, int64_t k) const {
@@ -105,9 +106,9 @@ class Rounded {
   }
 
  private:
-  NarrowLayout layout_;
+  U8RowsLayout layout_;
   Buffer memory_;
-  NarrowRows rows_;
+  U8Rows rows_;
 };
 
 struct Call {
@@ -236,7 +237,8 @@ TEST(Int8Tiles, NeighboursAreOneProduct) {
       prepare_linear({one.integers(), scaled.integers()}, nullptr, Precision::kStored, team);
   const auto alone = prepare_linear({one.integers()}, nullptr, Precision::kStored, team);
   ASSERT_TRUE(apart.ok() && alone.ok());
-  EXPECT_EQ((*apart)->narrow_bytes(8), 2 * (*alone)->narrow_bytes(8)) << "they read other rows";
+  EXPECT_EQ((*apart)->converted_bytes(8), 2 * (*alone)->converted_bytes(8))
+      << "they read other rows";
 }
 
 // What is written out has the same integers, scales and input scales, so its results differ by the
@@ -280,7 +282,7 @@ TEST(Int8Tiles, FloatsAreThoseThatIntegersStandFor) {
     const LinearInfo info = (*made)->info();
     const char* numbers = precision == Precision::kBF16 ? "tiles 16x16 bf16" : "tiles 16x16 f32";
     EXPECT_EQ(info.format.find(numbers), 0u) << info.format;
-    EXPECT_EQ((*made)->narrow_bytes(3), 0);
+    EXPECT_EQ((*made)->converted_bytes(3), 0);
     const std::vector<float> y =
         apply(**made, {.x = x.data(), .x_stride = 70, .rows = 3, .y_stride = 50},
               std::vector<float>(150), team);

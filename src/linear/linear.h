@@ -26,8 +26,8 @@ struct LinearArgs {
   int64_t y_stride = 0;
   // scratch_bytes(rows) of the calling member alone, aligned to 64 bytes; null where that is 0.
   void* scratch = nullptr;
-  // What narrow() made of all rows of the call; null where narrow_bytes(rows) is 0.
-  const void* narrow = nullptr;
+  // What convert_rows() made of all rows of the call; null where converted_bytes(rows) is 0.
+  const void* converted = nullptr;
 };
 
 struct LinearInfo {
@@ -51,10 +51,10 @@ class Linear {
   virtual int64_t scratch_bytes(int64_t /*rows*/) const { return 0; }
   // Some maps read rows in another form, as integers or bf16, that is made once and shared by the
   // members: its bytes for a call of so many rows, 0 where the map reads x itself.
-  virtual int64_t narrow_bytes(int64_t /*rows*/) const { return 0; }
-  // Makes rows `part` of the rows of args.x in that form; target: narrow_bytes(args.rows), aligned
-  // to 64 bytes. Members may make parts of their own; apply begins when all are there.
-  virtual void narrow(const LinearArgs& /*args*/, Range /*part*/, void* /*target*/) const {}
+  virtual int64_t converted_bytes(int64_t /*rows*/) const { return 0; }
+  // Makes rows `part` of the rows of args.x in that form; target: converted_bytes(args.rows),
+  // aligned to 64 bytes. Members may make parts of their own; apply begins when all are there.
+  virtual void convert_rows(const LinearArgs& /*args*/, Range /*part*/, void* /*target*/) const {}
   // Does this member's part of the product. Every member of the team calls it with the same
   // arguments; there is no barrier inside, so y is whole only after the caller's next barrier.
   virtual void apply(const LinearArgs& args, const Team::Member& member) const = 0;
@@ -68,9 +68,9 @@ class Forwarding : public Linear {
   explicit Forwarding(const Linear& inner) : inner_(inner) {}
   LinearInfo info() const override { return inner_.info(); }
   int64_t scratch_bytes(int64_t rows) const override { return inner_.scratch_bytes(rows); }
-  int64_t narrow_bytes(int64_t rows) const override { return inner_.narrow_bytes(rows); }
-  void narrow(const LinearArgs& args, Range part, void* target) const override {
-    inner_.narrow(args, part, target);
+  int64_t converted_bytes(int64_t rows) const override { return inner_.converted_bytes(rows); }
+  void convert_rows(const LinearArgs& args, Range part, void* target) const override {
+    inner_.convert_rows(args, part, target);
   }
   void apply(const LinearArgs& args, const Team::Member& member) const override {
     inner_.apply(args, member);
@@ -95,8 +95,9 @@ Result<std::unique_ptr<Linear>> prepare_dense(const DenseStack& weights, const f
 Result<std::unique_ptr<Linear>> prepare_linear(const MatrixStack& weights, const float* bias,
                                                Precision precision, Team& team);
 
-// A whole product on a team, from inside of which every member calls it: narrows the rows, waits
-// for the others and applies. narrow: narrow_bytes(args.rows) that all share, null where that is 0.
-void apply_shared(const Linear& linear, LinearArgs args, void* narrow, Team::Member& member);
+// A whole product on a team, from inside of which every member calls it: converts the rows, waits
+// for the others and applies. converted: converted_bytes(args.rows) that all share, null where that
+// is 0.
+void apply_shared(const Linear& linear, LinearArgs args, void* converted, Team::Member& member);
 
 }  // namespace tessera

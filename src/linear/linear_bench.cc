@@ -9,7 +9,7 @@
 // and the median over the rounds of how many times as long oneDNN and the dense form of the same
 // dtype (of bf16 for integers in groups) take in the same round, and which share of the bandwidth
 // it has with which the team reads memory and does nothing else ("read"). oneDNN's products of bf16
-// and int8 are given activations in these, which the others take in f32; "narrow" is what it takes
+// and int8 are given activations in these, which the others take in f32; "convert" is what it takes
 // to make bytes of them, which is part of the others' int8 products.
 #include <omp.h>
 #include <unistd.h>
@@ -30,7 +30,7 @@
 #include "base/device.h"
 #include "formats/packed.h"
 #include "kernels/family.h"
-#include "kernels/read/read.h"
+#include "kernels/memory_read/memory_read.h"
 #include "linear/linear.h"
 
 namespace tessera {
@@ -147,36 +147,37 @@ Subject subject(const Data& data, const std::string& format, Precision precision
     scratch->push_back(host_device().allocate(
         static_cast<size_t>(maps->front()->scratch_bytes(data.shape.rows)) + 64));
   }
-  auto narrow = std::make_shared<Buffer>(host_device().allocate(
-      static_cast<size_t>(maps->front()->narrow_bytes(data.shape.rows)) + 64));
+  auto converted = std::make_shared<Buffer>(host_device().allocate(
+      static_cast<size_t>(maps->front()->converted_bytes(data.shape.rows)) + 64));
   const LinearArgs args{.x = data.x.as<float>(),
                         .x_stride = data.shape.inputs,
                         .rows = data.shape.rows,
                         .y = data.y.as<float>(),
                         .y_stride = data.shape.outputs};
-  const auto product = [maps, scratch, narrow, args, &team](size_t i) {
+  const auto product = [maps, scratch, converted, args, &team](size_t i) {
     team.run([&](Team::Member& member) {
       LinearArgs own = args;
       own.scratch = (*scratch)[static_cast<size_t>(member.rank())].data();
-      apply_shared(*(*maps)[i], own, narrow->data(), member);
+      apply_shared(*(*maps)[i], own, converted->data(), member);
     });
   };
   return {format, precision, percent, maps->front()->info().bytes, count, product, {}};
 }
 
 // The rows of a map of integers, made bytes.
-Subject narrowing(const Data& data, Team& team) {
+Subject conversion(const Data& data, Team& team) {
   const DenseView dense = data.dense();
   std::shared_ptr<Linear> map = prepare_linear({dense}, nullptr, Precision::kInt8, team).value();
-  auto narrow = std::make_shared<Buffer>(
-      host_device().allocate(static_cast<size_t>(map->narrow_bytes(data.shape.rows))));
+  auto converted = std::make_shared<Buffer>(
+      host_device().allocate(static_cast<size_t>(map->converted_bytes(data.shape.rows))));
   const LinearArgs args{
       .x = data.x.as<float>(), .x_stride = data.shape.inputs, .rows = data.shape.rows};
-  const auto product = [map, narrow, args, &team](size_t) {
-    team.run(
-        [&](Team::Member& member) { map->narrow(args, member.slice(args.rows), narrow->data()); });
+  const auto product = [map, converted, args, &team](size_t) {
+    team.run([&](Team::Member& member) {
+      map->convert_rows(args, member.slice(args.rows), converted->data());
+    });
   };
-  return {"narrow", Precision::kInt8, 0, 0, 1, product, {}};
+  return {"convert", Precision::kInt8, 0, 0, 1, product, {}};
 }
 
 memory::data_type type_of(Precision precision) {
@@ -258,10 +259,10 @@ Subject reading(Team& team) {
   auto memory = std::make_shared<Buffer>(host_device().allocate(size));
   std::memset(memory->data(), 1, size);
   const auto product = [memory, &team](size_t i) {
-    team.parallel_for(kPieceBytes / read::kLineBytes, 1, [&](Range part) {
+    team.parallel_for(kPieceBytes / memory_read::kLineBytes, 1, [&](Range part) {
       uint64_t sum = 0;
       const char* piece = memory->as<char>() + static_cast<int64_t>(i) * kPieceBytes;
-      read::kernels.run({.data = piece, .streams = 8, .sum = &sum}, {part.begin, part.end});
+      memory_read::kernels.run({.data = piece, .streams = 8, .sum = &sum}, {part.begin, part.end});
     });
   };
   return {"read",
@@ -323,7 +324,7 @@ void add(const Data& data, Precision precision, const std::vector<std::string>& 
          std::vector<Subject>& subjects, Team& team) {
   subjects.push_back(one_dnn(data, precision, team.size()));
   subjects.push_back(subject(data, "dense", precision, 0, team));
-  if (precision == Precision::kInt8) subjects.push_back(narrowing(data, team));
+  if (precision == Precision::kInt8) subjects.push_back(conversion(data, team));
   for (const std::string& format : formats) {
     for (const int percent : kPercents)
       subjects.push_back(subject(data, format, precision, percent, team));

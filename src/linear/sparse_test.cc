@@ -98,11 +98,12 @@ std::vector<float> apply(const Linear& linear, LinearArgs args, std::vector<floa
   const auto bytes = static_cast<size_t>(linear.scratch_bytes(args.rows));
   std::vector<Buffer> scratch;
   for (int i = 0; i < team.size(); ++i) scratch.push_back(host_device().allocate(bytes));
-  const Buffer narrow = host_device().allocate(static_cast<size_t>(linear.narrow_bytes(args.rows)));
+  const Buffer converted =
+      host_device().allocate(static_cast<size_t>(linear.converted_bytes(args.rows)));
   team.run([&](Team::Member& member) {
     LinearArgs own = args;
     own.scratch = scratch[static_cast<size_t>(member.rank())].data();
-    apply_shared(linear, own, narrow.data(), member);
+    apply_shared(linear, own, converted.data(), member);
   });
   return y;
 }
@@ -133,10 +134,10 @@ void check_product(const Stack& stack, const Call& call, Team& team) {
   const Buffer scratch =
       host_device().allocate(static_cast<size_t>((*made)->scratch_bytes(call.rows)));
   within.scratch = scratch.data();
-  const Buffer narrow =
-      host_device().allocate(static_cast<size_t>((*made)->narrow_bytes(call.rows)));
-  (*made)->narrow(within, {0, call.rows}, narrow.data());
-  within.narrow = narrow.data();
+  const Buffer converted =
+      host_device().allocate(static_cast<size_t>((*made)->converted_bytes(call.rows)));
+  (*made)->convert_rows(within, {0, call.rows}, converted.data());
+  within.converted = converted.data();
   (*made)->apply_alone(within);
   for (int64_t m = 0; m < call.rows; ++m) {
     for (int64_t n = 0; n < stack.total(); ++n) {

@@ -65,27 +65,29 @@ class Stack final : public Linear {
     for (const Part& part : parts_) most = std::max(most, part.map->scratch_bytes(rows));
     return most;
   }
-  int64_t narrow_bytes(int64_t rows) const override {
+  int64_t converted_bytes(int64_t rows) const override {
     int64_t total = 0;
-    for (const Part& part : parts_) total += aligned(part.map->narrow_bytes(rows));
+    for (const Part& part : parts_) total += aligned(part.map->converted_bytes(rows));
     return total;
   }
-  void narrow(const LinearArgs& args, Range rows, void* target) const override {
-    for_each_part(args, target, [&](const Linear& map, const LinearArgs& own, void* narrow) {
-      if (narrow != nullptr) map.narrow(own, rows, narrow);
+  void convert_rows(const LinearArgs& args, Range rows, void* target) const override {
+    for_each_part(args, target, [&](const Linear& map, const LinearArgs& own, void* converted) {
+      if (converted != nullptr) map.convert_rows(own, rows, converted);
     });
   }
   void apply(const LinearArgs& args, const Team::Member& member) const override {
-    for_each_part(args, args.narrow, [&](const Linear& map, LinearArgs own, const void* narrow) {
-      own.narrow = narrow;
-      map.apply(own, member);
-    });
+    for_each_part(args, args.converted,
+                  [&](const Linear& map, LinearArgs own, const void* converted) {
+                    own.converted = converted;
+                    map.apply(own, member);
+                  });
   }
   void apply_alone(const LinearArgs& args) const override {
-    for_each_part(args, args.narrow, [&](const Linear& map, LinearArgs own, const void* narrow) {
-      own.narrow = narrow;
-      map.apply_alone(own);
-    });
+    for_each_part(args, args.converted,
+                  [&](const Linear& map, LinearArgs own, const void* converted) {
+                    own.converted = converted;
+                    map.apply_alone(own);
+                  });
   }
 
  private:
@@ -103,14 +105,14 @@ class Stack final : public Linear {
     return args;
   }
 
-  // Each part has narrow rows of its own, one behind the other.
-  template <typename Narrow, typename Visit>
-  void for_each_part(const LinearArgs& args, Narrow* narrow, Visit visit) const {
-    using Byte = std::conditional_t<std::is_const_v<Narrow>, const char, char>;
-    auto* next = static_cast<Byte*>(narrow);
+  // Each part has converted rows of its own, one behind the other.
+  template <typename Rows, typename Visit>
+  void for_each_part(const LinearArgs& args, Rows* converted, Visit visit) const {
+    using Byte = std::conditional_t<std::is_const_v<Rows>, const char, char>;
+    auto* next = static_cast<Byte*>(converted);
     for (const Part& part : parts_) {
-      const int64_t bytes = aligned(part.map->narrow_bytes(args.rows));
-      visit(*part.map, from(args, part.output), bytes > 0 ? static_cast<Narrow*>(next) : nullptr);
+      const int64_t bytes = aligned(part.map->converted_bytes(args.rows));
+      visit(*part.map, from(args, part.output), bytes > 0 ? static_cast<Rows*>(next) : nullptr);
       if (bytes > 0) next += bytes;
     }
   }
@@ -407,11 +409,11 @@ Result<std::unique_ptr<Linear>> prepare_linear(const MatrixStack& weights, const
   }
 }
 
-void apply_shared(const Linear& linear, LinearArgs args, void* narrow, Team::Member& member) {
-  if (linear.narrow_bytes(args.rows) > 0) {
-    linear.narrow(args, member.slice(args.rows), narrow);
+void apply_shared(const Linear& linear, LinearArgs args, void* converted, Team::Member& member) {
+  if (linear.converted_bytes(args.rows) > 0) {
+    linear.convert_rows(args, member.slice(args.rows), converted);
     member.barrier();
-    args.narrow = narrow;
+    args.converted = converted;
   }
   linear.apply(args, member);
 }

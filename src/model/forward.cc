@@ -138,7 +138,7 @@ Executor::Sizes Executor::sizes(int64_t rows, int32_t max_length, int32_t max_ke
   sizes.workspace_bytes = static_cast<int64_t>(Arena::rounded(at(sizes.workspace_bytes)));
   const int64_t layer_rows = deals_own_rows(rows) ? group_rows() : rows;
   sizes.linear_bytes = most_bytes(&Linear::scratch_bytes, layer_rows, head_rows);
-  sizes.narrow_bytes = most_bytes(&Linear::narrow_bytes, layer_rows, head_rows);
+  sizes.narrow_bytes = most_bytes(&Linear::converted_bytes, layer_rows, head_rows);
   return sizes;
 }
 
@@ -464,10 +464,10 @@ void Executor::multiply(const Linear& linear, LinearArgs args, Operation operati
   args.rows = group.count;
   args.scratch = linear_scratch(*group.pass, *group.member);
   if (group.pass->own_rows) {
-    if (linear.narrow_bytes(args.rows) > 0) {
+    if (linear.converted_bytes(args.rows) > 0) {
       char* narrow = group.pass->narrow + group.member->rank() * group.pass->narrow_bytes;
-      linear.narrow(args, {0, args.rows}, narrow);
-      args.narrow = narrow;
+      linear.convert_rows(args, {0, args.rows}, narrow);
+      args.converted = narrow;
     }
     linear.apply_alone(args);
   } else {

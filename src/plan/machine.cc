@@ -18,8 +18,8 @@
 #include "base/guarded.h"
 #include "base/isa.h"
 #include "base/team.h"
+#include "kernels/memory_read/memory_read.h"
 #include "kernels/peak/peak.h"
-#include "kernels/read/read.h"
 
 namespace tessera {
 namespace {
@@ -102,21 +102,21 @@ Status measure_reads(int64_t bytes, bool huge_pages, double budget, Team& team,
     return out_of_memory(
         fmt::format("cannot get the {} bytes of memory whose reading is to be measured", bytes));
   }
-  const int64_t lines = bytes / read::kLineBytes;
+  const int64_t lines = bytes / memory_read::kLineBytes;
   team.run([&](Team::Member& member) {
     const Range part = member.slice(lines, 1 << 15);
-    std::memset(block.data() + part.begin * read::kLineBytes, 1,
-                static_cast<size_t>(part.size() * read::kLineBytes));
+    std::memset(block.data() + part.begin * memory_read::kLineBytes, 1,
+                static_cast<size_t>(part.size() * memory_read::kLineBytes));
   });
   std::vector<uint64_t> sums(static_cast<size_t>(team.size()));
   for (const int streams : kStreams) {
     const double seconds = least_seconds(budget, [&] {
       team.run([&](Team::Member& member) {
         const Range part = member.slice(lines, 1 << 15);
-        read::kernels.run({.data = block.data(),
-                           .streams = streams,
-                           .sum = &sums[static_cast<size_t>(member.rank())]},
-                          {part.begin, part.end});
+        memory_read::kernels.run({.data = block.data(),
+                                  .streams = streams,
+                                  .sum = &sums[static_cast<size_t>(member.rank())]},
+                                 {part.begin, part.end});
       });
     });
     speeds.reads.push_back({streams, huge_pages, static_cast<double>(bytes) / seconds * 1e-9});

@@ -19,7 +19,7 @@ enum class Start : int32_t { kZero, kAdd, kScale };
 // [rows], read for kScale only. The unit of Exec is a row; the value of a row does not depend on
 // the rows computed with it. Sums in f32 or wider, one fused multiply-add after another from k = 0.
 // Max error against ref: (depth + 2) eps (|start| + sum_k |a b|) per element. Narrow numbers are
-// widened for every 6 rows again; from 7 rows on, `widen` before is faster.
+// widened for every 6 rows again; from 7 rows on, `rows_to_f32` before is faster.
 struct Args {
   const float* a = nullptr;
   int64_t a_stride = 0;

@@ -35,10 +35,10 @@ int64_t panel_bytes(const Layout& layout);
 // Product with such a weight and its epilogue:
 //   y[m,n] = f(sum_b x.scales[m,b] s[n,b] sum over k in b of x.values[m,k] w[n,k] + bias[n])
 //            + residual[m,n]
-// x: rows that round_rows made for layout.blocks. panels: [panel_count][panel_bytes], aligned to
-// 64 bytes; bias: [outputs] or null; residual: [rows, outputs] or null, may be y; y: [rows,
-// outputs]; their rows are *_stride floats apart. All are caller-owned. The unit of Exec is a
-// panel of 64 outputs, so parts write disjoint columns. Sums within a block are exact; max error
+// x: rows that quantize_rows_blockwise made for layout.blocks. panels: [panel_count][panel_bytes],
+// aligned to 64 bytes; bias: [outputs] or null; residual: [rows, outputs] or null, may be y; y:
+// [rows, outputs]; their rows are *_stride floats apart. All are caller-owned. The unit of Exec is
+// a panel of 64 outputs, so parts write disjoint columns. Sums within a block are exact; max error
 // against ref: (blocks / 2 + 2) eps sum_b |x.scales s sum| + eps |bias| per element before f. A
 // sum's order depends on nothing but the blocks, so that kernels but ref give the same bits for any
 // number of rows before f.

@@ -26,7 +26,7 @@ Buffer random_bytes(int64_t count) {
 void run_row(benchmark::State& state, const KernelRow<Args>& row, Shape shape) {
   const int64_t panels = panel_count(shape.outputs);
   const Buffer values = random_bytes(panels * panel_bytes(shape.inputs));
-  const NarrowLayout layout = narrow_layout(shape.rows, shape.inputs);
+  const U8RowsLayout layout = u8_rows_layout(shape.rows, shape.inputs);
   const Buffer x = random_bytes(layout.bytes);
   const auto outputs = static_cast<size_t>(panels * kPanelOutputs);
   const std::vector<float> scales(outputs, 1e-4f), bias(outputs, 0.1f);

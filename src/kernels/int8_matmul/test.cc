@@ -27,7 +27,7 @@ enum class Draw { kRandom, kExtreme };
 // A product with everything its arguments point at.
 struct Problem {
   Problem(const Extents& extents, uint32_t seed, Draw draw = Draw::kRandom)
-      : layout(narrow_layout(extents.rows, extents.inputs)),
+      : layout(u8_rows_layout(extents.rows, extents.inputs)),
         x(host_device().allocate(static_cast<size_t>(layout.bytes) + 64)),
         bias(testing::random_values(padded(extents.outputs), seed + 1, 20.0f)),
         y_stride(extents.outputs + 3),
@@ -99,7 +99,7 @@ struct Problem {
     return (1.13f * 2.5f + 8 + 2) * kEpsilon * (value + std::abs(bias[n]) + 8);
   }
 
-  NarrowLayout layout;
+  U8RowsLayout layout;
   Buffer x;
   std::vector<float> bias;
   int64_t y_stride;
@@ -200,7 +200,7 @@ TEST(Int8MatmulPack, StacksAndPadding) {
       const int part = n < 70 ? 0 : n < 73 ? 1 : n < 137 ? 2 : 3;
       const int64_t output = n - (part == 0 ? 0 : part == 1 ? 70 : 73);
       int32_t sum = 0;
-      for (int64_t k = 0; k < narrow_inputs(inputs); ++k) {
+      for (int64_t k = 0; k < u8_padded_inputs(inputs); ++k) {
         const int64_t at = ((k / 4) * kPanelOutputs + n % kPanelOutputs) * 4 + k % 4;
         const int8_t found =
             values[static_cast<size_t>(n / kPanelOutputs * panel_bytes(inputs) + at)];

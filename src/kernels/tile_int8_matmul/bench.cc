@@ -22,7 +22,7 @@ struct Weights {
 
 void run_row(benchmark::State& state, const KernelRow<Args>& row, const Case& one) {
   const Weights weights(one);
-  const NarrowLayout layout = narrow_layout(one.rows, one.inputs);
+  const U8RowsLayout layout = u8_rows_layout(one.rows, one.inputs);
   const Buffer x = host_device().allocate(static_cast<size_t>(layout.bytes));
   std::memset(x.data(), 0, static_cast<size_t>(layout.bytes));
   const Buffer y = host_device().allocate(static_cast<size_t>(one.rows * one.outputs) * 4);

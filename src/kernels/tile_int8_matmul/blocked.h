@@ -21,7 +21,7 @@ struct RowEnd {
   float scale;
 };
 
-inline RowEnd row_end(const NarrowRows& x, int64_t row) {
+inline RowEnd row_end(const U8Rows& x, int64_t row) {
   const int32_t zero = -x.zeros[row];
   return {(uint32_t(zero) & 0xffff) | uint32_t(zero * 128) << 16, x.scales[row]};
 }

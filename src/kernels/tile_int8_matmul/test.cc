@@ -22,7 +22,7 @@ constexpr MatrixOrder kOrders[] = {MatrixOrder::kOutputRows, MatrixOrder::kInput
 // Random rows of bytes, whose memory ends with the last row.
 struct RandomRows {
   RandomRows(int64_t rows, int64_t inputs, uint32_t seed)
-      : layout(narrow_layout(rows, inputs)),
+      : layout(u8_rows_layout(rows, inputs)),
         memory(host_device().allocate(static_cast<size_t>(layout.bytes))) {
     std::mt19937 generator(seed);
     auto* bytes = memory.as<uint8_t>();
@@ -31,7 +31,7 @@ struct RandomRows {
     for (int64_t m = 0; m < rows; ++m) {
       scales[m] = static_cast<float>(1 + generator() % 100) / 64;
       zeros[m] = m % 5 == 0 ? 0 : m % 5 == 1 ? 255 : static_cast<int32_t>(generator() % 256);
-      for (int64_t k = 0; k < narrow_inputs(inputs); ++k) {
+      for (int64_t k = 0; k < u8_padded_inputs(inputs); ++k) {
         const uint32_t drawn = generator() % 300;  // the largest is not rare
         const auto value = static_cast<uint8_t>(drawn < 256 ? drawn : 255);
         bytes[m * layout.stride + k] = k < inputs ? value : static_cast<uint8_t>(zeros[m]);
@@ -43,9 +43,9 @@ struct RandomRows {
     return double{rows_.scales[m]} * (rows_.values[m * rows_.stride + k] - rows_.zeros[m]);
   }
 
-  NarrowLayout layout;
+  U8RowsLayout layout;
   Buffer memory;
-  NarrowRows rows_;
+  U8Rows rows_;
 };
 
 // A product with everything its arguments point at. The packed blocks end exactly where they are
@@ -230,9 +230,9 @@ TEST(TileInt8Matmul, TheLargestSumsAreExact) {
   const Buffer packed = host_device().allocate(static_cast<size_t>(pattern.values()));
   const Buffer sums = host_device().allocate(16 * sizeof(int32_t));
   pack(stack, pattern, packed.as<int8_t>(), sums.as<int32_t>(), {0, 1});
-  const NarrowLayout layout = narrow_layout(kRows, kMaxInputs);
+  const U8RowsLayout layout = u8_rows_layout(kRows, kMaxInputs);
   const Buffer memory = host_device().allocate(static_cast<size_t>(layout.bytes));
-  const NarrowRows rows = rows_in(memory.data(), layout);
+  const U8Rows rows = rows_in(memory.data(), layout);
   for (int64_t m = 0; m < kRows; ++m) {
     std::memset(memory.as<char>() + m * layout.stride, m % 2 == 0 ? 255 : 0,
                 static_cast<size_t>(kMaxInputs));
@@ -285,7 +285,7 @@ TEST(TileInt8Matmul, NothingKeptGivesTheEpilogueOfZero) {
   }
 }
 
-// A row that could not be narrowed.
+// A row that could not be quantized.
 TEST(TileInt8Matmul, ARowThatIsNotFiniteGivesNaN) {
   Problem problem(2, {40, 33, {16, 16}, MatrixOrder::kOutputRows, DType::kI8, 0.7, 10});
   const_cast<float*>(problem.args.x.scales)[1] = kNaN;

@@ -2,8 +2,8 @@
 
 #include <cstdint>
 
-#include "formats/narrow_rows.h"
 #include "formats/tile_panels.h"
+#include "formats/u8_rows.h"
 #include "kernels/activation/activation.h"
 #include "kernels/family.h"
 
@@ -12,7 +12,7 @@ namespace tessera::tile_int8_matmul {
 // Product of rows of bytes with a prepared tile-pruned weight of integers, and its epilogue:
 //   y[m,n] = f(x.scales[m] scales[n] sum of (x[m,k] - x.zeros[m]) w[k,n] over the kept blocks
 //              + bias[n]) + residual[m,n]
-// x: [rows], of inputs padded as formats/narrow_rows.h says; bias: [outputs] or null; residual:
+// x: [rows], of inputs padded as formats/u8_rows.h says; bias: [outputs] or null; residual:
 // [rows, outputs] or null; y: [rows, outputs], may be residual. Rows are *_stride floats apart.
 // panels: their outputs are disjoint and cover y; blocks: [kept], as in formats/tile_panels.h;
 // values: [kept][shape.inputs x shape.outputs] in steps of 64 bytes, aligned to 64:
@@ -27,7 +27,7 @@ namespace tessera::tile_int8_matmul {
 // Sums of at most kMaxInputs inputs are exact, so results do not depend on how rows and panels are
 // dealt. Max error against ref: 3 eps (|product| + |bias|) per element before f.
 struct Args {
-  NarrowRows x;
+  U8Rows x;
   int64_t rows = 0;
   int64_t inputs = 0;
   BlockShape shape;
