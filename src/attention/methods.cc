@@ -5,8 +5,11 @@
 namespace tessera {
 
 std::span<const AttentionMethod* const> attention_methods() {
-  static const std::array methods = {&attention::flash(), &attention::on_the_fly(),
-                                     &attention::unfused()};
+#define TESSERA_ATTENTION(name) &attention::name(),
+  static const std::array methods = {
+#include "attention/table.inc"
+  };
+#undef TESSERA_ATTENTION
   return methods;
 }
 

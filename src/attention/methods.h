@@ -2,11 +2,11 @@
 
 #include "attention/method.h"
 
-// One per file, each listed in methods.cc.
+// The rows of table.inc, each defined by the file of its name.
 namespace tessera::attention {
 
-const AttentionMethod& flash();
-const AttentionMethod& on_the_fly();
-const AttentionMethod& unfused();
+#define TESSERA_ATTENTION(name) const AttentionMethod& name();
+#include "attention/table.inc"
+#undef TESSERA_ATTENTION
 
 }  // namespace tessera::attention
