@@ -33,7 +33,7 @@ def cases_of(model, config):
     cases = []
     golden = model / "golden.json"
     if golden.exists():
-        for case in json.loads(golden.read_text())["cases"]:
+        for case in json.loads(golden.read_text()).get("cases", []):
             cases.append({key: case[key] for key in CASE_KEYS & case.keys()})
     vocabulary = config["vocab_size"]
     positions = config.get("max_position_embeddings") or config.get("n_positions") or 512
