@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 
 #include "cli/inputs.h"
@@ -147,7 +146,7 @@ Status answer_records(Options& options) {
                  [&](std::span<const Record> records) { return answerer.run(records, run); });
 }
 
-void add_answer_options(CLI::App& app, Options* options) {
+void add_answer_options(Parser& parser, Options* options) {
   // With a context for all, questions may stand alone.
   const auto take_context = [options](std::optional<std::string>* target) {
     return [options, target](const std::string& text) {
@@ -155,25 +154,25 @@ void add_answer_options(CLI::App& app, Options* options) {
       options->task.records.pairs = RecordPair::kOptional;
     };
   };
-  auto* context = app.add_option_function<std::string>(
-      "--context", take_context(&options->context), "The context of questions that come without");
-  auto* file =
-      app.add_option_function<std::string>("--context-file", take_context(&options->context_file),
-                                           "The same, from FILE (- for standard input)");
-  context->option_text("TEXT")->excludes(file);
-  file->option_text("FILE");
-  add_integer(app, {"--answers", 1, INT32_MAX, "Answers to a question, best first (default: 1)"},
-              &options->answers);
-  add_integer(app, {"--max-answer-tokens", 1, INT32_MAX, "Longest answer (default: 30)"},
-              &options->max_answer_tokens);
-  add_integer(
-      app,
+  const Option context =
+      parser.add_text({"--context", "TEXT", "The context of questions that come without"},
+                      take_context(&options->context));
+  const Option file =
+      parser.add_text({"--context-file", "FILE", "The same, from FILE (- for standard input)"},
+                      take_context(&options->context_file));
+  context.excludes({file});
+  parser.add_integer({"--answers", 1, INT32_MAX, "Answers to a question, best first (default: 1)"},
+                     &options->answers);
+  parser.add_integer({"--max-answer-tokens", 1, INT32_MAX, "Longest answer (default: 30)"},
+                     &options->max_answer_tokens);
+  parser.add_integer(
       {"--window", 1, INT32_MAX, "Tokens read at once, the question's included (default: 384)"},
       &options->window_tokens);
-  add_integer(app, {"--overlap", 0, INT32_MAX, "Tokens that windows share (default: 128)"},
-              &options->overlap_tokens);
-  app.add_flag("--no-answer", options->no_answer,
-               "Say - (null in JSON) where that no answer is there is likelier than the best one");
+  parser.add_integer({"--overlap", 0, INT32_MAX, "Tokens that windows share (default: 128)"},
+                     &options->overlap_tokens);
+  parser.add_flag(
+      "--no-answer", &options->no_answer,
+      "Say - (null in JSON) where that no answer is there is likelier than the best one");
 }
 
 }  // namespace
@@ -186,18 +185,18 @@ int answer_verb(const Arguments& arguments) {
   records.text_key = "question";
   records.pair_key = "context";
   records.pair_options = "--context for all, or --pair";
-  const auto app = make_parser(kSynopsis);
-  add_answer_options(*app, &options);
-  add_task_options(*app,
+  Parser parser(kSynopsis);
+  add_answer_options(parser, &options);
+  add_task_options(parser,
                    {"Print lines of {\"question\", \"answer\", \"answers\": [{\"text\", \"start\", "
                     "\"end\", \"score\"}], ...}",
                     "With start and end logits where ids were given (with --json)"},
                    &options.task);
   // Ids hold their context; one beside them would be left unread.
   for (const char* context : {"--context", "--context-file"}) {
-    app->get_option("--ids")->excludes(app->get_option(context));
+    parser.option("--ids").excludes({parser.option(context)});
   }
-  if (const auto code = parse_task(*app, arguments, &options.task)) return *code;
+  if (const auto code = parse_task(parser, arguments, &options.task)) return *code;
   return finish(answer_records(options));
 }
 

@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
 #include <nlohmann/json.hpp>
@@ -353,31 +352,31 @@ Status bench(const Options& options) {
 
 int bench_verb(const Arguments& arguments) {
   Options options;
-  const auto app = make_parser(kSynopsis);
-  add_integers(*app, {"--batch", 1, kMaxBatch, "Texts at a time (default: 1,8)"}, &options.batches);
-  add_integers(*app,
-               {"--length", 1, kMaxLength, "Encoders: tokens of each text (default: 128,384)"},
-               &options.lengths);
-  add_integer(*app,
-              {"--prompt-tokens", 1, kMaxLength, "Decoders: tokens of each prompt (default: 512)"},
-              &options.prompt_tokens);
-  add_integer(*app, {"--new-tokens", 1, kMaxLength, "Decoders: tokens to generate (default: 64)"},
-              &options.new_tokens);
-  add_integers(*app,
-               {"--ragged", 1, kMaxLength,
-                "Encoders: one batch of texts of these lengths, instead of --batch and --length"},
-               &options.ragged);
-  add_integer(*app,
-              {"--repeat", 1, 1000000,
-               "Measure N times (default: 10, decoders 5; with --seconds 1), at least"},
-              &options.repeat);
-  add_number(*app, {"--seconds", 0, 86400, "Measure so long at least"}, &options.seconds);
-  app->add_flag("--roofline", options.roofline,
-                "The time of each kind of operation, beside what the machine table allows");
-  app->add_flag("--json", options.json, "Print JSON instead of a table");
-  add_model_options(*app, &options.model);
-  add_cache_option(*app, &options.model);
-  if (const auto code = parse(*app, arguments)) return *code;
+  Parser parser(kSynopsis);
+  parser.add_integers({"--batch", 1, kMaxBatch, "Texts at a time (default: 1,8)"},
+                      &options.batches);
+  parser.add_integers(
+      {"--length", 1, kMaxLength, "Encoders: tokens of each text (default: 128,384)"},
+      &options.lengths);
+  parser.add_integer(
+      {"--prompt-tokens", 1, kMaxLength, "Decoders: tokens of each prompt (default: 512)"},
+      &options.prompt_tokens);
+  parser.add_integer({"--new-tokens", 1, kMaxLength, "Decoders: tokens to generate (default: 64)"},
+                     &options.new_tokens);
+  parser.add_integers(
+      {"--ragged", 1, kMaxLength,
+       "Encoders: one batch of texts of these lengths, instead of --batch and --length"},
+      &options.ragged);
+  parser.add_integer({"--repeat", 1, 1000000,
+                      "Measure N times (default: 10, decoders 5; with --seconds 1), at least"},
+                     &options.repeat);
+  parser.add_number({"--seconds", 0, 86400, "Measure so long at least"}, &options.seconds);
+  parser.add_flag("--roofline", &options.roofline,
+                  "The time of each kind of operation, beside what the machine table allows");
+  parser.add_flag("--json", &options.json, "Print JSON instead of a table");
+  add_model_options(parser, &options.model);
+  add_cache_option(parser, &options.model);
+  if (const auto code = parser.parse(arguments)) return *code;
   return finish(bench(options));
 }
 

@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <numeric>
 
@@ -106,15 +105,16 @@ Status classify_records(const Options& options) {
 int classify_verb(const Arguments& arguments) {
   Options options;
   options.task.records.pairs = RecordPair::kOptional;
-  const auto app = make_parser(kSynopsis);
-  add_integer(*app, {"--top", 1, INT32_MAX, "Show the so many best labels (default: the best one)"},
-              &options.top);
-  add_refuse_long(*app, &options.task);
-  add_task_options(*app,
+  Parser parser(kSynopsis);
+  parser.add_integer(
+      {"--top", 1, INT32_MAX, "Show the so many best labels (default: the best one)"},
+      &options.top);
+  add_refuse_long(parser, &options.task);
+  add_task_options(parser,
                    {"Print lines of {\"text\", \"label\", \"score\", \"scores\", ...}",
                     "With the logits, in the order of the labels (with --json)"},
                    &options.task);
-  if (const auto code = parse_task(*app, arguments, &options.task)) return *code;
+  if (const auto code = parse_task(parser, arguments, &options.task)) return *code;
   return finish(classify_records(options));
 }
 

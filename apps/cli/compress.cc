@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <charconv>
 #include <cmath>
@@ -244,64 +243,63 @@ Status run(const Options& options) {
   return failure.ok() ? printed : failure;
 }
 
-class Parser {
+// What the command line says, as options of the library.
+class CommandLine {
  public:
-  explicit Parser(Options& options) : options_(options), app_(make_parser(kSynopsis)) {
-    add_directory_options(*app_, &options.source, &options.compress.calibration.threads);
-    add_text(*app_, {"-o,--output", "OUT", "The directory to write, which must not be there"},
-             &options.target)
-        ->required();
+  explicit CommandLine(Options& options) : options_(options) {
+    add_directory_options(parser_, &options.source, &options.compress.calibration.threads);
+    parser_
+        .add_text({"-o,--output", "OUT", "The directory to write, which must not be there"},
+                  &options.target)
+        .required();
     for (size_t i = 0; i < std::size(kUnits); ++i)
-      add_number(*app_, {kUnits[i].name, 0, 1, kUnits[i].help}, &shares_[i]);
-    add_text(*app_, {"--tile", "RxC", "Rows and columns of tiles (default: 16x16)"}, &tile_);
-    add_text(*app_,
-             {"--scope", "SCOPE",
-              "Seek the least per matrix, balanced over its rows of tiles, global, or allocated by "
-              "error (default: matrix)"},
-             &scope_);
-    add_text(*app_,
-             {"--quantize", "PRECISION",
-              "Round what is left dense: int8, int4, w8 or w4 (see tessera run --dtype)"},
-             &quantize_);
-    add_integer(*app_,
-                {"--group", 0, 1 << 20,
-                 "Inputs that share a scale, 0: all (default: 0 of int8, 64 of w8, else 32)"},
-                &group_);
-    add_text(*app_,
-             {"--rounding", "ROUNDING",
-              "nearest, or compensated: GPTQ's (default: compensated where there is a text)"},
-             &rounding_);
-    add_number(*app_,
-               {"--smooth", 0, 1,
-                "Of int8 and int4: let weights take over so much of the inputs' outliers, as 0.5"},
-               &smooth_);
-    add_text(*app_,
-             {"--matrices", "NAMES",
-              "Only these, between commas: qkv, query, key, value, attention_output, ffn"},
-             &matrices_);
-    add_integers(*app_, {"--layers", 0, 4095, "Only these layers"}, &layers_);
-    add_text(*app_,
-             {"--calibrate", "FILE", "Choose and round by the effect on this text, a text a line"},
-             &calibrate_);
-    add_integer(*app_, {"--calibrate-tokens", 1, 1 << 24, "Read so many tokens (default: 16384)"},
-                &tokens_);
-    add_text(
-        *app_,
+      parser_.add_number({kUnits[i].name, 0, 1, kUnits[i].help}, &shares_[i]);
+    parser_.add_text({"--tile", "RxC", "Rows and columns of tiles (default: 16x16)"}, &tile_);
+    parser_.add_text(
+        {"--scope", "SCOPE",
+         "Seek the least per matrix, balanced over its rows of tiles, global, or allocated by "
+         "error (default: matrix)"},
+        &scope_);
+    parser_.add_text({"--quantize", "PRECISION",
+                      "Round what is left dense: int8, int4, w8 or w4 (see tessera run --dtype)"},
+                     &quantize_);
+    parser_.add_integer(
+        {"--group", 0, 1 << 20,
+         "Inputs that share a scale, 0: all (default: 0 of int8, 64 of w8, else 32)"},
+        &group_);
+    parser_.add_text(
+        {"--rounding", "ROUNDING",
+         "nearest, or compensated: GPTQ's (default: compensated where there is a text)"},
+        &rounding_);
+    parser_.add_number(
+        {"--smooth", 0, 1,
+         "Of int8 and int4: let weights take over so much of the inputs' outliers, as 0.5"},
+        &smooth_);
+    parser_.add_text({"--matrices", "NAMES",
+                      "Only these, between commas: qkv, query, key, value, attention_output, ffn"},
+                     &matrices_);
+    parser_.add_integers({"--layers", 0, 4095, "Only these layers"}, &layers_);
+    parser_.add_text(
+        {"--calibrate", "FILE", "Choose and round by the effect on this text, a text a line"},
+        &calibrate_);
+    parser_.add_integer({"--calibrate-tokens", 1, 1 << 24, "Read so many tokens (default: 16384)"},
+                        &tokens_);
+    parser_.add_text(
         {"--score", "SCORE", "magnitude or calibrated (default: calibrated where there is a text)"},
         &score_);
-    app_->add_flag("--repair", repair_, "Fit what is left to the calibration text");
-    app_->add_flag("--precompute-vo", precompute_,
-                   "Attention-aware for a V*O that is multiplied beforehand");
-    app_->add_flag("--no-measure", no_measure_, "Leave the speed of the matrices unmeasured");
-    add_text(*app_, {"--task", "TASK", "Evaluate before and after (see tessera eval)"},
-             &options.task);
-    add_text(*app_, {"--data", "PATH", "The task's data"}, &options.data);
-    add_text(*app_, {"--split", "SPLIT", "The task's split (default: test)"}, &options.split);
-    app_->add_flag("--json", options.json, "Print JSON");
-    app_->parse_complete_callback([this] { complete(); });
+    parser_.add_flag("--repair", &repair_, "Fit what is left to the calibration text");
+    parser_.add_flag("--precompute-vo", &precompute_,
+                     "Attention-aware for a V*O that is multiplied beforehand");
+    parser_.add_flag("--no-measure", &no_measure_, "Leave the speed of the matrices unmeasured");
+    parser_.add_text({"--task", "TASK", "Evaluate before and after (see tessera eval)"},
+                     &options.task);
+    parser_.add_text({"--data", "PATH", "The task's data"}, &options.data);
+    parser_.add_text({"--split", "SPLIT", "The task's split (default: test)"}, &options.split);
+    parser_.add_flag("--json", &options.json, "Print JSON");
+    parser_.then([this] { complete(); });
   }
 
-  std::optional<int> parse(const Arguments& arguments) { return cli::parse(*app_, arguments); }
+  std::optional<int> parse(const Arguments& arguments) { return parser_.parse(arguments); }
 
  private:
   void complete() {
@@ -385,7 +383,7 @@ class Parser {
   }
 
   Options& options_;
-  std::unique_ptr<CLI::App> app_;
+  Parser parser_{kSynopsis};
   std::optional<double> shares_[std::size(kUnits)];
   std::optional<std::string> tile_, scope_, matrices_, calibrate_, score_, quantize_, rounding_;
   std::vector<int64_t> layers_;
@@ -398,8 +396,8 @@ class Parser {
 
 int compress_verb(const Arguments& arguments) {
   Options options;
-  Parser parser(options);
-  if (const auto code = parser.parse(arguments)) return *code;
+  CommandLine line(options);
+  if (const auto code = line.parse(arguments)) return *code;
   return finish(run(options));
 }
 

@@ -1,4 +1,3 @@
-#include <CLI/CLI.hpp>
 #include <optional>
 
 #include "cli/terminal.h"
@@ -35,19 +34,18 @@ Status dump(const Options& options) {
 
 int dump_verb(const Arguments& arguments) {
   Options options;
-  const auto app = make_parser(kSynopsis);
-  add_model_options(*app, &options.model);
-  add_cache_option(*app, &options.model);
-  app->add_option(
-         "--cases", options.cases,
-         "JSON: {\"cases\": [{\"name\", \"input_ids\": [[...]], ...}]}, with attention_mask, "
-         "token_type_ids, new_tokens and beams where wanted")
-      ->option_text("FILE")
-      ->required();
-  app->add_option("-o,--output", options.output, "The safetensors file to write")
-      ->option_text("FILE")
-      ->required();
-  if (const auto code = parse(*app, arguments)) return *code;
+  Parser parser(kSynopsis);
+  add_model_options(parser, &options.model);
+  add_cache_option(parser, &options.model);
+  parser
+      .add_text({"--cases", "FILE",
+                 "JSON: {\"cases\": [{\"name\", \"input_ids\": [[...]], ...}]}, with "
+                 "attention_mask, token_type_ids, new_tokens and beams where wanted"},
+                &options.cases)
+      .required();
+  parser.add_text({"-o,--output", "FILE", "The safetensors file to write"}, &options.output)
+      .required();
+  if (const auto code = parser.parse(arguments)) return *code;
   return finish(dump(options));
 }
 

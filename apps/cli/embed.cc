@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
@@ -187,13 +186,13 @@ Status embed(const Options& options) {
 
 int embed_verb(const Arguments& arguments) {
   Options options;
-  const auto app = make_parser(kSynopsis);
-  add_record_options(*app, &options.records);
-  app->add_flag("--json", options.json, "Print lines of {\"text\", \"ids\", \"embedding\"}");
-  add_text(*app, {"-o,--output", "FILE", "Write to FILE instead of standard output"},
-           &options.output);
-  add_model_options(*app, &options.model);
-  if (const auto code = parse_records(*app, arguments, &options.records)) return *code;
+  Parser parser(kSynopsis);
+  add_record_options(parser, &options.records);
+  parser.add_flag("--json", &options.json, "Print lines of {\"text\", \"ids\", \"embedding\"}");
+  parser.add_text({"-o,--output", "FILE", "Write to FILE instead of standard output"},
+                  &options.output);
+  add_model_options(parser, &options.model);
+  if (const auto code = parse_records(parser, arguments, &options.records)) return *code;
   return finish(embed(options));
 }
 

@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <cmath>
 #include <functional>
 #include <nlohmann/json.hpp>
@@ -204,12 +203,12 @@ Status eval(const EvalOptions& options, EvaluationTask task) {
 
 int eval_verb(const Arguments& arguments) {
   EvalOptions options;
-  const auto app = make_parser(kSynopsis);
-  add_eval_options(*app, &options);
-  if (const auto code = parse(*app, arguments)) return *code;
-  options.has_model = app->get_option("MODEL")->count() > 0;
-  Result<EvaluationTask> task = eval_task(*app, options);
-  if (!task.ok()) return report_usage(*app, task.status().message());
+  Parser parser(kSynopsis);
+  add_eval_options(parser, &options);
+  if (const auto code = parser.parse(arguments)) return *code;
+  options.has_model = parser.is_given("MODEL");
+  Result<EvaluationTask> task = eval_task(parser, options);
+  if (!task.ok()) return parser.report_usage(task.status().message());
   return finish(eval(options, std::move(task).value()));
 }
 

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 
 namespace tessera::cli {
@@ -60,35 +59,39 @@ std::string task_help() {
   return "What to evaluate: " + names;
 }
 
-void add_data_options(CLI::App& app, EvalOptions* options) {
-  add_texts(app, {"--data", "PATH", "The published files' folder, or a file; may be given again"},
-            &options->data)
-      ->required();
-  add_text(app, {"--split", "NAME", "train, dev or test (default: test)"}, &options->split);
-  add_text(app, {"--format", "FORMAT", "Of own files: csv, tsv or jsonl (default: by the ending)"},
-           &options->format);
-  app.add_flag("--header", options->header, "The first row of own files holds names");
-  add_text(app, {"--text", "NAME", "The column of the text (default: text)"}, &options->text);
-  add_text(app, {"--pair", "NAME", "The column of the second text, or of the reference"},
-           &options->pair);
-  add_text(app, {"--label", "NAME", "The column of the label (default: label)"}, &options->label);
-  add_text(app, {"--score", "NAME", "The column of the score (default: score)"}, &options->score);
-  add_text(app, {"--id", "NAME", "The column of documents' and queries' ids (default: id)"},
-           &options->id);
-  add_text(app, {"--labels", "A,B,...", "The labels as the data spells them, in the model's order"},
-           &options->labels);
-  add_text(app, {"--positive", "LABEL", "The label that f1 is about (default: the last one)"},
-           &options->positive);
-  add_text(app, {"--train", "FILE", "What a linear probe is trained on"}, &options->train);
-  add_text(app, {"--dev", "FILE", "What its strength is chosen on"}, &options->dev);
-  add_text(app, {"--queries", "FILE", "Of retrieval, with --judgements"}, &options->queries);
-  add_text(app, {"--judgements", "FILE", "Lines of query, 0, document, relevance"},
-           &options->judgements);
+void add_data_options(Parser& parser, EvalOptions* options) {
+  parser
+      .add_texts({"--data", "PATH", "The published files' folder, or a file; may be given again"},
+                 &options->data)
+      .required();
+  parser.add_text({"--split", "NAME", "train, dev or test (default: test)"}, &options->split);
+  parser.add_text(
+      {"--format", "FORMAT", "Of own files: csv, tsv or jsonl (default: by the ending)"},
+      &options->format);
+  parser.add_flag("--header", &options->header, "The first row of own files holds names");
+  parser.add_text({"--text", "NAME", "The column of the text (default: text)"}, &options->text);
+  parser.add_text({"--pair", "NAME", "The column of the second text, or of the reference"},
+                  &options->pair);
+  parser.add_text({"--label", "NAME", "The column of the label (default: label)"}, &options->label);
+  parser.add_text({"--score", "NAME", "The column of the score (default: score)"}, &options->score);
+  parser.add_text({"--id", "NAME", "The column of documents' and queries' ids (default: id)"},
+                  &options->id);
+  parser.add_text(
+      {"--labels", "A,B,...", "The labels as the data spells them, in the model's order"},
+      &options->labels);
+  parser.add_text({"--positive", "LABEL", "The label that f1 is about (default: the last one)"},
+                  &options->positive);
+  parser.add_text({"--train", "FILE", "What a linear probe is trained on"}, &options->train);
+  parser.add_text({"--dev", "FILE", "What its strength is chosen on"}, &options->dev);
+  parser.add_text({"--queries", "FILE", "Of retrieval, with --judgements"}, &options->queries);
+  parser.add_text({"--judgements", "FILE", "Lines of query, 0, document, relevance"},
+                  &options->judgements);
 }
 
-void add_task_settings(CLI::App& app, EvalOptions* options) {
-  const auto integer = [&app](const char* name, const char* help, std::optional<int64_t>* value) {
-    add_integer(app, {name, 1, INT32_MAX, help}, value);
+void add_task_settings(Parser& parser, EvalOptions* options) {
+  const auto integer = [&parser](const char* name, const char* help,
+                                 std::optional<int64_t>* value) {
+    parser.add_integer({name, 1, INT32_MAX, help}, value);
   };
   integer("--window",
           "Tokens read at once (default: the model's context, at most 2048; see the page)",
@@ -97,21 +100,20 @@ void add_task_settings(CLI::App& app, EvalOptions* options) {
           &options->stride);
   integer("--overlap", "Tokens of a context that windows share (default: 128)", &options->overlap);
   integer("--max-answer-tokens", "Of an answer (default: 30)", &options->max_answer_tokens);
-  add_number(app,
-             {"--probe-strength", 1e-9, 1e9,
-              "C of the linear probe (default: the best on the dev file, or 1)"},
-             &options->strength);
+  parser.add_number({"--probe-strength", 1e-9, 1e9,
+                     "C of the linear probe (default: the best on the dev file, or 1)"},
+                    &options->strength);
   integer("--depth", "K of ndcg@K (default: 10)", &options->depth);
-  add_text(app, {"--predictions", "FILE", "Texts to score instead of generating, one a line"},
-           &options->predictions);
-  add_text(app, {"--prompt", "TEXT", "What is continued; {} is the input (default: {})"},
-           &options->prompt);
-  add_text(app, {"--stop", "TEXT", "What ends a generated text (default: a line end)"},
-           &options->stop);
+  parser.add_text({"--predictions", "FILE", "Texts to score instead of generating, one a line"},
+                  &options->predictions);
+  parser.add_text({"--prompt", "TEXT", "What is continued; {} is the input (default: {})"},
+                  &options->prompt);
+  parser.add_text({"--stop", "TEXT", "What ends a generated text (default: a line end)"},
+                  &options->stop);
   integer("--beams", "Generate by a beam search (default: 1, greedy)", &options->beams);
   integer("--max-tokens", "Of a generated text (default: 64)", &options->max_tokens);
-  add_text(app, {"--reference", "DIR", "The model that agreement compares with"},
-           &options->reference);
+  parser.add_text({"--reference", "DIR", "The model that agreement compares with"},
+                  &options->reference);
 }
 
 Result<DataFormat> parse_format(const std::optional<std::string>& format) {
@@ -182,11 +184,11 @@ void set_options(const EvalOptions& options, EvaluationTask* task) {
   if (options.on_error == "skip") task->on_bad_data = OnBadData::kSkip;
 }
 
-Status check_options(const CLI::App& app, const EvalOptions& options, const EvaluationTask& task) {
+Status check_options(const Parser& parser, const EvalOptions& options, const EvaluationTask& task) {
   for (const TaskOption& each : kTaskOptions) {
     const std::vector<std::string> tasks = split_at_commas(each.tasks);
     const bool is_read = std::find(tasks.begin(), tasks.end(), options.task) != tasks.end();
-    if (is_read || app.count(each.name) == 0) continue;
+    if (is_read || !parser.is_given(each.name)) continue;
     return invalid_input(fmt::format("{}: expected --task {}, found {}", each.name,
                                      fmt::join(tasks, " or "), options.task));
   }
@@ -203,37 +205,36 @@ Status check_options(const CLI::App& app, const EvalOptions& options, const Eval
 
 }  // namespace
 
-void add_eval_options(CLI::App& app, EvalOptions* options) {
-  app.add_option("--task", options->task, task_help())->option_text("NAME")->required();
-  add_data_options(app, options);
-  add_task_settings(app, options);
-  add_text(app, {"--base", "DIR", "A model to compare with, example by example"}, &options->base);
-  add_integer(app, {"--max-examples", 1, INT32_MAX, "Only the first so many"},
-              &options->max_examples);
-  add_text(
-      app,
+void add_eval_options(Parser& parser, EvalOptions* options) {
+  parser.add_text({"--task", "NAME", task_help()}, &options->task).required();
+  add_data_options(parser, options);
+  add_task_settings(parser, options);
+  parser.add_text({"--base", "DIR", "A model to compare with, example by example"}, &options->base);
+  parser.add_integer({"--max-examples", 1, INT32_MAX, "Only the first so many"},
+                     &options->max_examples);
+  parser.add_text(
       {"--on-error", "WHAT", "Bad data: stop at the first, or skip and name each (default: stop)"},
       &options->on_error);
-  app.add_flag("--refuse-long", options->refuse_long,
-               "Texts longer than the model's context are bad data; else they are cut");
-  add_integer(app,
-              {"--resamples", 0, 1'000'000, "Of the bootstrap; 0: no intervals (default: 1000)"},
-              &options->resamples);
-  add_number(app, {"--confidence", 0.01, 0.9999, "Of the intervals (default: 0.95)"},
-             &options->confidence);
-  add_integer(app, {"--seed", 0, INT64_MAX, "Of the bootstrap (default: 0)"}, &options->seed);
-  app.add_flag("--json", options->json, "Print an object of JSON");
-  add_text(app, {"--output-examples", "FILE", "Write each example's result as a line of JSON"},
-           &options->examples_file);
-  add_text(app, {"-o,--output", "FILE", "Write to FILE instead of standard output"},
-           &options->output);
-  add_model_options(app, &options->model);
-  add_cache_option(app, &options->model);
+  parser.add_flag("--refuse-long", &options->refuse_long,
+                  "Texts longer than the model's context are bad data; else they are cut");
+  parser.add_integer(
+      {"--resamples", 0, 1'000'000, "Of the bootstrap; 0: no intervals (default: 1000)"},
+      &options->resamples);
+  parser.add_number({"--confidence", 0.01, 0.9999, "Of the intervals (default: 0.95)"},
+                    &options->confidence);
+  parser.add_integer({"--seed", 0, INT64_MAX, "Of the bootstrap (default: 0)"}, &options->seed);
+  parser.add_flag("--json", &options->json, "Print an object of JSON");
+  parser.add_text({"--output-examples", "FILE", "Write each example's result as a line of JSON"},
+                  &options->examples_file);
+  parser.add_text({"-o,--output", "FILE", "Write to FILE instead of standard output"},
+                  &options->output);
+  add_model_options(parser, &options->model);
+  add_cache_option(parser, &options->model);
   // Texts that were generated elsewhere are scored without one.
-  app.get_option("MODEL")->required(false);
+  parser.option("MODEL").optional();
 }
 
-Result<EvaluationTask> eval_task(const CLI::App& app, const EvalOptions& options) {
+Result<EvaluationTask> eval_task(const Parser& parser, const EvalOptions& options) {
   if (options.on_error && options.on_error != "stop" && options.on_error != "skip") {
     return invalid_input(
         fmt::format("--on-error: expected stop or skip, found \"{}\"", *options.on_error));
@@ -245,7 +246,7 @@ Result<EvaluationTask> eval_task(const CLI::App& app, const EvalOptions& options
       own == std::end(kKinds) ? known_task(options) : own_task(options, own->kind);
   if (!task.ok()) return task;
   set_options(options, &*task);
-  const Status status = check_options(app, options, *task);
+  const Status status = check_options(parser, options, *task);
   return status.ok() ? task : status;
 }
 

@@ -33,9 +33,9 @@ struct EvalOptions {
 };
 
 // Declares them.
-void add_eval_options(CLI::App& app, EvalOptions* options);
-// The task that they describe, less the reference model. Usage errors are kInvalidInput. app: that
-// was parsed.
-Result<EvaluationTask> eval_task(const CLI::App& app, const EvalOptions& options);
+void add_eval_options(Parser& parser, EvalOptions* options);
+// The task that they describe, less the reference model. Usage errors are kInvalidInput. The parser
+// is the one that has parsed them.
+Result<EvaluationTask> eval_task(const Parser& parser, const EvalOptions& options);
 
 }  // namespace tessera::cli

@@ -1,7 +1,5 @@
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
-
 #include "cli/task_verb.h"
 #include "cli/verbs.h"
 #include "tessera/tokenizer.h"
@@ -103,18 +101,19 @@ Status fill_records(const Options& options) {
 int fill_mask_verb(const Arguments& arguments) {
   Options options;
   options.task.records.pairs = RecordPair::kOptional;
-  const auto app = make_parser(kSynopsis);
-  add_integer(*app, {"--top", 1, INT32_MAX, "Candidates for each mask (default: 5)"}, &options.top);
-  add_integer(*app,
-              {"--mask-id", 0, INT32_MAX, "The token id that is a mask (default: the tokenizer's)"},
-              &options.mask_id);
-  add_refuse_long(*app, &options.task);
-  add_task_options(*app,
+  Parser parser(kSynopsis);
+  parser.add_integer({"--top", 1, INT32_MAX, "Candidates for each mask (default: 5)"},
+                     &options.top);
+  parser.add_integer(
+      {"--mask-id", 0, INT32_MAX, "The token id that is a mask (default: the tokenizer's)"},
+      &options.mask_id);
+  add_refuse_long(parser, &options.task);
+  add_task_options(parser,
                    {"Print lines of {\"text\", \"masks\": [{\"position\", \"candidates\"}], "
                     "\"filled\", ...}",
                     "With the logits at each mask (with --json)"},
                    &options.task);
-  if (const auto code = parse_task(*app, arguments, &options.task)) return *code;
+  if (const auto code = parse_task(parser, arguments, &options.task)) return *code;
   return finish(fill_records(options));
 }
 

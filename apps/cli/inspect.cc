@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "cli/table.h"
@@ -247,19 +246,20 @@ Status inspect(const Options& options) {
 
 int inspect_verb(const Arguments& arguments) {
   Options options;
-  const auto app = make_parser(kSynopsis);
-  app->add_flag("--kernels", options.kernels, "List every kernel and why it would run or not");
-  app->add_flag("--json", options.json, "Print {\"model\", \"plan\", \"kernels\"}");
-  add_text(*app, {"--save-plan", "FILE", "Write the plan to FILE, for --plan"}, &options.save_plan);
-  add_model_options(*app, &options.model);
-  add_cache_option(*app, &options.model);
-  app->get_option("MODEL")->required(false);
-  app->parse_complete_callback([&] {
-    options.has_model = app->get_option("MODEL")->count() > 0;
+  Parser parser(kSynopsis);
+  parser.add_flag("--kernels", &options.kernels, "List every kernel and why it would run or not");
+  parser.add_flag("--json", &options.json, "Print {\"model\", \"plan\", \"kernels\"}");
+  parser.add_text({"--save-plan", "FILE", "Write the plan to FILE, for --plan"},
+                  &options.save_plan);
+  add_model_options(parser, &options.model);
+  add_cache_option(parser, &options.model);
+  parser.option("MODEL").optional();
+  parser.then([&] {
+    options.has_model = parser.is_given("MODEL");
     if (!options.has_model && !options.kernels) usage_error("expected MODEL or --kernels");
     if (!options.has_model && options.save_plan) usage_error("--save-plan: expected MODEL as well");
   });
-  if (const auto code = parse(*app, arguments)) return *code;
+  if (const auto code = parser.parse(arguments)) return *code;
   return finish(inspect(options));
 }
 

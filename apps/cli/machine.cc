@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <optional>
 
 #include "cli/table.h"
@@ -130,20 +129,20 @@ Status machine(const Options& options) {
 
 int machine_verb(const Arguments& arguments) {
   Options options;
-  const auto app = make_parser(kSynopsis);
-  add_integers(*app,
-               {"--threads", 1, 65536, "Measure with so many threads (default: 1 and all CPUs)"},
-               &options.threads);
-  auto* output =
-      add_text(*app, {"-o,--output", "FILE", "Keep the table in FILE instead"}, &options.output);
-  auto* show = app->add_flag("--show", options.show, "Print the table that was kept");
-  auto* no_keep = app->add_flag("--no-keep", options.no_keep, "Print the table only");
-  auto* quick =
-      app->add_flag("--quick", options.quick, "A rough look in seconds, kept only with --output");
-  show->excludes(output, no_keep, quick);
-  no_keep->excludes(output);
-  app->add_flag("--json", options.json, "Print JSON");
-  if (const auto code = parse(*app, arguments)) return *code;
+  Parser parser(kSynopsis);
+  parser.add_integers(
+      {"--threads", 1, 65536, "Measure with so many threads (default: 1 and all CPUs)"},
+      &options.threads);
+  const Option output =
+      parser.add_text({"-o,--output", "FILE", "Keep the table in FILE instead"}, &options.output);
+  const Option show = parser.add_flag("--show", &options.show, "Print the table that was kept");
+  const Option no_keep = parser.add_flag("--no-keep", &options.no_keep, "Print the table only");
+  const Option quick = parser.add_flag("--quick", &options.quick,
+                                       "A rough look in seconds, kept only with --output");
+  show.excludes({output, no_keep, quick});
+  no_keep.excludes({output});
+  parser.add_flag("--json", &options.json, "Print JSON");
+  if (const auto code = parser.parse(arguments)) return *code;
   return finish(machine(options));
 }
 

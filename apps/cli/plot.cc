@@ -1,4 +1,3 @@
-#include <CLI/CLI.hpp>
 #include <optional>
 
 #include "cli/inputs.h"
@@ -37,11 +36,11 @@ Status plot(const Options& options) {
 
 int plot_verb(const Arguments& arguments) {
   Options options;
-  const auto app = make_parser(kSynopsis);
-  app->add_option("FILE", options.input, "What to draw, as JSON")->required();
-  add_text(*app, {"-o,--output", "FILE", "The SVG file to write (default: standard output)"},
-           &options.output);
-  if (const auto code = parse(*app, arguments)) return *code;
+  Parser parser(kSynopsis);
+  parser.add_argument("FILE", &options.input, "What to draw, as JSON");
+  parser.add_text({"-o,--output", "FILE", "The SVG file to write (default: standard output)"},
+                  &options.output);
+  if (const auto code = parser.parse(arguments)) return *code;
   return finish(plot(options));
 }
 

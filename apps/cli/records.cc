@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
 
@@ -118,47 +117,47 @@ void check_records(const RecordOptions& options) {
   if (reads) check_format(options);
 }
 
-void add_format_options(CLI::App& app, RecordOptions* options) {
-  app.add_option_function<std::string>(
-         "--format",
-         [options](const std::string& text) { options->format = parse_format(*options, text); },
-         fmt::format("How the inputs are written: {} (default: by the file's ending)",
-                     names_of_formats(*options)))
-      ->option_text("FORMAT");
+void add_format_options(Parser& parser, RecordOptions* options) {
+  parser.add_text(
+      {"--format", "FORMAT",
+       fmt::format("How the inputs are written: {} (default: by the file's ending)",
+                   names_of_formats(*options))},
+      [options](const std::string& text) { options->format = parse_format(*options, text); });
   if (options->content == RecordContent::kIds) return;
-  add_text(app,
-           {"--column", "NAME",
-            "The column (name or number) of CSV and TSV, or the key of JSON lines, that holds the "
-            "text"},
-           &options->column);
+  parser.add_text(
+      {"--column", "NAME",
+       "The column (name or number) of CSV and TSV, or the key of JSON lines, that holds the "
+       "text"},
+      &options->column);
   if (options->pairs != RecordPair::kNone) {
-    add_text(app, {"--pair-column", "NAME", "The same for the second text"}, &options->pair_column);
+    parser.add_text({"--pair-column", "NAME", "The same for the second text"},
+                    &options->pair_column);
   }
-  app.add_flag("--header", options->header,
-               "The first row holds the columns' names; so it does where --column is a name");
+  parser.add_flag("--header", &options->header,
+                  "The first row holds the columns' names; so it does where --column is a name");
 }
 
-void add_record_options(CLI::App& app, RecordOptions* options) {
-  add_text(app, {"--file", "FILE", "Read the inputs from FILE (- for standard input)"},
-           &options->file);
-  add_format_options(app, options);
+void add_record_options(Parser& parser, RecordOptions* options) {
+  parser.add_text({"--file", "FILE", "Read the inputs from FILE (- for standard input)"},
+                  &options->file);
+  add_format_options(parser, options);
   if (options->content != RecordContent::kIds && options->pairs != RecordPair::kNone) {
-    add_texts(app, {"--pair", "TEXT", "The second text of a TEXT; once for each"},
-              &options->text_pairs);
+    parser.add_texts({"--pair", "TEXT", "The second text of a TEXT; once for each"},
+                     &options->text_pairs);
   }
   if (options->content != RecordContent::kText) {
-    add_ids(app, "Take these token ids; may be given again", &options->ids);
+    parser.add_ids("Take these token ids; may be given again", &options->ids);
   }
 }
 
-std::optional<int> parse_records(CLI::App& app, const Arguments& arguments,
+std::optional<int> parse_records(Parser& parser, const Arguments& arguments,
                                  RecordOptions* options) {
   // Texts are no CLI11 option: that would take "[a, b]" for a list of two texts.
-  app.allow_extras();
+  parser.keep_rest();
   const auto dashes = std::find(arguments.begin(), arguments.end(), "--");
-  if (const auto code = parse(app, {arguments.begin(), dashes})) return code;
+  if (const auto code = parser.parse({arguments.begin(), dashes})) return code;
   try {
-    options->texts = app.remaining();
+    options->texts = parser.rest();
     for (const std::string& text : options->texts) {
       if (text.size() > 1 && text[0] == '-') usage_error(fmt::format("unknown option {}", text));
     }
@@ -166,8 +165,8 @@ std::optional<int> parse_records(CLI::App& app, const Arguments& arguments,
       options->texts.insert(options->texts.end(), dashes + 1, arguments.end());
     }
     check_records(*options);
-  } catch (const CLI::Error& error) {
-    return report_usage(app, error.what());
+  } catch (const UsageError& error) {
+    return parser.report_usage(error.what());
   }
   return std::nullopt;
 }

@@ -68,17 +68,18 @@ RecordFormat format_of(const RecordOptions& options);
 
 // Declares --file, --format, --column, --pair-column, --header, --ids and --pair, as far as
 // `options` says that the verb can use them. The texts of the command line come from parse_records.
-void add_record_options(CLI::App& app, RecordOptions* options);
+void add_record_options(Parser& parser, RecordOptions* options);
 
 // Only --format, --column, --pair-column and --header, and the checks of them that parse_records
 // does (it throws usage errors), for a verb that names its file itself.
-void add_format_options(CLI::App& app, RecordOptions* options);
+void add_format_options(Parser& parser, RecordOptions* options);
 void check_records(const RecordOptions& options);
 bool has_format_options(const RecordOptions& options);  // given by the user
 
 // parse() for verbs whose TEXT arguments are records: those behind MODEL, and behind "--" also such
 // as begin with "-". Checks that what was given goes together.
-std::optional<int> parse_records(CLI::App& app, const Arguments& arguments, RecordOptions* options);
+std::optional<int> parse_records(Parser& parser, const Arguments& arguments,
+                                 RecordOptions* options);
 
 // Inputs in their order, a chunk at a time, so that an endless input needs bounded memory.
 class RecordReader {

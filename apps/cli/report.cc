@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <functional>
 #include <optional>
 
@@ -83,20 +82,19 @@ Status make(const Options& options, ReportOptions how) {
 int report_verb(const Arguments& arguments) {
   Options options;
   ReportOptions how;
-  const auto app = make_parser(kSynopsis);
-  app->add_option("RECIPE", options.recipe, "What to report, as JSON")->required();
-  add_text(*app,
-           {"-o,--output", "FILE",
-            "The Markdown file to write, with .json and .svg beside it (default: "
-            "report-<recipe>.md here)"},
-           &options.output);
-  add_texts(*app, {"--set", "NAME=VALUE", "A value for a parameter of the recipe"},
-            &options.parameters);
-  app->add_flag("--quick", options.quick, "Few examples and short turns, to see that it works");
-  app->add_flag("--fresh", options.fresh, "Measure again what was measured before");
-  app->add_flag("--json", options.json, "Print the report as JSON instead of the table");
-  app->callback([&] { add_parameters(options.parameters, &how); });
-  if (const auto code = parse(*app, arguments)) return *code;
+  Parser parser(kSynopsis);
+  parser.add_argument("RECIPE", &options.recipe, "What to report, as JSON");
+  parser.add_text({"-o,--output", "FILE",
+                   "The Markdown file to write, with .json and .svg beside it (default: "
+                   "report-<recipe>.md here)"},
+                  &options.output);
+  parser.add_texts({"--set", "NAME=VALUE", "A value for a parameter of the recipe"},
+                   &options.parameters);
+  parser.add_flag("--quick", &options.quick, "Few examples and short turns, to see that it works");
+  parser.add_flag("--fresh", &options.fresh, "Measure again what was measured before");
+  parser.add_flag("--json", &options.json, "Print the report as JSON instead of the table");
+  parser.then([&] { add_parameters(options.parameters, &how); });
+  if (const auto code = parser.parse(arguments)) return *code;
   return finish(make(options, std::move(how)));
 }
 

@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 
 #include "cli/task_verb.h"
@@ -95,13 +94,13 @@ Status rerank_records(const Options& options) {
 int rerank_verb(const Arguments& arguments) {
   Options options;
   options.task.records.content = RecordContent::kText;
-  const auto app = make_parser(kSynopsis);
+  Parser parser(kSynopsis);
   std::optional<std::string> query;
-  add_text(*app, {"--query", "TEXT", "What the documents are compared with"}, &query)->required();
-  add_integer(*app, {"--top", 1, INT32_MAX, "Print the so many best only"}, &options.top);
-  add_refuse_long(*app, &options.task);
-  add_task_options(*app, {"Print lines of {\"document\", \"score\", \"text\"}"}, &options.task);
-  if (const auto code = parse_task(*app, arguments, &options.task)) return *code;
+  parser.add_text({"--query", "TEXT", "What the documents are compared with"}, &query).required();
+  parser.add_integer({"--top", 1, INT32_MAX, "Print the so many best only"}, &options.top);
+  add_refuse_long(parser, &options.task);
+  add_task_options(parser, {"Print lines of {\"document\", \"score\", \"text\"}"}, &options.task);
+  if (const auto code = parse_task(parser, arguments, &options.task)) return *code;
   options.query = query.value_or("");
   return finish(rerank_records(options));
 }

@@ -2,8 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
-
 #include "cli/inputs.h"
 #include "cli/verbs.h"
 
@@ -118,13 +116,13 @@ Status run(const GenerateOptions& options) {
 
 int run_verb(const Arguments& arguments) {
   GenerateOptions options;
-  const auto app = make_parser(kSynopsis);
+  Parser parser(kSynopsis);
   options.batch.messages_key = "messages";
-  declare(*app, &options);
-  add_model_options(*app, &options.model);
-  add_cache_option(*app, &options.model);
-  app->parse_complete_callback([&] { check(&options); });
-  if (const auto code = parse(*app, arguments)) return *code;
+  declare(parser, &options);
+  add_model_options(parser, &options.model);
+  add_cache_option(parser, &options.model);
+  parser.then([&] { check(&options); });
+  if (const auto code = parser.parse(arguments)) return *code;
   return finish(run(options));
 }
 

@@ -37,7 +37,7 @@ struct GenerateOptions {
 inline constexpr int64_t kDefaultMaxTokens = 200;
 
 // Declares all but those of the model.
-void declare(CLI::App& app, GenerateOptions* options);
+void declare(Parser& parser, GenerateOptions* options);
 // What options alone tell to be wrong; to be called by the parser.
 void check(GenerateOptions* options);
 // What the user says, else what the model's generation_config.json recommends, else our own.

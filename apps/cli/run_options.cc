@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <random>
 
@@ -15,41 +14,36 @@ constexpr float kDefaultTopP = 0.95f;
 constexpr int64_t kMostSequences = 1024;
 
 // How the next token is chosen.
-void declare_choice(CLI::App& app, GenerateOptions* options) {
-  add_integer(app, {"--seed", 0, INT64_MAX, "Draw as another run with this seed did"},
-              &options->seed);
-  add_number(app,
-             {"--temperature", 0, 100,
-              "Flatten (> 1) or sharpen (< 1) the choice (default: the model's, else 0.8)"},
-             &options->temperature);
-  add_integer(app,
-              {"--top-k", 0, kMaxInt32,
-               "Draw from the N likeliest; 0: from all (default: the model's, else 0)"},
-              &options->top_k);
-  add_number(
-      app,
+void declare_choice(Parser& parser, GenerateOptions* options) {
+  parser.add_integer({"--seed", 0, INT64_MAX, "Draw as another run with this seed did"},
+                     &options->seed);
+  parser.add_number({"--temperature", 0, 100,
+                     "Flatten (> 1) or sharpen (< 1) the choice (default: the model's, else 0.8)"},
+                    &options->temperature);
+  parser.add_integer({"--top-k", 0, kMaxInt32,
+                      "Draw from the N likeliest; 0: from all (default: the model's, else 0)"},
+                     &options->top_k);
+  parser.add_number(
       {"--top-p", 0, 1, "Draw from the likeliest that make up X (default: the model's, else 0.95)"},
       &options->top_p);
-  add_number(app,
-             {"--min-p", 0, 1,
-              "Draw from those at least X times as likely as the likeliest (default: the model's, "
-              "else 0)"},
-             &options->min_p);
-  add_number(app,
-             {"--repetition-penalty", 0, 100,
-              "Make tokens that occurred less (> 1) or more (< 1) likely (default: the model's, "
-              "else 1)"},
-             &options->repetition_penalty);
-  add_integer(
-      app,
+  parser.add_number(
+      {"--min-p", 0, 1,
+       "Draw from those at least X times as likely as the likeliest (default: the model's, "
+       "else 0)"},
+      &options->min_p);
+  parser.add_number(
+      {"--repetition-penalty", 0, 100,
+       "Make tokens that occurred less (> 1) or more (< 1) likely (default: the model's, "
+       "else 1)"},
+      &options->repetition_penalty);
+  parser.add_integer(
       {"--beams", 1, kMostSequences,
        "Search with N beams for the likeliest continuation instead of drawing (default: 1)"},
       &options->beams);
-  add_integer(app,
-              {"--num-sequences", 1, kMostSequences,
-               "Draw N continuations, with seed, seed + 1, ..., or give the N best beams "
-               "(default: 1)"},
-              &options->sequences);
+  parser.add_integer({"--num-sequences", 1, kMostSequences,
+                      "Draw N continuations, with seed, seed + 1, ..., or give the N best beams "
+                      "(default: 1)"},
+                     &options->sequences);
 }
 
 void check_choice(const GenerateOptions& options) {
@@ -85,43 +79,44 @@ float either(const std::optional<double>& said, const std::optional<float>& reco
 
 }  // namespace
 
-void declare(CLI::App& app, GenerateOptions* options) {
-  auto* prompt = add_text(app, {"--prompt", "TEXT", "The text to continue"}, &options->prompt);
-  auto* file = add_text(
-      app, {"--file", "FILE", "Continue the text in FILE, less its last line end"}, &options->file);
-  auto* ids = add_ids(app, "Continue these token ids", &options->ids);
-  auto* batch = add_text(app,
-                         {"--batch", "FILE",
-                          "Continue every prompt in FILE (- for standard input), many at a time; "
-                          "answers come in the file's order"},
-                         &options->batch.file);
-  add_format_options(app, &options->batch);
-  prompt->excludes(file, ids, batch);
-  file->excludes(ids, batch);
-  ids->excludes(batch);
-  app.add_flag("--chat", options->chat,
-               "Prompts are what a user says, and the answer is the assistant's, as the model's "
-               "chat template writes them");
-  add_text(app,
-           {"--system", "TEXT",
-            "What the conversation begins with (with --chat, or conversations in JSON lines)"},
-           &options->system);
-  add_integer(app,
-              {"--max-tokens", 1, kMaxInt32,
-               "Stop after N tokens (default: the model's, else 200 or what fits)"},
-              &options->max_tokens);
-  add_texts(app,
-            {"--stop", "TEXT",
-             "Stop before TEXT, where the continuation contains it; may be given several times"},
-            &options->stop);
-  declare_choice(app, options);
-  app.add_flag("--greedy", options->greedy, "Always the likeliest, temperature 0");
-  app.add_flag("--ignore-end", options->ignore_end, "Go on behind the model's end token");
-  app.add_flag("--echo", options->echo, "Print the prompt before its continuation");
-  app.add_flag("--logprobs", options->logprobs,
-               "With --json: the natural logarithm of each token's probability, as the model gave "
-               "it before temperature and filters");
-  app.add_flag("--json", options->json, "Print one JSON object a prompt instead of the text");
+void declare(Parser& parser, GenerateOptions* options) {
+  const Option prompt =
+      parser.add_text({"--prompt", "TEXT", "The text to continue"}, &options->prompt);
+  const Option file = parser.add_text(
+      {"--file", "FILE", "Continue the text in FILE, less its last line end"}, &options->file);
+  const Option ids = parser.add_ids("Continue these token ids", &options->ids);
+  const Option batch =
+      parser.add_text({"--batch", "FILE",
+                       "Continue every prompt in FILE (- for standard input), many at a time; "
+                       "answers come in the file's order"},
+                      &options->batch.file);
+  add_format_options(parser, &options->batch);
+  prompt.excludes({file, ids, batch});
+  file.excludes({ids, batch});
+  ids.excludes({batch});
+  parser.add_flag("--chat", &options->chat,
+                  "Prompts are what a user says, and the answer is the assistant's, as the model's "
+                  "chat template writes them");
+  parser.add_text(
+      {"--system", "TEXT",
+       "What the conversation begins with (with --chat, or conversations in JSON lines)"},
+      &options->system);
+  parser.add_integer({"--max-tokens", 1, kMaxInt32,
+                      "Stop after N tokens (default: the model's, else 200 or what fits)"},
+                     &options->max_tokens);
+  parser.add_texts(
+      {"--stop", "TEXT",
+       "Stop before TEXT, where the continuation contains it; may be given several times"},
+      &options->stop);
+  declare_choice(parser, options);
+  parser.add_flag("--greedy", &options->greedy, "Always the likeliest, temperature 0");
+  parser.add_flag("--ignore-end", &options->ignore_end, "Go on behind the model's end token");
+  parser.add_flag("--echo", &options->echo, "Print the prompt before its continuation");
+  parser.add_flag(
+      "--logprobs", &options->logprobs,
+      "With --json: the natural logarithm of each token's probability, as the model gave "
+      "it before temperature and filters");
+  parser.add_flag("--json", &options->json, "Print one JSON object a prompt instead of the text");
 }
 
 void check(GenerateOptions* options) {

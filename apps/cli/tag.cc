@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <array>
 
 #include "cli/task_verb.h"
@@ -142,23 +141,22 @@ Aggregation parse_aggregation(const std::string& text) {
 
 int tag_verb(const Arguments& arguments) {
   Options options;
-  const auto app = make_parser(kSynopsis);
-  app->add_option_function<std::string>(
-         "--aggregation",
-         [&](const std::string& text) { options.aggregation = parse_aggregation(text); },
-         "What entities are made of: tokens (default), or words with the label of their first "
-         "token, of the largest mean score (mean) or of their surest token (max)")
-      ->option_text("HOW");
-  app->add_flag("--tokens", options.tokens, "With every token and its label (with --json)");
-  add_refuse_long(*app, &options.task);
+  Parser parser(kSynopsis);
+  parser.add_text(
+      {"--aggregation", "HOW",
+       "What entities are made of: tokens (default), or words with the label of their first token, "
+       "of the largest mean score (mean) or of their surest token (max)"},
+      [&](const std::string& text) { options.aggregation = parse_aggregation(text); });
+  parser.add_flag("--tokens", &options.tokens, "With every token and its label (with --json)");
+  add_refuse_long(parser, &options.task);
   add_task_options(
-      *app,
+      parser,
       {"Print lines of {\"text\", \"entities\": [{\"label\", \"score\", \"text\", \"start\", "
        "\"end\", ...}], ...}",
        "With the logits of every token (with --json)"},
       &options.task);
-  app->get_option("--tokens")->needs(app->get_option("--json"));
-  if (const auto code = parse_task(*app, arguments, &options.task)) return *code;
+  parser.option("--tokens").needs(parser.option("--json"));
+  if (const auto code = parse_task(parser, arguments, &options.task)) return *code;
   return finish(tag_records(options));
 }
 

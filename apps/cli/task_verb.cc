@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
@@ -34,24 +33,25 @@ std::string quoted(std::string_view text) {
 
 }  // namespace
 
-void add_task_options(CLI::App& app, const TaskHelp& help, TaskVerb* verb) {
-  add_record_options(app, &verb->records);
-  app.add_flag("--json", verb->json, help.json);
-  if (help.logits != nullptr) app.add_flag("--logits", verb->logits, help.logits);
-  add_text(app, {"-o,--output", "FILE", "Write to FILE instead of standard output"}, &verb->output);
-  add_model_options(app, &verb->model);
+void add_task_options(Parser& parser, const TaskHelp& help, TaskVerb* verb) {
+  add_record_options(parser, &verb->records);
+  parser.add_flag("--json", &verb->json, help.json);
+  if (help.logits != nullptr) parser.add_flag("--logits", &verb->logits, help.logits);
+  parser.add_text({"-o,--output", "FILE", "Write to FILE instead of standard output"},
+                  &verb->output);
+  add_model_options(parser, &verb->model);
 }
 
-void add_refuse_long(CLI::App& app, TaskVerb* verb) {
-  app.add_flag("--refuse-long", verb->refuse_long,
-               "Fail on a text that is longer than the model's context instead of cutting it");
+void add_refuse_long(Parser& parser, TaskVerb* verb) {
+  parser.add_flag("--refuse-long", &verb->refuse_long,
+                  "Fail on a text that is longer than the model's context instead of cutting it");
 }
 
-std::optional<int> parse_task(CLI::App& app, const Arguments& arguments, TaskVerb* verb) {
-  app.parse_complete_callback([verb] {
+std::optional<int> parse_task(Parser& parser, const Arguments& arguments, TaskVerb* verb) {
+  parser.then([verb] {
     if (verb->logits && !verb->json) usage_error("--logits: expected --json as well");
   });
-  return parse_records(app, arguments, &verb->records);
+  return parse_records(parser, arguments, &verb->records);
 }
 
 Result<std::shared_ptr<Model>> load_for(const TaskVerb& verb, std::string_view name,

@@ -32,12 +32,12 @@ struct TaskHelp {
   const char* json;
   const char* logits = nullptr;  // none: the verb gives no logits
 };
-void add_task_options(CLI::App& app, const TaskHelp& help, TaskVerb* verb);
+void add_task_options(Parser& parser, const TaskHelp& help, TaskVerb* verb);
 // --refuse-long, for verbs that cut texts.
-void add_refuse_long(CLI::App& app, TaskVerb* verb);
+void add_refuse_long(Parser& parser, TaskVerb* verb);
 
 // Usage errors that show only when all options are known.
-std::optional<int> parse_task(CLI::App& app, const Arguments& arguments, TaskVerb* verb);
+std::optional<int> parse_task(Parser& parser, const Arguments& arguments, TaskVerb* verb);
 
 // Loads the model; kUnsupported, with the verb that fits instead, when it has none of these heads.
 Result<std::shared_ptr<Model>> load_for(const TaskVerb& verb, std::string_view name,

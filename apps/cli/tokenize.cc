@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 #include <span>
 
@@ -197,23 +196,23 @@ void settle(Options* options) {
 int tokenize_verb(const Arguments& arguments) {
   Options options;
   options.records.pairs = RecordPair::kOptional;
-  const auto app = make_parser(kSynopsis);
-  app->add_flag("--decode", options.decode, "Turn ids into texts");
-  app->add_flag("--no-special", options.no_special,
-                "Without the special tokens that are put around texts; with --decode: leave out "
-                "special tokens");
-  add_integer(*app, {"--max-tokens", 1, INT32_MAX, "Cut to N tokens, special ones included"},
-              &options.max_tokens);
-  add_record_options(*app, &options.records);
-  app->add_flag("--json", options.json,
-                "Read and print JSON lines: {\"text\", \"pair\"} gives {\"ids\", \"type_ids\", "
-                "\"tokens\", \"offsets\"}, the offsets in characters; with --decode {\"ids\"} "
-                "gives {\"text\"}");
-  add_text(*app, {"-o,--output", "FILE", "Write to FILE instead of standard output"},
-           &options.output);
-  add_directory_options(*app, &options.directory, &options.threads);
-  app->parse_complete_callback([&] { settle(&options); });
-  if (const auto code = parse_records(*app, arguments, &options.records)) return *code;
+  Parser parser(kSynopsis);
+  parser.add_flag("--decode", &options.decode, "Turn ids into texts");
+  parser.add_flag("--no-special", &options.no_special,
+                  "Without the special tokens that are put around texts; with --decode: leave out "
+                  "special tokens");
+  parser.add_integer({"--max-tokens", 1, INT32_MAX, "Cut to N tokens, special ones included"},
+                     &options.max_tokens);
+  add_record_options(parser, &options.records);
+  parser.add_flag("--json", &options.json,
+                  "Read and print JSON lines: {\"text\", \"pair\"} gives {\"ids\", \"type_ids\", "
+                  "\"tokens\", \"offsets\"}, the offsets in characters; with --decode {\"ids\"} "
+                  "gives {\"text\"}");
+  parser.add_text({"-o,--output", "FILE", "Write to FILE instead of standard output"},
+                  &options.output);
+  add_directory_options(parser, &options.directory, &options.threads);
+  parser.then([&] { settle(&options); });
+  if (const auto code = parse_records(parser, arguments, &options.records)) return *code;
   return finish(tokenize(options));
 }
 
