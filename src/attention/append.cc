@@ -179,9 +179,11 @@ void write_page(const AppendArgs& args, const Piece& piece, Transpose transpose)
   }
 }
 
-// Tokens [first, last) of a sequence of which tokens before `before` were there already.
+// Tokens [first, last) of a sequence that will have `all`, of which those before `before` were
+// there already.
 struct Tokens {
   int32_t before;
+  int32_t all;
   int32_t first;
   int32_t last;
   int64_t row;  // of token `first`
@@ -198,7 +200,7 @@ void append_tokens(const AppendArgs& args, const PageTable& table, const Tokens&
                 .begin = begin - start,
                 .end = end - start,
                 // A page that was begun before has its zeros.
-                .fills = end == table.tokens() && start >= tokens.before,
+                .fills = end == tokens.all && start >= tokens.before,
                 .row = tokens.row + begin - tokens.first},
                transpose);
   }
@@ -213,11 +215,12 @@ void append_to_pages(const AppendArgs& args, Range rows) {
                   end = std::min<int64_t>(args.first_rows[s + 1], rows.end);
     if (begin >= end) continue;
     const PageTable& table = *args.tables[s];
-    const int32_t before = table.tokens() - (args.first_rows[s + 1] - args.first_rows[s]);
+    const int32_t before = args.first_tokens[s];
+    const int32_t all = before + args.first_rows[s + 1] - args.first_rows[s];
     const auto token = [&](int64_t row) {
       return before + static_cast<int32_t>(row - args.first_rows[s]);
     };
-    append_tokens(args, table, {before, token(begin), token(end), begin}, transpose);
+    append_tokens(args, table, {before, all, token(begin), token(end), begin}, transpose);
   }
 }
 

@@ -96,6 +96,7 @@ class Subject {
     const int32_t first_rows[] = {0, problem.keys};
     append_to_pages({.shape = shape.pages,
                      .tables = {&table, 1},
+                     .first_tokens = first_rows,
                      .first_rows = first_rows,
                      .key = rows.data(),
                      .key_stride = shape.pages.key_width(),

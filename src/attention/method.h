@@ -105,13 +105,14 @@ const AttentionMethod* find_attention_method(std::string_view name);
 // Writes new keys and values, those of `rows` of the batch, into the pages of each sequence,
 // rounded to nearest even where pages hold narrower numbers (formats/cache_pages.h): kBF16 by at
 // most 2^-9 |x|, kI8 by (1/2 + 2^-15) s. A number of kI8 that is not finite makes all of its token
-// and head NaN. The tables hold the positions of the new tokens already, as the last ones. Calls
+// and head NaN. Positions are not read, so that somebody may enter them at the same time. Calls
 // for different rows may run at the same time, and all together write every row and the zeros
 // behind the last. key and value: rows of PageShape::key_width (value_width) floats, heads one
 // after another, *_stride apart; sequence s has rows first_rows[s] .. first_rows[s + 1].
 struct AppendArgs {
   PageShape shape;
   std::span<PageTable* const> tables;
+  const int32_t* first_tokens = nullptr;  // [tables]: tokens that each has before these
   const int32_t* first_rows = nullptr;
   const float* key = nullptr;
   int64_t key_stride = 0;

@@ -104,13 +104,14 @@ class Batch {
         rows.push_back(rows.back() + end - begin);
       }
       std::vector<PageTable*> tables;
+      std::vector<int32_t> first_tokens;
       for (size_t s = 0; s < tables_.size(); ++s) {
-        tables_[s].positions.assign(positions_[s].begin(),
-                                    positions_[s].begin() + (part == 0 ? first_part(s) : keys(s)));
+        first_tokens.push_back(part == 0 ? 0 : first_part(s));
         tables.push_back(&tables_[s]);
       }
       const AppendArgs args{.shape = shape_.pages,
                             .tables = tables,
+                            .first_tokens = first_tokens.data(),
                             .first_rows = rows.data(),
                             .key = some_key.data(),
                             .key_stride = key_stride(),

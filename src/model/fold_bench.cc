@@ -116,6 +116,7 @@ class Layer {
     const AttentionSequence sequence{
         .queries = tokens_, .query_positions = table_.positions.data(), .keys = &table_};
     const std::vector<int32_t> first_rows = {0, tokens_};
+    const int32_t first_token = 0;
     PageTable* table = &table_;
     team_.run([&](Team::Member& member) {
       prepared_.qkv->apply(
@@ -125,6 +126,7 @@ class Layer {
       const float* key = qkv_.data() + a_.query_width();
       append_to_pages({.shape = shape.pages,
                        .tables = {&table, 1},
+                       .first_tokens = &first_token,
                        .first_rows = first_rows.data(),
                        .key = key,
                        .key_stride = width,

@@ -84,6 +84,7 @@ class Layer {
     std::vector<PageTable> tables(kLengths.size());
     std::vector<PageTable*> pointers;
     std::vector<AttentionSequence> sequences;
+    const std::vector<int32_t> first_tokens(kLengths.size());
     std::vector<int32_t> first_rows = {0}, positions;
     for (size_t s = 0; s < kLengths.size(); ++s) {
       for (int32_t p = 0; p < pages_for(kLengths[s]); ++p) {
@@ -109,6 +110,7 @@ class Layer {
       const float* key = qkv.data() + a_.query_width();
       append_to_pages({.shape = shape.pages,
                        .tables = pointers,
+                       .first_tokens = first_tokens.data(),
                        .first_rows = first_rows.data(),
                        .key = key,
                        .key_stride = width,

@@ -1,0 +1,249 @@
+#include "model/layer.h"
+
+#include "kernels/activation/activation.h"
+#include "kernels/norm/norm.h"
+#include "kernels/rotary/rotary.h"
+#include "model/normalise.h"
+
+namespace tessera {
+namespace {
+
+constexpr size_t at(int64_t index) { return static_cast<size_t>(index); }
+
+const LayerWeights& weights_of(const Execution& e, const LayerPass& layer) {
+  return e.weights.layers[at(layer.layer)];
+}
+
+// The states of a group's first row.
+float* states_of(const Execution& e, const Group& group) {
+  return e.scratch.states_of(*group.layer) + group.first * e.architecture.hidden_size;
+}
+
+void normalise_group(const Execution& e, const NormWeights& norm, float* target,
+                     const Group& group) {
+  normalise(e.architecture, norm, e.scratch.states_of(*group.layer), target, group.rows);
+  meet(*group.layer, *group.member);
+  mark(e.trace, Operation::kNorm, *group.member,
+       [&] { return moved(2 * traced_rows(group) * e.architecture.hidden_size); });
+}
+
+// What a block reads: the normalised rows where the norm comes first, else the rows themselves.
+const float* enter_block(const Execution& e, const NormWeights& norm, const Group& group) {
+  if (e.architecture.norm_placement == NormPlacement::kPost) return states_of(e, group);
+  float* normed = e.scratch.normed_of(*group.layer);
+  normalise_group(e, norm, normed, group);
+  return normed + group.first * e.architecture.hidden_size;
+}
+
+void leave_block(const Execution& e, const NormWeights& norm, const Group& group) {
+  if (e.architecture.norm_placement == NormPlacement::kPost)
+    normalise_group(e, norm, e.scratch.states_of(*group.layer), group);
+}
+
+void normalise_heads(const Execution& e, const Group& group) {
+  const Architecture& a = e.architecture;
+  const LayerWeights& weights = weights_of(e, *group.layer);
+  const int64_t stride = a.qkv_width(group.layer->layer);
+  for (int32_t h = 0; h < a.query_heads + a.kv_heads; ++h) {
+    const NormWeights& norm = h < a.query_heads ? weights.query_norm : weights.key_norm;
+    float* x = e.scratch.qkv + int64_t{h} * a.head_size;
+    norm::kernels.run({.kind = a.norm_kind,
+                       .x = x,
+                       .x_stride = stride,
+                       .cols = a.head_size,
+                       .weight = norm.weight.data(),
+                       .eps = a.norm_eps,
+                       .y = x,
+                       .y_stride = stride},
+                      {group.rows.begin, group.rows.end});
+  }
+}
+
+void gate(const Execution& e, const Group& group) {
+  const Architecture& a = e.architecture;
+  const int64_t stride = group.layer->ffn_width;
+  activation::kernels.run({.function = a.activation,
+                           .x = group.ffn,
+                           .x_stride = stride,
+                           .up = group.ffn + a.ffn_size,
+                           .up_stride = stride,
+                           .cols = a.ffn_size,
+                           .y = group.ffn,
+                           .y_stride = stride},
+                          {group.rows.begin - group.first, group.rows.end - group.first});
+  meet(*group.layer, *group.member);
+  mark(e.trace, Operation::kActivation, *group.member,
+       [&] { return moved(3 * traced_rows(group) * a.ffn_size); });
+}
+
+// The layer's part of what the scratch memory has for every layer and sequence.
+template <typename T>
+std::span<T> of_sequences(const Execution& e, const LayerPass& layer, std::vector<T>& all) {
+  const int64_t sequences = e.pass.sequences();
+  return {all.data() + (layer.layer - e.pass.first_layer) * sequences, at(sequences)};
+}
+
+// Puts the rows' positions behind those that the tables had before; there is room for them.
+void enter_positions(const Execution& e, const LayerPass& layer,
+                     std::span<PageTable* const> tables) {
+  const TokenLayout& layout = e.pass.layout(layer);
+  const int32_t* before = e.pass.keys_before_of(layer);
+  for (size_t s = 0; s < tables.size(); ++s) {
+    std::vector<int32_t>& positions = tables[s]->positions;
+    positions.resize(at(before[s]));
+    positions.insert(positions.end(), layout.positions.begin() + layout.offsets[s],
+                     layout.positions.begin() + layout.offsets[s + 1]);
+  }
+}
+
+// Queries and outputs once, keys and values once for each sequence. The dense form has values as
+// wide as the heads.
+Work attention_work(const Execution& e, const LayerPass& layer) {
+  const AttentionShape shape = e.architecture.attention_shape(layer.layer);
+  AttentionShape dense = shape;
+  dense.pages.d_v = shape.pages.d_k;
+  Work work;
+  const int64_t query_width = int64_t{shape.query_heads} * shape.pages.d_k;
+  int64_t keys_read = 0;
+  for (const AttentionSequence& sequence : of_sequences(e, layer, e.scratch.sequences)) {
+    const int32_t queries = sequence.queries, keys = sequence.keys->tokens();
+    work.flops += layer.attention->cost(shape, queries, keys).flops * queries;
+    work.dense_flops += layer.attention->cost(dense, queries, keys).flops * queries;
+    keys_read += keys;
+  }
+  work.bytes = moved(layer.rows * (query_width + shape.output_width())).bytes +
+               cached_bytes(shape.pages, keys_read);
+  return work;
+}
+
+}  // namespace
+
+void run_layer(const Execution& e, const LayerPass& layer, Team::Member& member) {
+  for_each_group(e, layer, member, [&](const Group& group) {
+    project(e, group);
+    place(e, group);
+  });
+  append(e, layer, member);
+  attend(e, layer, member);
+  for_each_group(e, layer, member, [&](const Group& group) {
+    leave_attention(e, group);
+    ffn(e, group);
+  });
+}
+
+void project(const Execution& e, const Group& group) {
+  const Architecture& a = e.architecture;
+  const LayerWeights& weights = weights_of(e, *group.layer);
+  const int64_t width = a.qkv_width(group.layer->layer);
+  multiply(e, group, *weights.qkv,
+           {.x = enter_block(e, weights.attention_norm, group),
+            .x_stride = a.hidden_size,
+            .y = e.scratch.qkv + group.first * width,
+            .y_stride = width},
+           Operation::kQkv);
+}
+
+void place(const Execution& e, const Group& group) {
+  const Architecture& a = e.architecture;
+  const RotaryTables::Table* table = e.rotary.of(group.layer->layer);
+  if (a.qk_norm != QkNorm::kPerHead && table == nullptr) return;
+  if (a.qk_norm == QkNorm::kPerHead) normalise_heads(e, group);
+  if (table != nullptr) {
+    rotary::kernels.run({.x = e.scratch.qkv,
+                         .x_stride = a.qkv_width(group.layer->layer),
+                         .heads = a.query_heads + a.kv_heads,
+                         .head_size = a.head_size,
+                         .rotated = table->rotated(),
+                         .positions = e.pass.layout(*group.layer).positions.data(),
+                         .cosines = table->cosines.data(),
+                         .sines = table->sines.data()},
+                        {group.rows.begin, group.rows.end});
+  }
+  // The member appends the keys of the same rows, so nobody need wait.
+  mark(e.trace, Operation::kPositions, *group.member,
+       [&] { return moved(2 * traced_rows(group) * (a.query_width() + a.kv_width())); });
+}
+
+void append(const Execution& e, const LayerPass& layer, Team::Member& member) {
+  const Architecture& a = e.architecture;
+  const PageShape shape = a.attention_shape(layer.layer).pages;
+  const int64_t stride = a.qkv_width(layer.layer);
+  const std::span<PageTable* const> tables = of_sequences(e, layer, e.scratch.tables);
+  // Nobody reads positions before the barrier below.
+  if (member.rank() == 0) enter_positions(e, layer, tables);
+  const float* key = e.scratch.qkv + a.query_width();
+  append_to_pages({.shape = shape,
+                   .tables = tables,
+                   .first_tokens = e.pass.keys_before_of(layer),
+                   .first_rows = e.pass.layout(layer).offsets.data(),
+                   .key = key,
+                   .key_stride = stride,
+                   .value = key + a.kv_width(),
+                   .value_stride = stride},
+                  rows_of(layer.rows, member));
+  member.barrier();
+  mark(e.trace, Operation::kAppend, member, [&] {
+    Work work = moved(layer.rows * (shape.key_width() + shape.value_width()));
+    work.bytes += cached_bytes(shape, layer.rows);
+    return work;
+  });
+}
+
+void attend(const Execution& e, const LayerPass& layer, Team::Member& member) {
+  const AttentionShape shape = e.architecture.attention_shape(layer.layer);
+  PassScratch& scratch = e.scratch;
+  layer.attention->run({.shape = shape,
+                        .sequences = of_sequences(e, layer, scratch.sequences),
+                        .query = scratch.qkv,
+                        .query_stride = e.architecture.qkv_width(layer.layer),
+                        .output = scratch.context,
+                        .output_stride = shape.output_width(),
+                        .partials = scratch.partials,
+                        .arrived = scratch.arrived.data()},
+                       member, scratch.workspace + member.rank() * scratch.workspace_bytes);
+  member.barrier();
+  mark(e.trace, Operation::kAttention, member, [&] { return attention_work(e, layer); });
+}
+
+void leave_attention(const Execution& e, const Group& group) {
+  const LayerWeights& weights = weights_of(e, *group.layer);
+  const int64_t hidden_size = e.architecture.hidden_size;
+  const int64_t width = e.architecture.attention_shape(group.layer->layer).output_width();
+  float* x = states_of(e, group);
+  multiply(e, group, *weights.attention_output,
+           {.x = e.scratch.context + group.first * width,
+            .x_stride = width,
+            .residual = x,
+            .residual_stride = hidden_size,
+            .y = x,
+            .y_stride = hidden_size},
+           Operation::kAttentionOutput);
+  leave_block(e, weights.attention_norm, group);
+}
+
+void ffn(const Execution& e, const Group& group) {
+  const Architecture& a = e.architecture;
+  const LayerWeights& weights = weights_of(e, *group.layer);
+  const bool gated = a.ffn == Ffn::kGated;
+  const int64_t stride = group.layer->ffn_width;
+  float* x = states_of(e, group);
+  multiply(e, group, *weights.ffn_in,
+           {.x = enter_block(e, weights.ffn_norm, group),
+            .x_stride = a.hidden_size,
+            .activation = gated ? Activation::kNone : a.activation,
+            .y = group.ffn,
+            .y_stride = stride},
+           Operation::kFfnIn);
+  if (gated) gate(e, group);
+  multiply(e, group, *weights.ffn_out,
+           {.x = group.ffn,
+            .x_stride = stride,
+            .residual = x,
+            .residual_stride = a.hidden_size,
+            .y = x,
+            .y_stride = a.hidden_size},
+           Operation::kFfnOut);
+  leave_block(e, weights.ffn_norm, group);
+}
+
+}  // namespace tessera

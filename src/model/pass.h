@@ -1,0 +1,104 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "attention/method.h"
+#include "base/status.h"
+#include "formats/token_layout.h"
+#include "model/architecture.h"
+#include "plan/plan.h"
+
+namespace tessera {
+
+// Which rows the model's head is applied to.
+enum class HeadRows { kNone, kAll, kLastOfEach, kFirstOfEach, kGiven };
+
+// Rows that leave on the way through the layers. How many stay is known before the pass; which
+// ones, only when their layer comes.
+struct RowSchedule {
+  // [layer][sequence]: rows that enter each layer, at most those of the layer before.
+  std::vector<std::vector<int32_t>> lengths;
+  // One thread calls it in front of a layer that fewer rows enter, while the others wait. It writes
+  // which rows of the layer before stay, ascending, lengths[layer] of each sequence; it must not
+  // throw.
+  std::function<void(int32_t layer, std::span<int32_t> kept)> choose;
+};
+
+constexpr int32_t kLastLayer = INT32_MAX;
+
+struct ForwardInput {
+  std::span<const int32_t> ids;       // [rows]
+  std::span<const int32_t> type_ids;  // [rows], or empty: all 0
+  const TokenLayout* layout = nullptr;
+  // [layer][sequence], every layer of the model: page tables that hold what came before and have
+  // pages for the new rows; the pass appends to them. Empty: there is nothing before, and keys and
+  // values live for the pass only.
+  std::span<PageTable* const> tables;
+  HeadRows head_rows = HeadRows::kNone;
+  std::span<const int32_t> given_head_rows;  // of kGiven
+  // A part of a pass: the layers from `first_layer` up to, but not including, `end_layer`. Not
+  // empty, `states` [rows, hidden_size] enter the first of them in place of embeddings, and `ids`
+  // may be missing. What ends before the last layer has neither final norm nor head.
+  int32_t first_layer = 0;
+  int32_t end_layer = kLastLayer;
+  std::span<const float> states;
+  const RowSchedule* schedule = nullptr;  // null: every row enters every layer
+};
+
+// The rows that enter some layers. Those of the input come first; every further set holds what is
+// left of the one before.
+struct RowSet {
+  TokenLayout layout;
+  // [rows] of every set but the first, written when the rows are chosen, as layout.positions is:
+  // where each row stands in the set before, and in the input.
+  std::vector<int32_t> kept;
+  std::vector<int32_t> origins;
+};
+
+// What one layer of a pass works on.
+struct LayerPass {
+  int32_t layer = 0;
+  int32_t set = 0;        // of rows, in PassShape::sets
+  int32_t longest = 0;    // rows of any one sequence
+  int32_t most_keys = 0;  // of any one sequence, with its new ones
+  int64_t rows = 0;       // of all sequences
+  int64_t ffn_width = 0;  // floats of a row inside the FFN: gate and up stand side by side
+  Dealing dealing = Dealing::kShared;
+  int64_t group_rows = 0;  // with own rows
+  const AttentionMethod* attention = nullptr;
+};
+
+// The shape of a pass: all that is known before it runs.
+struct PassShape {
+  std::vector<RowSet> sets;
+  std::vector<LayerPass> layers;
+  std::vector<int32_t> keys_before;  // [layers][sequences]: tokens in the tables
+  int32_t first_layer = 0;
+  bool ends_with_head = true;      // or before the last layer
+  std::vector<int32_t> head_rows;  // rows of the input; none where the head reads all
+  int64_t head_row_count = 0;
+
+  const TokenLayout& input() const { return sets.front().layout; }
+  int64_t rows() const { return input().rows(); }
+  int64_t sequences() const { return input().sequences(); }
+  const TokenLayout& layout(const LayerPass& layer) const {
+    return sets[static_cast<size_t>(layer.set)].layout;
+  }
+  // Of the layer's tables, [sequences].
+  const int32_t* keys_before_of(const LayerPass& layer) const {
+    return keys_before.data() + (layer.layer - first_layer) * sequences();
+  }
+};
+
+// Rows are dealt in register tiles of the products.
+constexpr int64_t kRowGrain = 6;
+
+// kInvalidInput where the parts of the input do not fit each other or the model. Sequences without
+// rows may stand in a batch, unless the head reads a row of each.
+Result<PassShape> shape_of_pass(const ForwardInput& input, const Architecture& architecture,
+                                const Plan& plan, int32_t members);
+
+}  // namespace tessera

@@ -1,0 +1,63 @@
+#include "model/rotary_tables.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <new>
+
+namespace tessera {
+namespace {
+
+constexpr size_t at(int64_t index) { return static_cast<size_t>(index); }
+
+}  // namespace
+
+RotaryTables::RotaryTables(const Architecture& architecture)
+    : max_positions_(architecture.max_positions) {
+  for (int32_t layer = 0; layer < architecture.layers; ++layer) {
+    const std::vector<float>& frequencies = architecture.inverse_frequencies;
+    if (architecture.positions != PositionKind::kRotary) {
+      table_of_layer_.push_back(-1);
+      continue;
+    }
+    const auto same = std::find_if(tables_.begin(), tables_.end(), [&](const Table& table) {
+      return table.inverse_frequencies == frequencies;
+    });
+    table_of_layer_.push_back(static_cast<int32_t>(same - tables_.begin()));
+    if (same == tables_.end()) tables_.push_back({.inverse_frequencies = frequencies});
+  }
+}
+
+Status RotaryTables::extend(int32_t positions) {
+  if (positions <= positions_ || tables_.empty()) return {};
+  // At least doubled, up to the context, so that a long generation does not copy them every step.
+  positions = std::min(std::max(positions, 2 * positions_), std::max(positions, max_positions_));
+  try {
+    for (Table& table : tables_) {
+      table.cosines.reserve(at(positions) * table.inverse_frequencies.size());
+      table.sines.reserve(at(positions) * table.inverse_frequencies.size());
+    }
+  } catch (const std::bad_alloc&) {
+    return out_of_memory(
+        fmt::format("cannot get memory for the rotary tables of {} positions", positions));
+  }
+  for (Table& table : tables_) {
+    for (int32_t p = positions_; p < positions; ++p) {
+      for (const float frequency : table.inverse_frequencies) {
+        const auto angle = static_cast<double>(static_cast<float>(p) * frequency);
+        table.cosines.push_back(static_cast<float>(std::cos(angle)));
+        table.sines.push_back(static_cast<float>(std::sin(angle)));
+      }
+    }
+  }
+  positions_ = positions;
+  return {};
+}
+
+const RotaryTables::Table* RotaryTables::of(int32_t layer) const {
+  const int32_t table = table_of_layer_[at(layer)];
+  return table < 0 ? nullptr : &tables_[at(table)];
+}
+
+}  // namespace tessera
