@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <optional>
 
 #include "base/guarded.h"
 #include "io/mapped_file.h"
+#include "model/embedding.h"
 #include "model/forward.h"
 #include "tessera/tokenizer.h"
 
@@ -51,21 +51,17 @@ class Tap final : public Forwarding {
   std::vector<float>* seen_;
 };
 
-// One thread's way to run a layer: a model of that layer alone, whose token embeddings are the
-// states of a batch.
+// One thread's way to run a layer, whose maps are the caller's, alone.
 class Worker {
  public:
-  Worker(const Architecture& whole, const LayerWeights& layer, int32_t number,
+  Worker(const Architecture& architecture, const LayerWeights& layer, int32_t number,
          std::optional<LayerMap> observed)
-      : architecture_(whole), team_(1) {
-    architecture_.layers = 1;
-    architecture_.head = Head::kNone;
-    architecture_.values.clear();
-    if (!whole.windows.empty()) architecture_.windows = {whole.windows[at(number)]};
+      : number_(number), team_(1) {
     const auto tap = [&](const std::unique_ptr<Linear>& map, LayerMap name) {
       return std::make_unique<Tap>(*map, observed == name ? &seen_ : nullptr);
     };
-    LayerWeights copy;
+    weights_.layers.resize(at(number) + 1);
+    LayerWeights& copy = weights_.layers.back();
     copy.qkv = tap(layer.qkv, LayerMap::kQkv);
     copy.attention_output = tap(layer.attention_output, LayerMap::kAttentionOutput);
     copy.ffn_in = tap(layer.ffn_in, LayerMap::kFfnIn);
@@ -74,34 +70,28 @@ class Worker {
     copy.ffn_norm = layer.ffn_norm;
     copy.query_norm = layer.query_norm;
     copy.key_norm = layer.key_norm;
-    weights_.layers.push_back(std::move(copy));
-    plan_ = choose_plan({.threads = 1, .layers = 1, .head_size = whole.head_size});
-    executor_.emplace(architecture_, weights_, plan_, team_);
+    plan_ = choose_plan(
+        {.threads = 1, .layers = architecture.layers, .head_size = architecture.head_size});
+    executor_.emplace(architecture, weights_, plan_, team_);
   }
 
   // states: [rows of the layout, width], replaced by what leaves the layer.
-  Status run(const TokenLayout& layout, float* states) {
-    const int64_t width = architecture_.hidden_size;
-    const size_t bytes = at(layout.rows() * width) * sizeof(float);
+  Status run(const TokenLayout& layout, std::vector<float>& states) {
     seen_.clear();
-    weights_.tokens = {
-        .data = host_device().allocate(bytes), .rows = layout.rows(), .width = width};
-    if (weights_.tokens.data.empty()) return out_of_memory("calibration: not enough memory");
-    std::memcpy(weights_.tokens.data.data(), states, bytes);
-    std::vector<int32_t> ids(at(layout.rows()));
-    for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(i);
     std::vector<float> hidden;
     ForwardOutput output;
     output.last_hidden = &hidden;
-    TESSERA_RETURN_IF_ERROR(executor_->run({.ids = ids, .layout = &layout}, output));
-    std::copy(hidden.begin(), hidden.end(), states);
+    TESSERA_RETURN_IF_ERROR(executor_->run(
+        {.layout = &layout, .first_layer = number_, .end_layer = number_ + 1, .states = states},
+        output));
+    states = std::move(hidden);
     return {};
   }
 
   std::vector<float>& seen() { return seen_; }
 
  private:
-  Architecture architecture_;
+  int32_t number_;
   Weights weights_;
   Plan plan_;
   Team team_;
@@ -185,7 +175,6 @@ struct Calibration::State {
   Team& team;
   std::vector<Batch> batches;
   std::vector<float> states;  // [rows, hidden_size]
-  int64_t rows = 0;
   int32_t layer = 0;
 
   float* at_batch(const Batch& batch) {
@@ -210,7 +199,7 @@ struct Calibration::State {
           const Batch& batch = batches[first + rank];
           const float* before = at_batch(batch);
           after[rank].assign(before, before + batch.layout.rows() * architecture.hidden_size);
-          return workers[rank]->run(batch.layout, after[rank].data());
+          return workers[rank]->run(batch.layout, after[rank]);
         });
       });
       for (size_t i = 0; i < count; ++i) {
@@ -222,29 +211,18 @@ struct Calibration::State {
   }
 
   void embed(const Weights& weights, const std::vector<TokenSequence>& sequences) {
-    const int64_t width = architecture.hidden_size;
+    int64_t first = 0;
     for (const TokenSequence& sequence : sequences) {
-      for (size_t p = 0; p < sequence.ids.size(); ++p) {
-        float* x = states.data() + rows++ * width;
-        weights.tokens.copy_row(sequence.ids[p], x);
-        if (!weights.positions.empty())
-          weights.positions.add_row(static_cast<int64_t>(p) + architecture.position_offset, x);
-        if (!weights.types.empty())
-          weights.types.add_row(sequence.type_ids.empty() ? 0 : sequence.type_ids[p], x);
-      }
+      TokenLayout layout;
+      layout.append(static_cast<int32_t>(sequence.ids.size()), 0);
+      const std::vector<int32_t> positions =
+          position_rows(architecture, weights, sequence.ids, layout);
+      tessera::embed(
+          architecture, weights,
+          {.ids = sequence.ids, .type_ids = sequence.type_ids, .position_rows = positions},
+          {0, layout.rows()}, states.data() + first * architecture.hidden_size);
+      first += layout.rows();
     }
-    if (weights.embedding_norm.empty()) return;
-    const std::vector<float>& bias = weights.embedding_norm.bias;
-    norm::kernels.run({.kind = architecture.norm_kind,
-                       .x = states.data(),
-                       .x_stride = width,
-                       .cols = width,
-                       .weight = weights.embedding_norm.weight.data(),
-                       .bias = bias.empty() ? nullptr : bias.data(),
-                       .eps = architecture.norm_eps,
-                       .y = states.data(),
-                       .y_stride = width},
-                      {0, rows});
   }
 
   void deal(const std::vector<TokenSequence>& sequences) {
