@@ -16,7 +16,7 @@ struct RunOptions {
   const char* label = "";             // "embedding"
   const char* unit = "texts";         // what is counted
   std::optional<std::string> output;  // a file instead of standard output
-  // Of a chunk: enough to sort by length, and little memory.
+  // Records of a chunk: enough to sort by length, and little memory.
   size_t most_records = 8192;
 };
 

@@ -61,8 +61,8 @@ struct QuantizeOptions {
   WeightType weights = WeightType::kInt8;  // or kInt4, kW8, kW4
   std::optional<int32_t> group = {};       // inputs that share a scale, 0: all; see docs/format.md
   Rounding rounding = Rounding::kNearest;
-  // Of kInt8 and kInt4: how much of the inputs' outliers weights take over, 0 to 1 (SmoothQuant's
-  // alpha); 0: nothing. Needs a calibration text.
+  // How much of the inputs' outliers the weights of kInt8 and kInt4 take over, 0 to 1
+  // (SmoothQuant's alpha); 0: nothing. Needs a calibration text.
   double smooth = 0;
 };
 
@@ -98,8 +98,8 @@ struct CompressReport {
 struct CompressOptions {
   std::optional<PruneOptions> prune = {};
   std::optional<QuantizeOptions> quantize = {};
-  // Of "qkv", "query", "key", "value", "attention_output", "ffn"; empty: all maps of all layers,
-  // and of quantization the token embedding and a language model's head.
+  // Some of "qkv", "query", "key", "value", "attention_output", "ffn"; empty: all maps of all
+  // layers, and for quantization the token embedding and a language model's head too.
   std::vector<std::string> matrices = {};
   std::vector<int32_t> layers = {};  // empty: all
   CalibrationOptions calibration;

@@ -19,7 +19,8 @@
 namespace tessera {
 
 enum class EvaluationKind {
-  // Of a text file, for causal models. Metrics: perplexity, bits_per_byte, word_perplexity.
+  // How well a causal model predicts a text file. Metrics: perplexity, bits_per_byte,
+  // word_perplexity.
   kPerplexity,
   // By the model's own head, or by a linear probe on its embeddings where it has none. Metrics of
   // two labels: accuracy, f1 (of the positive one), matthews; of more: accuracy, f1 (mean over the

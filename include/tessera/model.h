@@ -66,7 +66,8 @@ struct LoadOptions {
   int threads = 0;  // < 1: every CPU this process may use, which is the most
   WeightType weights = WeightType::kAuto;
   PrecomputeVo precompute_vo = PrecomputeVo::kAuto;
-  // Of decoders, with which perplexity and other forward passes are computed too; nothing: f32.
+  // The type of a decoder's keys and values, with which perplexity and other forward passes are
+  // computed too; f32 where nothing is given.
   std::optional<CacheType> cache = {};
   // The tokens of a usual sequence, for the plan's choices that depend on them.
   int32_t expected_tokens = 128;
@@ -111,8 +112,8 @@ struct ModelInfo {
   // As config.json's problem_type says; else sigmoid for one label and softmax for several, as
   // transformers does.
   LabelScores label_scores = LabelScores::kSoftmax;
-  // Of a cross-encoder's only logit: the logit where config.json names Identity as sentence-
-  // transformers' activation, else its sigmoid.
+  // What becomes of a cross-encoder's only logit: it stays where config.json names Identity as
+  // sentence-transformers' activation, else its sigmoid is taken.
   LabelScores relevance_scores = LabelScores::kSigmoid;
   int threads = 0;  // of the team that runs it
   GenerationDefaults generation;

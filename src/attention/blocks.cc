@@ -207,7 +207,7 @@ Block Dealer::keys(Block block, KeyRange ranges, int32_t part) const {
   return block;
 }
 
-// Of the next head.
+// The meeting of the next head.
 Meeting Dealer::next(Meeting meeting, const AttentionSequence& sequence) const {
   if (meeting.ranges == 1) return meeting;
   meeting.partials +=
@@ -491,7 +491,7 @@ void BlockRun::values(int32_t page_begin, int32_t page_end) {
   }
 }
 
-// Of a page, to some of the block's columns.
+// Adds the values of one page to some of the block's columns.
 void BlockRun::add_values(const Step& step, Columns columns) {
   using attention_product::Start;
   const int32_t page = step.page;

@@ -175,8 +175,9 @@ class BlockRun {
   // Writes outputs and log-sum-exp of the block's rows.
   void finish();
 
-  // Of a block that is split over its keys, instead of finish: leaves its part at the meeting. True
-  // for the last of the head's blocks to come, which then goes on with `merge` and finish.
+  // Takes the place of finish for a block that is split over its keys: leaves its part at the
+  // meeting. True for the last of the head's blocks to come, which then goes on with `merge` and
+  // finish.
   bool leave_partial() const;
   // Becomes the run of all the head's keys behind their last softmax, of partial results
   //   (m_i, l_i, O_i):  m = max_i m_i, w_i = 2^(m_i - m), l = sum_i w_i l_i, O = sum_i w_i O_i
@@ -184,7 +185,7 @@ class BlockRun {
   void merge(const Block& block, int32_t score_keys);
   static int64_t partial_floats(const AttentionShape& shape, int32_t rows);
 
-  // Of summed heads: start and finish of the block, and after each head, instead of finish, its
+  // For summed heads: start and finish of the block, and after each head, in place of finish, its
   // part of the sum.
   void start_sum(const Block& block);
   void add_to_sum();

@@ -65,8 +65,8 @@ class Flash final : public AttentionMethod {
   }
 
  private:
-  // Of the sequence, not of the block or the batch: a row's sums are the same whatever it is
-  // computed with.
+  // The step depends on the sequence, not on the block or the batch, so that a row's sums are the
+  // same whatever it is computed with.
   static int32_t step_pages(const AttentionArgs& args, const Block& block) {
     const int32_t rows = std::min(kRows, block.sequence->queries * group_size(args.shape));
     return kRows * kStepPages / rows;

@@ -49,7 +49,7 @@ bool is_among(const fs::path& path, const std::vector<fs::path>& files) {
   });
 }
 
-// Of the shared library, or of the program that the library is linked into.
+// A hash of the shared library, or of the program that the library is linked into.
 uint64_t hash_of_code() {
   static const char kHere = 0;  // hidden, so that it lies in the file that is meant
   Dl_info info{};

@@ -35,7 +35,7 @@ class CellStore {
 Result<std::string> identity_of(const std::string& path,
                                 const std::vector<std::filesystem::path>& except = {});
 
-// Of the code that runs: the version, and a hash of the file that holds it.
+// Identifies the code that runs: the version, and a hash of the file that holds it.
 std::string program_identity();
 
 }  // namespace tessera

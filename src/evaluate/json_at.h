@@ -41,7 +41,7 @@ class JsonAt {
   Result<size_t> one_of(const std::vector<const char*>& names) const;  // the index
   Result<std::vector<JsonAt>> list(size_t least, size_t most) const;
 
-  // Of a member that may be absent.
+  // The value of a member that may be absent.
   Result<std::string> text_or(const char* key, std::string fallback) const;
   Result<int64_t> integer_or(const char* key, int64_t fallback, int64_t least, int64_t most) const;
   Result<double> number_or(const char* key, double fallback, double least, double most) const;

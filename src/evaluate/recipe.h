@@ -29,7 +29,7 @@ struct RecipeTask {
   std::string name;    // "stsb test"
   std::string metric;  // the one that the plot shows; empty: the task's first
   EvaluationTask task;
-  // Of agreement: the model to agree with, else the base variant.
+  // For agreement, the model to agree with; the base variant where it is empty.
   std::string reference;
   std::string key;  // what the recipe says of it, but for its name and metric, as one line
 };

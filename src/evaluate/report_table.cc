@@ -286,7 +286,7 @@ Plot report_plot(const ReportTable& table) {
       milliseconds.push_back(variant.numbers[workload].median_ms);
     return milliseconds;
   };
-  // Of several tasks each has the first workload beside it; a single one has all of them.
+  // Each of several tasks has the first workload beside it; a single one has all of them.
   const size_t shown = recipe.tasks.size() > 1 ? std::min<size_t>(1, recipe.workloads.size())
                                                : recipe.workloads.size();
   for (size_t t = 0; t < recipe.tasks.size(); ++t) {

@@ -20,7 +20,7 @@ struct Run {
 
   // kCancelled when the caller wants no more.
   Status progress(const std::string& what, int64_t done, int64_t total) const;
-  // Of functions that report how many of `total` are done.
+  // Options for functions that report how many of `total` are done.
   TaskOptions task_options(const std::string& what, int64_t total) const;
 
   void note(std::string message);

@@ -24,8 +24,8 @@ namespace tessera {
 class TextScore {
  public:
   static constexpr size_t kBleuOrder = 4, kNistOrder = 5;
-  // Of an example: hits of n = 1 to 4, information of n = 1 to 5, n-grams of n = 1 to 5, the length
-  // of the nearest reference, the mean of its references.
+  // An example has hits of n = 1 to 4, information of n = 1 to 5, n-grams of n = 1 to 5, the length
+  // of its nearest reference and the mean length of its references.
   static constexpr size_t kValues = kBleuOrder + 2 * kNistOrder + 2;
 
   // The sums of the values of examples.

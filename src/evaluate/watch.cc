@@ -30,7 +30,7 @@ std::set<int> allowed_cpus() {
   return cpus;
 }
 
-// Of all threads of this process.
+// CPU time of all threads of this process.
 double own_seconds() {
   timespec time{};
   if (clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time) != 0) return 0;

@@ -312,7 +312,7 @@ class Preparation {
     return {};
   }
 
-  // Of a dense output matrix.
+  // For a dense output matrix.
   Result<std::unique_ptr<Linear>> output_over_kept_values() {
     const Matrix whole = to_f32(stored_.output.front(), team_);
     std::vector<int32_t> gone;

@@ -29,7 +29,7 @@ class AxisScale {
   AxisScale(const PlotAxis& axis, const std::vector<double>& values, double length);
   double at(double value) const;  // 0 at the least value, length at the greatest
   const std::vector<double>& ticks() const { return ticks_; }
-  // Of the ticks, in their order; empty ones are not written.
+  // The labels of the ticks, in their order; empty ones are not written.
   const std::vector<std::string>& texts() const { return texts_; }
 
  private:

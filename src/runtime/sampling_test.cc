@@ -97,8 +97,8 @@ TEST(Sampler, TopPKeepsTheFewestOfManyTokens) {
   }
 }
 
-// Of so many tokens that they are summed, and the most probable searched, in blocks; a few hold all
-// of the weight, next to each other and apart.
+// There are so many tokens that they are summed, and the most probable is searched, in blocks; a
+// few hold all of the weight, next to each other and apart.
 TEST(Sampler, DrawsAmongManyTokens) {
   constexpr int kDraws = 1000;
   const std::map<int32_t, double> shares = {{3, 0.4}, {4, 0.1}, {2047, 0.3}, {7999, 0.2}};

@@ -147,7 +147,7 @@ class Bpe final : public Model {
     scratch.symbols.clear();
     scratch.first_lengths.clear();
     std::string key;
-    // Of unknown characters; written with the next known one, as the reference does.
+    // Unknown characters are counted, and written with the next known one, as the reference does.
     size_t pending_unk = 0;
     for (size_t pos = 0; pos < piece.size();) {
       const size_t begin = pos;

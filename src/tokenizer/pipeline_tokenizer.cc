@@ -31,7 +31,7 @@ std::vector<size_t> chunk_ends(std::span<const TextPair> texts) {
   return ends;
 }
 
-// Of the texts that cannot be encoded the first one.
+// The first of the texts that cannot be encoded.
 class FirstFailure {
  public:
   explicit FirstFailure(size_t texts) : index_(texts) {}

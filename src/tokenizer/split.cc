@@ -23,7 +23,7 @@ void append_contiguous(const std::vector<Stretch>& stretches, std::vector<Span>&
   }
 }
 
-// Of delimiters that touch, only the first belongs to the piece before; so in the reference.
+// Where delimiters touch, only the first belongs to the piece before, as in the reference.
 void append_merged_with_previous(const std::vector<Stretch>& stretches, std::vector<Span>& pieces) {
   for (size_t i = 0; i < stretches.size(); ++i) {
     Span span = stretches[i].span;
@@ -34,7 +34,7 @@ void append_merged_with_previous(const std::vector<Stretch>& stretches, std::vec
   }
 }
 
-// Of delimiters that touch, only the last belongs to the piece after.
+// Where delimiters touch, only the last belongs to the piece after.
 void append_merged_with_next(const std::vector<Stretch>& stretches, std::vector<Span>& pieces) {
   for (size_t i = 0; i < stretches.size(); ++i) {
     Span span = stretches[i].span;

@@ -34,7 +34,7 @@ inline __m128i added(__m128i a, __m128i b) { return _mm_add_epi32(a, b); }
 inline __m128i narrow(__m256i integers) {
   return _mm_packs_epi32(_mm256_castsi256_si128(integers), _mm256_extracti128_si256(integers, 1));
 }
-// Of integers of 16 bits that fit a byte.
+// Stores integers of 16 bits that each fit a byte.
 inline void store_bytes(char* at, __m128i integers) {
   _mm_storel_epi64(reinterpret_cast<__m128i*>(at), _mm_packs_epi16(integers, integers));
 }

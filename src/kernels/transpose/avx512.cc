@@ -8,7 +8,7 @@ namespace tessera::transpose {
 namespace {
 
 constexpr int64_t kSide = 16;
-// Of fewer rows a square is mostly empty.
+// With fewer rows a square would be mostly empty.
 constexpr int64_t kLeastRows = 4;
 
 // Rows r .. r + rows - 1 and columns c .. c + cols - 1, at most 16 of each.

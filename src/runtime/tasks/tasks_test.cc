@@ -24,7 +24,7 @@ void expect_near(std::span<const float> a, std::span<const float> b, const std::
   for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], kTolerance) << what << ", " << i;
 }
 
-// Of all lengths, more tokens than one batch takes.
+// Inputs of all lengths that together have more tokens than one batch takes.
 std::vector<TaskInput> many_inputs(size_t count) {
   std::vector<TaskInput> inputs;
   for (size_t i = 0; i < count; ++i) {
