@@ -10,6 +10,8 @@
 #include "io/mapped_file.h"
 #include "model/embedding.h"
 #include "model/forward.h"
+#include "model/loader.h"
+#include "model/slots.h"
 #include "tessera/tokenizer.h"
 
 namespace tessera {
@@ -57,21 +59,17 @@ class Worker {
   Worker(const Architecture& architecture, const LayerWeights& layer, int32_t number,
          std::optional<LayerMap> observed)
       : number_(number), team_(1) {
-    const auto tap = [&](const std::unique_ptr<Linear>& map, LayerMap name) {
-      return std::make_unique<Tap>(*map, observed == name ? &seen_ : nullptr);
-    };
     weights_.layers.resize(at(number) + 1);
     LayerWeights& copy = weights_.layers.back();
-    copy.qkv = tap(layer.qkv, LayerMap::kQkv);
-    copy.attention_output = tap(layer.attention_output, LayerMap::kAttentionOutput);
-    copy.ffn_in = tap(layer.ffn_in, LayerMap::kFfnIn);
-    copy.ffn_out = tap(layer.ffn_out, LayerMap::kFfnOut);
-    copy.attention_norm = layer.attention_norm;
-    copy.ffn_norm = layer.ffn_norm;
-    copy.query_norm = layer.query_norm;
-    copy.key_norm = layer.key_norm;
-    plan_ = choose_plan(
-        {.threads = 1, .layers = architecture.layers, .head_size = architecture.head_size});
+    copy.attention = layer.attention;
+    for (const LayerMapSlot& slot : kLayerMapSlots) {
+      copy.*slot.weights =
+          std::make_unique<Tap>(*(layer.*slot.weights), observed == slot.map ? &seen_ : nullptr);
+    }
+    for (const LayerNormSlot& slot : kLayerNormSlots) copy.*slot.weights = layer.*slot.weights;
+    plan_ = choose_plan({.threads = 1,
+                         .layers = architecture.layer_count(),
+                         .head_size = layer.attention.pages.d_k});
     executor_.emplace(architecture, weights_, plan_, team_);
   }
 
@@ -245,7 +243,7 @@ Result<std::unique_ptr<Calibration>> Calibration::begin(const Checkpoint& checkp
                                                         const std::vector<TokenSequence>& sequences,
                                                         Precision embeddings, Team& team) {
   Architecture no_layers = architecture;
-  no_layers.layers = 0;
+  no_layers.layers.clear();
   no_layers.head = Head::kNone;
   TESSERA_ASSIGN_OR_RETURN(
       const LoadedWeights loaded,
@@ -266,11 +264,7 @@ Result<std::unique_ptr<Calibration>> Calibration::begin(const Checkpoint& checkp
 
 Result<InputStatistics> Calibration::observe(const LayerWeights& layer, LayerMap map) {
   State& state = *state_;
-  const auto& linear = map == LayerMap::kQkv               ? layer.qkv
-                       : map == LayerMap::kAttentionOutput ? layer.attention_output
-                       : map == LayerMap::kFfnIn           ? layer.ffn_in
-                                                           : layer.ffn_out;
-  InputStatistics statistics{.inputs = linear->info().inputs};
+  InputStatistics statistics{.inputs = (layer.*slot_of(map).weights)->info().inputs};
   statistics.products.resize(at(statistics.inputs * statistics.inputs));
   statistics.sums.resize(at(statistics.inputs));
   statistics.largest.resize(at(statistics.inputs));

@@ -6,17 +6,11 @@
 #include <algorithm>
 
 #include "io/json.h"
-#include "model/weights.h"
 
 namespace tessera {
 namespace {
 
 constexpr const char* kSelectable[] = {"qkv", "query", "key", "value", "attention_output", "ffn"};
-
-struct Part {
-  Role role;
-  int64_t outputs;
-};
 
 bool holds(const std::vector<std::string>& list, const char* name) {
   return std::find(list.begin(), list.end(), name) != list.end();
@@ -24,24 +18,13 @@ bool holds(const std::vector<std::string>& list, const char* name) {
 
 class Lister {
  public:
-  Lister(const Architecture& architecture, const TensorNames& names, const CompressOptions& options)
-      : a_(architecture), names_(names), options_(options) {}
+  Lister(const Architecture& architecture, const CompressOptions& options)
+      : a_(architecture), options_(options) {}
 
   std::vector<Item> list(FusedQkv fused) const {
-    const std::vector<Part> qkv = {{Role::kQuery, a_.query_width()},
-                                   {Role::kKey, a_.kv_width()},
-                                   {Role::kValue, a_.kv_width()}};
-    std::vector<Part> ffn_in(a_.ffn == Ffn::kGated ? 2 : 1, {Role::kFfn, a_.ffn_size});
     std::vector<Item> items;
-    for (int32_t layer = 0; layer < a_.layers; ++layer) {
-      const LayerNames& names = names_.layer;
-      const bool in_parts = fused == FusedQkv::kParts || !equally_selected(qkv);
-      add(names.qkv, LayerMap::kQkv, layer, a_.hidden_size, qkv, in_parts, items);
-      add(names.attention_output, LayerMap::kAttentionOutput, layer, a_.query_width(),
-          {{Role::kAttentionOutput, a_.hidden_size}}, false, items);
-      add(names.ffn_in, LayerMap::kFfnIn, layer, a_.hidden_size, ffn_in, true, items);
-      add(names.ffn_out, LayerMap::kFfnOut, layer, a_.ffn_size, {{Role::kFfn, a_.hidden_size}},
-          false, items);
+    for (int32_t layer = 0; layer < a_.layer_count(); ++layer) {
+      for (const LayerMapSlot& slot : kLayerMapSlots) add(slot, layer, fused, items);
     }
     return items;
   }
@@ -59,8 +42,8 @@ class Lister {
            selects(Role::kValue, layer);
   }
 
-  bool equally_selected(const std::vector<Part>& parts) const {
-    const auto is_chosen = [&](const Part& part) {
+  bool equally_selected(const std::vector<MapPart>& parts) const {
+    const auto is_chosen = [&](const MapPart& part) {
       const std::vector<std::string>& chosen = options_.matrices;
       return chosen.empty() || holds(chosen, "qkv") || holds(chosen, name(part.role));
     };
@@ -69,43 +52,48 @@ class Lister {
   }
 
   // One tensor a part, or one that holds them all.
-  void add(const LinearNames& names, LayerMap map, int32_t layer, int64_t inputs,
-           const std::vector<Part>& parts, bool in_parts, std::vector<Item>& items) const {
-    const bool is_fused = names.weights.size() == 1 && parts.size() > 1;
-    int64_t total = 0, first = 0;
-    for (const Part& part : parts) total += part.outputs;
-    for (size_t i = 0; i < parts.size(); ++i) {
+  void add(const LayerMapSlot& slot, int32_t layer, FusedQkv fused,
+           std::vector<Item>& items) const {
+    const LayerRecord& record = a_.layer(layer);
+    const LinearNames& names = record.names.*slot.names;
+    const MapShape shape = slot.shape(a_, record);
+    const bool is_fused = names.weights.size() == 1 && shape.parts.size() > 1;
+    const bool as_whole = is_fused && slot.map == LayerMap::kQkv && fused == FusedQkv::kWhole &&
+                          equally_selected(shape.parts);
+    int64_t first = 0;
+    for (size_t i = 0; i < shape.parts.size(); ++i) {
+      const MapPart& part = shape.parts[i];
       const size_t tensor = is_fused ? 0 : i;
       Item item{.layer = layer,
-                .map = map,
-                .role = parts[i].role,
-                .tensor = tensor_name(names_, names.weights[tensor], layer),
+                .map = slot.map,
+                .role = part.role,
+                .tensor = tensor_name(a_.names, names.weights[tensor], layer),
                 .order = names.order,
                 .first = is_fused ? first : 0,
-                .outputs = parts[i].outputs,
-                .inputs = inputs,
-                .tensor_outputs = is_fused ? total : parts[i].outputs};
-      if (!names.biases.empty()) item.bias = tensor_name(names_, names.biases[tensor], layer);
-      if (is_fused && !in_parts) {
+                .outputs = part.outputs,
+                .inputs = shape.inputs,
+                .tensor_outputs = is_fused ? shape.outputs() : part.outputs};
+      if (!names.biases.empty()) item.bias = tensor_name(a_.names, names.biases[tensor], layer);
+      if (as_whole) {
         item.role = Role::kQkv;
-        item.outputs = total;
+        item.outputs = shape.outputs();
       }
       item.selected = selects(item.role, layer);
-      first += parts[i].outputs;
+      first += part.outputs;
       items.push_back(std::move(item));
-      if (is_fused && !in_parts) return;
+      if (as_whole) return;
     }
   }
 
   const Architecture& a_;
-  const TensorNames& names_;
   const CompressOptions& options_;
 };
 
 }  // namespace
 
 const char* name(Role role) {
-  constexpr const char* kNames[] = {"qkv", "query", "key", "value", "attention_output", "ffn"};
+  constexpr const char* kNames[] = {"qkv", "query", "key", "value", "attention_output",
+                                    "ffn", "head"};
   return kNames[static_cast<size_t>(role)];
 }
 
@@ -113,7 +101,7 @@ std::string Item::name() const {
   return is_whole_tensor() ? tensor : fmt::format("{}.{}", tensor, tessera::name(role));
 }
 
-Result<std::vector<Item>> list_items(const Architecture& architecture, const TensorNames& names,
+Result<std::vector<Item>> list_items(const Architecture& architecture,
                                      const CompressOptions& options, FusedQkv fused) {
   for (const std::string& matrix : options.matrices) {
     if (holds({std::begin(kSelectable), std::end(kSelectable)}, matrix.c_str())) continue;
@@ -121,11 +109,11 @@ Result<std::vector<Item>> list_items(const Architecture& architecture, const Ten
                                      fmt::join(kSelectable, ", "), quote(matrix)));
   }
   for (const int32_t layer : options.layers) {
-    if (layer >= 0 && layer < architecture.layers) continue;
+    if (layer >= 0 && layer < architecture.layer_count()) continue;
     return invalid_input(fmt::format("layers: expected numbers from 0 to {}, found {}",
-                                     architecture.layers - 1, layer));
+                                     architecture.layer_count() - 1, layer));
   }
-  return Lister(architecture, names, options).list(fused);
+  return Lister(architecture, options).list(fused);
 }
 
 }  // namespace tessera

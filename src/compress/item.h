@@ -6,18 +6,10 @@
 
 #include "base/status.h"
 #include "io/compressed.h"
-#include "model/architecture.h"
+#include "model/slots.h"
 #include "tessera/compress.h"
 
 namespace tessera {
-
-// The linear maps of a layer, in the order they are run in. The matrices of a map read the same
-// inputs.
-enum class LayerMap { kQkv, kAttentionOutput, kFfnIn, kFfnOut };
-inline constexpr int kLayerMaps = 4;
-
-// What a matrix does. kQkv: queries, keys and values in one tensor that is pruned as a whole.
-enum class Role { kQkv, kQuery, kKey, kValue, kAttentionOutput, kFfn };
 
 // Where a matrix W of y = W x + b is: outputs first .. first + outputs of a tensor.
 struct Item {
@@ -44,7 +36,7 @@ enum class FusedQkv { kWhole, kParts };
 // Every matrix of every layer, those marked that the options choose; layer by layer in the order of
 // the maps, in each in the order of outputs. kInvalidInput where the options name matrices or
 // layers that there are none of.
-Result<std::vector<Item>> list_items(const Architecture& architecture, const TensorNames& names,
+Result<std::vector<Item>> list_items(const Architecture& architecture,
                                      const CompressOptions& options, FusedQkv fused);
 
 const char* name(Role role);

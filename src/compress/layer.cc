@@ -31,10 +31,7 @@ Status prepare_map(LayerMap map, LayerOnTheWay& layer, Team& team) {
   }
   TESSERA_ASSIGN_OR_RETURN(auto prepared, prepare_dense(stack, bias.empty() ? nullptr : bias.data(),
                                                         Precision::kF32, team));
-  std::unique_ptr<Linear>* const places[kLayerMaps] = {
-      &layer.weights.qkv, &layer.weights.attention_output, &layer.weights.ffn_in,
-      &layer.weights.ffn_out};
-  *places[static_cast<size_t>(map)] = std::move(prepared);
+  layer.weights.*slot_of(map).weights = std::move(prepared);
   return {};
 }
 

@@ -16,6 +16,7 @@
 #include "compress/prune.h"
 #include "compress/quantize.h"
 #include "compress/tables.h"
+#include "model/loader.h"
 #include "tessera/compress.h"
 #include "tessera/version.h"
 
@@ -146,11 +147,10 @@ class Pipeline {
 
   // What there is to do.
   Status list() {
-    const TensorNames names = checkpoint_names(source_->checkpoint, architecture_);
     const FusedQkv fused = pass_ != nullptr                                   ? pass_->fused(prune_)
                            : source_->formats.has(TensorFormat::Kind::kStack) ? FusedQkv::kParts
                                                                               : FusedQkv::kWhole;
-    TESSERA_ASSIGN_OR_RETURN(items_, list_items(architecture_, names, options_, fused));
+    TESSERA_ASSIGN_OR_RETURN(items_, list_items(architecture_, options_, fused));
     bool any = false;
     for (Item& item : items_) {
       if (!prunes(item) && stays(item)) item.selected = false;
@@ -159,7 +159,7 @@ class Pipeline {
     }
     if (!any) return invalid_input("expected options that choose at least one matrix, found none");
     if (options_.quantize && options_.matrices.empty() && options_.layers.empty())
-      tables_ = list_tables(source_->source(), architecture_, names);
+      tables_ = list_tables(source_->source(), architecture_);
     return {};
   }
 
@@ -289,8 +289,9 @@ class Pipeline {
     return OrderedJson::array();
   }
 
-  HeadShape heads() const {
-    return {architecture_.query_heads, architecture_.kv_heads, architecture_.head_size};
+  HeadShape heads(int32_t number) const {
+    const LayerRecord& layer = architecture_.layer(number);
+    return {layer.query_heads, layer.kv_heads, layer.head_size};
   }
 
   Result<LayerOnTheWay> read(const Sources& sources, int32_t layer) const {
@@ -325,8 +326,9 @@ class Pipeline {
     std::vector<ErrorCurve> curves;
     std::vector<size_t> chosen;
     std::vector<std::vector<double>> scores;
-    for (int32_t layer = 0; layer < architecture_.layers; ++layer) {
-      TESSERA_RETURN_IF_ERROR(progress("looking at all layers", layer, architecture_.layers));
+    for (int32_t layer = 0; layer < architecture_.layer_count(); ++layer) {
+      TESSERA_RETURN_IF_ERROR(
+          progress("looking at all layers", layer, architecture_.layer_count()));
       TESSERA_ASSIGN_OR_RETURN(LayerOnTheWay on_the_way, read({source_->source()}, layer));
       for (int map = 0; map < kLayerMaps; ++map) {
         TESSERA_RETURN_IF_ERROR(look_at(static_cast<LayerMap>(map), on_the_way, curves, scores));
@@ -409,12 +411,12 @@ class Pipeline {
   Status compress_layers(const PartDirectory& part) {
     TESSERA_RETURN_IF_ERROR(begin_calibration());
     const char* what = pass_ != nullptr ? "pruning" : "quantizing";
-    for (int32_t layer = 0; layer < architecture_.layers; ++layer) {
-      TESSERA_RETURN_IF_ERROR(progress(what, layer, architecture_.layers));
+    for (int32_t layer = 0; layer < architecture_.layer_count(); ++layer) {
+      TESSERA_RETURN_IF_ERROR(progress(what, layer, architecture_.layer_count()));
       if (!part.has_layer(layer)) TESSERA_RETURN_IF_ERROR(compress_layer(part, layer));
       TESSERA_RETURN_IF_ERROR(collect(part, layer));
       // From what was written, so that a run that was taken up goes on as if it had not stopped.
-      if (calibrates() && layer + 1 < architecture_.layers) {
+      if (calibrates() && layer + 1 < architecture_.layer_count()) {
         TESSERA_ASSIGN_OR_RETURN(const LayerOnTheWay done,
                                  read({layers_.back()->source(), source_->source()}, layer));
         TESSERA_RETURN_IF_ERROR(calibration_->advance(done.weights));
@@ -427,15 +429,15 @@ class Pipeline {
   Status round_tables(const PartDirectory& part) {
     if (tables_.empty()) return {};
     TESSERA_RETURN_IF_ERROR(progress("quantizing embeddings", 0, 1));
-    if (!part.has_layer(architecture_.layers)) {
+    if (!part.has_layer(architecture_.layer_count())) {
       std::vector<RoundedTable> rounded;
       for (const Table& table : tables_) {
         TESSERA_ASSIGN_OR_RETURN(RoundedTable one, round_table(source_->source(), table, *team_));
         rounded.push_back(std::move(one));
       }
-      TESSERA_RETURN_IF_ERROR(part.write_tables(architecture_.layers, std::move(rounded)));
+      TESSERA_RETURN_IF_ERROR(part.write_tables(architecture_.layer_count(), std::move(rounded)));
     }
-    return collect(part, architecture_.layers);
+    return collect(part, architecture_.layer_count());
   }
 
   Status compress_layer(const PartDirectory& part, int32_t layer) {
@@ -528,12 +530,13 @@ class Pipeline {
   Status prune_values(const PruneContext& context, LayerOnTheWay& on_the_way, Matrix& output) {
     for (Matrix* values : on_the_way.of(LayerMap::kQkv)) {
       if (values->removed != Removed::kOutputsOfHeads) continue;
-      choose_value_features(heads(), prune_, context.inputs->statistics(), *values, output);
+      choose_value_features(heads(values->item.layer), prune_, context.inputs->statistics(),
+                            *values, output);
       MapInputs nothing(nullptr);
       const PruneContext alone{context.options, &nothing, context.team};
       TESSERA_RETURN_IF_ERROR(prune_matrix(alone, *values));
       const bool repairs = prune_.repair == PruneOptions::Repair::kLeastSquares;
-      if (!repairs) move_value_bias(heads(), *values, output);
+      if (!repairs) move_value_bias(heads(values->item.layer), *values, output);
       TESSERA_RETURN_IF_ERROR(prune_matrix(context, output));
       round_to_file(output);
     }

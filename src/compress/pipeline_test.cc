@@ -106,13 +106,14 @@ void write_out(const std::string& directory, const std::string& target) {
   const OpenCheckpoint& source = **opened;
   const auto architecture = read_architecture(source.checkpoint);
   ASSERT_TRUE(architecture.ok()) << architecture.status().message();
-  const TensorNames names = checkpoint_names(source.checkpoint, *architecture);
+  const TensorNames& names = architecture->names;
   std::deque<std::vector<float>> memory;
   std::vector<TensorToWrite> tensors;
   std::vector<std::string> done;
   const auto add = [&](const std::string& name, const TensorFormat& format) {
     const bool is_table = name == tensor_name(names, names.token_embedding, 0);
-    const MatrixOrder order = is_table ? MatrixOrder::kOutputRows : names.layer.qkv.order;
+    const MatrixOrder order =
+        is_table ? MatrixOrder::kOutputRows : architecture->layer(0).names.qkv.order;
     std::vector<float>& whole = memory.emplace_back();  // by outputs
     int64_t inputs = 0;
     for (const std::string& part : parts_of(source.formats, name)) {

@@ -7,6 +7,7 @@
 
 #include "io/json.h"
 #include "model/finite.h"
+#include "model/slots.h"
 
 namespace tessera {
 namespace {
@@ -34,18 +35,19 @@ double rounding_error(const DenseView& whole, const QuantizedMatrix& rounded) {
 
 }  // namespace
 
-std::vector<Table> list_tables(const Source& source, const Architecture& architecture,
-                               const TensorNames& names) {
+std::vector<Table> list_tables(const Source& source, const Architecture& architecture) {
   std::vector<Table> tables;
-  const auto add = [&](const std::string& pattern) {
+  const TensorNames& names = architecture.names;
+  const auto add = [&](const std::string& pattern, int64_t width) {
     const std::string name = tensor_name(names, pattern, 0);
     if (source.checkpoint->has(name) && source.formats->find(name) == nullptr)
-      tables.push_back({name, architecture.vocabulary_size, architecture.hidden_size});
+      tables.push_back({name, architecture.vocabulary_size, width});
   };
-  add(names.token_embedding);
+  add(names.token_embedding, architecture.embedding_width());
   const bool has_head =
       architecture.head == Head::kCausalLm || architecture.head == Head::kMaskedLm;
-  if (has_head && !names.head.output.weights.empty()) add(names.head.output.weights.front());
+  if (has_head && !names.head.output.weights.empty())
+    add(names.head.output.weights.front(), architecture.hidden_size);
   return tables;
 }
 

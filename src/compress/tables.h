@@ -22,8 +22,7 @@ struct Table {
 };
 
 // Those that the source holds dense.
-std::vector<Table> list_tables(const Source& source, const Architecture& architecture,
-                               const TensorNames& names);
+std::vector<Table> list_tables(const Source& source, const Architecture& architecture);
 
 struct RoundedTable {
   PackedMatrix packed;

@@ -62,11 +62,23 @@ Status read_head(const Config& config, Architecture& architecture) {
 }
 
 // Widths are kept in 32 bits, so their products are bounded here.
-Status check_widths(const Config& config, const Architecture& a) {
-  const int64_t width = int64_t{a.query_heads} * a.head_size;
-  if (width <= kMostUnits) return {};
-  return invalid_input(fmt::format("{}: expected at most {} for heads x head size, found {} x {}",
-                                   config.source(), kMostUnits, a.query_heads, a.head_size));
+Status check_widths(const Config& config, const Architecture& architecture) {
+  for (const LayerRecord& layer : architecture.layers) {
+    if (int64_t{layer.query_heads} * layer.head_size <= kMostUnits) continue;
+    return invalid_input(fmt::format("{}: expected at most {} for heads x head size, found {} x {}",
+                                     config.source(), kMostUnits, layer.query_heads,
+                                     layer.head_size));
+  }
+  return {};
+}
+
+// Base models are saved without the family's prefix.
+void drop_absent_prefix(const Checkpoint& checkpoint, TensorNames& names) {
+  const auto has = [&](const std::string& name) {
+    return checkpoint.has(name) || checkpoint.has(name + ".values");  // dense or quantized
+  };
+  const std::string& first = names.token_embedding;
+  if (!has(names.prefix + first) && has(first)) names.prefix.clear();
 }
 
 struct ProblemType {
@@ -130,37 +142,68 @@ Status read_end_ids(const Checkpoint& checkpoint, Architecture& architecture) {
 
 }  // namespace
 
-ValueHeads Architecture::value_heads(int32_t layer) const {
-  if (values.empty()) return {.heads = kv_heads, .size = head_size};
-  return values[static_cast<size_t>(layer)];
-}
-
-int64_t Architecture::qkv_width(int32_t layer) const {
-  const ValueHeads value = value_heads(layer);
-  return query_width() + kv_width() + int64_t{value.heads} * value.size;
-}
-
-AttentionShape Architecture::attention_shape(int32_t layer) const {
-  const ValueHeads value = value_heads(layer);
-  return {.query_heads = query_heads,
-          .pages = {.kv_heads = kv_heads,
-                    .d_k = head_size,
-                    .d_v = value.size,
-                    .value_heads = value.heads,
+AttentionShape attention_shape(const LayerRecord& layer, Mask mask, const ValueHeads& values,
+                               DType cache) {
+  const auto head_size = static_cast<double>(layer.head_size);
+  return {.query_heads = layer.query_heads,
+          .pages = {.kv_heads = layer.kv_heads,
+                    .d_k = layer.head_size,
+                    .d_v = values.size,
+                    .value_heads = values.heads,
                     .dtype = cache},
-          .scale = score_scale,
+          .scale = layer.score_scale > 0 ? layer.score_scale
+                                         : static_cast<float>(1 / std::sqrt(head_size)),
           .mask = mask,
-          .window = windows.empty() ? 0 : windows[static_cast<size_t>(layer)],
-          .outputs = value.outputs};
+          .window = layer.window,
+          .outputs = values.outputs};
 }
 
-PageShape Architecture::largest_page() const {
-  PageShape largest = attention_shape(0).pages;
-  for (int32_t layer = 1; layer < layers; ++layer) {
-    const PageShape shape = attention_shape(layer).pages;
-    if (shape.page_bytes() > largest.page_bytes()) largest = shape;
+AttentionShape Architecture::attention_shape_as_stored(int32_t number) const {
+  const LayerRecord& record = layer(number);
+  return attention_shape(record, mask, {.heads = record.kv_heads, .size = record.head_size},
+                         DType::kF32);
+}
+
+namespace {
+
+struct Refusal {
+  std::string_view what;
+  bool (*asked)(const Architecture& architecture, const LayerRecord& layer);
+};
+using A = const Architecture&;
+using L = const LayerRecord&;
+constexpr Refusal kRefusals[] = {
+    {"a projection of embeddings", [](A a, L) { return a.embedding_width() != a.hidden_size; }},
+    {"a scale of embeddings", [](A a, L) { return a.embedding_scale != 1; }},
+    {"a scale of logits", [](A a, L) { return a.logit_scale != 1; }},
+    {"a cap of logits", [](A a, L) { return a.logit_cap != 0; }},
+    {"a cap of attention scores", [](A, L layer) { return layer.score_cap != 0; }},
+    {"biases of attention scores", [](A, L layer) { return layer.score_bias != ScoreBias::kNone; }},
+    {"attention windows on both sides",
+     [](A a, L layer) { return a.mask == Mask::kNone && layer.window > 0; }},
+    {"norms over all heads of queries and keys",
+     [](A, L layer) { return layer.qk_norm == QkNorm::kWholeWidth; }},
+    {"cross-attention", [](A, L layer) { return layer.cross_attention != CrossAttention::kNone; }},
+    {"parallel residuals", [](A, L layer) { return layer.residual == Residual::kParallel; }},
+    {"a scale of residuals", [](A, L layer) { return layer.residual_scale != 1; }},
+    {"norms of what a block adds",
+     [](A, L layer) {
+       return !layer.names.attention_output_norm.weight.empty() ||
+              !layer.names.ffn_output_norm.weight.empty();
+     }},
+};
+
+}  // namespace
+
+Status check(const Architecture& architecture, const std::string& source) {
+  for (int32_t number = 0; number < architecture.layer_count(); ++number) {
+    for (const Refusal& refusal : kRefusals) {
+      if (!refusal.asked(architecture, architecture.layer(number))) continue;
+      return unsupported(fmt::format("{}: layer {}: Tessera does not run models with {} yet",
+                                     source, number, refusal.what));
+    }
   }
-  return largest;
+  return {};
 }
 
 Result<Architecture> read_architecture(const Checkpoint& checkpoint) {
@@ -172,8 +215,8 @@ Result<Architecture> read_architecture(const Checkpoint& checkpoint) {
   TESSERA_RETURN_IF_ERROR(read_labels(config, architecture));
   TESSERA_RETURN_IF_ERROR(family->read(config, architecture));
   TESSERA_RETURN_IF_ERROR(check_widths(config, architecture));
-  architecture.score_scale =
-      static_cast<float>(1 / std::sqrt(static_cast<double>(architecture.head_size)));
+  TESSERA_RETURN_IF_ERROR(check(architecture, config.source()));
+  drop_absent_prefix(checkpoint, architecture.names);
   TESSERA_RETURN_IF_ERROR(read_end_ids(checkpoint, architecture));
   return architecture;
 }

@@ -153,9 +153,10 @@ class Preparation {
   Preparation(const StoredAttention& stored, const AttentionRequest& request)
       : stored_(stored),
         request_(request),
-        a_(*request.architecture),
+        layer_(request.architecture->layer(request.layer)),
+        hidden_size_(request.architecture->hidden_size),
         team_(*request.team),
-        group_(a_.query_heads / a_.kv_heads) {}
+        group_(layer_.query_heads / layer_.kv_heads) {}
 
   Result<PreparedAttention> run() {
     find_values();
@@ -171,15 +172,15 @@ class Preparation {
   }
 
  private:
-  int64_t dense_output_flops() const { return int64_t{2} * a_.query_width() * a_.hidden_size; }
+  int64_t dense_output_flops() const { return int64_t{2} * layer_.query_width() * hidden_size_; }
   int64_t dense_qkv_flops() const {
-    return int64_t{2} * (a_.query_width() + 2 * a_.kv_width()) * a_.hidden_size;
+    return int64_t{2} * (layer_.query_width() + 2 * layer_.kv_width()) * hidden_size_;
   }
 
   // Cuts the stack where the values begin, if it can be cut there without a copy, and looks for
   // values that can be compact.
   void find_values() {
-    const int64_t begin = a_.query_width() + a_.kv_width();
+    const int64_t begin = layer_.query_width() + layer_.kv_width();
     int64_t at = 0;
     for (const StoredMatrix& part : stored_.qkv) {
       const int64_t end = at + outputs(part);
@@ -209,16 +210,16 @@ class Preparation {
     const auto* value = std::get_if<CompactMatrix>(&value_.front());
     if (value == nullptr || value->axis != KeptAxis::kOutputs) return;
     const int64_t kept = value->kept.outputs();
-    if (kept == 0 || kept % a_.kv_heads != 0) return;
-    const int64_t size = kept / a_.kv_heads;
+    if (kept == 0 || kept % layer_.kv_heads != 0) return;
+    const int64_t size = kept / layer_.kv_heads;
     for (int64_t i = 0; i < kept; ++i) {
-      if (value->index[i] / a_.head_size != i / size) return;
+      if (value->index[i] / layer_.head_size != i / size) return;
     }
     std::vector<int32_t> inputs;
-    for (int32_t h = 0; h < a_.query_heads; ++h) {
+    for (int32_t h = 0; h < layer_.query_heads; ++h) {
       const int32_t g = h / group_;
       for (int64_t i = g * size; i < (g + 1) * size; ++i)
-        inputs.push_back((h - g) * a_.head_size + value->index[i]);
+        inputs.push_back((h - g) * layer_.head_size + value->index[i]);
     }
     const StoredMatrix& output = stored_.output.front();
     const auto* compact = std::get_if<CompactMatrix>(&output);
@@ -232,30 +233,32 @@ class Preparation {
   }
 
   int64_t features() const {
-    return compact_output_ != nullptr ? compact_output_->kept.outputs() : a_.hidden_size;
+    return compact_output_ != nullptr ? compact_output_->kept.outputs() : hidden_size_;
   }
 
   void choose() {
-    int64_t flops = value_.empty() ? int64_t{2} * a_.kv_width() * a_.hidden_size : flops_of(value_);
+    int64_t flops =
+        value_.empty() ? int64_t{2} * layer_.kv_width() * hidden_size_ : flops_of(value_);
     // A compact value matrix makes a dense output matrix smaller.
     int64_t output_flops = flops_of(stored_.output);
     if (!kept_values_.empty()) {
-      output_flops = std::min<int64_t>(output_flops,
-                                       int64_t{2} * a_.query_heads * value_size_ * a_.hidden_size);
+      output_flops = std::min<int64_t>(
+          output_flops, int64_t{2} * layer_.query_heads * value_size_ * hidden_size_);
     }
     flops += output_flops;
     prepared_.vo =
         choose_vo(request_.vo, {.tokens = request_.expected_tokens,
-                                .query_heads = a_.query_heads,
-                                .kv_heads = a_.kv_heads,
-                                .hidden_size = a_.hidden_size,
-                                .value_size = kept_values_.empty() ? a_.head_size : value_size_,
+                                .query_heads = layer_.query_heads,
+                                .kv_heads = layer_.kv_heads,
+                                .hidden_size = hidden_size_,
+                                .value_size = kept_values_.empty() ? layer_.head_size : value_size_,
                                 .features = features(),
                                 .two_step_flops = static_cast<double>(flops),
                                 .weights = request_.weights,
-                                .mask = a_.mask});
+                                .mask = request_.architecture->mask});
     if (prepared_.vo.method == VoMethod::kTwoStep && !kept_values_.empty()) {
-      prepared_.vo.why += fmt::format("; {} of {} values a head kept", value_size_, a_.head_size);
+      prepared_.vo.why +=
+          fmt::format("; {} of {} values a head kept", value_size_, layer_.head_size);
     }
   }
 
@@ -263,21 +266,21 @@ class Preparation {
     TESSERA_ASSIGN_OR_RETURN(prepared_.qkv, request_.prepare(stored_.qkv, stored_.qkv_bias));
     TESSERA_ASSIGN_OR_RETURN(prepared_.output,
                              request_.prepare(stored_.output, stored_.output_bias));
-    prepared_.values = {.heads = a_.kv_heads, .size = a_.head_size};
+    prepared_.values = {.heads = layer_.kv_heads, .size = layer_.head_size};
     return {};
   }
 
   float value_bias(int64_t value) const {
-    return stored_.qkv_bias.empty()
-               ? 0
-               : stored_.qkv_bias[static_cast<size_t>(a_.query_width() + a_.kv_width() + value)];
+    return stored_.qkv_bias.empty() ? 0
+                                    : stored_.qkv_bias[static_cast<size_t>(
+                                          layer_.query_width() + layer_.kv_width() + value)];
   }
 
   // Bias of the projection: queries, keys, then `values`.
   std::vector<float> projection_bias(const std::vector<float>& values) const {
     if (stored_.qkv_bias.empty()) return {};
     const auto begin = stored_.qkv_bias.begin();
-    std::vector<float> bias(begin, begin + a_.query_width() + a_.kv_width());
+    std::vector<float> bias(begin, begin + layer_.query_width() + layer_.kv_width());
     bias.insert(bias.end(), values.begin(), values.end());
     return bias;
   }
@@ -287,8 +290,9 @@ class Preparation {
   float output_bias(int64_t output, const Row* row, const std::vector<int32_t>& of_inputs) const {
     double sum = stored_.output_bias.empty() ? 0 : stored_.output_bias[static_cast<size_t>(output)];
     for (const int32_t input : of_inputs) {
-      const int32_t h = input / a_.head_size;
-      sum += static_cast<double>(row[input]) * value_bias(input - (h - h / group_) * a_.head_size);
+      const int32_t h = input / layer_.head_size;
+      sum +=
+          static_cast<double>(row[input]) * value_bias(input - (h - h / group_) * layer_.head_size);
     }
     return static_cast<float>(sum);
   }
@@ -308,7 +312,7 @@ class Preparation {
     }
     prepared_.qkv = std::make_unique<StandIn>(std::move(projection), dense_qkv_flops());
     prepared_.output = std::make_unique<StandIn>(std::move(output), dense_output_flops());
-    prepared_.values = {.heads = a_.kv_heads, .size = static_cast<int32_t>(value_size_)};
+    prepared_.values = {.heads = layer_.kv_heads, .size = static_cast<int32_t>(value_size_)};
     return {};
   }
 
@@ -316,7 +320,7 @@ class Preparation {
   Result<std::unique_ptr<Linear>> output_over_kept_values() {
     const Matrix whole = to_f32(stored_.output.front(), team_);
     std::vector<int32_t> gone;
-    for (int32_t input = 0; input < a_.query_width(); ++input) {
+    for (int32_t input = 0; input < layer_.query_width(); ++input) {
       if (!std::binary_search(kept_values_.begin(), kept_values_.end(), input))
         gone.push_back(input);
     }
@@ -334,7 +338,7 @@ class Preparation {
   // The output matrix, of the kept features alone.
   Matrix output_features(std::vector<int32_t>& features) const {
     if (compact_output_ == nullptr) {
-      features.resize(static_cast<size_t>(a_.hidden_size));
+      features.resize(static_cast<size_t>(hidden_size_));
       std::iota(features.begin(), features.end(), 0);
       return to_f32(stored_.output, team_);
     }
@@ -343,20 +347,20 @@ class Preparation {
     if (!features.empty()) return to_f32(compact_output_->kept, team_);
     // Attention wants one feature at least: one that adds nothing.
     features = {0};
-    return make_matrix(1, a_.query_width());
+    return make_matrix(1, layer_.query_width());
   }
 
   Status fold() {
     Matrix cut_query_key, value;
     if (uncut_) {
       value = to_f32(stored_.qkv, team_);
-      const auto split = (a_.query_width() + a_.kv_width()) * value.inputs;
+      const auto split = (layer_.query_width() + layer_.kv_width()) * value.inputs;
       cut_query_key.values.assign(value.values.begin(), value.values.begin() + split);
-      cut_query_key.outputs = a_.query_width() + a_.kv_width();
+      cut_query_key.outputs = layer_.query_width() + layer_.kv_width();
       cut_query_key.inputs = value.inputs;
       query_key_ = {cut_query_key.view()};
       value.values.erase(value.values.begin(), value.values.begin() + split);
-      value.outputs = a_.kv_width();
+      value.outputs = layer_.kv_width();
     } else {
       value = to_f32(value_, team_);
     }
@@ -369,15 +373,15 @@ class Preparation {
     TESSERA_ASSIGN_OR_RETURN(auto projection, request_.prepare(stack, projection_bias(no_bias)));
     prepared_.qkv = std::make_unique<StandIn>(std::move(projection), dense_qkv_flops());
     std::vector<float> bias = stored_.output_bias;
-    bias.resize(static_cast<size_t>(a_.hidden_size));
-    std::vector<int32_t> every_input(static_cast<size_t>(a_.query_width()));
+    bias.resize(static_cast<size_t>(hidden_size_));
+    std::vector<int32_t> every_input(static_cast<size_t>(layer_.query_width()));
     std::iota(every_input.begin(), every_input.end(), 0);
     for (size_t k = 0; k < features.size(); ++k) {
       bias[static_cast<size_t>(features[k])] =
           output_bias(features[k], output.row(static_cast<int64_t>(k)), every_input);
     }
     prepared_.values = {.outputs = HeadOutputs::kSummed,
-                        .heads = a_.query_heads,
+                        .heads = layer_.query_heads,
                         .size = static_cast<int32_t>(features.size())};
     prepared_.output =
         std::make_unique<AddFeatures>(std::move(features), std::move(bias), dense_output_flops());
@@ -387,9 +391,9 @@ class Preparation {
   // M: [query heads x features, hidden size]. Members take whole heads, so that the bits do not
   // depend on their number.
   Result<Matrix> multiply_heads(const Matrix& output, const Matrix& value) const {
-    const int64_t features = output.outputs, size = a_.head_size;
+    const int64_t features = output.outputs, size = layer_.head_size;
     std::vector<std::unique_ptr<Linear>> maps;
-    for (int32_t g = 0; g < a_.kv_heads; ++g) {
+    for (int32_t g = 0; g < layer_.kv_heads; ++g) {
       const DenseView head{value.row(g * size), DType::kF32, size, value.inputs,
                            MatrixOrder::kInputRows};
       TESSERA_ASSIGN_OR_RETURN(auto map, prepare_dense({head}, nullptr, Precision::kF32, team_));
@@ -400,9 +404,9 @@ class Preparation {
         host_device().allocate(static_cast<size_t>(std::max<int64_t>(scratch_bytes, 64)) *
                                static_cast<size_t>(team_.size()));
     if (scratch.empty()) return out_of_memory("Multiplying O by V ran out of memory.");
-    Matrix product = make_matrix(a_.query_heads * features, value.inputs);
+    Matrix product = make_matrix(layer_.query_heads * features, value.inputs);
     team_.run([&](Team::Member& member) {
-      const Range heads = member.slice(a_.query_heads);
+      const Range heads = member.slice(layer_.query_heads);
       for (int64_t h = heads.begin; h < heads.end; ++h) {
         maps[static_cast<size_t>(h / group_)]->apply_alone(
             {.x = output.values.data() + h * size,
@@ -422,7 +426,8 @@ class Preparation {
 
   const StoredAttention& stored_;
   const AttentionRequest& request_;
-  const Architecture& a_;
+  const LayerRecord& layer_;
+  int32_t hidden_size_;
   Team& team_;
   int32_t group_;
   PreparedAttention prepared_;

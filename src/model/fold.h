@@ -33,6 +33,7 @@ struct PreparedAttention {
 
 struct AttentionRequest {
   const Architecture* architecture = nullptr;
+  int32_t layer = 0;
   VoMethod vo = VoMethod::kAuto;
   int32_t expected_tokens = 128;
   Precision weights = Precision::kF32;

@@ -82,12 +82,11 @@ class Layer {
  public:
   Layer(const Shape& shape, const Weights& weights, VoMethod vo, int32_t tokens, Team& team)
       : team_(team), tokens_(tokens) {
-    a_.layers = 1;
     a_.mask = Mask::kNone;
     a_.hidden_size = shape.hidden_size;
-    a_.query_heads = a_.kv_heads = shape.heads;
-    a_.head_size = shape.hidden_size / shape.heads;
-    a_.score_scale = 1 / std::sqrt(static_cast<float>(a_.head_size));
+    a_.layers = {{.query_heads = shape.heads,
+                  .kv_heads = shape.heads,
+                  .head_size = shape.hidden_size / shape.heads}};
     auto prepared = prepare_attention(
         weights.stored(),
         {.architecture = &a_,
@@ -106,13 +105,12 @@ class Layer {
       std::exit(1);
     }
     prepared_ = std::move(prepared).value();
-    a_.values = {prepared_.values};
     make_room();
   }
 
   void run() {
-    const AttentionShape shape = a_.attention_shape(0);
-    const int64_t d = a_.hidden_size, width = a_.qkv_width(0);
+    const AttentionShape shape = this->shape();
+    const int64_t d = a_.hidden_size, width = shape.qkv_width();
     const AttentionSequence sequence{
         .queries = tokens_, .query_positions = table_.positions.data(), .keys = &table_};
     const std::vector<int32_t> first_rows = {0, tokens_};
@@ -123,14 +121,14 @@ class Layer {
           {.x = x_.data(), .x_stride = d, .rows = tokens_, .y = qkv_.data(), .y_stride = width},
           member);
       member.barrier();
-      const float* key = qkv_.data() + a_.query_width();
+      const float* key = qkv_.data() + a_.layer(0).query_width();
       append_to_pages({.shape = shape.pages,
                        .tables = {&table, 1},
                        .first_tokens = &first_token,
                        .first_rows = first_rows.data(),
                        .key = key,
                        .key_stride = width,
-                       .value = key + a_.kv_width(),
+                       .value = key + a_.layer(0).kv_width(),
                        .value_stride = width},
                       member.slice(tokens_));
       member.barrier();
@@ -153,12 +151,16 @@ class Layer {
   }
 
  private:
+  AttentionShape shape() const {
+    return attention_shape(a_.layer(0), a_.mask, prepared_.values, DType::kF32);
+  }
+
   void make_room() {
-    const AttentionShape shape = a_.attention_shape(0);
+    const AttentionShape shape = this->shape();
     const auto n = static_cast<size_t>(tokens_);
     x_.assign(n * static_cast<size_t>(a_.hidden_size), 0.5f);
     y_ = x_;
-    qkv_.resize(n * static_cast<size_t>(a_.qkv_width(0)));
+    qkv_.resize(n * static_cast<size_t>(shape.qkv_width()));
     context_.resize(n * static_cast<size_t>(shape.output_width()));
     const int64_t bytes_each = shape.pages.page_bytes();
     pages_.resize(static_cast<size_t>(pages_for(tokens_) * bytes_each));

@@ -41,18 +41,14 @@ struct Case {
 class Layer {
  public:
   explicit Layer(const Case& c) : case_(c), random_(c.seed), team_(c.threads) {
-    a_.layers = 1;
     a_.mask = Mask::kNone;
     a_.hidden_size = c.hidden_size;
-    a_.query_heads = c.query_heads;
-    a_.kv_heads = c.kv_heads;
-    a_.head_size = c.head_size;
-    a_.score_scale = 1 / std::sqrt(static_cast<float>(c.head_size));
+    a_.layers = {{.query_heads = c.query_heads, .kv_heads = c.kv_heads, .head_size = c.head_size}};
     const int64_t d = c.hidden_size;
-    qkv_ = normal((a_.query_width() + 2 * a_.kv_width()) * d, 0.3f);
-    output_ = normal(d * a_.query_width(), 0.3f);
+    qkv_ = normal((a_.layer(0).query_width() + 2 * a_.layer(0).kv_width()) * d, 0.3f);
+    output_ = normal(d * a_.layer(0).query_width(), 0.3f);
     if (c.biases == Biases::kAll) {
-      stored_.qkv_bias = normal(a_.query_width() + 2 * a_.kv_width(), 1);
+      stored_.qkv_bias = normal(a_.layer(0).query_width() + 2 * a_.layer(0).kv_width(), 1);
       stored_.output_bias = normal(d, 1);
     }
     x_ = normal(rows() * d, 1);
@@ -73,9 +69,9 @@ class Layer {
   }
 
   std::vector<float> run(const PreparedAttention& prepared, const AttentionMethod& method) {
-    a_.values = {prepared.values};
-    const int64_t d = a_.hidden_size, width = a_.qkv_width(0);
-    const AttentionShape shape = a_.attention_shape(0);
+    const AttentionShape shape =
+        attention_shape(a_.layer(0), a_.mask, prepared.values, DType::kF32);
+    const int64_t d = a_.hidden_size, width = shape.qkv_width();
     EXPECT_TRUE(method.check(shape).ok());
     EXPECT_EQ(prepared.qkv->info().outputs, width);
     EXPECT_EQ(prepared.output->info().inputs, shape.output_width());
@@ -107,14 +103,14 @@ class Layer {
     prepared.qkv->apply_alone(
         {.x = x_.data(), .x_stride = d, .rows = rows(), .y = qkv.data(), .y_stride = width});
     team_.run([&](Team::Member& member) {
-      const float* key = qkv.data() + a_.query_width();
+      const float* key = qkv.data() + a_.layer(0).query_width();
       append_to_pages({.shape = shape.pages,
                        .tables = pointers,
                        .first_tokens = first_tokens.data(),
                        .first_rows = first_rows.data(),
                        .key = key,
                        .key_stride = width,
-                       .value = key + a_.kv_width(),
+                       .value = key + a_.layer(0).kv_width(),
                        .value_stride = width},
                       member.slice(rows()));
       member.barrier();
@@ -147,7 +143,8 @@ class Layer {
     for (const int32_t length : kLengths) {
       for (int32_t r = 0; r < length; ++r) {
         std::vector<double> y(d), size(d);
-        for (int32_t h = 0; h < a_.query_heads; ++h) add_head(first, length, r, h, y, size);
+        for (int32_t h = 0; h < a_.layer(0).query_heads; ++h)
+          add_head(first, length, r, h, y, size);
         for (int64_t i = 0; i < d; ++i) {
           double value = y[i], magnitude = size[i];
           if (!stored_.output_bias.empty()) {
@@ -156,7 +153,7 @@ class Layer {
           }
           value += residual_[(first + r) * d + i];
           magnitude += std::abs(residual_[(first + r) * d + i]);
-          const double terms = d + a_.head_size + length + a_.query_heads + 32;
+          const double terms = d + a_.layer(0).head_size + length + a_.layer(0).query_heads + 32;
           ASSERT_NEAR(value, found[(first + r) * d + i],
                       magnitude * (terms * kEpsilon + rounding) + score_slack_ * magnitude)
               << "seed " << case_.seed << ", row " << first + r << ", feature " << i;
@@ -214,10 +211,11 @@ class Layer {
 
   void store_values() {
     const int64_t d = a_.hidden_size;
-    const auto queries_keys = qkv_.begin() + (a_.query_width() + a_.kv_width()) * d;
+    const auto queries_keys =
+        qkv_.begin() + (a_.layer(0).query_width() + a_.layer(0).kv_width()) * d;
     value_.assign(queries_keys, qkv_.end());
     if (case_.fused) {  // by inputs, as GPT-2 has it
-      const int64_t outputs = a_.query_width() + 2 * a_.kv_width();
+      const int64_t outputs = a_.layer(0).query_width() + 2 * a_.layer(0).kv_width();
       transposed_.resize(qkv_.size());
       for (int64_t o = 0; o < outputs; ++o) {
         for (int64_t i = 0; i < d; ++i) transposed_[i * outputs + o] = qkv_[o * d + i];
@@ -226,15 +224,16 @@ class Layer {
           DenseView{transposed_.data(), DType::kF32, d, outputs, MatrixOrder::kInputRows}};
       return;
     }
-    stored_.qkv = {DenseView{qkv_.data(), DType::kF32, a_.query_width() + a_.kv_width(), d}};
+    stored_.qkv = {
+        DenseView{qkv_.data(), DType::kF32, a_.layer(0).query_width() + a_.layer(0).kv_width(), d}};
     if (case_.values == Keep::kDense) {
-      stored_.qkv.push_back(DenseView{value_.data(), DType::kF32, a_.kv_width(), d});
+      stored_.qkv.push_back(DenseView{value_.data(), DType::kF32, a_.layer(0).kv_width(), d});
       return;
     }
     std::vector<int32_t> index;
-    for (int32_t g = 0; g < a_.kv_heads; ++g) {
+    for (int32_t g = 0; g < a_.layer(0).kv_heads; ++g) {
       const std::vector<int32_t> of_head =
-          kept(case_.values, g * a_.head_size, (g + 1) * a_.head_size);
+          kept(case_.values, g * a_.layer(0).head_size, (g + 1) * a_.layer(0).head_size);
       index.insert(index.end(), of_head.begin(), of_head.end());
     }
     stored_.qkv.push_back(compact(value_, d, index));
@@ -242,10 +241,11 @@ class Layer {
 
   void store_output() {
     if (case_.features == Keep::kDense) {
-      stored_.output = {DenseView{output_.data(), DType::kF32, a_.hidden_size, a_.query_width()}};
+      stored_.output = {
+          DenseView{output_.data(), DType::kF32, a_.hidden_size, a_.layer(0).query_width()}};
     } else {
       stored_.output = {
-          compact(output_, a_.query_width(), kept(case_.features, 0, a_.hidden_size))};
+          compact(output_, a_.layer(0).query_width(), kept(case_.features, 0, a_.hidden_size))};
     }
   }
 
@@ -285,16 +285,17 @@ class Layer {
 
   void add_head(int64_t first, int32_t length, int32_t r, int32_t h, std::vector<double>& y,
                 std::vector<double>& y_size) const {
-    const int32_t size = a_.head_size, g = h / (a_.query_heads / a_.kv_heads);
+    const int32_t size = a_.layer(0).head_size,
+                  g = h / (a_.layer(0).query_heads / a_.layer(0).kv_heads);
     std::vector<double> score(length), value(size), value_size(size);
     double maximum = -INFINITY, total = 0;
     for (int32_t j = 0; j < length; ++j) {
       for (int32_t i = 0; i < size; ++i) {
-        const int64_t q = h * size + i, k = a_.query_width() + g * size + i;
+        const int64_t q = h * size + i, k = a_.layer(0).query_width() + g * size + i;
         score[j] += projected(qkv_.data(), q, first + r, bias(q)) *
                     projected(qkv_.data(), k, first + j, bias(k));
       }
-      score[j] *= a_.score_scale;
+      score[j] *= a_.attention_shape_as_stored(0).scale;
       maximum = std::max(maximum, score[j]);
     }
     for (double& s : score) total += s = std::exp(s - maximum);
@@ -302,14 +303,14 @@ class Layer {
       for (int32_t i = 0; i < size; ++i) {
         double magnitude = 0;
         const int64_t v = g * size + i;
-        const double offset = bias(a_.query_width() + a_.kv_width() + v);
+        const double offset = bias(a_.layer(0).query_width() + a_.layer(0).kv_width() + v);
         value[i] += score[j] / total * projected(value_.data(), v, first + j, offset, &magnitude);
         value_size[i] += score[j] / total * magnitude;
       }
     }
     for (int64_t o = 0; o < a_.hidden_size; ++o) {
       for (int32_t i = 0; i < size; ++i) {
-        const double w = output_[o * a_.query_width() + h * size + i];
+        const double w = output_[o * a_.layer(0).query_width() + h * size + i];
         y[o] += w * value[i];
         y_size[o] += std::abs(w) * value_size[i];
       }

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "model/normalise.h"
+#include "model/slots.h"
 
 namespace tessera {
 namespace {
@@ -25,26 +26,24 @@ class TinyModel {
  public:
   explicit TinyModel(Kind kind, int threads = 3) : random_(17), team_(threads) {
     const bool encoder = kind == Kind::kEncoder;
-    a_.layers = kLayers;
+    LayerRecord layer{
+        .query_heads = 4, .kv_heads = encoder ? 4 : 2, .head_size = 12, .ffn_size = 80};
     a_.hidden_size = 48;
-    a_.query_heads = 4;
-    a_.kv_heads = encoder ? 4 : 2;
-    a_.head_size = 12;
-    a_.ffn_size = 80;
     a_.vocabulary_size = kVocabulary;
     a_.max_positions = 512;
-    a_.score_scale = 1 / std::sqrt(12.0f);
     a_.head = encoder ? Head::kMaskedLm : Head::kCausalLm;
     if (encoder) {
       a_.mask = Mask::kNone;
-      a_.norm_placement = NormPlacement::kPost;
       a_.norm_kind = norm::Kind::kLayer;
-      a_.ffn = Ffn::kPlain;
-      a_.activation = Activation::kGeluErf;
-      a_.positions = PositionKind::kLearned;
+      layer.ffn = Ffn::kPlain;
+      layer.activation = Activation::kGeluErf;
     } else {
-      for (int j = 0; j < 6; ++j) a_.inverse_frequencies.push_back(std::pow(100.0f, -j / 6.0f));
+      layer.rotary = 0;
+      a_.rotaries.emplace_back();
+      for (int j = 0; j < 6; ++j)
+        a_.rotaries[0].inverse_frequencies.push_back(std::pow(100.0f, -j / 6.0f));
     }
+    a_.layers.assign(kLayers, layer);
     fill_weights(encoder);
     plan_ = choose_plan({.threads = threads, .layers = kLayers, .head_size = 12});
   }
@@ -135,12 +134,13 @@ class TinyModel {
     }
     for (int32_t i = 0; i < kLayers; ++i) {
       LayerWeights layer;
-      layer.qkv = linear(a_.qkv_width(i), a_.hidden_size);
-      layer.attention_output = linear(a_.hidden_size, a_.query_width());
-      layer.ffn_in = linear(a_.ffn_size * (encoder ? 1 : 2), a_.hidden_size);
-      layer.ffn_out = linear(a_.hidden_size, a_.ffn_size);
-      layer.attention_norm = norm();
-      layer.ffn_norm = norm();
+      layer.attention = a_.attention_shape_as_stored(i);
+      for (const LayerMapSlot& slot : kLayerMapSlots) {
+        const MapShape shape = slot.shape(a_, a_.layer(i));
+        layer.*slot.weights = linear(shape.outputs(), shape.inputs);
+      }
+      (encoder ? layer.attention_sum_norm : layer.attention_norm) = norm();
+      (encoder ? layer.ffn_sum_norm : layer.ffn_norm) = norm();
       weights_.layers.push_back(std::move(layer));
     }
     weights_.head.output = linear(kVocabulary, a_.hidden_size);
@@ -317,7 +317,7 @@ TEST(ForwardTables, HoldTheRowsThatEnteredTheirLayer) {
   TinyModel model(Kind::kDecoder);
   const Batch batch({70, 20});
   Leaving leaving(batch.layout);
-  const int64_t page_bytes = model.architecture().largest_page().page_bytes();
+  const int64_t page_bytes = model.architecture().attention_shape_as_stored(0).pages.page_bytes();
   std::vector<PageTable> tables(kLayers * 2);
   std::vector<PageTable*> pointers;
   const Buffer pages = host_device().allocate(static_cast<size_t>(page_bytes * 4 * kLayers));

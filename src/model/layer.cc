@@ -14,6 +14,10 @@ const LayerWeights& weights_of(const Execution& e, const LayerPass& layer) {
   return e.weights.layers[at(layer.layer)];
 }
 
+const LayerRecord& record_of(const Execution& e, const LayerPass& layer) {
+  return e.architecture.layer(layer.layer);
+}
+
 // The states of a group's first row.
 float* states_of(const Execution& e, const Group& group) {
   return e.scratch.states_of(*group.layer) + group.first * e.architecture.hidden_size;
@@ -29,30 +33,29 @@ void normalise_group(const Execution& e, const NormWeights& norm, float* target,
 
 // What a block reads: the normalised rows where the norm comes first, else the rows themselves.
 const float* enter_block(const Execution& e, const NormWeights& norm, const Group& group) {
-  if (e.architecture.norm_placement == NormPlacement::kPost) return states_of(e, group);
+  if (norm.empty()) return states_of(e, group);
   float* normed = e.scratch.normed_of(*group.layer);
   normalise_group(e, norm, normed, group);
   return normed + group.first * e.architecture.hidden_size;
 }
 
 void leave_block(const Execution& e, const NormWeights& norm, const Group& group) {
-  if (e.architecture.norm_placement == NormPlacement::kPost)
-    normalise_group(e, norm, e.scratch.states_of(*group.layer), group);
+  if (!norm.empty()) normalise_group(e, norm, e.scratch.states_of(*group.layer), group);
 }
 
 void normalise_heads(const Execution& e, const Group& group) {
-  const Architecture& a = e.architecture;
+  const LayerRecord& layer = record_of(e, *group.layer);
   const LayerWeights& weights = weights_of(e, *group.layer);
-  const int64_t stride = a.qkv_width(group.layer->layer);
-  for (int32_t h = 0; h < a.query_heads + a.kv_heads; ++h) {
-    const NormWeights& norm = h < a.query_heads ? weights.query_norm : weights.key_norm;
-    float* x = e.scratch.qkv + int64_t{h} * a.head_size;
-    norm::kernels.run({.kind = a.norm_kind,
+  const int64_t stride = weights.attention.qkv_width();
+  for (int32_t h = 0; h < layer.query_heads + layer.kv_heads; ++h) {
+    const NormWeights& norm = h < layer.query_heads ? weights.query_norm : weights.key_norm;
+    float* x = e.scratch.qkv + int64_t{h} * layer.head_size;
+    norm::kernels.run({.kind = e.architecture.norm_kind,
                        .x = x,
                        .x_stride = stride,
-                       .cols = a.head_size,
+                       .cols = layer.head_size,
                        .weight = norm.weight.data(),
-                       .eps = a.norm_eps,
+                       .eps = e.architecture.norm_eps,
                        .y = x,
                        .y_stride = stride},
                       {group.rows.begin, group.rows.end});
@@ -60,20 +63,20 @@ void normalise_heads(const Execution& e, const Group& group) {
 }
 
 void gate(const Execution& e, const Group& group) {
-  const Architecture& a = e.architecture;
+  const LayerRecord& layer = record_of(e, *group.layer);
   const int64_t stride = group.layer->ffn_width;
-  activation::kernels.run({.function = a.activation,
+  activation::kernels.run({.function = layer.activation,
                            .x = group.ffn,
                            .x_stride = stride,
-                           .up = group.ffn + a.ffn_size,
+                           .up = group.ffn + layer.ffn_size,
                            .up_stride = stride,
-                           .cols = a.ffn_size,
+                           .cols = layer.ffn_size,
                            .y = group.ffn,
                            .y_stride = stride},
                           {group.rows.begin - group.first, group.rows.end - group.first});
   meet(*group.layer, *group.member);
   mark(e.trace, Operation::kActivation, *group.member,
-       [&] { return moved(3 * traced_rows(group) * a.ffn_size); });
+       [&] { return moved(3 * traced_rows(group) * layer.ffn_size); });
 }
 
 // The layer's part of what the scratch memory has for every layer and sequence.
@@ -99,11 +102,10 @@ void enter_positions(const Execution& e, const LayerPass& layer,
 // Queries and outputs once, keys and values once for each sequence. The dense form has values as
 // wide as the heads.
 Work attention_work(const Execution& e, const LayerPass& layer) {
-  const AttentionShape shape = e.architecture.attention_shape(layer.layer);
+  const AttentionShape shape = weights_of(e, layer).attention;
   AttentionShape dense = shape;
   dense.pages.d_v = shape.pages.d_k;
   Work work;
-  const int64_t query_width = int64_t{shape.query_heads} * shape.pages.d_k;
   int64_t keys_read = 0;
   for (const AttentionSequence& sequence : of_sequences(e, layer, e.scratch.sequences)) {
     const int32_t queries = sequence.queries, keys = sequence.keys->tokens();
@@ -111,7 +113,7 @@ Work attention_work(const Execution& e, const LayerPass& layer) {
     work.dense_flops += layer.attention->cost(dense, queries, keys).flops * queries;
     keys_read += keys;
   }
-  work.bytes = moved(layer.rows * (query_width + shape.output_width())).bytes +
+  work.bytes = moved(layer.rows * (shape.query_width() + shape.output_width())).bytes +
                cached_bytes(shape.pages, keys_read);
   return work;
 }
@@ -132,28 +134,27 @@ void run_layer(const Execution& e, const LayerPass& layer, Team::Member& member)
 }
 
 void project(const Execution& e, const Group& group) {
-  const Architecture& a = e.architecture;
   const LayerWeights& weights = weights_of(e, *group.layer);
-  const int64_t width = a.qkv_width(group.layer->layer);
+  const int64_t width = weights.attention.qkv_width();
   multiply(e, group, *weights.qkv,
            {.x = enter_block(e, weights.attention_norm, group),
-            .x_stride = a.hidden_size,
+            .x_stride = e.architecture.hidden_size,
             .y = e.scratch.qkv + group.first * width,
             .y_stride = width},
            Operation::kQkv);
 }
 
 void place(const Execution& e, const Group& group) {
-  const Architecture& a = e.architecture;
-  const RotaryTables::Table* table = e.rotary.of(group.layer->layer);
-  if (a.qk_norm != QkNorm::kPerHead && table == nullptr) return;
-  if (a.qk_norm == QkNorm::kPerHead) normalise_heads(e, group);
+  const LayerRecord& layer = record_of(e, *group.layer);
+  const RotaryTables::Table* table = e.rotary.of(layer);
+  if (layer.qk_norm == QkNorm::kNone && table == nullptr) return;
+  if (layer.qk_norm == QkNorm::kPerHead) normalise_heads(e, group);
   if (table != nullptr) {
     rotary::kernels.run({.x = e.scratch.qkv,
-                         .x_stride = a.qkv_width(group.layer->layer),
-                         .heads = a.query_heads + a.kv_heads,
-                         .head_size = a.head_size,
-                         .rotated = table->rotated(),
+                         .x_stride = weights_of(e, *group.layer).attention.qkv_width(),
+                         .heads = layer.query_heads + layer.kv_heads,
+                         .head_size = layer.head_size,
+                         .rotated = table->rotary.rotated(),
                          .positions = e.pass.layout(*group.layer).positions.data(),
                          .cosines = table->cosines.data(),
                          .sines = table->sines.data()},
@@ -161,24 +162,24 @@ void place(const Execution& e, const Group& group) {
   }
   // The member appends the keys of the same rows, so nobody need wait.
   mark(e.trace, Operation::kPositions, *group.member,
-       [&] { return moved(2 * traced_rows(group) * (a.query_width() + a.kv_width())); });
+       [&] { return moved(2 * traced_rows(group) * (layer.query_width() + layer.kv_width())); });
 }
 
 void append(const Execution& e, const LayerPass& layer, Team::Member& member) {
-  const Architecture& a = e.architecture;
-  const PageShape shape = a.attention_shape(layer.layer).pages;
-  const int64_t stride = a.qkv_width(layer.layer);
+  const AttentionShape& attention = weights_of(e, layer).attention;
+  const PageShape& shape = attention.pages;
+  const int64_t stride = attention.qkv_width();
   const std::span<PageTable* const> tables = of_sequences(e, layer, e.scratch.tables);
   // Nobody reads positions before the barrier below.
   if (member.rank() == 0) enter_positions(e, layer, tables);
-  const float* key = e.scratch.qkv + a.query_width();
+  const float* key = e.scratch.qkv + attention.query_width();
   append_to_pages({.shape = shape,
                    .tables = tables,
                    .first_tokens = e.pass.keys_before_of(layer),
                    .first_rows = e.pass.layout(layer).offsets.data(),
                    .key = key,
                    .key_stride = stride,
-                   .value = key + a.kv_width(),
+                   .value = key + shape.key_width(),
                    .value_stride = stride},
                   rows_of(layer.rows, member));
   member.barrier();
@@ -190,12 +191,12 @@ void append(const Execution& e, const LayerPass& layer, Team::Member& member) {
 }
 
 void attend(const Execution& e, const LayerPass& layer, Team::Member& member) {
-  const AttentionShape shape = e.architecture.attention_shape(layer.layer);
+  const AttentionShape& shape = weights_of(e, layer).attention;
   PassScratch& scratch = e.scratch;
   layer.attention->run({.shape = shape,
                         .sequences = of_sequences(e, layer, scratch.sequences),
                         .query = scratch.qkv,
-                        .query_stride = e.architecture.qkv_width(layer.layer),
+                        .query_stride = shape.qkv_width(),
                         .output = scratch.context,
                         .output_stride = shape.output_width(),
                         .partials = scratch.partials,
@@ -208,7 +209,7 @@ void attend(const Execution& e, const LayerPass& layer, Team::Member& member) {
 void leave_attention(const Execution& e, const Group& group) {
   const LayerWeights& weights = weights_of(e, *group.layer);
   const int64_t hidden_size = e.architecture.hidden_size;
-  const int64_t width = e.architecture.attention_shape(group.layer->layer).output_width();
+  const int64_t width = weights.attention.output_width();
   float* x = states_of(e, group);
   multiply(e, group, *weights.attention_output,
            {.x = e.scratch.context + group.first * width,
@@ -218,19 +219,20 @@ void leave_attention(const Execution& e, const Group& group) {
             .y = x,
             .y_stride = hidden_size},
            Operation::kAttentionOutput);
-  leave_block(e, weights.attention_norm, group);
+  leave_block(e, weights.attention_sum_norm, group);
 }
 
 void ffn(const Execution& e, const Group& group) {
   const Architecture& a = e.architecture;
   const LayerWeights& weights = weights_of(e, *group.layer);
-  const bool gated = a.ffn == Ffn::kGated;
+  const LayerRecord& layer = record_of(e, *group.layer);
+  const bool gated = layer.ffn == Ffn::kGated;
   const int64_t stride = group.layer->ffn_width;
   float* x = states_of(e, group);
   multiply(e, group, *weights.ffn_in,
            {.x = enter_block(e, weights.ffn_norm, group),
             .x_stride = a.hidden_size,
-            .activation = gated ? Activation::kNone : a.activation,
+            .activation = gated ? Activation::kNone : layer.activation,
             .y = group.ffn,
             .y_stride = stride},
            Operation::kFfnIn);
@@ -243,7 +245,7 @@ void ffn(const Execution& e, const Group& group) {
             .y = x,
             .y_stride = a.hidden_size},
            Operation::kFfnOut);
-  leave_block(e, weights.ffn_norm, group);
+  leave_block(e, weights.ffn_sum_norm, group);
 }
 
 }  // namespace tessera

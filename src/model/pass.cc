@@ -13,10 +13,6 @@ constexpr size_t at(int64_t index) { return static_cast<size_t>(index); }
 constexpr int64_t kMinGroupRows = 48;
 constexpr int64_t kMaxGroupRows = 192;
 
-int64_t ffn_width(const Architecture& a) {
-  return int64_t{a.ffn_size} * (a.ffn == Ffn::kGated ? 2 : 1);
-}
-
 int64_t group_rows(const LayerPlan& plan, int64_t ffn_width) {
   const int64_t fitting = plan.group_bytes / (static_cast<int64_t>(sizeof(float)) * ffn_width);
   return std::clamp(fitting, kMinGroupRows, kMaxGroupRows) / kRowGrain * kRowGrain;
@@ -42,11 +38,11 @@ Status check_parts(const ForwardInput& input, const Architecture& a) {
   }
   if (!input.tables.empty()) {
     TESSERA_RETURN_IF_ERROR(
-        check_count("page tables", input.tables.size(), a.layers * layout.sequences()));
+        check_count("page tables", input.tables.size(), a.layer_count() * layout.sequences()));
   }
   if (input.schedule == nullptr) return {};
-  TESSERA_RETURN_IF_ERROR(
-      check_count("layers in the schedule of rows", input.schedule->lengths.size(), a.layers));
+  TESSERA_RETURN_IF_ERROR(check_count("layers in the schedule of rows",
+                                      input.schedule->lengths.size(), a.layer_count()));
   for (const std::vector<int32_t>& lengths : input.schedule->lengths) {
     TESSERA_RETURN_IF_ERROR(check_count("sequences in every layer of the schedule of rows",
                                         lengths.size(), layout.sequences()));
@@ -55,19 +51,19 @@ Status check_parts(const ForwardInput& input, const Architecture& a) {
 }
 
 Status check_layers(const ForwardInput& input, const Architecture& a) {
-  const int32_t end = std::min(input.end_layer, a.layers);
+  const int32_t end = std::min(input.end_layer, a.layer_count());
   if (input.first_layer < 0 || input.first_layer >= end) {
     return invalid_input(fmt::format("pass: expected layers within 0 to {}, found {} to {}",
-                                     a.layers, input.first_layer, input.end_layer));
+                                     a.layer_count(), input.first_layer, input.end_layer));
   }
   if (input.first_layer > 0 && input.states.empty()) {
     return invalid_input(
         fmt::format("pass: expected states that enter layer {}, found none", input.first_layer));
   }
-  if (end < a.layers && input.head_rows != HeadRows::kNone) {
+  if (end < a.layer_count() && input.head_rows != HeadRows::kNone) {
     return invalid_input(
         fmt::format("pass: expected no rows for the head, which layer {} of {} does not come to",
-                    end, a.layers));
+                    end, a.layer_count()));
   }
   return {};
 }
@@ -167,9 +163,9 @@ Result<PassShape> shape_of_pass(const ForwardInput& input, const Architecture& a
   TESSERA_RETURN_IF_ERROR(check_parts(input, architecture));
   TESSERA_RETURN_IF_ERROR(check_layers(input, architecture));
   PassShape pass;
-  const int32_t end = std::min(input.end_layer, architecture.layers);
+  const int32_t end = std::min(input.end_layer, architecture.layer_count());
   pass.first_layer = input.first_layer;
-  pass.ends_with_head = end == architecture.layers;
+  pass.ends_with_head = end == architecture.layer_count();
   pass.sets.push_back({.layout = *input.layout});
   TESSERA_RETURN_IF_ERROR(find_head_rows(input, architecture, pass));
   pass.keys_before.reserve(at((end - input.first_layer) * pass.sequences()));
@@ -180,7 +176,7 @@ Result<PassShape> shape_of_pass(const ForwardInput& input, const Architecture& a
     LayerPass layer{.layer = i,
                     .set = static_cast<int32_t>(pass.sets.size()) - 1,
                     .rows = pass.sets.back().layout.rows(),
-                    .ffn_width = ffn_width(architecture)};
+                    .ffn_width = architecture.layer(i).ffn_width()};
     TESSERA_RETURN_IF_ERROR(count_keys(input, pass, layer));
     layer.dealing = plan_of.dealing(layer.rows, members);
     layer.group_rows = group_rows(plan_of, layer.ffn_width);

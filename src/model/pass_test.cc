@@ -16,16 +16,13 @@ using Lengths = std::vector<int32_t>;
 class PassTest : public ::testing::Test {
  protected:
   PassTest() {
-    a_.layers = 3;
     a_.hidden_size = 16;
-    a_.query_heads = 4;
-    a_.kv_heads = 2;
-    a_.head_size = 4;
-    a_.ffn_size = 1024;
+    a_.layers.assign(3, {.query_heads = 4, .kv_heads = 2, .head_size = 4, .ffn_size = 1024});
     a_.max_positions = 4096;
     plan_ = choose_plan({.threads = kMembers, .layers = 3, .head_size = 4});
     for (LayerPlan& layer : plan_.layers) layer.own_rows_from = 8;
-    weights_.layers.resize(3);
+    for (int32_t layer = 0; layer < 3; ++layer)
+      weights_.layers.push_back({.attention = a_.attention_shape_as_stored(layer)});
   }
 
   // Sequences whose rows stand behind `before` positions, with an id for each row.

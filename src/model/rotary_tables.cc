@@ -15,18 +15,7 @@ constexpr size_t at(int64_t index) { return static_cast<size_t>(index); }
 
 RotaryTables::RotaryTables(const Architecture& architecture)
     : max_positions_(architecture.max_positions) {
-  for (int32_t layer = 0; layer < architecture.layers; ++layer) {
-    const std::vector<float>& frequencies = architecture.inverse_frequencies;
-    if (architecture.positions != PositionKind::kRotary) {
-      table_of_layer_.push_back(-1);
-      continue;
-    }
-    const auto same = std::find_if(tables_.begin(), tables_.end(), [&](const Table& table) {
-      return table.inverse_frequencies == frequencies;
-    });
-    table_of_layer_.push_back(static_cast<int32_t>(same - tables_.begin()));
-    if (same == tables_.end()) tables_.push_back({.inverse_frequencies = frequencies});
-  }
+  for (const Rotary& rotary : architecture.rotaries) tables_.push_back({.rotary = rotary});
 }
 
 Status RotaryTables::extend(int32_t positions) {
@@ -35,8 +24,8 @@ Status RotaryTables::extend(int32_t positions) {
   positions = std::min(std::max(positions, 2 * positions_), std::max(positions, max_positions_));
   try {
     for (Table& table : tables_) {
-      table.cosines.reserve(at(positions) * table.inverse_frequencies.size());
-      table.sines.reserve(at(positions) * table.inverse_frequencies.size());
+      table.cosines.reserve(at(positions) * table.rotary.inverse_frequencies.size());
+      table.sines.reserve(at(positions) * table.rotary.inverse_frequencies.size());
     }
   } catch (const std::bad_alloc&) {
     return out_of_memory(
@@ -44,10 +33,10 @@ Status RotaryTables::extend(int32_t positions) {
   }
   for (Table& table : tables_) {
     for (int32_t p = positions_; p < positions; ++p) {
-      for (const float frequency : table.inverse_frequencies) {
+      for (const float frequency : table.rotary.inverse_frequencies) {
         const auto angle = static_cast<double>(static_cast<float>(p) * frequency);
-        table.cosines.push_back(static_cast<float>(std::cos(angle)));
-        table.sines.push_back(static_cast<float>(std::sin(angle)));
+        table.cosines.push_back(static_cast<float>(std::cos(angle)) * table.rotary.scale);
+        table.sines.push_back(static_cast<float>(std::sin(angle)) * table.rotary.scale);
       }
     }
   }
@@ -55,9 +44,8 @@ Status RotaryTables::extend(int32_t positions) {
   return {};
 }
 
-const RotaryTables::Table* RotaryTables::of(int32_t layer) const {
-  const int32_t table = table_of_layer_[at(layer)];
-  return table < 0 ? nullptr : &tables_[at(table)];
+const RotaryTables::Table* RotaryTables::of(const LayerRecord& layer) const {
+  return layer.rotary == kNoRotary ? nullptr : &tables_[at(layer.rotary)];
 }
 
 }  // namespace tessera

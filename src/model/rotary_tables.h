@@ -8,16 +8,15 @@
 
 namespace tessera {
 
-// Cosines and sines of the angles p * inverse_frequencies[j] at every position p, in f32:
-// transformers rounds the angle before it takes them. Layers of the same frequencies share a table.
+// For each of an architecture's rotaries the cosines and sines of the angles p *
+// inverse_frequencies[j] at every position p, times its scale, in f32: transformers rounds the
+// angle before it takes them.
 class RotaryTables {
  public:
   struct Table {
-    std::vector<float> inverse_frequencies;
+    Rotary rotary;
     std::vector<float> cosines;  // [positions, inverse_frequencies]
     std::vector<float> sines;
-
-    int32_t rotated() const { return static_cast<int32_t>(2 * inverse_frequencies.size()); }
   };
 
   explicit RotaryTables(const Architecture& architecture);
@@ -26,11 +25,10 @@ class RotaryTables {
   // are.
   Status extend(int32_t positions);
   // The table of a layer; null where it rotates nothing.
-  const Table* of(int32_t layer) const;
+  const Table* of(const LayerRecord& layer) const;
 
  private:
   std::vector<Table> tables_;
-  std::vector<int32_t> table_of_layer_;  // -1: none
   int32_t positions_ = 0;
   int32_t max_positions_;
 };

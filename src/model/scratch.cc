@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "model/slots.h"
+
 namespace tessera {
 namespace {
 
@@ -22,19 +24,18 @@ void raise(int64_t& size, int64_t to) { size = std::max(size, to); }
 int64_t most_bytes(const LayerWeights& layer, int64_t (Linear::*bytes)(int64_t) const,
                    int64_t rows) {
   int64_t most = 0;
-  for (const auto* linear : {&layer.qkv, &layer.attention_output, &layer.ffn_in, &layer.ffn_out}) {
-    if (*linear != nullptr) raise(most, ((**linear).*bytes)(rows));
-  }
+  for_each_map(layer, [&](const Linear& linear) { raise(most, (linear.*bytes)(rows)); });
   return rounded(most);
 }
 
-void add_layer(const LayerPass& layer, const Architecture& a, const LayerWeights& weights,
-               int32_t members, ScratchSizes& sizes) {
-  const AttentionShape shape = a.attention_shape(layer.layer);
+void add_layer(const LayerPass& layer, const LayerWeights& weights, int32_t members,
+               ScratchSizes& sizes) {
+  const AttentionShape& shape = weights.attention;
   const AttentionCost cost = layer.attention->cost(shape, layer.longest, layer.most_keys);
   raise(sizes.workspace_bytes, rounded(cost.workspace_bytes));
   raise(sizes.partials, cost.partial_floats);
-  raise(sizes.qkv, product(layer.rows, a.qkv_width(layer.layer)));
+  if (cost.partial_floats > 0) raise(sizes.arrived, shape.pages.kv_heads);
+  raise(sizes.qkv, product(layer.rows, shape.qkv_width()));
   raise(sizes.context, product(layer.rows, shape.output_width()));
   const bool own_rows = layer.dealing == Dealing::kOwn;
   const int64_t at_once = own_rows ? layer.group_rows : layer.rows;
@@ -49,11 +50,10 @@ void add_head(const HeadWeights& head, int64_t rows, int32_t hidden_size, Scratc
   if (head.output == nullptr) return;
   sizes.head_hidden = product(rows, hidden_size);
   sizes.logits = product(rows, head.outputs);
-  for (const auto* linear : {&head.transform, &head.output}) {
-    if (*linear == nullptr) continue;
-    raise(sizes.linear_bytes, rounded((*linear)->scratch_bytes(rows)));
-    raise(sizes.all_converted_bytes, rounded((*linear)->converted_bytes(rows)));
-  }
+  for_each_map(head, [&](const Linear& linear) {
+    raise(sizes.linear_bytes, rounded(linear.scratch_bytes(rows)));
+    raise(sizes.all_converted_bytes, rounded(linear.converted_bytes(rows)));
+  });
 }
 
 void link_tables(const ScratchSizes& sizes, const PassShape& pass, const ForwardInput& input,
@@ -108,12 +108,12 @@ ScratchSizes scratch_sizes(const PassShape& pass, const ForwardInput& input,
   sizes.states = product(pass.rows(), architecture.hidden_size);
   if (pass.sets.size() > 1) sizes.settled = sizes.states;
   for (const LayerPass& layer : pass.layers)
-    add_layer(layer, architecture, weights.layers[at(layer.layer)], members, sizes);
-  if (sizes.partials > 0) sizes.arrived = pass.sequences() * architecture.kv_heads;
+    add_layer(layer, weights.layers[at(layer.layer)], members, sizes);
+  sizes.arrived *= pass.sequences();
   sizes.partials = product(sizes.partials, pass.sequences());
   add_head(weights.head, pass.head_row_count, architecture.hidden_size, sizes);
   if (!input.tables.empty()) return sizes;
-  sizes.page_bytes = architecture.largest_page().page_bytes();
+  sizes.page_bytes = weights.largest_page().page_bytes();
   for (int64_t s = 0; s < pass.sequences(); ++s) sizes.pages += pages_for(pass.input().length(s));
   return sizes;
 }

@@ -72,7 +72,7 @@ Status check_options(const Request& request) {
 
 struct EngineState {
   EngineState(std::shared_ptr<Model> loaded, int64_t cache_bytes)
-      : model(std::move(loaded)), pool(state_of(*model).architecture.largest_page(), cache_bytes) {}
+      : model(std::move(loaded)), pool(state_of(*model).weights.largest_page(), cache_bytes) {}
 
   const Architecture& architecture() const { return state_of(*model).architecture; }
   int64_t cache_bytes_of(const Request& request) const;
@@ -127,7 +127,7 @@ int64_t EngineState::cache_bytes_of(const Request& request) const {
   const int64_t shared = static_cast<int64_t>(request.prompt_ids.size()) / kPageTokens;
   const int64_t all = pages_for(static_cast<int32_t>(positions_of(request)));
   const int64_t copies = std::max(request.beams, request.sequences);
-  return architecture().layers * (shared + copies * (all - shared)) * pool.page_bytes();
+  return architecture().layer_count() * (shared + copies * (all - shared)) * pool.page_bytes();
 }
 
 Status EngineState::check(const Request& request) const {
@@ -163,7 +163,7 @@ Result<int64_t> EngineState::start(Request request) {
     const std::vector<int32_t>& ends = architecture().end_ids;
     request.stop_ids.insert(request.stop_ids.end(), ends.begin(), ends.end());
   }
-  running.emplace_back(next_number, std::move(request), architecture().layers,
+  running.emplace_back(next_number, std::move(request), architecture().layer_count(),
                        state_of(*model).tokenizer);
   promised_bytes += bytes;
   return next_number++;
@@ -179,7 +179,7 @@ Status EngineState::pass(const std::vector<std::pair<Sequence*, int32_t>>& parts
     layout.append(count, part->done);
     ids.insert(ids.end(), part->ids.begin() + part->done, part->ids.begin() + part->done + count);
   }
-  for (int32_t layer = 0; layer < architecture().layers; ++layer) {
+  for (int32_t layer = 0; layer < architecture().layer_count(); ++layer) {
     for (const auto& [part, count] : parts) {
       PageTable& table = part->tables[static_cast<size_t>(layer)];
       TESSERA_RETURN_IF_ERROR(pool.reserve(table, count));

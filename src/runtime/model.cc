@@ -13,6 +13,8 @@
 #include "io/compressed.h"
 #include "io/mapped_file.h"
 #include "kernels/family.h"
+#include "model/loader.h"
+#include "model/slots.h"
 #include "runtime/model_state.h"
 #include "tessera/machine.h"
 
@@ -108,14 +110,14 @@ Result<Plan> make_plan(const Checkpoint& checkpoint, const Architecture& archite
     }
     TESSERA_ASSIGN_OR_RETURN(const std::string text, read_text_file(options.plan_file, 16 << 20));
     TESSERA_ASSIGN_OR_RETURN(Plan plan,
-                             plan_from_json(text, options.plan_file, architecture.layers));
+                             plan_from_json(text, options.plan_file, architecture.layer_count()));
     plan.threads = options.threads < 1 ? std::min(plan.threads, usable_cpus()) : threads;
     return plan;
   }
   PlanRequest request{.threads = threads,
-                      .layers = architecture.layers,
+                      .layers = architecture.layer_count(),
                       .cache = cache_of(options.cache.value_or(CacheType::kF32)).dtype,
-                      .head_size = architecture.head_size,
+                      .head_size = architecture.layer(0).head_size,
                       .vo = vo_method(options.precompute_vo),
                       .expected_tokens = std::max(options.expected_tokens, 1),
                       .machine = kept_machine_table()};
@@ -156,12 +158,13 @@ ModelInfo make_info(const Checkpoint& checkpoint, const ModelState& state, int64
   info.family = a.family;
   info.architecture = a.class_name;
   info.head = a.head;
-  info.layers = a.layers;
+  info.layers = a.layer_count();
   info.hidden_size = a.hidden_size;
-  info.query_heads = a.query_heads;
-  info.kv_heads = a.kv_heads;
-  info.head_size = a.head_size;
-  info.ffn_size = a.ffn_size;
+  // Where layers differ, the first stands for all.
+  info.query_heads = a.layer(0).query_heads;
+  info.kv_heads = a.layer(0).kv_heads;
+  info.head_size = a.layer(0).head_size;
+  info.ffn_size = a.layer(0).ffn_size;
   info.vocabulary_size = a.vocabulary_size;
   info.type_vocabulary_size = a.type_vocabulary_size;
   info.max_positions = a.max_positions;
@@ -170,8 +173,9 @@ ModelInfo make_info(const Checkpoint& checkpoint, const ModelState& state, int64
   info.prepared_bytes = state.weights.bytes();
   info.flops_per_token = state.weights.flops_per_token();
   info.executed_flops_per_token = state.weights.executed_flops_per_token();
-  info.cache_bytes_per_token = a.layers * a.largest_page().page_bytes() / kPageTokens;
-  info.cache_type = cache_of(a.cache).type;
+  info.cache_bytes_per_token =
+      info.layers * state.weights.largest_page().page_bytes() / kPageTokens;
+  info.cache_type = cache_of(state.plan.cache).type;
   info.weight_type = name(state.plan.layers.front().weights);
   info.labels = a.label_names;
   // The names that transformers gives where the file has none. Only a head that was loaded bounds
@@ -212,12 +216,9 @@ Result<GenerationDefaults> read_generation_defaults(const Config& config) {
   return defaults;
 }
 
-Status check_attention(const Architecture& architecture) {
-  for (int32_t layer = 0; layer < architecture.layers; ++layer) {
-    const AttentionShape shape = architecture.attention_shape(layer);
-    for (const AttentionMethod* method : attention_methods())
-      TESSERA_RETURN_IF_ERROR(method->check(shape));
-  }
+Status check_attention(const AttentionShape& shape) {
+  for (const AttentionMethod* method : attention_methods())
+    TESSERA_RETURN_IF_ERROR(method->check(shape));
   return {};
 }
 
@@ -229,11 +230,12 @@ Result<std::unique_ptr<ModelState>> load_state(const std::string& directory,
   TESSERA_ASSIGN_OR_RETURN(state->sentence_encoder, read_sentence_encoder(directory));
   // A sentence encoder ends with its pooling, whatever class the encoder was saved as.
   if (state->sentence_encoder.declared) state->architecture.head = Head::kNone;
-  TESSERA_RETURN_IF_ERROR(check_attention(state->architecture));
+  for (int32_t layer = 0; layer < state->architecture.layer_count(); ++layer) {
+    TESSERA_RETURN_IF_ERROR(check_attention(state->architecture.attention_shape_as_stored(layer)));
+  }
   TESSERA_ASSIGN_OR_RETURN(state->plan, make_plan(checkpoint, state->architecture, options));
   // An encoder's keys and values live for a pass only.
   if (!state->architecture.is_decoder()) state->plan.cache = DType::kF32;
-  state->architecture.cache = state->plan.cache;
   auto tokenizer = Tokenizer::open(directory);
   if (!tokenizer.ok() && tokenizer.status().code() != StatusCode::kNotFound)
     return tokenizer.status();
@@ -242,8 +244,8 @@ Result<std::unique_ptr<ModelState>> load_state(const std::string& directory,
   TESSERA_ASSIGN_OR_RETURN(LoadedWeights loaded, load_weights(checkpoint, state->architecture,
                                                               state->plan, *state->team));
   state->weights = std::move(loaded.weights);
-  state->architecture.values = std::move(loaded.values);
-  TESSERA_RETURN_IF_ERROR(check_attention(state->architecture));
+  for (const LayerWeights& layer : state->weights.layers)
+    TESSERA_RETURN_IF_ERROR(check_attention(layer.attention));
   for (size_t i = 0; i < loaded.vo.size(); ++i) state->plan.layers[i].vo = std::move(loaded.vo[i]);
   state->executor =
       std::make_unique<Executor>(state->architecture, state->weights, state->plan, *state->team);
@@ -322,7 +324,7 @@ Result<ForwardResult> run_forward(ModelState& state, const std::vector<TokenSequ
   for (const TokenSequence& sequence : batch) {
     result.offsets.push_back(result.offsets.back() + static_cast<int32_t>(sequence.ids.size()));
   }
-  if (options.hidden_states) result.hidden_states.resize(static_cast<size_t>(a.layers) + 1);
+  if (options.hidden_states) result.hidden_states.resize(a.layers.size() + 1);
   std::vector<std::vector<float>> hidden;
   const auto configure = [&](ForwardInput& input, ForwardOutput& output) {
     input.head_rows = head_rows(a);
@@ -514,10 +516,9 @@ std::vector<OperationProfile> Model::stop_profile() {
 std::string Model::plan_json() const {
   std::vector<std::string> linear;
   for (const LayerWeights& layer : state_->weights.layers) {
-    const json maps = {{"qkv", linear_json(layer.qkv->info())},
-                       {"attention_output", linear_json(layer.attention_output->info())},
-                       {"ffn_in", linear_json(layer.ffn_in->info())},
-                       {"ffn_out", linear_json(layer.ffn_out->info())}};
+    json maps;
+    for (const LayerMapSlot& slot : kLayerMapSlots)
+      maps[std::string(slot.name)] = linear_json((layer.*slot.weights)->info());
     linear.push_back(maps.dump());
   }
   json plan = json::parse(plan_to_json(state_->plan, linear));

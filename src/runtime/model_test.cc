@@ -351,7 +351,10 @@ TEST(Families, MistralWindowByDefault) {
                                        .write(name),
                                    {.threads = 1});
     EXPECT_TRUE(model.ok()) << model.status().message();
-    return state_of(**model).architecture.windows;
+    std::vector<int32_t> found;
+    for (const LayerRecord& layer : state_of(**model).architecture.layers)
+      found.push_back(layer.window);
+    return found;
   };
   EXPECT_EQ(windows("absent", ""), (std::vector<int32_t>{4096, 4096}));
   EXPECT_EQ(windows("null", "\"sliding_window\": null, "), (std::vector<int32_t>{0, 0}));

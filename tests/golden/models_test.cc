@@ -11,7 +11,6 @@
 
 #include "base/isa.h"
 #include "io/safetensors.h"
-#include "runtime/model_state.h"
 #include "tessera/engine.h"
 #include "tessera/evaluate.h"
 
@@ -104,20 +103,9 @@ void check_dump(const Golden& golden, const Safetensors& found) {
   }
 }
 
-// The reference of llama-gqa-bf16 was made by casting a whole model to bf16 and back, its rotary
-// frequencies included. Loaded from the checkpoint, transformers keeps those in f32, as Tessera
-// does, and itself misses this reference by 0.12 in the logits; so this model alone is compared
-// with the frequencies rounded alike.
-void round_rotary_frequencies(Model& model) {
-  for (float& frequency : state_of(model).architecture.inverse_frequencies) {
-    frequency = bf16_to_f32(f32_to_bf16(frequency));
-  }
-}
-
 void check_model(const Golden& golden, const LoadOptions& options) {
   const auto model = Model::load(golden.directory, options);
   ASSERT_TRUE(model.ok()) << model.status().message();
-  if (golden.directory.ends_with("/llama-gqa-bf16")) round_rotary_frequencies(**model);
   const std::string path =
       ::testing::TempDir() + "/dump_" + std::to_string(getpid()) + ".safetensors";
   const Status status = dump_cases(*model, golden.directory + "/golden.json", path);

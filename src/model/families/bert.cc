@@ -5,49 +5,47 @@
 namespace tessera {
 namespace {
 
-void set_encoder(Architecture& architecture) {
+void set_encoder(Architecture& architecture, LayerRecord& layer) {
   architecture.mask = Mask::kNone;
-  architecture.norm_placement = NormPlacement::kPost;
   architecture.norm_kind = norm::Kind::kLayer;
   architecture.norm_eps = 1e-12f;
-  architecture.ffn = Ffn::kPlain;
-  architecture.positions = PositionKind::kLearned;
+  layer.ffn = Ffn::kPlain;
 }
 
-Status read_bert_sizes(const Config& config, Architecture& architecture) {
-  set_encoder(architecture);
+Status read_bert_sizes(const Config& config, Architecture& architecture, LayerRecord& layer) {
+  set_encoder(architecture, layer);
   TESSERA_RETURN_IF_ERROR(read_eps(config, "layer_norm_eps", 1e-12, architecture.norm_eps));
   TESSERA_RETURN_IF_ERROR(
       require_truth(config, "is_decoder", Config::Truth::kNo, Config::Truth::kNo));
-  TESSERA_RETURN_IF_ERROR(read_layer_count(config, "num_hidden_layers", architecture.layers));
   TESSERA_RETURN_IF_ERROR(read_size(config, "hidden_size", architecture.hidden_size));
-  TESSERA_RETURN_IF_ERROR(read_size(config, "intermediate_size", architecture.ffn_size));
+  TESSERA_RETURN_IF_ERROR(read_size(config, "intermediate_size", layer.ffn_size));
   TESSERA_RETURN_IF_ERROR(read_size(config, "vocab_size", architecture.vocabulary_size));
   TESSERA_RETURN_IF_ERROR(read_size(config, "max_position_embeddings", architecture.max_positions));
   TESSERA_RETURN_IF_ERROR(read_size(config, "type_vocab_size", architecture.type_vocabulary_size));
-  TESSERA_RETURN_IF_ERROR(read_heads(config, "num_attention_heads", architecture));
+  TESSERA_RETURN_IF_ERROR(
+      read_heads(config, "num_attention_heads", architecture.hidden_size, layer));
   TESSERA_ASSIGN_OR_RETURN(const std::string kind,
                            config.string_or("position_embedding_type", "absolute"));
   if (kind != "absolute") {
     return unsupported(config.source() + ": position_embedding_type: expected absolute, found \"" +
                        kind + "\"");
   }
-  return read_activation(config, "hidden_act", "gelu", architecture.activation);
+  return read_activation(config, "hidden_act", "gelu", layer.activation);
 }
 
-void name_bert_tensors(TensorNames& names) {
+void name_bert_tensors(TensorNames& names, LayerNames& layer) {
   names.token_embedding = "embeddings.word_embeddings.weight";
   names.position_embedding = "embeddings.position_embeddings.weight";
   names.type_embedding = "embeddings.token_type_embeddings.weight";
   names.embedding_norm = norm_names("embeddings.LayerNorm");
-  const std::string layer = "encoder.layer.{}.", self = layer + "attention.self.";
-  names.layer.qkv = {{self + "query.weight", self + "key.weight", self + "value.weight"},
-                     {self + "query.bias", self + "key.bias", self + "value.bias"}};
-  names.layer.attention_output = linear_names(layer + "attention.output.dense");
-  names.layer.attention_norm = norm_names(layer + "attention.output.LayerNorm");
-  names.layer.ffn_in = linear_names(layer + "intermediate.dense");
-  names.layer.ffn_out = linear_names(layer + "output.dense");
-  names.layer.ffn_norm = norm_names(layer + "output.LayerNorm");
+  const std::string each = "encoder.layer.{}.", self = each + "attention.self.";
+  layer.qkv = {{self + "query.weight", self + "key.weight", self + "value.weight"},
+               {self + "query.bias", self + "key.bias", self + "value.bias"}};
+  layer.attention_output = linear_names(each + "attention.output.dense");
+  layer.attention_sum_norm = norm_names(each + "attention.output.LayerNorm");
+  layer.ffn_in = linear_names(each + "intermediate.dense");
+  layer.ffn_out = linear_names(each + "output.dense");
+  layer.ffn_sum_norm = norm_names(each + "output.LayerNorm");
 }
 
 // What the masked-LM heads of the kin call their tensors.
@@ -141,14 +139,17 @@ Status name_distilbert_head(const Config& config, Architecture& architecture) {
 }  // namespace
 
 Status read_bert(const Config& config, Architecture& architecture) {
-  TESSERA_RETURN_IF_ERROR(read_bert_sizes(config, architecture));
+  LayerRecord layer;
+  TESSERA_RETURN_IF_ERROR(read_bert_sizes(config, architecture, layer));
   architecture.names.prefix = "bert.";
-  name_bert_tensors(architecture.names);
+  name_bert_tensors(architecture.names, layer.names);
+  TESSERA_RETURN_IF_ERROR(read_layers(config, "num_hidden_layers", layer, architecture));
   return name_bert_head(config, architecture);
 }
 
 Status read_roberta(const Config& config, Architecture& architecture) {
-  TESSERA_RETURN_IF_ERROR(read_bert_sizes(config, architecture));
+  LayerRecord layer;
+  TESSERA_RETURN_IF_ERROR(read_bert_sizes(config, architecture, layer));
   TESSERA_ASSIGN_OR_RETURN(const int64_t padding,
                            config.integer_or("pad_token_id", 1, 0, kMostUnits));
   architecture.position_padding_id = static_cast<int32_t>(padding);
@@ -161,33 +162,35 @@ Status read_roberta(const Config& config, Architecture& architecture) {
   }
   architecture.max_positions -= architecture.position_offset;
   architecture.names.prefix = "roberta.";
-  name_bert_tensors(architecture.names);
+  name_bert_tensors(architecture.names, layer.names);
+  TESSERA_RETURN_IF_ERROR(read_layers(config, "num_hidden_layers", layer, architecture));
   return name_roberta_head(config, architecture);
 }
 
 Status read_distilbert(const Config& config, Architecture& architecture) {
-  set_encoder(architecture);
-  TESSERA_RETURN_IF_ERROR(read_layer_count(config, "n_layers", architecture.layers));
+  LayerRecord layer;
+  set_encoder(architecture, layer);
   TESSERA_RETURN_IF_ERROR(read_size(config, "dim", architecture.hidden_size));
-  TESSERA_RETURN_IF_ERROR(read_size(config, "hidden_dim", architecture.ffn_size));
+  TESSERA_RETURN_IF_ERROR(read_size(config, "hidden_dim", layer.ffn_size));
   TESSERA_RETURN_IF_ERROR(read_size(config, "vocab_size", architecture.vocabulary_size));
   TESSERA_RETURN_IF_ERROR(read_size(config, "max_position_embeddings", architecture.max_positions));
-  TESSERA_RETURN_IF_ERROR(read_heads(config, "n_heads", architecture));
-  TESSERA_RETURN_IF_ERROR(read_activation(config, "activation", "gelu", architecture.activation));
+  TESSERA_RETURN_IF_ERROR(read_heads(config, "n_heads", architecture.hidden_size, layer));
+  TESSERA_RETURN_IF_ERROR(read_activation(config, "activation", "gelu", layer.activation));
   TensorNames& names = architecture.names;
   names.prefix = "distilbert.";
   names.token_embedding = "embeddings.word_embeddings.weight";
   names.position_embedding = "embeddings.position_embeddings.weight";
   names.embedding_norm = norm_names("embeddings.LayerNorm");
-  const std::string layer = "transformer.layer.{}.", attention = layer + "attention.";
-  names.layer.qkv = {
+  const std::string each = "transformer.layer.{}.", attention = each + "attention.";
+  layer.names.qkv = {
       {attention + "q_lin.weight", attention + "k_lin.weight", attention + "v_lin.weight"},
       {attention + "q_lin.bias", attention + "k_lin.bias", attention + "v_lin.bias"}};
-  names.layer.attention_output = linear_names(attention + "out_lin");
-  names.layer.attention_norm = norm_names(layer + "sa_layer_norm");
-  names.layer.ffn_in = linear_names(layer + "ffn.lin1");
-  names.layer.ffn_out = linear_names(layer + "ffn.lin2");
-  names.layer.ffn_norm = norm_names(layer + "output_layer_norm");
+  layer.names.attention_output = linear_names(attention + "out_lin");
+  layer.names.attention_sum_norm = norm_names(each + "sa_layer_norm");
+  layer.names.ffn_in = linear_names(each + "ffn.lin1");
+  layer.names.ffn_out = linear_names(each + "ffn.lin2");
+  layer.names.ffn_sum_norm = norm_names(each + "output_layer_norm");
+  TESSERA_RETURN_IF_ERROR(read_layers(config, "n_layers", layer, architecture));
   return name_distilbert_head(config, architecture);
 }
 

@@ -95,9 +95,10 @@ Status read_size(const Config& config, std::string_view key, int32_t& target) {
   return {};
 }
 
-Status read_layer_count(const Config& config, std::string_view key, int32_t& target) {
-  TESSERA_ASSIGN_OR_RETURN(const int64_t value, config.integer(key, 1, kMostLayers));
-  target = static_cast<int32_t>(value);
+Status read_layers(const Config& config, std::string_view key, const LayerRecord& layer,
+                   Architecture& architecture) {
+  TESSERA_ASSIGN_OR_RETURN(const int64_t layers, config.integer(key, 1, kMostLayers));
+  architecture.layers.assign(static_cast<size_t>(layers), layer);
   return {};
 }
 
@@ -123,19 +124,19 @@ Status read_eps(const Config& config, std::string_view key, double fallback, flo
   return {};
 }
 
-Status read_heads(const Config& config, std::string_view heads_key, Architecture& architecture) {
-  TESSERA_RETURN_IF_ERROR(read_size(config, heads_key, architecture.query_heads));
-  architecture.kv_heads = architecture.query_heads;
-  if (architecture.hidden_size % architecture.query_heads != 0) {
+Status read_heads(const Config& config, std::string_view heads_key, int32_t hidden_size,
+                  LayerRecord& layer) {
+  TESSERA_RETURN_IF_ERROR(read_size(config, heads_key, layer.query_heads));
+  layer.kv_heads = layer.query_heads;
+  if (hidden_size % layer.query_heads != 0) {
     return invalid_input(fmt::format("{}: expected a hidden size that {} heads divide, found {}",
-                                     config.source(), architecture.query_heads,
-                                     architecture.hidden_size));
+                                     config.source(), layer.query_heads, hidden_size));
   }
-  architecture.head_size = architecture.hidden_size / architecture.query_heads;
+  layer.head_size = hidden_size / layer.query_heads;
   return {};
 }
 
-Status read_rotary(const Config& config, double default_theta, Architecture& architecture) {
+Result<Rotary> read_rotary(const Config& config, double default_theta, int32_t head_size) {
   const std::string_view key = config.has("rope_parameters") ? "rope_parameters" : "rope_scaling";
   TESSERA_ASSIGN_OR_RETURN(const Config rope, config.child(key));
   TESSERA_ASSIGN_OR_RETURN(const double outer_theta, config.number_or("rope_theta", default_theta));
@@ -151,18 +152,16 @@ Status read_rotary(const Config& config, double default_theta, Architecture& arc
     return unsupported(
         fmt::format("{}: partial_rotary_factor: expected 1, found {}", config.source(), share));
   }
-  const int32_t rotated = architecture.head_size;
+  const int32_t rotated = head_size;
   if (rotated % 2 != 0) {
     return invalid_input(fmt::format("{}: expected an even head size to rotate, found {}",
                                      config.source(), rotated));
   }
-  architecture.positions = PositionKind::kRotary;
-  architecture.inverse_frequencies.resize(static_cast<size_t>(rotated / 2));
-  for (int32_t j = 0; j < rotated / 2; ++j) {
-    architecture.inverse_frequencies[static_cast<size_t>(j)] =
-        static_cast<float>(std::pow(theta, -2.0 * j / rotated));
-  }
-  return scale_rotary(rope, architecture.inverse_frequencies);
+  Rotary rotary;
+  for (int32_t j = 0; j < rotated / 2; ++j)
+    rotary.inverse_frequencies.push_back(static_cast<float>(std::pow(theta, -2.0 * j / rotated)));
+  TESSERA_RETURN_IF_ERROR(scale_rotary(rope, rotary.inverse_frequencies));
+  return rotary;
 }
 
 Status require_truth(const Config& config, std::string_view key, Config::Truth expected,

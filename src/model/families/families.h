@@ -16,12 +16,15 @@ constexpr int64_t kMostLayers = 4096;
 Status read_size(const Config& config, std::string_view key, int32_t& target);
 Status read_activation(const Config& config, std::string_view key, std::string_view fallback,
                        Activation& target);
-Status read_layer_count(const Config& config, std::string_view key, int32_t& target);
+// As many layers, all like `layer`.
+Status read_layers(const Config& config, std::string_view key, const LayerRecord& layer,
+                   Architecture& architecture);
 Status read_eps(const Config& config, std::string_view key, double fallback, float& target);
 // Heads whose size is hidden_size / heads, which must divide.
-Status read_heads(const Config& config, std::string_view heads_key, Architecture& architecture);
+Status read_heads(const Config& config, std::string_view heads_key, int32_t hidden_size,
+                  LayerRecord& layer);
 // rope_parameters, or the older rope_theta and rope_scaling: default, linear, llama3.
-Status read_rotary(const Config& config, double default_theta, Architecture& architecture);
+Result<Rotary> read_rotary(const Config& config, double default_theta, int32_t head_size);
 // Refuses a setting that changes the model and that Tessera cannot run: the key, if present, must
 // hold `expected`.
 Status require_truth(const Config& config, std::string_view key, Config::Truth expected,

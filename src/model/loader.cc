@@ -1,0 +1,429 @@
+#include "model/loader.h"
+
+#include <fmt/format.h>
+
+#include <cstring>
+
+#include "io/compressed.h"
+#include "io/json.h"
+#include "model/finite.h"
+#include "model/fold.h"
+#include "model/slots.h"
+
+namespace tessera {
+namespace {
+
+// The matrices of a map in the formats that the checkpoint has them in, and what they point into.
+struct StoredMap {
+  std::string name;  // of the first
+  MatrixStack stack;
+  std::vector<ReadMatrix> sources;
+  std::vector<float> bias;  // empty: none
+};
+
+// Tensors whose pages are given back while they are read.
+constexpr int64_t kLargeBytes = int64_t{16} << 20;
+
+class Loader {
+ public:
+  Loader(const Checkpoint& checkpoint, const Architecture& architecture, TensorFormats formats,
+         Team& team)
+      : checkpoint_(checkpoint),
+        architecture_(architecture),
+        formats_(std::move(formats)),
+        team_(team) {}
+
+  int64_t parameters() const { return parameters_; }
+
+  Result<EmbeddingTable> table(const std::string& pattern, int64_t rows, int64_t width,
+                               Precision precision) {
+    if (formats_.find(full_name(pattern, 0)) != nullptr)
+      return stored_table(full_name(pattern, 0), rows, width, precision);
+    TESSERA_ASSIGN_OR_RETURN(const TensorView tensor, find(pattern, 0, {rows, width}));
+    if (is_quantized(precision)) return rounded_table(tensor, rows, width);
+    EmbeddingTable table{.data = host_device().allocate(tensor.size_bytes),
+                         .dtype = tensor.dtype,
+                         .rows = rows,
+                         .width = width};
+    if (table.data.empty()) {
+      return out_of_memory(fmt::format("cannot get {} bytes for {}", tensor.size_bytes, pattern));
+    }
+    const int64_t row_bytes = width * static_cast<int64_t>(size_bytes(tensor.dtype));
+    team_.parallel_for(rows, 64, [&](Range part) {
+      std::memcpy(table.data.as<char>() + part.begin * row_bytes,
+                  static_cast<const char*>(tensor.data) + part.begin * row_bytes,
+                  static_cast<size_t>(part.size() * row_bytes));
+    });
+    checkpoint_.release(tensor);
+    return table;
+  }
+
+  Result<EmbeddingTable> rounded_table(const TensorView& tensor, int64_t rows, int64_t width) {
+    EmbeddingTable table{.dtype = tensor.dtype, .rows = rows, .width = width};
+    TESSERA_ASSIGN_OR_RETURN(table.rounded,
+                             rounded({tensor.data, tensor.dtype, rows, width}, Precision::kW8));
+    return table;
+  }
+
+  // One of integers, which stay, or are written out where floats are asked for.
+  Result<EmbeddingTable> stored_table(const std::string& name, int64_t rows, int64_t width,
+                                      Precision precision) {
+    TESSERA_ASSIGN_OR_RETURN(
+        const ReadMatrix read,
+        read_matrix(checkpoint_, formats_, name, {nullptr, DType::kF32, rows, width}));
+    const auto* matrix = std::get_if<QuantizedMatrix>(&read.packed.matrix);
+    if (matrix == nullptr) {
+      return unsupported(fmt::format("{}: tensor {}: expected a dense or quantized table, found {}",
+                                     checkpoint_.directory(), quote(name),
+                                     format_name(read.packed.matrix)));
+    }
+    parameters_ += rows * width;
+    EmbeddingTable table{.rows = rows, .width = width};
+    if (is_quantized(precision) || precision == Precision::kStored) {
+      table.rounded = copy_of(*matrix);
+    } else {
+      const int64_t bytes = dense_bytes(*matrix);
+      table.data = host_device().allocate(static_cast<size_t>(bytes));
+      if (table.data.empty())
+        return out_of_memory(fmt::format("cannot get {} bytes for {}", bytes, name));
+      to_dense(*matrix, table.data.data());
+    }
+    release(read);
+    return table;
+  }
+
+  Result<NormWeights> norm(const NormNames& names, int64_t width, int32_t layer = 0) {
+    NormWeights weights;
+    if (names.weight.empty()) return weights;
+    TESSERA_ASSIGN_OR_RETURN(weights.weight, vector(names.weight, width, layer));
+    for (float& weight : weights.weight) weight += architecture_.norm_weight_offset;
+    if (!names.bias.empty()) {
+      TESSERA_ASSIGN_OR_RETURN(weights.bias, vector(names.bias, width, layer));
+    }
+    return weights;
+  }
+
+  Result<std::unique_ptr<Linear>> linear(const LinearNames& names, const MapShape& shape,
+                                         Precision precision, int32_t layer = 0) {
+    TESSERA_ASSIGN_OR_RETURN(const StoredMap map, read_map(names, shape, layer));
+    return prepare(map, precision);
+  }
+
+  Result<StoredMap> read_map(const LinearNames& names, const MapShape& shape, int32_t layer) {
+    const bool fused = names.weights.size() == 1;  // a tensor stands for the whole stack
+    StoredMap map{.name = full_name(names.weights.front(), layer)};
+    for (size_t i = 0; i < names.weights.size(); ++i) {
+      const int64_t outputs = fused ? shape.outputs() : shape.parts[i].outputs;
+      TESSERA_RETURN_IF_ERROR(
+          read_parts(full_name(names.weights[i], layer), names.order, outputs, shape.inputs, map));
+      if (names.biases.empty()) continue;
+      TESSERA_ASSIGN_OR_RETURN(const std::vector<float> part,
+                               vector(names.biases[i], outputs, layer));
+      map.bias.insert(map.bias.end(), part.begin(), part.end());
+    }
+    return map;
+  }
+
+  Result<StoredMap> read_map(LayerMap map, int32_t layer) {
+    const LayerMapSlot& slot = slot_of(map);
+    const LayerRecord& record = architecture_.layer(layer);
+    return read_map(record.names.*slot.names, slot.shape(architecture_, record), layer);
+  }
+
+  // Gives the source's pages back.
+  Result<std::unique_ptr<Linear>> prepare(const StoredMap& map, Precision precision) {
+    auto prepared = prepare(map.stack, map.bias, precision, map.name);
+    release(map);
+    return prepared;
+  }
+
+  Result<PreparedAttention> attention(const Plan& plan, int32_t layer) {
+    const LayerPlan& choices = plan.layers[static_cast<size_t>(layer)];
+    TESSERA_ASSIGN_OR_RETURN(const StoredMap qkv, read_map(LayerMap::kQkv, layer));
+    TESSERA_ASSIGN_OR_RETURN(const StoredMap output, read_map(LayerMap::kAttentionOutput, layer));
+    auto prepared = prepare_attention(
+        {qkv.stack, qkv.bias, output.stack, output.bias},
+        {.architecture = &architecture_,
+         .layer = layer,
+         .vo = choices.vo.method,
+         .expected_tokens = plan.expected_tokens,
+         .weights = choices.weights,
+         .team = &team_,
+         .prepare = [&](const MatrixStack& stack, const std::vector<float>& bias) {
+           return prepare(stack, bias, choices.weights, qkv.name);
+         }});
+    release(qkv);
+    release(output);
+    return prepared;
+  }
+
+  // The token embedding as a head's output; its bias is of the checkpoint.
+  Result<std::unique_ptr<Linear>> tied(const EmbeddingTable& tokens, const LinearNames& names,
+                                       Precision precision) {
+    std::vector<float> bias;
+    if (!names.biases.empty()) {
+      TESSERA_ASSIGN_OR_RETURN(bias, vector(names.biases.front(), tokens.rows));
+    }
+    const std::string name = full_name(architecture_.names.token_embedding, 0);
+    TESSERA_ASSIGN_OR_RETURN(const ReadMatrix read,
+                             read_matrix(checkpoint_, formats_, name,
+                                         {nullptr, DType::kF32, tokens.rows, tokens.width}));
+    auto prepared = prepare({read.packed.matrix}, bias, precision, name);
+    release(read);
+    return prepared;
+  }
+
+  bool has(const std::string& pattern) const {
+    return has_matrix(checkpoint_, formats_, full_name(pattern, 0));
+  }
+
+  Result<std::vector<float>> vector(const std::string& pattern, int64_t width, int32_t layer = 0) {
+    TESSERA_ASSIGN_OR_RETURN(const TensorView tensor, find(pattern, layer, {width}));
+    std::vector<float> values(static_cast<size_t>(width));
+    convert_to_f32(tensor.data, tensor.dtype, width, values.data());
+    return values;
+  }
+
+ private:
+  void release(const ReadMatrix& read) const {
+    checkpoint_.release(read.values);
+    for (const TensorView& other : read.others) checkpoint_.release(other);
+  }
+  void release(const StoredMap& map) const {
+    for (const ReadMatrix& source : map.sources) release(source);
+  }
+
+  // Rounds a matrix piece by piece and gives each piece's pages back: all of a table in f32 may be
+  // more than the whole model in 4 bits. Its rows are outputs.
+  Result<PackedMatrix> rounded(const DenseView& dense, Precision precision) {
+    constexpr int64_t kPieceBytes = kLargeBytes / 4;
+    const int64_t row_bytes = dense.cols * static_cast<int64_t>(size_bytes(dense.dtype));
+    const int64_t rows = std::max<int64_t>(1, kPieceBytes / row_bytes);
+    PackedMatrix whole;
+    for (int64_t row = 0; row < dense.rows; row += rows) {
+      DenseView piece = dense;
+      piece.data = static_cast<const char*>(dense.data) + row * row_bytes;
+      piece.rows = std::min(rows, dense.rows - row);
+      TESSERA_ASSIGN_OR_RETURN(const PackedMatrix packed,
+                               pack_quantized(piece, precision, default_group(precision), &team_));
+      checkpoint_.release(
+          {piece.data, dense.dtype, {}, static_cast<size_t>(piece.rows * row_bytes)});
+      const auto pieces = static_cast<size_t>((dense.rows + rows - 1) / rows);
+      whole.values.reserve(packed.values.size() * pieces);
+      whole.scales.reserve(packed.scales.size() * pieces);
+      whole.values.insert(whole.values.end(), packed.values.begin(), packed.values.end());
+      whole.scales.insert(whole.scales.end(), packed.scales.begin(), packed.scales.end());
+      whole.matrix = packed.matrix;
+    }
+    auto& matrix = std::get<QuantizedMatrix>(whole.matrix);
+    matrix.rows = dense.rows;
+    matrix.values = whole.values.data();
+    matrix.scales = whole.scales.data();
+    return whole;
+  }
+
+  static bool is_large(const StoredMatrix& matrix) {
+    const auto* dense = std::get_if<DenseView>(&matrix);
+    return dense != nullptr && dense->order == MatrixOrder::kOutputRows &&
+           dense->rows * dense->cols * static_cast<int64_t>(size_bytes(dense->dtype)) >=
+               kLargeBytes;
+  }
+
+  // The tensor, or the parts of the stack that stands for it.
+  Status read_parts(const std::string& name, MatrixOrder order, int64_t outputs, int64_t inputs,
+                    StoredMap& map) {
+    const std::vector<std::string> parts = parts_of(formats_, name);
+    int64_t found = 0;
+    for (const std::string& part : parts) {
+      const int64_t wanted = parts.size() == 1 ? outputs : -1;
+      const bool output_rows = order == MatrixOrder::kOutputRows;
+      const DenseView expected{nullptr, DType::kF32, output_rows ? wanted : inputs,
+                               output_rows ? inputs : wanted, order};
+      TESSERA_ASSIGN_OR_RETURN(ReadMatrix read, read_matrix(checkpoint_, formats_, part, expected));
+      TESSERA_RETURN_IF_ERROR(check_finite(part, read.values));
+      found += tessera::outputs(read.packed.matrix);
+      parameters_ += tessera::outputs(read.packed.matrix) * inputs;
+      map.stack.push_back(read.packed.matrix);
+      map.sources.push_back(std::move(read));
+    }
+    if (found == outputs) return {};
+    return invalid_input(
+        fmt::format("{}: tensor {}: expected {} outputs, found {} in the parts of its stack",
+                    checkpoint_.directory(), quote(name), outputs, found));
+  }
+
+  Result<std::unique_ptr<Linear>> prepare(const MatrixStack& stack, const std::vector<float>& bias,
+                                          Precision precision, const std::string& name) {
+    auto prepared = prepare(stack, bias, precision);
+    if (prepared.ok()) return prepared;
+    return Status(prepared.status().code(),
+                  fmt::format("{}: {}", name, prepared.status().message()));
+  }
+
+  Result<std::unique_ptr<Linear>> prepare(const MatrixStack& stack, const std::vector<float>& bias,
+                                          Precision precision) {
+    MatrixStack matrices = stack;
+    std::vector<PackedMatrix> kept;
+    for (StoredMatrix& matrix : matrices) {
+      if (!is_quantized(precision) || !is_large(matrix)) continue;
+      TESSERA_ASSIGN_OR_RETURN(PackedMatrix packed,
+                               rounded(std::get<DenseView>(matrix), precision));
+      matrix = packed.matrix;
+      kept.push_back(std::move(packed));
+    }
+    return prepare_linear(matrices, bias.empty() ? nullptr : bias.data(), precision, team_);
+  }
+
+  std::string full_name(const std::string& pattern, int32_t layer) const {
+    return tensor_name(architecture_.names, pattern, layer);
+  }
+
+  Result<TensorView> find(const std::string& pattern, int32_t layer,
+                          const std::vector<int64_t>& shape) {
+    std::string name = full_name(pattern, layer);
+    if (!checkpoint_.has(name)) name = old_name(name);
+    auto tensor = checkpoint_.tensor(name, shape);
+    if (tensor.ok()) {
+      int64_t count = 1;
+      for (int64_t extent : shape) count *= extent;
+      parameters_ += count;
+      TESSERA_RETURN_IF_ERROR(check_finite(name, *tensor));
+    }
+    return tensor;
+  }
+
+  // Said here, where the tensor has a name: everything computed with it would be NaN.
+  Status check_finite(const std::string& name, const TensorView& tensor) {
+    const int64_t at = find_not_finite(tensor, team_);
+    // To be read again, from the system's cache.
+    if (static_cast<int64_t>(tensor.size_bytes) >= kLargeBytes) checkpoint_.release(tensor);
+    if (at < 0) return {};
+    float value = 0;
+    const char* data = static_cast<const char*>(tensor.data);
+    convert_to_f32(data + at * static_cast<int64_t>(size_bytes(tensor.dtype)), tensor.dtype, 1,
+                   &value);
+    return invalid_input(
+        fmt::format("{}: tensor {}: expected finite values, found {} at index {} of {}",
+                    checkpoint_.directory(), quote(name), value, at,
+                    tensor.size_bytes / size_bytes(tensor.dtype)));
+  }
+
+  // The first BERT checkpoints call a norm's weight and bias gamma and beta.
+  std::string old_name(const std::string& name) const {
+    for (const auto& [now, before] : {std::pair{".LayerNorm.weight", ".LayerNorm.gamma"},
+                                      std::pair{".LayerNorm.bias", ".LayerNorm.beta"}}) {
+      if (!name.ends_with(now)) continue;
+      const std::string old = name.substr(0, name.size() - std::strlen(now)) + before;
+      if (checkpoint_.has(old)) return old;
+    }
+    return name;
+  }
+
+  const Checkpoint& checkpoint_;
+  const Architecture& architecture_;
+  TensorFormats formats_;
+  Team& team_;
+  int64_t parameters_ = 0;
+};
+
+Status load_norms(Loader& loader, const Architecture& a, int32_t layer, LayerWeights& weights) {
+  const LayerRecord& record = a.layer(layer);
+  for (const LayerNormSlot& slot : kLayerNormSlots) {
+    TESSERA_ASSIGN_OR_RETURN(weights.*slot.weights,
+                             loader.norm(record.names.*slot.names, slot.width(a, record), layer));
+  }
+  return {};
+}
+
+Status load_layer(Loader& loader, const Architecture& a, const Plan& plan, int32_t layer,
+                  LoadedWeights& loaded) {
+  const LayerRecord& record = a.layer(layer);
+  TESSERA_ASSIGN_OR_RETURN(PreparedAttention attention, loader.attention(plan, layer));
+  loaded.vo.push_back(std::move(attention.vo));
+  LayerWeights weights;
+  weights.attention = attention_shape(record, a.mask, attention.values, plan.cache);
+  weights.qkv = std::move(attention.qkv);
+  weights.attention_output = std::move(attention.output);
+  const Precision precision = plan.layers[static_cast<size_t>(layer)].weights;
+  for (const LayerMapSlot& slot : kLayerMapSlots) {
+    if (weights.*slot.weights != nullptr) continue;
+    TESSERA_ASSIGN_OR_RETURN(
+        weights.*slot.weights,
+        loader.linear(record.names.*slot.names, slot.shape(a, record), precision, layer));
+  }
+  TESSERA_RETURN_IF_ERROR(load_norms(loader, a, layer, weights));
+  loaded.weights.layers.push_back(std::move(weights));
+  return {};
+}
+
+// The output of a head: its own weight, or the token embedding where the two are tied and the
+// checkpoint has no other.
+Result<std::unique_ptr<Linear>> head_output(Loader& loader, const Architecture& a,
+                                            const EmbeddingTable& tokens, const MapShape& shape,
+                                            Precision precision) {
+  LinearNames names = a.names.head.output;
+  const std::string& shared_bias = a.names.head.shared_bias;
+  if (!shared_bias.empty() && loader.has(shared_bias)) names.biases = {shared_bias};
+  if (a.names.head.tying == Tying::kTokenEmbedding && !loader.has(names.weights.front())) {
+    return loader.tied(tokens, names, precision);
+  }
+  return loader.linear(names, shape, precision);
+}
+
+Result<HeadWeights> load_head(Loader& loader, const Architecture& a, const EmbeddingTable& tokens,
+                              Precision precision) {
+  HeadWeights head;
+  if (a.head == Head::kNone) return head;
+  for (const HeadMapSlot& slot : kHeadMapSlots) {
+    const LinearNames& names = a.names.head.*slot.names;
+    const MapShape shape = slot.shape(a);
+    if (slot.weights == &HeadWeights::output) {
+      TESSERA_ASSIGN_OR_RETURN(head.output, head_output(loader, a, tokens, shape, precision));
+      head.outputs = shape.outputs();
+    } else if (!names.weights.empty()) {
+      TESSERA_ASSIGN_OR_RETURN(head.*slot.weights, loader.linear(names, shape, precision));
+    }
+  }
+  TESSERA_ASSIGN_OR_RETURN(head.norm, loader.norm(a.names.head.norm, a.hidden_size));
+  return head;
+}
+
+}  // namespace
+
+Result<LayerWeights> load_layer_norms(const Checkpoint& checkpoint,
+                                      const Architecture& architecture, int32_t layer, Team& team) {
+  Loader loader(checkpoint, architecture, {}, team);
+  LayerWeights weights;
+  TESSERA_RETURN_IF_ERROR(load_norms(loader, architecture, layer, weights));
+  weights.attention = architecture.attention_shape_as_stored(layer);
+  return weights;
+}
+
+Result<LoadedWeights> load_weights(const Checkpoint& checkpoint, const Architecture& a,
+                                   const Plan& plan, Team& team) {
+  TESSERA_ASSIGN_OR_RETURN(TensorFormats formats, TensorFormats::read(checkpoint.config()));
+  Loader loader(checkpoint, a, std::move(formats), team);
+  LoadedWeights loaded;
+  Weights& weights = loaded.weights;
+  for (const TableSlot& slot : kTableSlots) {
+    const std::string& name = a.names.*slot.name;
+    if (name.empty()) continue;
+    const Precision precision =
+        slot.weights == &Weights::tokens ? plan.head_weights : Precision::kStored;
+    TESSERA_ASSIGN_OR_RETURN(weights.*slot.weights,
+                             loader.table(name, slot.rows(a), a.embedding_width(), precision));
+  }
+  for (const ModelNormSlot& slot : kModelNormSlots) {
+    TESSERA_ASSIGN_OR_RETURN(weights.*slot.weights,
+                             loader.norm(a.names.*slot.names, slot.width(a)));
+  }
+  // Before the layers: while a matrix is packed its source is in memory too, and the head's is by
+  // far the largest.
+  TESSERA_ASSIGN_OR_RETURN(weights.head, load_head(loader, a, weights.tokens, plan.head_weights));
+  for (int32_t layer = 0; layer < a.layer_count(); ++layer)
+    TESSERA_RETURN_IF_ERROR(load_layer(loader, a, plan, layer, loaded));
+  loaded.parameters = loader.parameters();
+  return loaded;
+}
+
+}  // namespace tessera
