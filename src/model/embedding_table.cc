@@ -12,7 +12,7 @@ int64_t EmbeddingTable::bytes() const {
 
 void EmbeddingTable::read(int64_t row, Range columns, float* target) const {
   if (data.empty()) {
-    const auto& matrix = std::get<QuantizedMatrix>(rounded.matrix);
+    const auto matrix = get<QuantizedMatrix>(rounded.matrix);
     for (int64_t c = columns.begin; c < columns.end; ++c) {
       const float scale = matrix.scale(row, matrix.group == 0 ? 0 : c / matrix.group);
       const float whole = scale * static_cast<float>(matrix.integer(row, c));
