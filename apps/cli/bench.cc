@@ -278,9 +278,12 @@ class Bench {
     return {};
   }
 
-  // The first step of an engine runs the prompts, every other one a token each.
+  // The steps of an engine until all prompts have run, together, and every other one: a token each.
   Status decode(int64_t batch, int64_t length) {
-    Result<std::unique_ptr<Engine>> engine = Engine::create(model_, {});
+    const auto step_tokens = static_cast<int32_t>(std::min<int64_t>(batch * length, INT32_MAX));
+    const auto at_a_time = static_cast<int32_t>(batch);
+    Result<std::unique_ptr<Engine>> engine =
+        Engine::create(model_, {.step_tokens = step_tokens, .running_requests = at_a_time});
     if (!engine.ok()) return engine.status();
     Measurement prefill{"prefill", batch, length, batch * length};
     Measurement decoding{"decode", batch, length, batch};
@@ -296,16 +299,21 @@ class Bench {
         const Result<int64_t> number = (*engine)->submit(std::move(request));
         if (!number.ok()) return number.status();
       }
-      for (int64_t step = 0; !(*engine)->idle(); ++step) {
+      double prompt_seconds = 0;
+      for (bool decodes = false; !(*engine)->idle();) {
         if (i >= 0) begin_profile();
         const Clock::time_point start = Clock::now();
         const Result<std::vector<Event>> events = (*engine)->step();
         const double seconds = seconds_since(start);
         if (!events.ok()) return events.status();
-        if (i < 0) continue;
-        Measurement& measurement = step == 0 ? prefill : decoding;
-        measurement.seconds.push_back(seconds);
-        end_profile(&measurement);
+        for (const Event& event : *events) {
+          if (event.finished == FinishReason::kFailed) return event.status;
+        }
+        if (!decodes) prompt_seconds += seconds;
+        if (i >= 0 && decodes) decoding.seconds.push_back(seconds);
+        if (i >= 0 && !decodes && !events->empty()) prefill.seconds.push_back(prompt_seconds);
+        if (i >= 0) end_profile(decodes ? &decoding : &prefill);
+        decodes = decodes || !events->empty();
       }
     }
     measurements_.push_back(std::move(prefill));

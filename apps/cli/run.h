@@ -73,11 +73,12 @@ struct Job {
   std::vector<Generation> generations = {};  // one a sequence
   size_t finished = 0;
   Clock::time_point start = {};
-  double prompt_seconds = 0;  // until the first step was done
+  double prompt_seconds = 0;  // until the prompt had run
   double total_seconds = 0;
 
   void begin();
-  void stepped();
+  // A step is done, with so many tokens of the prompt still to run.
+  void stepped(int64_t prompt_tokens_left);
   void take(const Event& event);
   bool is_cancelled() const;
   bool is_finished() const { return finished == generations.size(); }

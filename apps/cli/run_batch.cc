@@ -9,8 +9,8 @@
 namespace tessera::cli {
 namespace {
 
-// More in flight than this gain nothing on a CPU: the products are already bound by arithmetic.
-constexpr size_t kInFlight = 64;
+// Prompts that the engine has at a time, so that its queue is never empty.
+constexpr size_t kSubmitted = 256;
 // Finished ones wait for those before them; so many may.
 constexpr size_t kHeld = 4096;
 
@@ -28,7 +28,8 @@ class Batch {
     Result<std::unique_ptr<RecordReader>> reader = RecordReader::open(options_.batch);
     if (!reader.ok()) return reader.status();
     reader_ = std::move(reader).value();
-    Result<std::unique_ptr<Engine>> engine = Engine::create(model_, {});
+    Result<std::unique_ptr<Engine>> engine =
+        Engine::create(model_, {.step_tokens = Engine::kBatchStepTokens});
     if (!engine.ok()) return engine.status();
     engine_ = std::move(engine).value();
     const Status status = loop();
@@ -59,17 +60,15 @@ class Batch {
     }
   }
 
-  // Reads and submits while there is room.
+  // Reads and submits, not too far ahead.
   Status submit() {
-    while (running_.size() < kInFlight && entries_.size() < kHeld) {
+    while (running_.size() < kSubmitted && entries_.size() < kHeld) {
       if (next_ == entries_.size()) {
         if (Status status = read(); !status.ok()) return status;
         if (next_ == entries_.size()) return {};
       }
       Entry& entry = entries_[next_];
       Result<int64_t> number = engine_->submit(entry.job.request);
-      // The cache is full: wait until others leave it.
-      if (number.status().code() == StatusCode::kOutOfMemory) return {};
       if (!number.ok()) return at(entry.record, number.status());
       entry.job.begin();
       running_[*number] = first_ + next_++;
@@ -79,7 +78,7 @@ class Batch {
 
   Status read() {
     if (!pending_.ok()) return pending_;
-    Result<std::vector<Record>> records = reader_->next(kInFlight);
+    Result<std::vector<Record>> records = reader_->next(kSubmitted);
     if (!records.ok()) return records.status();
     if (!progress_) progress_.emplace("generating", 0);
     for (Record& record : *records) {
@@ -98,11 +97,14 @@ class Batch {
   Status step() {
     Result<std::vector<Event>> events = engine_->step();
     if (!events.ok()) return events.status();
-    for (const auto& [number, place] : running_) entries_[place - first_].job.stepped();
+    for (const auto& [number, place] : running_)
+      entries_[place - first_].job.stepped(engine_->prompt_tokens_left(number));
     for (const Event& event : *events) {
       const auto running = running_.find(event.request);
       if (running == running_.end()) continue;
-      Job& job = entries_[running->second - first_].job;
+      Entry& entry = entries_[running->second - first_];
+      if (event.finished == FinishReason::kFailed) return at(entry.record, event.status);
+      Job& job = entry.job;
       job.take(event);
       if (job.is_finished()) running_.erase(running);
     }

@@ -23,6 +23,8 @@ const char* name(FinishReason reason) {
       return "cancelled";
     case FinishReason::kFailed:
       return "failed";
+    case FinishReason::kEncoded:
+      return "encoded";
     case FinishReason::kNone:
       break;
   }
@@ -44,9 +46,9 @@ void Job::begin() {
   generations.resize(static_cast<size_t>(request.sequences));
 }
 
-void Job::stepped() {
+void Job::stepped(int64_t prompt_tokens_left) {
   total_seconds = std::chrono::duration<double>(Clock::now() - start).count();
-  if (prompt_seconds == 0) prompt_seconds = total_seconds;
+  if (prompt_seconds == 0 && prompt_tokens_left == 0) prompt_seconds = total_seconds;
 }
 
 void Job::take(const Event& event) {
@@ -143,9 +145,10 @@ Status generate_shown(const std::shared_ptr<Model>& model, Stream* stream, Job& 
   while (!(*engine)->idle()) {
     Result<std::vector<Event>> events = (*engine)->step();
     if (!events.ok()) return events.status();
-    job.stepped();
+    job.stepped((*engine)->prompt_tokens_left(*number));
     bool wanted = !interrupt.requested();
     for (const Event& event : *events) {
+      if (event.finished == FinishReason::kFailed) return event.status;
       job.take(event);
       if (stream == nullptr || event.finished == FinishReason::kCancelled) continue;
       wanted = stream->take(event) && wanted;

@@ -11,7 +11,8 @@
 #include "tessera/model.h"
 #include "tessera/status.h"
 
-// Generation: one request with generate(), or any number of them at a time with an Engine.
+// Generation: one request with generate(), or any number of them at a time with an Engine, which
+// runs encodings too.
 namespace tessera {
 
 struct EngineState;  // the library's own
@@ -53,18 +54,31 @@ struct Request {
   bool log_probabilities = false;  // fill Event::log_probability
 };
 
+enum class EncodeOutput {
+  kEmbedding,  // as Model::embed gives it, of a sequence cut as there
+  kHead,       // the logits of the model's head, as Model::forward gives them; of a head for
+               // questions and answers [tokens, 2]: start and end
+};
+
+// A whole sequence to run once.
+struct EncodeRequest {
+  TokenSequence sequence = {};
+  EncodeOutput output = EncodeOutput::kEmbedding;
+};
+
 enum class FinishReason {
   kNone,        // it goes on
   kEndToken,    // the model's own or one of stop_ids, which is the last token
   kStopString,  // one of stop_strings
   kLength,      // max_new_tokens
   kCancelled,
-  kFailed,  // a step gave the error
+  kFailed,   // Event::status says why
+  kEncoded,  // Event::values is the result
 };
 
-// One token of one continuation of a request. A beam search gives all of its events at once when it
-// is over: one continuation after the other, best first; fewer than asked for when the vocabulary
-// cannot form as many.
+// One token of one continuation of a request, or the result of an encoding. A beam search gives all
+// of its events at once when it is over: one continuation after the other, best first; fewer than
+// asked for when the vocabulary cannot form as many.
 struct Event {
   int64_t request = 0;   // the number that submit gave
   int32_t sequence = 0;  // which continuation, from 0
@@ -75,13 +89,18 @@ struct Event {
   // What became certain with this token: empty inside a character, where a stop string may have
   // begun, or without a tokenizer.
   std::string text;
-  // The last event of a sequence says why it ended; kCancelled and kFailed come without a token.
+  // The last event of a sequence says why it ended; kCancelled, kFailed and kEncoded come without a
+  // token.
   FinishReason finished = FinishReason::kNone;
+  Status status = {};              // of kFailed
+  std::vector<float> values = {};  // of kEncoded
 };
 
 // Advances any number of requests together, a token each a step, which takes little longer than one
-// alone. Requests may be submitted and cancelled between steps; one thread at a time. The engine
-// keeps its model alive and is alone in using it while a step runs.
+// alone. Requests wait in a queue until there is room for them. Any thread may submit and cancel at
+// any time; one thread at a time steps and asks everything else. The engine keeps its model alive.
+// Several engines, and the functions of Model, may use one model from threads of their own: their
+// passes take turns.
 //   while (!engine->idle()) {
 //     tessera::Result<std::vector<tessera::Event>> events = engine->step();
 //     if (!events.ok()) return events.status();
@@ -92,26 +111,48 @@ class TESSERA_API Engine {
   struct Options {
     // Memory for keys and values; 0 means what the machine has free, less a reserve.
     int64_t cache_bytes = 0;
+    // Tokens of a step while somebody waits for the next one: those that are generated come first,
+    // then a piece of the oldest prompt, which so holds nobody up. Fewer make steps shorter and
+    // prompts slower; where nobody waits for tokens, kBatchStepTokens is faster. 0 means
+    // kStepTokens.
+    int32_t step_tokens = 0;
+    // Requests that are generated at a time; further ones wait. More gain nothing on a CPU, where
+    // the products are bound by arithmetic then.
+    int32_t running_requests = 64;
   };
-  // kUnsupported for a model without a causal language-model head.
+  static constexpr int32_t kStepTokens = 32;
+  // For batch jobs.
+  static constexpr int32_t kBatchStepTokens = 2048;
+
+  // kInvalidInput for negative options. A model without a causal language-model head encodes only.
   static Result<std::unique_ptr<Engine>> create(std::shared_ptr<Model> model,
                                                 const Options& options);
   ~Engine();
 
   // Checks prompt and length against the model's context and the cache up front; gives the
   // request's number. The last token is not run, so that prompt + max_new_tokens - 1 positions must
-  // fit. kOutOfMemory: not while the requests before it hold the cache; anything else: never.
+  // fit into the cache, if need be alone: what can never run is kInvalidInput. kUnsupported: the
+  // model has no causal language-model head.
   Result<int64_t> submit(Request request);
-  // Runs the prompts of new requests and one token of every other, all continuations and beams
-  // together; gives a token for each, but of a beam search only its result. A request that cannot
-  // go on gives an error; the next step gives its last events and those that the others had made.
+  Result<int64_t> submit(EncodeRequest request);
+  // Runs one token of every request that generates, all continuations and beams together, and
+  // prompts and encodings as Options::step_tokens allows, the oldest first. Gives the tokens
+  // chosen; of a beam search only its result. Where the cache is full the youngest request gives
+  // its part back and is computed again later, which changes its results by no more than rounding.
+  // A request that cannot go on, or whose pass cannot run for lack of memory, ends with kFailed,
+  // and the others go on. An error means that the engine itself cannot go on.
   Result<std::vector<Event>> step();
-  // The next step ends the request with kCancelled; unknown numbers are nothing to do.
+  // The next step to begin ends the request with kCancelled, wherever it is; unknown numbers are
+  // nothing to do.
   void cancel(int64_t request);
   bool idle() const;  // nothing left to step
   int64_t cache_bytes_in_use() const;
+  // Tokens that a request has to read before it can choose its next one; 0 when it generates or is
+  // over.
+  int64_t prompt_tokens_left(int64_t request) const;
 
  private:
+  friend struct EngineAccess;  // the library's own
   explicit Engine(std::unique_ptr<EngineState> state);
   std::unique_ptr<EngineState> state_;
 };
@@ -126,9 +167,9 @@ struct Generation {
   double total_seconds = 0;   // until the last one
 };
 
-// Submits one request and steps until it ends. on_token sees every token as it comes until it
-// returns false to stop. generate is for requests of one sequence, generate_sequences gives all of
-// a request in their order.
+// Submits one request and steps until it ends; a request that fails gives its error. on_token sees
+// every token as it comes until it returns false to stop. generate is for requests of one sequence,
+// generate_sequences gives all of a request in their order.
 TESSERA_API Result<Generation> generate(std::shared_ptr<Model> model, Request request,
                                         const std::function<bool(const Event&)>& on_token = {});
 TESSERA_API Result<std::vector<Generation>> generate_sequences(

@@ -158,9 +158,9 @@ struct OperationProfile {
   double bytes = 0;
 };
 
-// A checkpoint prepared for execution, with threads of its own. One thread at a time may call its
-// functions or run an Engine on it; models do not disturb each other. Weights, logits or vectors
-// that are NaN or infinite are kInvalidInput.
+// A checkpoint prepared for execution, with threads of its own. Callers of its functions and
+// Engines on it, on several threads, take turns; models do not disturb each other. Weights, logits
+// or vectors that are NaN or infinite are kInvalidInput.
 class TESSERA_API Model {
  public:
   // Reads a Hugging Face directory: config.json, safetensors (one file or shards) and, where there

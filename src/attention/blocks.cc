@@ -194,16 +194,17 @@ KeyRange Dealer::ranges_of(const AttentionSequence& sequence, const Visibility& 
   if (args_->shape.outputs == HeadOutputs::kSummed || cut_.range_keys == 0) return kWhole;
   if (rows == 0 || rows > cut_.max_rows) return kWhole;
   const KeyRange seen{visibility(0).begin, visibility(sequence.queries - 1).end};
-  const KeyRange ranges{seen.begin / cut_.range_keys,
-                        (seen.end + cut_.range_keys - 1) / cut_.range_keys};
+  const int32_t dropped = sequence.keys->dropped;
+  const KeyRange ranges{(dropped + seen.begin) / cut_.range_keys,
+                        (dropped + seen.end + cut_.range_keys - 1) / cut_.range_keys};
   return ranges.end - ranges.begin > 1 ? ranges : kWhole;
 }
 
 Block Dealer::keys(Block block, KeyRange ranges, int32_t part) const {
   if (!block.is_split()) return block;
   block.range = part;
-  block.keys.begin = (ranges.begin + part) * cut_.range_keys;
-  block.keys.end = block.keys.begin + cut_.range_keys;
+  const int32_t begin = (ranges.begin + part) * cut_.range_keys - block.sequence->keys->dropped;
+  block.keys = {std::max(begin, 0), begin + cut_.range_keys};
   return block;
 }
 

@@ -76,16 +76,17 @@ class Flash final : public AttentionMethod {
     return step_pages(args, block) * kPageTokens;
   }
 
-  // Steps end at multiples of their pages, wherever the block begins.
-  static int32_t step_end(const BlockRun& run, int32_t page, int32_t step) {
-    return std::min((page / step + 1) * step, run.last_page());
+  // Steps end at multiples of their pages, wherever the block begins and however many are dropped.
+  static int32_t step_end(const BlockRun& run, const Block& block, int32_t page, int32_t step) {
+    const int32_t dropped = block.sequence->keys->dropped / kPageTokens;
+    return std::min(((page + dropped) / step + 1) * step - dropped, run.last_page());
   }
 
   static void run_head(const AttentionArgs& args, const Block& block, BlockRun& run) {
     const int32_t step = step_pages(args, block);
     run.start(block, score_keys(args, block));
     for (int32_t page = run.first_page(); page < run.last_page();) {
-      const int32_t end = step_end(run, page, step);
+      const int32_t end = step_end(run, block, page, step);
       run.scores(page, end);
       run.softmax(page, end);
       run.values(page, end);
@@ -99,7 +100,7 @@ class Flash final : public AttentionMethod {
     const int32_t step = step_pages(args, block);
     run.settle();
     for (int32_t page = run.first_page(); page < run.last_page();) {
-      const int32_t end = step_end(run, page, step);
+      const int32_t end = step_end(run, block, page, step);
       run.scores(page, end);
       run.softmax(page, end);
       run.column_mass(page, end);

@@ -92,7 +92,8 @@ class AttentionMethod {
   virtual std::string_view name() const = 0;
   virtual std::string_view summary() const = 0;  // one sentence with its source
   virtual Status check(const AttentionShape& shape) const = 0;
-  // max_queries and max_keys are the largest of any sequence in the batch.
+  // max_queries and max_keys are the largest of any sequence in the batch, keys as
+  // PageTable::appended counts them.
   virtual AttentionCost cost(const AttentionShape& shape, int32_t max_queries,
                              int32_t max_keys) const = 0;
   // Does this member's part. workspace: cost().workspace_bytes of this member alone, aligned to 64

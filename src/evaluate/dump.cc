@@ -196,7 +196,8 @@ Status run_forward(Model& model, const Case& one, std::vector<Output>& outputs) 
 // engine.
 Status run_engine(const std::shared_ptr<Model>& model, const Case& one,
                   std::vector<Output>& outputs) {
-  TESSERA_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, Engine::create(model, {}));
+  TESSERA_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine,
+                           Engine::create(model, {.step_tokens = Engine::kBatchStepTokens}));
   std::vector<int64_t> numbers;
   for (const TokenSequence& sequence : one.sequences) {
     TESSERA_ASSIGN_OR_RETURN(const int64_t number, engine->submit({.prompt_ids = sequence.ids,
@@ -208,7 +209,10 @@ Status run_engine(const std::shared_ptr<Model>& model, const Case& one,
   std::map<int64_t, std::vector<int32_t>> generated;
   while (!engine->idle()) {
     TESSERA_ASSIGN_OR_RETURN(const std::vector<Event> events, engine->step());
-    for (const Event& event : events) generated[event.request].push_back(event.token);
+    for (const Event& event : events) {
+      if (event.finished == FinishReason::kFailed) return event.status;
+      generated[event.request].push_back(event.token);
+    }
   }
   Output output{
       .name = one.name + ".ids", .dtype = DType::kI32, .shape = {one.batch, one.new_tokens}};

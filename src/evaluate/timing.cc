@@ -64,10 +64,15 @@ class Runner {
     return result.status();
   }
 
-  // The engine's first step runs the prompts, every other one a token each.
+  // The engine's first steps run the prompts, all together, and every other one a token each.
   Status generate(std::vector<double>* milliseconds, std::vector<OperationProfile>* profile) {
     if (engine_ == nullptr) {
-      TESSERA_ASSIGN_OR_RETURN(engine_, Engine::create(model_, {}));
+      const auto tokens =
+          static_cast<int32_t>(std::min<int64_t>(workload_.batch * workload_.tokens, INT32_MAX));
+      TESSERA_ASSIGN_OR_RETURN(
+          engine_,
+          Engine::create(model_, {.step_tokens = tokens,
+                                  .running_requests = static_cast<int32_t>(workload_.batch)}));
     }
     const bool decodes = workload_.new_tokens > 0;
     std::mt19937 random(1);
@@ -79,13 +84,24 @@ class Runner {
       const Result<int64_t> number = engine_->submit(std::move(request));
       if (!number.ok()) return number.status();
     }
-    for (int64_t step = 0; !engine_->idle(); ++step) {
-      if (profile != nullptr && step == (decodes ? 1 : 0)) model_->start_profile();
+    if (profile != nullptr && !decodes) model_->start_profile();
+    double prompt_time = 0;
+    for (bool prompt_has_run = false; !engine_->idle();) {
       const Clock::time_point start = Clock::now();
       const Result<std::vector<Event>> events = engine_->step();
       const double time = milliseconds_since(start);
       if (!events.ok()) return events.status();
-      if (decodes == (step > 0)) milliseconds->push_back(time);
+      for (const Event& event : *events) {
+        if (event.finished == FinishReason::kFailed) return event.status;
+      }
+      if (decodes && prompt_has_run) milliseconds->push_back(time);
+      if (prompt_has_run || events->empty()) {
+        prompt_time += time;
+        continue;
+      }
+      prompt_has_run = true;
+      if (!decodes) milliseconds->push_back(prompt_time + time);
+      if (profile != nullptr && decodes) model_->start_profile();
     }
     if (profile != nullptr) *profile = model_->stop_profile();
     return {};

@@ -57,11 +57,16 @@ struct PageShape {
 constexpr int32_t pages_for(int32_t tokens) { return (tokens + kPageTokens - 1) / kPageTokens; }
 
 // The page table of one sequence in one layer. Pages belong to a pool or to a pass's scratch
-// memory; pages must be there for `tokens` plus what is about to be appended.
+// memory; pages must be there for `tokens` plus what is about to be appended. The first pages may
+// be gone because no later query sees their keys: pages and positions are those that are left.
 struct PageTable {
   std::vector<std::byte*> pages;   // aligned to 64 bytes
   std::vector<int32_t> positions;  // [tokens]: original position of each key, ascending
+  int32_t dropped = 0;  // tokens that stood before the first page, a multiple of a page's
+
   int32_t tokens() const { return static_cast<int32_t>(positions.size()); }
+  // All that were appended. Methods choose and cut by it, so that dropping pages changes no bit.
+  int32_t appended() const { return dropped + tokens(); }
 };
 
 }  // namespace tessera

@@ -151,7 +151,8 @@ Status count_keys(const ForwardInput& input, PassShape& pass, LayerPass& layer) 
     }
     pass.keys_before.push_back(static_cast<int32_t>(before));
     layer.longest = std::max(layer.longest, layout.length(s));
-    layer.most_keys = std::max(layer.most_keys, static_cast<int32_t>(keys));
+    const int32_t dropped = table == nullptr ? 0 : table->dropped;
+    layer.most_keys = std::max(layer.most_keys, static_cast<int32_t>(keys) + dropped);
   }
   return {};
 }

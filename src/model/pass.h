@@ -63,7 +63,7 @@ struct LayerPass {
   int32_t layer = 0;
   int32_t set = 0;        // of rows, in PassShape::sets
   int32_t longest = 0;    // rows of any one sequence
-  int32_t most_keys = 0;  // of any one sequence, with its new ones
+  int32_t most_keys = 0;  // of any one sequence, with its new and its dropped ones
   int64_t rows = 0;       // of all sequences
   int64_t ffn_width = 0;  // floats of a row inside the FFN: gate and up stand side by side
   Dealing dealing = Dealing::kShared;

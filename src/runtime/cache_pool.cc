@@ -74,8 +74,20 @@ PageTable CachePool::share(const PageTable& table) {
 
 void CachePool::release(PageTable& table) {
   for (std::byte* page : table.pages) drop_page(page);
-  table.pages.clear();
-  table.positions.clear();
+  table = {};
+}
+
+void CachePool::drop_before(PageTable& table, int64_t position) {
+  const auto is_dead = [&](int32_t page) {
+    const int32_t end = (page + 1) * kPageTokens;
+    return end <= table.tokens() && table.positions[static_cast<size_t>(end - 1)] < position;
+  };
+  int32_t count = 0;
+  while (is_dead(count)) drop_page(table.pages[static_cast<size_t>(count++)]);
+  if (count == 0) return;
+  table.pages.erase(table.pages.begin(), table.pages.begin() + count);
+  table.positions.erase(table.positions.begin(), table.positions.begin() + count * kPageTokens);
+  table.dropped += count * kPageTokens;
 }
 
 }  // namespace tessera

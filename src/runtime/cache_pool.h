@@ -23,10 +23,16 @@ class CachePool {
   PageTable share(const PageTable& table);
   // Gives the table's pages back and empties it.
   void release(PageTable& table);
+  // Gives back the first pages whose keys all stand before this position: outside of the window of
+  // every query to come.
+  void drop_before(PageTable& table, int64_t position);
+  // How many tables hold the page.
+  int32_t tables_of(std::byte* page) const { return tables_of_.at(page); }
 
   int64_t page_bytes() const { return page_bytes_; }
   int64_t bytes_in_use() const { return pages_in_use_ * page_bytes_; }
   int64_t limit_bytes() const { return limit_bytes_; }
+  int64_t free_pages() const { return limit_bytes_ / page_bytes_ - pages_in_use_; }
 
  private:
   Status add_slab();

@@ -2,154 +2,22 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <cmath>
 #include <nlohmann/json.hpp>
-#include <optional>
 #include <utility>
 
 #include "base/guarded.h"
 #include "base/isa.h"
-#include "io/compressed.h"
-#include "io/mapped_file.h"
 #include "kernels/family.h"
 #include "model/loader.h"
 #include "model/slots.h"
 #include "runtime/model_state.h"
-#include "tessera/machine.h"
+#include "runtime/plan_choice.h"
+#include "runtime/whole_sequences.h"
 
 namespace tessera {
 namespace {
 
 using nlohmann::json;
-
-// Rows of one pass over a large batch: enough to fill every core, small enough to stay near the
-// caches.
-constexpr int64_t kRowsPerPass = 4096;
-
-DType largest_dtype(const Checkpoint& checkpoint) {
-  DType dtype = DType::kF32;
-  size_t largest = 0;
-  for (const std::string& name : checkpoint.names()) {
-    const auto tensor = checkpoint.tensor(name, {-1, -1});
-    if (tensor.ok() && tensor->size_bytes > largest) {
-      largest = tensor->size_bytes;
-      dtype = tensor->dtype;
-    }
-  }
-  return dtype;
-}
-
-// A table that is missing or of another CPU leaves the choice to the defaults.
-std::optional<MachineTable> kept_machine_table() {
-  const std::string path = machine_table_path();
-  if (path.empty()) return std::nullopt;
-  Result<MachineTable> table = read_machine_table(path);
-  return table.ok() ? std::optional(std::move(table).value()) : std::nullopt;
-}
-
-VoMethod vo_method(PrecomputeVo option) {
-  switch (option) {
-    case PrecomputeVo::kOn:
-      return VoMethod::kPrecomputed;
-    case PrecomputeVo::kOff:
-      return VoMethod::kTwoStep;
-    default:
-      return VoMethod::kAuto;
-  }
-}
-
-constexpr std::pair<WeightType, Precision> kPrecisions[] = {
-    {WeightType::kAuto, Precision::kStored}, {WeightType::kF32, Precision::kF32},
-    {WeightType::kBF16, Precision::kBF16},   {WeightType::kInt8, Precision::kInt8},
-    {WeightType::kInt4, Precision::kInt4},   {WeightType::kW8, Precision::kW8},
-    {WeightType::kW4, Precision::kW4}};
-
-Precision precision_of(WeightType type) {
-  for (const auto& [each, precision] : kPrecisions) {
-    if (each == type) return precision;
-  }
-  return Precision::kStored;
-}
-
-struct CacheName {
-  CacheType type;
-  DType dtype;
-  std::string_view name;
-};
-constexpr CacheName kCaches[] = {{CacheType::kF32, DType::kF32, "f32"},
-                                 {CacheType::kBF16, DType::kBF16, "bf16"},
-                                 {CacheType::kInt8, DType::kI8, "int8"}};
-
-const CacheName& cache_of(CacheType type) {
-  return *std::find_if(std::begin(kCaches), std::end(kCaches),
-                       [&](const CacheName& each) { return each.type == type; });
-}
-
-const CacheName& cache_of(DType dtype) {
-  return *std::find_if(std::begin(kCaches), std::end(kCaches),
-                       [&](const CacheName& each) { return each.dtype == dtype; });
-}
-
-Result<Plan> make_plan(const Checkpoint& checkpoint, const Architecture& architecture,
-                       const LoadOptions& options) {
-  const int threads =
-      options.threads < 1 ? usable_cpus() : std::min(options.threads, usable_cpus());
-  if (!options.plan_file.empty()) {
-    if (options.weights != WeightType::kAuto) {
-      return invalid_input(
-          "expected a plan or a weight type, which the plan names too, found both");
-    }
-    if (options.precompute_vo != PrecomputeVo::kAuto) {
-      return invalid_input(
-          "expected a plan or whether to pre-compute V·O, which the plan names too, found both");
-    }
-    if (options.cache) {
-      return invalid_input(
-          "expected a plan or a type of cache, which the plan names too, found both");
-    }
-    TESSERA_ASSIGN_OR_RETURN(const std::string text, read_text_file(options.plan_file, 16 << 20));
-    TESSERA_ASSIGN_OR_RETURN(Plan plan,
-                             plan_from_json(text, options.plan_file, architecture.layer_count()));
-    plan.threads = options.threads < 1 ? std::min(plan.threads, usable_cpus()) : threads;
-    return plan;
-  }
-  PlanRequest request{.threads = threads,
-                      .layers = architecture.layer_count(),
-                      .cache = cache_of(options.cache.value_or(CacheType::kF32)).dtype,
-                      .head_size = architecture.layer(0).head_size,
-                      .vo = vo_method(options.precompute_vo),
-                      .expected_tokens = std::max(options.expected_tokens, 1),
-                      .machine = kept_machine_table()};
-  TESSERA_ASSIGN_OR_RETURN(const TensorFormats formats, TensorFormats::read(checkpoint.config()));
-  const DType found = largest_dtype(checkpoint);
-  request.weights = precision_of(options.weights);
-  switch (options.weights) {
-    case WeightType::kAuto:
-      if (has_integers(checkpoint, formats)) {
-        request.weights_why = "the checkpoint holds integers, which are kept as they are";
-        break;
-      }
-      request.weights = found == DType::kBF16 ? Precision::kStored : Precision::kF32;
-      request.weights_why =
-          found == DType::kBF16  ? "the checkpoint holds bf16, which is kept and widened exactly"
-          : found == DType::kF16 ? "the checkpoint holds f16, which f32 keeps exactly"
-                                 : "the checkpoint holds f32";
-      break;
-    case WeightType::kF32:
-      request.weights_why = "asked for";
-      break;
-    case WeightType::kBF16:
-      request.weights_why = found == DType::kBF16
-                                ? "asked for; rows are bf16 where that is faster"
-                                : "asked for; rounded to nearest, rows where that is faster";
-      break;
-    default:
-      request.weights_why = "asked for; what is not stored so is rounded to nearest";
-      break;
-  }
-  return choose_plan(request);
-}
 
 ModelInfo make_info(const Checkpoint& checkpoint, const ModelState& state, int64_t parameters) {
   const Architecture& a = state.architecture;
@@ -175,7 +43,7 @@ ModelInfo make_info(const Checkpoint& checkpoint, const ModelState& state, int64
   info.executed_flops_per_token = state.weights.executed_flops_per_token();
   info.cache_bytes_per_token =
       info.layers * state.weights.largest_page().page_bytes() / kPageTokens;
-  info.cache_type = cache_of(state.plan.cache).type;
+  info.cache_type = cache_type_of(state.plan.cache);
   info.weight_type = name(state.plan.layers.front().weights);
   info.labels = a.label_names;
   // The names that transformers gives where the file has none. Only a head that was loaded bounds
@@ -233,7 +101,7 @@ Result<std::unique_ptr<ModelState>> load_state(const std::string& directory,
   for (int32_t layer = 0; layer < state->architecture.layer_count(); ++layer) {
     TESSERA_RETURN_IF_ERROR(check_attention(state->architecture.attention_shape_as_stored(layer)));
   }
-  TESSERA_ASSIGN_OR_RETURN(state->plan, make_plan(checkpoint, state->architecture, options));
+  TESSERA_ASSIGN_OR_RETURN(state->plan, plan_for(checkpoint, state->architecture, options));
   // An encoder's keys and values live for a pass only.
   if (!state->architecture.is_decoder()) state->plan.cache = DType::kF32;
   auto tokenizer = Tokenizer::open(directory);
@@ -255,130 +123,11 @@ Result<std::unique_ptr<ModelState>> load_state(const std::string& directory,
   return state;
 }
 
-// Runs a batch in passes of about kRowsPerPass rows and hands each to `take` with the index of its
-// first sequence.
-template <typename Configure, typename Take>
-Status run_in_passes(ModelState& state, const std::vector<TokenSequence>& batch,
-                     Configure configure, Take take) {
-  for (size_t first = 0; first < batch.size();) {
-    TokenLayout layout;
-    std::vector<int32_t> ids, type_ids;
-    size_t next = first;
-    bool typed = false;
-    while (next < batch.size() &&
-           (next == first ||
-            layout.rows() + static_cast<int64_t>(batch[next].ids.size()) <= kRowsPerPass)) {
-      const TokenSequence& sequence = batch[next++];
-      layout.append(static_cast<int32_t>(sequence.ids.size()), 0);
-      ids.insert(ids.end(), sequence.ids.begin(), sequence.ids.end());
-      type_ids.insert(type_ids.end(), sequence.type_ids.begin(), sequence.type_ids.end());
-      type_ids.resize(ids.size());
-      typed = typed || !sequence.type_ids.empty();
-    }
-    ForwardInput input{.ids = ids, .layout = &layout};
-    if (typed) input.type_ids = type_ids;
-    ForwardOutput output;
-    configure(input, output);
-    TESSERA_RETURN_IF_ERROR(state.executor->run(input, output));
-    take(first, layout, output);
-    first = next;
-  }
-  return {};
-}
-
 Status check_batch(const ModelState& state, const std::vector<TokenSequence>& batch) {
   for (size_t i = 0; i < batch.size(); ++i) {
     TESSERA_RETURN_IF_ERROR(check_sequence(state, batch[i], fmt::format("sequence {}", i)));
   }
   return {};
-}
-
-Status check_finite(std::span<const float> values, std::string_view what) {
-  const auto bad =
-      std::find_if(values.begin(), values.end(), [](float x) { return !std::isfinite(x); });
-  if (bad == values.end()) return {};
-  return invalid_input(fmt::format(
-      "expected finite {}, found {}: the model's weights are too large for these tokens", what,
-      *bad));
-}
-
-void append(std::vector<float>& target, std::span<const float> part) {
-  target.insert(target.end(), part.begin(), part.end());
-}
-
-void split_start_and_end(ForwardResult& result) {
-  for (size_t i = 0; i + 1 < result.logits.size(); i += 2) {
-    result.start_logits.push_back(result.logits[i]);
-    result.end_logits.push_back(result.logits[i + 1]);
-  }
-  result.logits.clear();
-  result.logits_width = 0;
-}
-
-Result<ForwardResult> run_forward(ModelState& state, const std::vector<TokenSequence>& batch,
-                                  const ForwardOptions& options) {
-  const Architecture& a = state.architecture;
-  TESSERA_RETURN_IF_ERROR(check_batch(state, batch));
-  ForwardResult result;
-  result.offsets = {0};
-  for (const TokenSequence& sequence : batch) {
-    result.offsets.push_back(result.offsets.back() + static_cast<int32_t>(sequence.ids.size()));
-  }
-  if (options.hidden_states) result.hidden_states.resize(a.layers.size() + 1);
-  std::vector<std::vector<float>> hidden;
-  const auto configure = [&](ForwardInput& input, ForwardOutput& output) {
-    input.head_rows = head_rows(a);
-    if (options.hidden_states) output.all_hidden = &hidden;
-  };
-  TESSERA_RETURN_IF_ERROR(run_in_passes(
-      state, batch, configure, [&](size_t, const TokenLayout&, const ForwardOutput& output) {
-        append(result.logits, output.logits);
-        result.logits_width = output.width;
-        for (size_t i = 0; i < hidden.size(); ++i) append(result.hidden_states[i], hidden[i]);
-      }));
-  TESSERA_RETURN_IF_ERROR(check_finite(result.logits, "logits"));
-  if (a.head == Head::kQuestionAnswering) split_start_and_end(result);
-  return result;
-}
-
-// Cuts sequences to the encoder's limit as sentence-transformers does: the text's last tokens go, a
-// closing special token stays.
-std::vector<TokenSequence> cut_to_limit(const ModelState& state,
-                                        const std::vector<TokenSequence>& batch,
-                                        int64_t& cut_count) {
-  const size_t limit = embedding_limit(state);
-  std::optional<int32_t> closing;
-  if (state.tokenizer != nullptr) {
-    const auto nothing = state.tokenizer->encode({""});
-    if (nothing.ok() && !nothing->ids.empty()) closing = nothing->ids.back();
-  }
-  std::vector<TokenSequence> cut = batch;
-  for (TokenSequence& sequence : cut) {
-    if (sequence.ids.size() <= limit) continue;
-    if (closing == sequence.ids.back()) sequence.ids[limit - 1] = *closing;
-    sequence.ids.resize(limit);
-    if (sequence.type_ids.size() > limit) sequence.type_ids.resize(limit);
-    ++cut_count;
-  }
-  return cut;
-}
-
-Result<std::vector<float>> run_embed(ModelState& state, const std::vector<TokenSequence>& batch) {
-  const SentenceEncoder& encoder = state.sentence_encoder;
-  const int64_t hidden_size = state.architecture.hidden_size, width = encoder.width(hidden_size);
-  std::vector<float> vectors(batch.size() * static_cast<size_t>(width));
-  std::vector<float> hidden;
-  TESSERA_RETURN_IF_ERROR(run_in_passes(
-      state, batch, [&](ForwardInput&, ForwardOutput& output) { output.last_hidden = &hidden; },
-      [&](size_t first, const TokenLayout& layout, const ForwardOutput&) {
-        for (int64_t s = 0; s < layout.sequences(); ++s) {
-          encoder.pool(hidden.data() + layout.offsets[static_cast<size_t>(s)] * hidden_size,
-                       layout.length(s), hidden_size,
-                       vectors.data() + (static_cast<int64_t>(first) + s) * width);
-        }
-      }));
-  TESSERA_RETURN_IF_ERROR(check_finite(vectors, "embeddings"));
-  return vectors;
 }
 
 json linear_json(const LinearInfo& info) {
@@ -394,48 +143,10 @@ json linear_json(const LinearInfo& info) {
 
 }  // namespace
 
-size_t embedding_limit(const ModelState& state) {
-  const int32_t context = state.architecture.max_positions,
-                declared = state.sentence_encoder.max_tokens;
-  return static_cast<size_t>(declared > 0 ? std::min(declared, context) : context);
-}
-
-HeadRows head_rows(const Architecture& architecture) {
-  if (architecture.head == Head::kNone) return HeadRows::kNone;
-  switch (architecture.names.head.reads) {
-    case HeadReads::kFirstToken:
-      return HeadRows::kFirstOfEach;
-    case HeadReads::kLastToken:
-      return HeadRows::kLastOfEach;
-    default:
-      return HeadRows::kAll;
-  }
-}
-
 Status check_sequence(const ModelState& state, const TokenSequence& sequence,
                       const std::string& name) {
   const int32_t tokens = state.tokenizer == nullptr ? 0 : state.tokenizer->vocabulary_size();
   return check_sequence(state.architecture, sequence, name, tokens);
-}
-
-std::string_view name(WeightType type) {
-  return type == WeightType::kAuto ? "auto" : name(precision_of(type));
-}
-
-std::optional<WeightType> parse_weight_type(std::string_view text) {
-  for (const auto& [type, precision] : kPrecisions) {
-    if (name(type) == text) return type;
-  }
-  return std::nullopt;
-}
-
-std::string_view name(CacheType type) { return cache_of(type).name; }
-
-std::optional<CacheType> parse_cache_type(std::string_view text) {
-  for (const CacheName& each : kCaches) {
-    if (each.name == text) return each.type;
-  }
-  return std::nullopt;
 }
 
 Model::Model(std::unique_ptr<ModelState> state) : state_(std::move(state)) {}
@@ -479,26 +190,31 @@ Result<std::string> Model::detokenize(const std::vector<int32_t>& ids) const {
 
 Result<ForwardResult> Model::forward(const std::vector<TokenSequence>& batch,
                                      const ForwardOptions& options) {
-  return guarded("forward", [&] { return run_forward(*state_, batch, options); });
+  return guarded("forward", [&]() -> Result<ForwardResult> {
+    TESSERA_RETURN_IF_ERROR(check_batch(*state_, batch));
+    return forward_whole(*state_, batch, options);
+  });
 }
 
 Result<std::vector<float>> Model::embed(const std::vector<TokenSequence>& batch,
                                         int64_t* truncated) {
   return guarded("embed", [&]() -> Result<std::vector<float>> {
-    int64_t count = 0;
-    const std::vector<TokenSequence> cut = cut_to_limit(*state_, batch, count);
+    std::vector<TokenSequence> cut = batch;
+    const int64_t count = cut_to_limit(*state_, cut);
     if (truncated != nullptr) *truncated = count;
     TESSERA_RETURN_IF_ERROR(check_batch(*state_, cut));
-    return run_embed(*state_, cut);
+    return embed_whole(*state_, cut);
   });
 }
 
 void Model::start_profile() {
+  const std::lock_guard<std::mutex> turn(state_->in_use);
   state_->trace = std::make_unique<Trace>();
   state_->executor->set_trace(state_->trace.get());
 }
 
 std::vector<OperationProfile> Model::stop_profile() {
+  const std::lock_guard<std::mutex> turn(state_->in_use);
   std::vector<OperationProfile> profile;
   state_->executor->set_trace(nullptr);
   if (state_->trace == nullptr) return profile;

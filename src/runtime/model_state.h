@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -28,12 +29,14 @@ struct ModelState {
   SentenceEncoder sentence_encoder;
   ModelInfo info;
   std::unique_ptr<Trace> trace;  // while a profile is taken
+  // Held for a pass and until its results have been read: callers on several threads take turns.
+  std::mutex in_use;
 };
 
 struct ModelAccess {
   static ModelState& state(const Model& model) { return *model.state_; }
 };
-// Lives as long as the model, stays where it is, and is used by one thread at a time.
+// Lives as long as the model and stays where it is.
 inline ModelState& state_of(Model& model) { return ModelAccess::state(model); }
 inline const ModelState& state_of(const Model& model) { return ModelAccess::state(model); }
 

@@ -1,7 +1,11 @@
 #include "runtime/running.h"
 
 #include <algorithm>
+#include <map>
+#include <set>
 #include <utility>
+
+#include "base/guarded.h"
 
 namespace tessera {
 
@@ -42,17 +46,77 @@ int32_t Running::waiting() const {
   return rows;
 }
 
-Status Running::advance(std::span<const float> logits, CachePool& pool,
-                        std::vector<Event>& events) {
-  if (search_ != nullptr) return advance_beams(logits, pool, events);
-  const size_t width = logits.size() / sequences_.size();
-  const bool is_first = outputs_.empty();
-  if (is_first) start_outputs(pool);
-  for (size_t i = 0; i < outputs_.size(); ++i) {
-    const size_t row = is_first ? 0 : i;
-    TESSERA_ASSIGN_OR_RETURN(Event event, draw(i, logits.subspan(row * width, width)));
-    events.push_back(std::move(event));
+bool Running::holds_pages() const { return !sequences_.empty() && sequences_.front().done > 0; }
+
+bool Running::is_decoding() const {
+  const auto decodes = [](const Sequence& each) { return each.done > 0 && each.waiting() == 1; };
+  return branches_.empty() && std::all_of(sequences_.begin(), sequences_.end(), decodes);
+}
+
+std::vector<Running::Part> Running::parts(int32_t rows) {
+  std::vector<Part> parts;
+  const int32_t kept = rows < waiting() ? 1 : 0;
+  for (Sequence& sequence : sequences_) {
+    const int32_t count = std::min(rows, sequence.waiting() - kept);
+    if (count > 0) parts.push_back({&sequence, count});
+    rows -= count;
   }
+  return parts;
+}
+
+int64_t Running::pages_needed(int32_t rows, const CachePool& pool) {
+  int64_t pages = 0;
+  // Parts that write to a page, which one of its tables may keep.
+  std::map<std::byte*, int32_t> writers;
+  for (const Part& part : parts(rows)) {
+    const PageTable& table = part.sequence->tables.front();
+    const auto held = static_cast<int32_t>(table.pages.size());
+    pages += std::max(0, pages_for(table.tokens() + part.rows) - held);
+    if (table.tokens() % kPageTokens != 0)
+      ++writers[table.pages[static_cast<size_t>(table.tokens() / kPageTokens)]];
+  }
+  for (const auto& [page, count] : writers)
+    pages += count - (count == pool.tables_of(page) ? 1 : 0);
+  return pages * static_cast<int64_t>(sequences_.front().tables.size());
+}
+
+int64_t Running::pages_held() const {
+  std::set<std::byte*> pages;
+  for (const Sequence& sequence : sequences_) {
+    for (const PageTable& table : sequence.tables)
+      pages.insert(table.pages.begin(), table.pages.end());
+  }
+  return static_cast<int64_t>(pages.size());
+}
+
+size_t Running::prepare(std::span<const float> logits, CachePool& pool) {
+  logits_ = logits;
+  if (search_ != nullptr) return 0;
+  first_draw_ = outputs_.empty();
+  if (first_draw_) start_outputs(pool);
+  return outputs_.size();
+}
+
+void Running::draw(size_t i, SamplerMemory& memory) {
+  Output& output = outputs_[i];
+  const size_t width = first_draw_ ? logits_.size() : logits_.size() / outputs_.size();
+  const std::span<const float> logits = logits_.subspan(first_draw_ ? 0 : i * width, width);
+  output.drawn = guarded("sampling", [&]() -> Result<int32_t> {
+    TESSERA_ASSIGN_OR_RETURN(const int32_t token,
+                             output.sampler.next(logits, sequences_[i].ids, &memory));
+    if (request_.log_probabilities) {
+      output.log_probability =
+          static_cast<float>(logits[static_cast<size_t>(token)] - log_sum_exp(logits));
+    }
+    return token;
+  });
+}
+
+Status Running::advance(CachePool& pool, std::vector<Event>& events) {
+  if (search_ != nullptr) return advance_beams(pool, events);
+  for (const Output& output : outputs_) TESSERA_RETURN_IF_ERROR(output.drawn.status());
+  for (size_t i = 0; i < outputs_.size(); ++i)
+    events.push_back(take_drawn(outputs_[i], sequences_[i].ids));
   drop_finished(pool);
   return {};
 }
@@ -60,25 +124,19 @@ Status Running::advance(std::span<const float> logits, CachePool& pool,
 // All continuations begin behind the same prompt.
 void Running::start_outputs(CachePool& pool) {
   fork(std::vector<int32_t>(static_cast<size_t>(request_.sequences), 0), pool);
-  const auto memory = std::make_shared<SamplerMemory>();
   for (int32_t index = 0; index < request_.sequences; ++index) {
     Sampling sampling = request_.sampling;
     sampling.seed += static_cast<uint64_t>(index);
-    outputs_.push_back({.index = index,
-                        .sampler = Sampler(sampling, memory),
-                        .text = OutputText(tokenizer_, request_)});
+    outputs_.push_back(
+        {.index = index, .sampler = Sampler(sampling), .text = OutputText(tokenizer_, request_)});
   }
 }
 
-Result<Event> Running::draw(size_t i, std::span<const float> logits) {
-  Output& output = outputs_[i];
-  std::vector<int32_t>& ids = sequences_[i].ids;
-  Event event{.request = number_, .sequence = output.index};
-  TESSERA_ASSIGN_OR_RETURN(event.token, output.sampler.next(logits, ids));
-  if (request_.log_probabilities) {
-    event.log_probability =
-        static_cast<float>(logits[static_cast<size_t>(event.token)] - log_sum_exp(logits));
-  }
+Event Running::take_drawn(Output& output, std::vector<int32_t>& ids) {
+  Event event{.request = number_,
+              .sequence = output.index,
+              .token = *output.drawn,
+              .log_probability = output.log_probability};
   ids.push_back(event.token);
   ++output.tokens;
   const auto& stops = request_.stop_ids;
@@ -102,12 +160,11 @@ void Running::drop_finished(CachePool& pool) {
   std::erase_if(outputs_, [](const Output& output) { return output.finished; });
 }
 
-Status Running::advance_beams(std::span<const float> logits, CachePool& pool,
-                              std::vector<Event>& events) {
-  const size_t width = logits.size() / sequences_.size();
+Status Running::advance_beams(CachePool& pool, std::vector<Event>& events) {
+  const size_t width = logits_.size() / sequences_.size();
   std::vector<BeamInput> inputs;
   for (size_t i = 0; i < sequences_.size(); ++i) {
-    inputs.push_back({logits.subspan(i * width, width), sequences_[i].ids});
+    inputs.push_back({logits_.subspan(i * width, width), sequences_[i].ids});
   }
   TESSERA_ASSIGN_OR_RETURN(const std::vector<BeamStep> steps, search_->next(inputs));
   std::vector<int32_t> parents;
@@ -155,13 +212,38 @@ void Running::fork(const std::vector<int32_t>& parents, CachePool& pool) {
   sequences_ = std::move(next);
 }
 
-void Running::add_last(FinishReason reason, std::vector<Event>& events) const {
-  const auto add = [&](int32_t index) {
-    events.push_back({.request = number_, .sequence = index, .finished = reason});
-  };
+void Running::add_last(const Event& last, std::vector<Event>& events) const {
+  const auto add = [&](int32_t index) { events.emplace_back(last).sequence = index; };
   for (const Output& output : outputs_)
     if (!output.finished) add(output.index);
   for (int32_t i = 0; outputs_.empty() && i < request_.sequences; ++i) add(i);
+}
+
+void Running::preempt(CachePool& pool) {
+  if (branches_.empty() && sequences_.size() > 1) {
+    for (const Sequence& sequence : sequences_) branches_.push_back(sequence.ids);
+    // Their last tokens are not common: each branch has something to run.
+    size_t common = branches_.front().size() - 1;
+    for (const std::vector<int32_t>& ids : branches_) {
+      const auto end = ids.begin() + static_cast<std::ptrdiff_t>(common);
+      common = static_cast<size_t>(
+          std::mismatch(ids.begin(), end, branches_.front().begin()).first - ids.begin());
+    }
+    sequences_.front().ids.resize(common);
+  }
+  while (sequences_.size() > 1) {
+    for (PageTable& table : sequences_.back().tables) pool.release(table);
+    sequences_.pop_back();
+  }
+  sequences_.front().done = 0;
+  for (PageTable& table : sequences_.front().tables) pool.release(table);
+}
+
+void Running::settle(CachePool& pool) {
+  if (branches_.empty() || sequences_.front().waiting() > 0) return;
+  fork(std::vector<int32_t>(branches_.size(), 0), pool);
+  for (size_t i = 0; i < branches_.size(); ++i) sequences_[i].ids = std::move(branches_[i]);
+  branches_.clear();
 }
 
 void Running::release(CachePool& pool) {

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -45,20 +46,44 @@ class Running {
   Running(int64_t number, Request request, int32_t layers,
           std::shared_ptr<const Tokenizer> tokenizer);
 
-  int64_t number() const { return number_; }
   const Request& request() const { return request_; }
-  // What waits to be run; none when the request is over.
+  // None when the request is over.
   std::vector<Sequence>& sequences() { return sequences_; }
+  // It has begun; a window may have given all pages back again.
+  bool holds_pages() const;
+  // One token behind each sequence waits, and nothing else.
+  bool is_decoding() const;
   int32_t waiting() const;
 
-  // Takes the logits [sequences, width] behind each sequence and adds the events that follow.
-  Status advance(std::span<const float> logits, CachePool& pool, std::vector<Event>& events);
-  // Adds the last event of every continuation that is not finished.
-  void add_last(FinishReason reason, std::vector<Event>& events) const;
-  void release(CachePool& pool);
+  // The next `rows` tokens: all that wait, or fewer but never the last of a sequence, since the
+  // sequences are drawn together.
+  struct Part {
+    Sequence* sequence = nullptr;
+    int32_t rows = 0;
+  };
+  std::vector<Part> parts(int32_t rows);
+  // Whether the logits behind the sequences are wanted once so many tokens have run.
+  bool draws_after(int32_t rows) const { return branches_.empty() && rows == waiting(); }
+  // New pages that they take.
+  int64_t pages_needed(int32_t rows, const CachePool& pool);
+  int64_t pages_held() const;
 
-  bool cancelled = false;
-  bool failed = false;
+  // Takes the logits [sequences, width] behind each sequence; how many draws they are for. None for
+  // beams, which advance() searches.
+  size_t prepare(std::span<const float> logits, CachePool& pool);
+  // Draw i of those. Different ones may run at the same time, each with memory of its own.
+  void draw(size_t i, SamplerMemory& memory);
+  // Adds the events that follow. An error: the request cannot go on.
+  Status advance(CachePool& pool, std::vector<Event>& events);
+  // Adds the last event of every continuation that is not finished.
+  void add_last(const Event& last, std::vector<Event>& events) const;
+
+  // Gives the pages back; everything up to the last draw is to be run again. What all sequences
+  // begin with will be run, and held, once.
+  void preempt(CachePool& pool);
+  // To be called when parts have run.
+  void settle(CachePool& pool);
+  void release(CachePool& pool);
 
  private:
   // A continuation that is drawn token by token.
@@ -68,11 +93,13 @@ class Running {
     OutputText text;
     int32_t tokens = 0;
     bool finished = false;
+    Result<int32_t> drawn = 0;
+    std::optional<float> log_probability = {};
   };
   void start_outputs(CachePool& pool);
-  Result<Event> draw(size_t i, std::span<const float> logits);
+  Event take_drawn(Output& output, std::vector<int32_t>& ids);
   void drop_finished(CachePool& pool);
-  Status advance_beams(std::span<const float> logits, CachePool& pool, std::vector<Event>& events);
+  Status advance_beams(CachePool& pool, std::vector<Event>& events);
   void add_results(std::vector<Event>& events) const;
   void fork(const std::vector<int32_t>& parents, CachePool& pool);
 
@@ -80,8 +107,12 @@ class Running {
   Request request_;
   std::shared_ptr<const Tokenizer> tokenizer_;
   std::vector<Sequence> sequences_;
+  // While what they begin with is run again, as the only sequence: the ids of the sequences.
+  std::vector<std::vector<int32_t>> branches_;
   std::vector<Output> outputs_;  // one a sequence once the prompt has run; none in a beam search
   std::unique_ptr<BeamSearch> search_;  // null without beams
+  std::span<const float> logits_;       // of prepare(), until advance()
+  bool first_draw_ = false;
 };
 
 }  // namespace tessera

@@ -174,27 +174,29 @@ void penalise(std::span<const float> scores, std::span<const int32_t> seen, floa
   }
 }
 
-Sampler::Sampler(const Sampling& sampling, std::shared_ptr<SamplerMemory> memory)
-    : sampling_(sampling), generator_(sampling.seed), memory_(std::move(memory)) {}
+Sampler::Sampler(const Sampling& sampling) : sampling_(sampling), generator_(sampling.seed) {}
 
-Result<int32_t> Sampler::next(std::span<const float> logits, std::span<const int32_t> seen) {
+Result<int32_t> Sampler::next(std::span<const float> logits, std::span<const int32_t> seen,
+                              SamplerMemory* given) {
+  SamplerMemory own;
+  SamplerMemory& memory = given != nullptr ? *given : own;
   TESSERA_ASSIGN_OR_RETURN(int32_t largest, largest_logit(logits));
   if (sampling_.repetition_penalty != 1) {
-    memory_->penalised.assign(logits.begin(), logits.end());
-    penalise(logits, seen, sampling_.repetition_penalty, memory_->penalised);
-    logits = memory_->penalised;
+    memory.penalised.assign(logits.begin(), logits.end());
+    penalise(logits, seen, sampling_.repetition_penalty, memory.penalised);
+    logits = memory.penalised;
     TESSERA_ASSIGN_OR_RETURN(largest, largest_logit(logits));
   }
   if (sampling_.temperature == 0) return largest;
-  filter_top_k(logits);
-  weigh(logits, logits[static_cast<size_t>(largest)]);
-  if (sampling_.top_p < 1 || sampling_.min_p > 0) filter_by_weight();
-  return draw();
+  filter_top_k(logits, memory);
+  weigh(logits, logits[static_cast<size_t>(largest)], memory);
+  if (sampling_.top_p < 1 || sampling_.min_p > 0) filter_by_weight(memory);
+  return draw(memory);
 }
 
 // Leaves the top_k most probable tokens as candidates, in no order.
-void Sampler::filter_top_k(std::span<const float> logits) {
-  auto& candidates = memory_->candidates;
+void Sampler::filter_top_k(std::span<const float> logits, SamplerMemory& memory) const {
+  auto& candidates = memory.candidates;
   const auto wanted = static_cast<size_t>(sampling_.top_k);
   if (wanted == 0 || wanted >= logits.size()) {
     candidates.resize(logits.size());
@@ -226,9 +228,9 @@ void Sampler::filter_top_k(std::span<const float> logits) {
 }
 
 // Fills in the candidates' probabilities relative to the largest logit's.
-void Sampler::weigh(std::span<const float> logits, float largest) {
-  auto& candidates = memory_->candidates;
-  auto& weights = memory_->weights;
+void Sampler::weigh(std::span<const float> logits, float largest, SamplerMemory& memory) const {
+  auto& candidates = memory.candidates;
+  auto& weights = memory.weights;
   weights.resize((candidates.size() + attention_softmax::kBlock - 1) / attention_softmax::kBlock *
                  attention_softmax::kBlock);
   for (size_t i = 0; i < candidates.size(); ++i) {
@@ -239,34 +241,12 @@ void Sampler::weigh(std::span<const float> logits, float largest) {
   weights.resize(candidates.size());
 }
 
-// Leaves the fewest candidates that reach top_p, and of those the ones from min_p on.
-void Sampler::filter_by_weight() {
-  auto& candidates = memory_->candidates;
-  auto& weights = memory_->weights;
-  const double total = total_of(weights);
-  const double wanted = sampling_.top_p < 1 ? sampling_.top_p * total : INFINITY;
-  // All that weigh less than this weigh less than 1 - top_p together; half of it, for the rounding
-  // of sums.
-  const double needless =
-      0.5 * (1 - double{sampling_.top_p}) * total / static_cast<double>(weights.size());
-  const auto least = std::max(static_cast<float>(needless), sampling_.min_p);
-  memory_->kept.clear();
-  for (size_t i = 0; i < weights.size(); ++i)
-    if (weights[i] >= least) memory_->kept.push_back({candidates[i], weights[i]});
-  if (sampling_.top_p < 1) keep_first(wanted);
-  candidates.clear();
-  weights.clear();
-  for (const SamplerMemory::Kept& kept : memory_->kept) {
-    candidates.push_back(kept.id);
-    weights.push_back(kept.weight);
-  }
-}
+namespace {
 
 // Cuts what is kept to the fewest that weigh so much. A few hold most of the weight, and ordering a
 // whole vocabulary takes longer than a small model's step: they are put in order as they are
 // needed.
-void Sampler::keep_first(double wanted) {
-  auto& kept = memory_->kept;
+void keep_first(std::vector<SamplerMemory::Kept>& kept, double wanted) {
   constexpr size_t kFirstOrdered = 64;
   const auto before = [](const SamplerMemory::Kept& a, const SamplerMemory::Kept& b) {
     return a.weight != b.weight ? a.weight > b.weight : a.id < b.id;
@@ -286,8 +266,33 @@ void Sampler::keep_first(double wanted) {
   kept.resize(count);
 }
 
-int32_t Sampler::draw() {
-  auto& weights = memory_->weights;
+}  // namespace
+
+// Leaves the fewest candidates that reach top_p, and of those the ones from min_p on.
+void Sampler::filter_by_weight(SamplerMemory& memory) const {
+  auto& candidates = memory.candidates;
+  auto& weights = memory.weights;
+  const double total = total_of(weights);
+  const double wanted = sampling_.top_p < 1 ? sampling_.top_p * total : INFINITY;
+  // All that weigh less than this weigh less than 1 - top_p together; half of it, for the rounding
+  // of sums.
+  const double needless =
+      0.5 * (1 - double{sampling_.top_p}) * total / static_cast<double>(weights.size());
+  const auto least = std::max(static_cast<float>(needless), sampling_.min_p);
+  memory.kept.clear();
+  for (size_t i = 0; i < weights.size(); ++i)
+    if (weights[i] >= least) memory.kept.push_back({candidates[i], weights[i]});
+  if (sampling_.top_p < 1) keep_first(memory.kept, wanted);
+  candidates.clear();
+  weights.clear();
+  for (const SamplerMemory::Kept& kept : memory.kept) {
+    candidates.push_back(kept.id);
+    weights.push_back(kept.weight);
+  }
+}
+
+int32_t Sampler::draw(const SamplerMemory& memory) {
+  auto& weights = memory.weights;
   double left = static_cast<double>(generator_() >> 11) * 0x1.0p-53 * total_of(weights);
   size_t chosen = 0;  // a block with weight
   for (size_t begin = 0; begin < weights.size(); begin += kBlock) {
@@ -304,7 +309,7 @@ int32_t Sampler::draw() {
     left -= weights[i];
     if (left < 0) break;
   }
-  return memory_->candidates[token];
+  return memory.candidates[token];
 }
 
 }  // namespace tessera

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <random>
 #include <span>
 #include <vector>
@@ -25,8 +24,8 @@ double log_sum_exp(std::span<const float> logits);
 void penalise(std::span<const float> scores, std::span<const int32_t> seen, float penalty,
               std::span<float> target);
 
-// What a draw needs of memory, several numbers a token of the vocabulary: samplers that draw one
-// after another may share it.
+// What a draw needs of memory, several numbers a token of the vocabulary: draws one after another
+// may share it.
 struct SamplerMemory {
   struct Kept {
     int32_t id;
@@ -41,22 +40,21 @@ struct SamplerMemory {
 // Draws tokens of one request; the same seed and logits give the same tokens.
 class Sampler {
  public:
-  explicit Sampler(const Sampling& sampling,
-                   std::shared_ptr<SamplerMemory> memory = std::make_shared<SamplerMemory>());
+  explicit Sampler(const Sampling& sampling);
   // The greedy choice is the first of the largest logits. logits: [vocabulary]; errors as
-  // check_logits. seen: the ids of prompt and output, for the repetition penalty.
-  Result<int32_t> next(std::span<const float> logits, std::span<const int32_t> seen = {});
+  // check_logits. seen: the ids of prompt and output, for the repetition penalty. memory: null for
+  // some of its own.
+  Result<int32_t> next(std::span<const float> logits, std::span<const int32_t> seen = {},
+                       SamplerMemory* memory = nullptr);
 
  private:
-  void filter_top_k(std::span<const float> logits);
-  void weigh(std::span<const float> logits, float largest);
-  void filter_by_weight();
-  void keep_first(double wanted);
-  int32_t draw();
+  void filter_top_k(std::span<const float> logits, SamplerMemory& memory) const;
+  void weigh(std::span<const float> logits, float largest, SamplerMemory& memory) const;
+  void filter_by_weight(SamplerMemory& memory) const;
+  int32_t draw(const SamplerMemory& memory);
 
   Sampling sampling_;
   std::mt19937_64 generator_;
-  std::shared_ptr<SamplerMemory> memory_;
 };
 
 }  // namespace tessera

@@ -23,7 +23,8 @@ std::vector<float> scores(int64_t vocabulary) {
 void choose(benchmark::State& state, const Sampling& sampling) {
   const std::vector<float> logits = scores(state.range(0));
   Sampler sampler(sampling);
-  for (auto _ : state) benchmark::DoNotOptimize(sampler.next(logits));
+  SamplerMemory memory;
+  for (auto _ : state) benchmark::DoNotOptimize(sampler.next(logits, {}, &memory));
 }
 
 constexpr int64_t kLlama = 32000, kQwen = 151936;

@@ -114,20 +114,20 @@ class Generator {
       : run_(run), model_(model), cases_(cases), texts_(cases.size()) {}
 
   Result<std::vector<std::string>> run() {
-    TESSERA_ASSIGN_OR_RETURN(engine_, Engine::create(model_, {}));
+    TESSERA_ASSIGN_OR_RETURN(engine_,
+                             Engine::create(model_, {.step_tokens = Engine::kBatchStepTokens}));
     for (size_t next = 0, done = 0; done < cases_.size();) {
       while (next < cases_.size() && numbers_.size() < kAtATime) {
         const Result<int64_t> number = submit(cases_[next]);
-        if (!number.ok()) {
-          // The cache is full: not before some have ended.
-          if (number.status().code() == StatusCode::kOutOfMemory) break;
-          return Status(number.status().code(),
-                        fmt::format("{}: {}", cases_[next].place, number.status().message()));
-        }
+        if (!number.ok()) return at(cases_[next], number.status());
         numbers_[*number] = next++;
       }
       TESSERA_ASSIGN_OR_RETURN(const std::vector<Event> events, engine_->step());
-      for (const Event& event : events) done += take(event);
+      for (const Event& event : events) {
+        if (event.finished == FinishReason::kFailed)
+          return at(cases_[numbers_.at(event.request)], event.status);
+        done += take(event);
+      }
       TESSERA_RETURN_IF_ERROR(run_.progress("generating", static_cast<int64_t>(done),
                                             static_cast<int64_t>(cases_.size())));
     }
@@ -135,6 +135,10 @@ class Generator {
   }
 
  private:
+  static Status at(const Case& each, const Status& status) {
+    return {status.code(), fmt::format("{}: {}", each.place, status.message())};
+  }
+
   Result<int64_t> submit(const Case& each) {
     const DataToTextOptions& options = run_.task.data_to_text;
     std::string prompt = options.prompt;

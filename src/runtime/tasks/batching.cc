@@ -4,9 +4,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <mutex>
 #include <numeric>
 #include <optional>
 #include <utility>
+
+#include "runtime/scheduler.h"
+#include "runtime/whole_sequences.h"
 
 namespace tessera::tasks {
 namespace {
@@ -84,22 +88,6 @@ Status check_finite(std::span<const float> logits, size_t input) {
       name_of(input), *bad));
 }
 
-struct Batch {
-  TokenLayout layout;
-  std::vector<int32_t> ids, type_ids, head_rows;
-  bool typed = false;
-
-  void add(const Item& item) {
-    const int32_t first = static_cast<int32_t>(ids.size());
-    for (const int32_t row : item.rows) head_rows.push_back(first + row);
-    layout.append(static_cast<int32_t>(item.tokens->ids.size()), 0);
-    ids.insert(ids.end(), item.tokens->ids.begin(), item.tokens->ids.end());
-    type_ids.insert(type_ids.end(), item.tokens->type_ids.begin(), item.tokens->type_ids.end());
-    type_ids.resize(ids.size());
-    typed = typed || !item.tokens->type_ids.empty();
-  }
-};
-
 size_t rows_read(const Item& item, HeadRows head_rows) {
   switch (head_rows) {
     case HeadRows::kNone:
@@ -115,12 +103,18 @@ size_t rows_read(const Item& item, HeadRows head_rows) {
 
 Status run_batch(ModelState& state, const Work& work, std::span<const size_t> members,
                  const Take& take) {
-  Batch batch;
-  for (const size_t item : members) batch.add(work.items[item]);
-  ForwardInput input{.ids = batch.ids, .layout = &batch.layout, .head_rows = work.head_rows};
-  if (batch.typed) input.type_ids = batch.type_ids;
-  if (work.head_rows == HeadRows::kGiven) input.given_head_rows = batch.head_rows;
+  SequenceBatch batch;
+  std::vector<int32_t> given_rows;
+  for (const size_t item : members) {
+    const auto first = static_cast<int32_t>(batch.ids.size());
+    for (const int32_t row : work.items[item].rows) given_rows.push_back(first + row);
+    batch.add(*work.items[item].tokens);
+  }
+  ForwardInput input = batch.input();
+  input.head_rows = work.head_rows;
+  if (work.head_rows == HeadRows::kGiven) input.given_head_rows = given_rows;
   ForwardOutput output;
+  const std::lock_guard<std::mutex> turn(state.in_use);
   TESSERA_RETURN_IF_ERROR(state.executor->run(input, output));
   std::span<const float> rest = output.logits;
   for (const size_t item : members) {
@@ -206,12 +200,10 @@ Status run_items(ModelState& state, const Work& work, const TaskOptions& options
   for (const Item& item : work.items) ++missing[item.input];
   int64_t done = std::count(missing.begin(), missing.end(), size_t{0});
   TESSERA_RETURN_IF_ERROR(check_progress(options, done));
+  std::vector<int64_t> lengths;
+  for (const size_t item : order) lengths.push_back(length(item));
   for (size_t begin = 0; begin < order.size();) {
-    size_t end = begin + 1;
-    for (int64_t tokens = length(order[begin]); end < order.size(); ++end) {
-      tokens += length(order[end]);
-      if (tokens > kBatchTokens) break;
-    }
+    const size_t end = begin + sequences_in_pass(std::span(lengths).subspan(begin), kBatchTokens);
     const std::span<const size_t> members = std::span(order).subspan(begin, end - begin);
     TESSERA_RETURN_IF_ERROR(run_batch(state, work, members, take));
     for (const size_t item : members) done += --missing[work.items[item].input] == 0 ? 1 : 0;

@@ -1,0 +1,74 @@
+#include "runtime/request_check.h"
+
+#include <fmt/format.h>
+
+#include "runtime/sampling.h"
+#include "runtime/stop_strings.h"
+
+namespace tessera {
+namespace {
+
+Status check_count(const char* name, int32_t count) {
+  if (count >= 1 && count <= kMostSequences) return {};
+  return invalid_input(fmt::format("{}: expected 1 to {}, found {}", name, kMostSequences, count));
+}
+
+// What does not depend on the model.
+Status check_options(const Request& request) {
+  if (request.max_new_tokens < 1) {
+    return invalid_input(
+        fmt::format("max_new_tokens: expected at least 1, found {}", request.max_new_tokens));
+  }
+  TESSERA_RETURN_IF_ERROR(check_sampling(request.sampling));
+  TESSERA_RETURN_IF_ERROR(check_stop_strings(request.stop_strings));
+  TESSERA_RETURN_IF_ERROR(check_count("beams", request.beams));
+  TESSERA_RETURN_IF_ERROR(check_count("sequences", request.sequences));
+  if (request.beams > 1 && request.sampling.temperature > 0) {
+    return unsupported(fmt::format("expected beams or a temperature above 0, found {} beams at {}",
+                                   request.beams, request.sampling.temperature));
+  }
+  if (request.beams > 1 && !request.stop_strings.empty()) {
+    return unsupported(fmt::format("expected beams or stop strings, found {} beams and {} strings",
+                                   request.beams, request.stop_strings.size()));
+  }
+  if (request.beams > 1 && request.sequences > request.beams) {
+    return invalid_input(fmt::format("sequences: expected at most {}, one a beam, found {}",
+                                     request.beams, request.sequences));
+  }
+  if (request.beams == 1 && request.sampling.temperature == 0 && request.sequences > 1) {
+    return invalid_input(fmt::format(
+        "sequences: expected 1, since greedy ones would be equal, found {}", request.sequences));
+  }
+  return {};
+}
+
+}  // namespace
+
+int64_t positions_of(const Request& request) {
+  return static_cast<int64_t>(request.prompt_ids.size()) + request.max_new_tokens - 1;
+}
+
+Status check_request(const ModelState& state, const Request& request) {
+  const Architecture& a = state.architecture;
+  if (!a.is_decoder() || a.head != Head::kCausalLm) {
+    return unsupported(fmt::format(
+        "expected a model with a causal language-model head to generate with, found {} ({})",
+        a.class_name.empty() ? a.family : a.class_name,
+        a.is_decoder() ? "a decoder without one" : "an encoder"));
+  }
+  TESSERA_RETURN_IF_ERROR(check_options(request));
+  TESSERA_RETURN_IF_ERROR(check_sequence(state, {request.prompt_ids, {}}, "prompt"));
+  if (positions_of(request) > a.max_positions) {
+    return invalid_input(fmt::format(
+        "the prompt has {} tokens and {} new ones were asked for, which takes {} "
+        "positions: more than the model's context of {}",
+        request.prompt_ids.size(), request.max_new_tokens, positions_of(request), a.max_positions));
+  }
+  if (!request.stop_strings.empty() && state.tokenizer == nullptr) {
+    return not_found(
+        fmt::format("{} has no tokenizer: stop strings need text", state.info.directory));
+  }
+  return {};
+}
+
+}  // namespace tessera

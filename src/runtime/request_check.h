@@ -1,0 +1,18 @@
+#pragma once
+
+#include "base/status.h"
+#include "runtime/model_state.h"
+#include "tessera/engine.h"
+
+namespace tessera {
+
+// Bounds what a request can ask for; a pass takes all of its sequences together.
+inline constexpr int32_t kMostSequences = 1024;
+
+// The positions that a request takes. The last token is not run.
+int64_t positions_of(const Request& request);
+
+// Whether the model can run the request: its options, ids and length.
+Status check_request(const ModelState& state, const Request& request);
+
+}  // namespace tessera
