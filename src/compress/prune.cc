@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "compress/repair.h"
+
 namespace tessera {
 namespace {
 

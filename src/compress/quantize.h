@@ -5,7 +5,7 @@
 #include "base/status.h"
 #include "base/team.h"
 #include "compress/matrix.h"
-#include "compress/repair.h"
+#include "compress/statistics.h"
 #include "tessera/compress.h"
 
 namespace tessera {
