@@ -125,7 +125,9 @@ Result<std::vector<Item>> list_items(const Architecture& architecture, const Ten
     return invalid_input(fmt::format("layers: expected numbers from 0 to {}, found {}",
                                      architecture.layers - 1, layer));
   }
-  return Lister(architecture, names, options).list(fused);
+  std::vector<Item> items = Lister(architecture, names, options).list(fused);
+  for (size_t i = 0; i < items.size(); ++i) items[i].number = i;
+  return items;
 }
 
 }  // namespace tessera
