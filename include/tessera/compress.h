@@ -87,7 +87,14 @@ struct MatrixReport {
   double measured_speedup = 0;  // against dense at 128 rows; NaN where not measured
 };
 
+// Time spent in a pass, without what runs through the model to calibrate it, reads and writes.
+struct PassReport {
+  std::string name;  // as in provenance
+  double seconds = 0;
+};
+
 struct CompressReport {
+  std::vector<PassReport> passes;  // in their order
   std::vector<MatrixReport> matrices;
   int64_t bytes_before = 0, bytes_after = 0;  // of the safetensors files
   double share = 0;                           // reached, of the weights of the pruned matrices

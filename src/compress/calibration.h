@@ -8,7 +8,7 @@
 #include "base/status.h"
 #include "base/team.h"
 #include "compress/item.h"
-#include "compress/repair.h"
+#include "compress/statistics.h"
 #include "model/architecture.h"
 #include "model/weights.h"
 #include "tessera/compress.h"

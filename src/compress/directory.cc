@@ -259,6 +259,16 @@ Status check_target(const std::string& source, const std::string& target) {
       fmt::format("{}: expected a directory outside of {}, found one inside", target, source));
 }
 
+Status check_space(const std::string& target, int64_t needed_bytes) {
+  std::error_code error;
+  const fs::path parent = fs::absolute(fs::path(target)).parent_path();
+  const fs::space_info space = fs::space(parent, error);
+  const auto needed = static_cast<uintmax_t>(needed_bytes);
+  if (error || space.available >= needed) return {};
+  return io_error(fmt::format("{}: expected about {} bytes of free space, found {}",
+                              parent.string(), needed, space.available));
+}
+
 Result<PartDirectory> PartDirectory::open(const std::string& target, const std::string& run) {
   std::error_code error;
   PartDirectory part(target);

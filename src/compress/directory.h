@@ -25,6 +25,9 @@ struct OpenCheckpoint {
 // Whether a run may write there: nothing stands there yet, and it is not inside the source.
 Status check_target(const std::string& source, const std::string& target);
 
+// Whether there is room for so many bytes where the target will stand.
+Status check_space(const std::string& target, int64_t needed_bytes);
+
 // The directory TARGET.part in which a run collects the layers it is done with, each a checkpoint
 // of its own, so that an interrupted run can be taken up. What a run is, its options and its
 // source, stands in run.json there.

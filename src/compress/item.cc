@@ -113,7 +113,9 @@ Result<std::vector<Item>> list_items(const Architecture& architecture,
     return invalid_input(fmt::format("layers: expected numbers from 0 to {}, found {}",
                                      architecture.layer_count() - 1, layer));
   }
-  return Lister(architecture, options).list(fused);
+  std::vector<Item> items = Lister(architecture, options).list(fused);
+  for (size_t i = 0; i < items.size(); ++i) items[i].number = i;
+  return items;
 }
 
 }  // namespace tessera

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -13,6 +14,7 @@ namespace tessera {
 
 // Where a matrix W of y = W x + b is: outputs first .. first + outputs of a tensor.
 struct Item {
+  size_t number = 0;  // its place in the list
   int32_t layer = 0;
   LayerMap map = LayerMap::kQkv;
   Role role = Role::kQkv;

@@ -1,11 +1,23 @@
 #include "compress/layer.h"
 
+#include <algorithm>
+
 namespace tessera {
 
 std::vector<Matrix*> LayerOnTheWay::of(LayerMap map) {
   std::vector<Matrix*> found;
   for (Matrix& matrix : matrices) {
     if (matrix.item.map == map) found.push_back(&matrix);
+  }
+  return found;
+}
+
+std::vector<LayerMap> LayerOnTheWay::waiting() const {
+  std::vector<LayerMap> found;
+  for (const Matrix& matrix : matrices) {
+    const LayerMap map = matrix.item.map;
+    if (matrix.waits && std::find(found.begin(), found.end(), map) == found.end())
+      found.push_back(map);
   }
   return found;
 }

@@ -17,6 +17,8 @@ struct LayerOnTheWay {
   LayerWeights weights;  // maps null until they are prepared
 
   std::vector<Matrix*> of(LayerMap map);
+  // Maps with matrices that wait for another map.
+  std::vector<LayerMap> waiting() const;
 };
 
 // Reads the items of a layer. Maps are not prepared.

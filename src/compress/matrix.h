@@ -1,5 +1,6 @@
 #pragma once
 
+#include <limits>
 #include <optional>
 #include <string>
 #include <vector>
@@ -7,7 +8,6 @@
 #include "base/status.h"
 #include "compress/item.h"
 #include "compress/mask.h"
-#include "compress/pass.h"
 #include "formats/packed.h"
 #include "io/compressed.h"
 #include "tessera/compress.h"
@@ -21,6 +21,18 @@ struct Source {
 };
 using Sources = std::vector<Source>;
 
+// What was removed of a matrix: what its mask is made of, and with it the format it is stored in.
+enum class Removed {
+  kNothing,
+  kTiles,
+  kElements,
+  kOutputs,
+  kOutputsOfHeads,  // of values: equally many of every key/value head
+  kInputs,
+  // Of the output matrix: the inputs that come from the outputs that its layer's values lose.
+  kInputsOfValues,
+};
+
 // A matrix on its way through the pipeline, in f32 as W [outputs, inputs].
 struct Matrix {
   Item item;
@@ -30,11 +42,13 @@ struct Matrix {
   Weight pruned;                     // what is left, rounded to dtype once it is final
   std::optional<TileMask> mask;      // of a matrix that is stored sparse already, too
   std::optional<Integers> integers;  // what is left, once it is quantized
-  std::vector<float> bias;           // empty: none
+  bool waits = false;  // to be changed with a later map of its layer; other passes leave it alone
+  std::vector<float> bias;  // empty: none
   DType bias_dtype = DType::kF32;
   bool bias_changed = false;
   std::vector<double> shift;  // that the bias took up of means; empty: nothing
-  double output_error = 0;    // NaN: not known
+  // |(W - W') X| / |W X| on the calibration text; NaN: not known.
+  double output_error = std::numeric_limits<double>::quiet_NaN();
 
   // The share of its weights that the mask prunes.
   double share() const;

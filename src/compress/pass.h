@@ -1,59 +1,101 @@
 #pragma once
 
-#include <span>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
 
 #include "base/status.h"
+#include "base/team.h"
 #include "compress/item.h"
-#include "formats/tiles.h"
+#include "compress/layer.h"
+#include "compress/matrix.h"
+#include "compress/statistics.h"
+#include "formats/precision.h"
 #include "model/architecture.h"
 #include "tessera/compress.h"
 
 namespace tessera {
 
-// What a pass removes of a matrix.
-enum class Removed {
-  kNothing,
-  kTiles,
-  kElements,
-  kOutputs,
-  kOutputsOfHeads,  // of values: equally many of every key/value head
-  kInputs,
-  // Of the output matrix: the inputs that come from the outputs that its layer's values lose.
-  kInputsOfValues,
-};
-
 struct PassInfo {
   const char* name;      // in provenance
   const char* summary;   // one sentence
   const char* citation;  // where the method is from
+  const char* reads;     // formats it can start from
   const char* writes;    // formats
+  const char* doing;     // what progress says: "pruning"
+  // Whether what it changes counts in the share that a run reaches.
+  enum class Removes { kNothing, kWeights } removes = Removes::kNothing;
 };
 
-// A way to prune: one file in passes/ and one row in pass.cc. Everything else, scores, choice,
-// repair, checks and reports, is the pipeline's.
-struct Pass {
-  PruneUnit unit;
-  PassInfo info;
+// A checkpoint before any of its weights is read.
+struct SourceModel {
+  Source source;
+  Architecture architecture;
+  std::vector<Item> items;
+};
+
+// What is left of a matrix, about, before any of its weights is read.
+struct Estimate {
+  int64_t bytes = 0;        // in the file
+  double kept = 1;          // share of the weights that are stored
+  double weight_error = 0;  // |W - W'| / |W|, at most, as expected of normally distributed weights
+};
+
+// One map of a layer while a pass works on it.
+struct MapWork {
+  const SourceModel& model;
+  LayerOnTheWay& layer;           // with all of its matrices
+  std::vector<Matrix*> matrices;  // of the map, those that the pass works on
+  MapInputs& inputs;              // which all of them read
+  Team& team;
+};
+
+// A way to change the matrices of a model: one file in passes/ and one row in passes/table.inc. A
+// pass changes `pruned`, the bias, the mask and the integers of matrices; the pipeline alone reads,
+// calibrates, verifies, times, writes, takes up interrupted runs and reports.
+class Pass {
+ public:
+  virtual ~Pass() = default;
+  virtual PassInfo info() const = 0;
+  // A JSON object that begins with "pass" and its name: what provenance says of it, and by what two
+  // runs are the same.
+  virtual std::string options() const = 0;
+  enum class Text { kNotNeeded, kNeeded };
+  virtual Text calibration_text() const { return Text::kNotNeeded; }
+
   // Whether the options make sense for the model.
-  Status (*check)(const Architecture& architecture, const PruneOptions& options);
-  // Of an item that is selected.
-  Removed (*removed)(const Item& item, const PruneOptions& options);
-  FusedQkv (*fused)(const PruneOptions& options);
+  virtual Status check(const SourceModel&) const { return {}; }
+  // How queries, keys and values in one tensor are listed, asked of the first pass of a run.
+  virtual FusedQkv fused(const Source&) const { return FusedQkv::kWhole; }
+  // Of a selected item: whether the pass changes it, and whether it can start from what the source
+  // holds, which is asked where no pass before it changes the item.
+  virtual bool takes(const Item&) const { return true; }
+  virtual bool reads(const Source&, const Item&) const { return true; }
+  virtual Estimate estimate(const Item&, const Estimate& before) const { return before; }
+  // The precision of the matrices with a row a token, where the pass rounds them.
+  virtual std::optional<Precision> table_precision() const { return {}; }
+
+  // Passes that choose over all matrices are shown every map of the source, in the order in which
+  // they run, before any is changed, and decide then.
+  enum class Looks { kNever, kFirst };
+  virtual Looks looks() const { return Looks::kNever; }
+  virtual Status look(const MapWork&) { return {}; }
+  virtual Status decide(const SourceModel&) { return {}; }
+
+  // Changes the matrices of a map, as the passes before it left them.
+  virtual Status apply(const MapWork& work) = 0;
 };
 
-std::span<const Pass* const> passes();
-const Pass& find_pass(PruneUnit unit);
+using Passes = std::vector<std::unique_ptr<Pass>>;
 
-Status check_tile(const PruneOptions& options);
+// Null where the options do not ask for the pass; kInvalidInput where they make no sense.
+using MadePass = Result<std::unique_ptr<Pass>>;
+#define TESSERA_PASS(name) MadePass make_##name##_pass(const CompressOptions& options);
+#include "compress/passes/table.inc"
+#undef TESSERA_PASS
 
-// Bytes that a pass leaves of an item, about, when it reaches the options' share.
-int64_t estimated_bytes(const Pass& pass, const Item& item, const PruneOptions& options,
-                        int64_t value_bytes);
-
-// The tile of W [outputs, inputs] that a unit of an item is; for tiles the options' tile, turned
-// where the checkpoint stores inputs as rows.
-TileShape unit_tile(Removed removed, const Item& item, const PruneOptions& options);
-
-extern const Pass kTilePass, kElementPass, kOutputPass, kInputPass, kAttentionAwarePass;
+// Those that the options ask for, in the order of the table.
+Result<Passes> make_passes(const CompressOptions& options);
 
 }  // namespace tessera

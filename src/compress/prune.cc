@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "compress/repair.h"
+
 namespace tessera {
 namespace {
 
@@ -84,7 +86,6 @@ void choose_mask(const PruneContext& context, const Choice& choice, Matrix& matr
 }
 
 Status prune_matrix(const PruneContext& context, Matrix& matrix) {
-  matrix.output_error = std::numeric_limits<double>::quiet_NaN();
   if (!matrix.mask.has_value()) return {};
   matrix.pruned = matrix.whole;
   clear(*matrix.mask, matrix.pruned);
@@ -94,15 +95,10 @@ Status prune_matrix(const PruneContext& context, Matrix& matrix) {
     TESSERA_RETURN_IF_ERROR(repair(context, centre, matrix));
     round_to_file(matrix);
   }
-  const InputStatistics* statistics = context.inputs->statistics();
   if (centre == Centre::kYes) {
-    move_bias(bias_shift(matrix.whole, matrix.pruned, *statistics), matrix);
+    move_bias(bias_shift(matrix.whole, matrix.pruned, *context.inputs->statistics()), matrix);
     round_to_file(matrix);
   }
-  if (statistics == nullptr) return {};
-  TESSERA_ASSIGN_OR_RETURN(
-      matrix.output_error,
-      output_error(matrix.whole, matrix.pruned, *statistics, matrix.shift, *context.team));
   return {};
 }
 

@@ -6,7 +6,8 @@
 #include "base/status.h"
 #include "base/team.h"
 #include "compress/matrix.h"
-#include "compress/repair.h"
+#include "compress/prune_units.h"
+#include "compress/statistics.h"
 
 namespace tessera {
 
@@ -30,7 +31,7 @@ std::vector<double> unit_scores(const PruneContext& context, const Matrix& matri
 void choose_mask(const PruneContext& context, const Choice& choice, Matrix& matrix);
 
 // Removes it, and repairs what is left and the bias where there are statistics and the options say
-// so. Fills the errors.
+// so.
 Status prune_matrix(const PruneContext& context, Matrix& matrix);
 
 // The heads of values and of the output matrix that reads them.

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "compress/sweep.h"
 
@@ -221,15 +220,9 @@ Status quantize_matrix(const QuantizeContext& context, Matrix& matrix) {
   TESSERA_RETURN_IF_ERROR(
       sweep(hessian, integers.group, std::ref(rounder), matrix.pruned, *context.team));
   matrix.integers = std::move(integers);
-  matrix.output_error = std::numeric_limits<double>::quiet_NaN();
-  if (statistics == nullptr) return {};
-  if (moves_bias) {
-    move_bias(bias_shift(before, matrix.pruned, *statistics), matrix);
-    round_bias(matrix);
-  }
-  TESSERA_ASSIGN_OR_RETURN(
-      matrix.output_error,
-      output_error(matrix.whole, matrix.pruned, *statistics, matrix.shift, *context.team));
+  if (!moves_bias) return {};
+  move_bias(bias_shift(before, matrix.pruned, *statistics), matrix);
+  round_bias(matrix);
   return {};
 }
 

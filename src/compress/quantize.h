@@ -5,7 +5,7 @@
 #include "base/status.h"
 #include "base/team.h"
 #include "compress/matrix.h"
-#include "compress/repair.h"
+#include "compress/statistics.h"
 #include "tessera/compress.h"
 
 namespace tessera {
@@ -40,7 +40,7 @@ std::vector<float> smoothing_scales(const std::vector<Matrix*>& matrices,
 // Rounds what is left of a matrix to integers, if it has a form of them, and moves what that costs
 // on average into its bias, where there are a bias and statistics. A scale is the one of some
 // around the least that reaches all of its group which makes sum_i H_ii (W_i - W'_i)^2 least, when
-// the group's turn comes. What the mask prunes stays 0. Fills the output error.
+// the group's turn comes. What the mask prunes stays 0.
 Status quantize_matrix(const QuantizeContext& context, Matrix& matrix);
 
 }  // namespace tessera

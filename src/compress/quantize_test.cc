@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "compress/report.h"
 #include "compress/sweep.h"
 #include "compress/testing.h"
 #include "io/testing.h"
@@ -54,7 +55,9 @@ Matrix quantized(Matrix matrix, const QuantizeOptions& options, const InputStati
   QuantizeContext context{&options, &inputs, &team};
   if (options.smooth > 0)
     context.input_scales = smoothing_scales({&matrix}, *statistics, options.smooth);
-  const Status status = quantize_matrix(context, matrix);
+  Status status = quantize_matrix(context, matrix);
+  EXPECT_TRUE(status.ok()) << status.message();
+  if (statistics != nullptr) status = measure_output_error(*statistics, team, matrix);
   EXPECT_TRUE(status.ok()) << status.message();
   return matrix;
 }

@@ -6,7 +6,7 @@
 #include "base/status.h"
 #include "base/team.h"
 #include "compress/mask.h"
-#include "compress/repair.h"
+#include "compress/statistics.h"
 
 namespace tessera {
 

@@ -12,8 +12,6 @@
 namespace tessera {
 namespace {
 
-constexpr Precision kPrecision = Precision::kW8;
-
 // |W - W'| / |W|
 double rounding_error(const DenseView& whole, const QuantizedMatrix& rounded) {
   const auto row_bytes = whole.cols * static_cast<int64_t>(size_bytes(whole.dtype));
@@ -51,7 +49,8 @@ std::vector<Table> list_tables(const Source& source, const Architecture& archite
   return tables;
 }
 
-Result<RoundedTable> round_table(const Source& source, const Table& table, Team& team) {
+Result<RoundedTable> round_table(const Source& source, const Table& table, Precision precision,
+                                 Team& team) {
   TESSERA_ASSIGN_OR_RETURN(const TensorView tensor,
                            source.checkpoint->tensor(table.tensor, {table.rows, table.cols}));
   if (find_not_finite(tensor, team) >= 0) {
@@ -61,11 +60,11 @@ Result<RoundedTable> round_table(const Source& source, const Table& table, Team&
   const DenseView whole{tensor.data, tensor.dtype, table.rows, table.cols};
   RoundedTable rounded;
   TESSERA_ASSIGN_OR_RETURN(rounded.packed,
-                           pack_quantized(whole, kPrecision, default_group(kPrecision)));
+                           pack_quantized(whole, precision, default_group(precision)));
   const auto matrix = get<QuantizedMatrix>(rounded.packed.matrix);
   rounded.report = {.name = table.tensor,
                     .format = format_name(matrix),
-                    .precision = std::string(name(kPrecision)),
+                    .precision = std::string(name(precision)),
                     .dense_bytes = static_cast<int64_t>(tensor.size_bytes),
                     .bytes = tensor_bytes(rounded.packed),
                     .weight_error = rounding_error(whole, matrix),

@@ -12,9 +12,9 @@
 
 namespace tessera {
 
-// A matrix with a row a token: the token embedding, or a language model's head. They are kW8
-// whatever the layers are: a row of the first is read for a token, and the second's errors reach
-// the logits.
+// A matrix with a row a token: the token embedding, or a language model's head. They are
+// rounded apart from the layers: a row of the first is read for a token, and the second's errors
+// reach the logits.
 struct Table {
   std::string tensor;
   int64_t rows = 0;
@@ -28,6 +28,7 @@ struct RoundedTable {
   PackedMatrix packed;
   MatrixReport report;
 };
-Result<RoundedTable> round_table(const Source& source, const Table& table, Team& team);
+Result<RoundedTable> round_table(const Source& source, const Table& table, Precision precision,
+                                 Team& team);
 
 }  // namespace tessera

@@ -5,7 +5,7 @@
 #include <random>
 
 #include "compress/mask.h"
-#include "compress/repair.h"
+#include "compress/statistics.h"
 
 // What tests of the compression share.
 namespace tessera::testing {

@@ -1,0 +1,60 @@
+#include "compress/provenance.h"
+
+#include <nlohmann/json.hpp>
+
+#include "io/compressed.h"
+#include "tessera/version.h"
+
+namespace tessera {
+namespace {
+
+using OrderedJson = nlohmann::ordered_json;
+
+std::vector<OrderedJson> passes_of(const Run& run) {
+  std::vector<OrderedJson> passes;
+  for (const auto& pass : *run.passes) passes.push_back(OrderedJson::parse(pass->options()));
+  return passes;
+}
+
+// Of a source that was compressed before.
+OrderedJson earlier_passes(const Checkpoint& source) {
+  const OrderedJson config = OrderedJson::parse(source.config().dump(), nullptr, false);
+  const OrderedJson::json_pointer place("/tessera/provenance/passes");
+  if (config.contains(place) && config[place].is_array()) return config[place];
+  return OrderedJson::array();
+}
+
+}  // namespace
+
+std::string run_text(const Run& run) {
+  OrderedJson json = {{"version", version()},
+                      {"options", passes_of(run)},
+                      {"source", *run.source_hashes},
+                      {"tokens", OrderedJson::array()},
+                      {"types", OrderedJson::array()}};
+  for (const TokenSequence& sequence : *run.sequences) {
+    json["tokens"].push_back(sequence.ids);
+    json["types"].push_back(sequence.type_ids);
+  }
+  return json.dump() + "\n";
+}
+
+std::string section(const Run& run, const Checkpoint& source) {
+  int64_t tokens = 0;
+  for (const TokenSequence& sequence : *run.sequences)
+    tokens += static_cast<int64_t>(sequence.ids.size());
+  OrderedJson list = earlier_passes(source);
+  for (OrderedJson& pass : passes_of(run)) {
+    if (tokens > 0) pass["calibration_tokens"] = tokens;
+    list.push_back(std::move(pass));
+  }
+  const OrderedJson json = {
+      {"format", kFormatVersion},
+      {"version", version()},
+      {"options", list.back()},
+      {"provenance",
+       {{"source_sha256", *run.source_hashes}, {"passes", list}, {"seeds", OrderedJson::array()}}}};
+  return json.dump();
+}
+
+}  // namespace tessera
