@@ -39,19 +39,21 @@ void take_rows(const LinearArgs& args, Range rows, Product& product) {
 // Memory for what a map keeps, or an error that says how much it needs.
 Result<Buffer> allocate_packed(int64_t bytes);
 
-// Why tile-pruned matrices of this pattern would gain nothing from the tile-sparse product of
-// values stored so (f32, bf16, int8) where dense ones are of a precision; empty where they gain, or
-// where TESSERA_KERNEL names the kernel to take.
-std::string too_full(const TilePattern& pattern, int64_t inputs, int64_t outputs, DType stored,
-                     Precision precision);
+// What stands about a product of tiles before it is packed.
+struct TileProduct {
+  TilePattern pattern;          // its blocks
+  DType numbers = DType::kF32;  // of the packed values: kF32, kBF16 or kI8
+  TileCosts costs;
+  int64_t l2_bytes = kUsualL2Bytes;
+};
 
-// One product of a stack of tile-pruned matrices; pattern: its blocks.
-Result<std::unique_ptr<Linear>> prepare_tiles(const TileStack& stack, TilePattern pattern,
-                                              const float* bias, DType stored, Team& team);
+// One product of a stack of tile-pruned matrices.
+Result<std::unique_ptr<Linear>> prepare_tiles(const TileStack& stack, TileProduct product,
+                                              const float* bias, Team& team);
 
 // The same with integer rows, of int8 tiles of equal input scales and at most
 // tile_int8_matmul::kMaxInputs inputs.
-Result<std::unique_ptr<Linear>> prepare_int8_tiles(const TileStack& stack, TilePattern pattern,
+Result<std::unique_ptr<Linear>> prepare_int8_tiles(const TileStack& stack, TileProduct product,
                                                    const float* bias, Team& team);
 
 // One product of a stack of matrices of single elements, of at most csr_matmul::kMaxInputs inputs.
@@ -60,17 +62,17 @@ Result<std::unique_ptr<Linear>> prepare_csr(const std::vector<CsrMatrix>& stack,
 
 // Products of what is kept of a matrix of whole outputs or inputs.
 Result<std::unique_ptr<Linear>> prepare_compact(const CompactMatrix& matrix, const float* bias,
-                                                Precision precision, Team& team);
+                                                const LinearChoices& choices, Team& team);
 
 using QuantizedStack = std::vector<QuantizedMatrix>;
 
 // One product of a stack of integer matrices with integer rows (kInt8 without groups).
 Result<std::unique_ptr<Linear>> prepare_int8(const QuantizedStack& stack, const float* bias,
-                                             Team& team);
+                                             const LinearChoices& choices, Team& team);
 
 // One product of a stack of integer matrices with scales for groups of inputs, or of 4 bits: of
 // equal precision and group.
 Result<std::unique_ptr<Linear>> prepare_groups(const QuantizedStack& stack, const float* bias,
-                                               Team& team);
+                                               const LinearChoices& choices, Team& team);
 
 }  // namespace tessera

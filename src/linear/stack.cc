@@ -6,7 +6,6 @@
 
 #include "base/device.h"
 #include "formats/packed.h"
-#include "kernels/bf16_matmul/bf16_matmul.h"
 #include "kernels/csr_matmul/csr_matmul.h"
 #include "kernels/tile_int8_matmul/tile_int8_matmul.h"
 #include "linear/formats.h"
@@ -14,21 +13,17 @@
 namespace tessera {
 namespace {
 
-// Share of kept weights up to which 128 rows gain from single weights: a BERT-base pass takes 0.6,
-// 0.87 and 2.1 of its dense time with 10%, 20% and 50% kept.
-constexpr double kCsrGainsBelow = 0.23;
-
 constexpr int64_t aligned(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
-// A map in place of another: dense for matrices that are too full to gain, or of floats.
-class Instead final : public Forwarding {
+// A map of which more is known than why it has its kernel.
+class Explained final : public Forwarding {
  public:
-  Instead(std::unique_ptr<Linear> map, std::string why)
+  Explained(std::unique_ptr<Linear> map, std::string why)
       : Forwarding(*map), map_(std::move(map)), why_(std::move(why)) {}
 
   LinearInfo info() const override {
     LinearInfo info = map_->info();
-    info.why = why_;
+    info.why = why_ + "; " + info.why;
     return info;
   }
 
@@ -125,7 +120,7 @@ class Stack final : public Linear {
 struct Run {
   MatrixStack matrices;
   TilePattern pattern;  // of tiles
-  std::string instead;  // why they are run dense, if they need not be
+  FormChoice choice;    // its reason may be empty
 };
 
 template <typename Matrix>
@@ -135,8 +130,8 @@ bool holds(const Run& run) {
 
 class Preparation {
  public:
-  Preparation(const float* bias, Precision precision, Team& team)
-      : bias_(bias), precision_(precision), team_(team) {}
+  Preparation(const float* bias, const LinearChoices& choices, Team& team)
+      : bias_(bias), choices_(choices), precision_(choices.precision), team_(team) {}
 
   Result<std::unique_ptr<Linear>> prepare(const MatrixStack& weights) {
     TESSERA_RETURN_IF_ERROR(find_runs(weights));
@@ -145,7 +140,8 @@ class Preparation {
     for (Run& run : runs_) {
       TESSERA_ASSIGN_OR_RETURN(std::unique_ptr<Linear> map,
                                prepare_run(run, bias_ == nullptr ? nullptr : bias_ + output));
-      if (!run.instead.empty()) map = std::make_unique<Instead>(std::move(map), run.instead);
+      if (!run.choice.why.empty())
+        map = std::make_unique<Explained>(std::move(map), run.choice.why);
       if (runs_.size() == 1) return map;
       for (const StoredMatrix& matrix : run.matrices) output += outputs(matrix);
       stack->add(std::move(map));
@@ -174,7 +170,7 @@ class Preparation {
           joins(runs_.back().matrices.front(), run.matrices.front())) {
         MatrixStack& before = runs_.back().matrices;
         before.insert(before.end(), run.matrices.begin(), run.matrices.end());
-        if (runs_.back().instead.empty()) runs_.back().instead = run.instead;
+        if (runs_.back().choice.why.empty()) runs_.back().choice.why = run.choice.why;
       } else {
         runs_.push_back(std::move(run));
       }
@@ -241,8 +237,8 @@ class Preparation {
   // Brings a run to the form in which it is run.
   Status choose(Run& run) {
     if (holds<TileMatrix>(run)) return choose_tiles(run);
-    if (holds<CsrMatrix>(run)) run.instead = csr_refusal(run);
-    return run.instead.empty() ? Status() : write_out(run);
+    if (holds<CsrMatrix>(run)) choose_single_weights(run);
+    return run.choice.form == ProductForm::kDense ? write_out(run) : Status();
   }
 
   // Finds the blocks of tiles and rounds these, or writes the matrices out where they would not
@@ -251,12 +247,12 @@ class Preparation {
     const TileStack tiles = all_of<TileMatrix>(run);
     const bool integers = runs_integers(tiles.front());
     run.pattern = find_blocks(tiles, block_shape(tiles, integers ? 8 : 1));
-    int64_t total = 0;
-    for (const TileMatrix& matrix : tiles) total += matrix.outputs();
-    run.instead = too_full(run.pattern, tiles.front().inputs(), total,
-                           integers ? DType::kI8 : floats(run), precision_);
-    if (!run.instead.empty()) return write_out(run);
-    if (!integers && is_quantized(precision_)) run.instead = keeps_floats();
+    decide({.multiplied = run.pattern.values(),
+            .block = run.pattern.shape,
+            .numbers = integers ? DType::kI8 : floats(run)},
+           run);
+    if (run.choice.form == ProductForm::kDense) return write_out(run);
+    if (!integers && is_quantized(precision_)) append(run.choice.why, keeps_floats());
     for (size_t i = 0; integers && i < tiles.size(); ++i) {
       if (tiles[i].is_quantized()) continue;
       TESSERA_ASSIGN_OR_RETURN(PackedMatrix packed, pack_quantized(tiles[i]));
@@ -286,32 +282,30 @@ class Preparation {
     return {};
   }
 
-  // With 128 rows a tenth of the values takes 1.4 times as long as dense int8, and with AMX twice
-  // as long as dense bf16 (linear_bench 9 many): no share that is worth it gains there.
-  bool outruns_csr() const {
-    return has_integer_rows(precision_) ||
-           (precision_ == Precision::kBF16 && bf16_matmul::refuse_cpu() == nullptr);
+  void choose_single_weights(Run& run) {
+    int64_t kept = 0;
+    for (const StoredMatrix& matrix : run.matrices) kept += std::get<CsrMatrix>(matrix).kept();
+    if (inputs(run.matrices.front()) > csr_matmul::kMaxInputs) {
+      run.choice = {ProductForm::kDense,
+                    fmt::format("run dense: more inputs than {}", csr_matmul::kMaxInputs)};
+    } else if (kept > std::numeric_limits<int32_t>::max()) {
+      run.choice = {ProductForm::kDense, "run dense: more elements than 2^31 - 1"};
+    } else {
+      decide({.multiplied = kept, .block = {1, 1}, .numbers = floats(run)}, run);
+    }
   }
 
-  std::string csr_refusal(const Run& run) const {
-    int64_t kept = 0;
-    double whole = 0;
-    for (const StoredMatrix& matrix : run.matrices) {
-      kept += std::get<CsrMatrix>(matrix).kept();
-      whole += static_cast<double>(outputs(matrix)) * static_cast<double>(inputs(matrix));
-    }
-    if (inputs(run.matrices.front()) > csr_matmul::kMaxInputs) {
-      return fmt::format("run dense: more inputs than {}", csr_matmul::kMaxInputs);
-    }
-    if (kept > std::numeric_limits<int32_t>::max()) return "run dense: more elements than 2^31 - 1";
-    if (!forced_kernel(csr_matmul::kernels.name()).empty()) return {};
-    if (outruns_csr())
-      return fmt::format("run dense: single weights gain nothing beside {}", name(precision_));
-    const double share = static_cast<double>(kept) / whole;
-    if (share <= kCsrGainsBelow) return {};
-    return fmt::format(
-        "run dense: {:.0f}% of the values are kept, and single weights gain below {:.0f}%",
-        100 * share, 100 * kCsrGainsBelow);
+  // What only the run tells is filled in.
+  void decide(PrunedProduct product, Run& run) const {
+    if (!choices_.form) return;
+    product.inputs = inputs(run.matrices.front());
+    for (const StoredMatrix& matrix : run.matrices) product.outputs += outputs(matrix);
+    product.precision = precision_;
+    run.choice = choices_.form(product);
+  }
+
+  static void append(std::string& why, const std::string& more) {
+    why += (why.empty() ? "" : "; ") + more;
   }
 
   Status write_out(StoredMatrix& matrix) {
@@ -336,23 +330,25 @@ class Preparation {
   Result<std::unique_ptr<Linear>> prepare_run(Run& run, const float* bias) {
     if (holds<TileMatrix>(run)) {
       const TileStack tiles = all_of<TileMatrix>(run);
-      if (tiles.front().is_quantized())
-        return prepare_int8_tiles(tiles, std::move(run.pattern), bias, team_);
-      return prepare_tiles(tiles, std::move(run.pattern), bias, floats(run), team_);
+      const bool integers = tiles.front().is_quantized();
+      TileProduct product{std::move(run.pattern), integers ? DType::kI8 : floats(run),
+                          run.choice.tiles, choices_.l2_bytes};
+      return (integers ? prepare_int8_tiles : prepare_tiles)(tiles, std::move(product), bias,
+                                                             team_);
     }
     if (holds<CsrMatrix>(run)) {
       return prepare_csr(all_of<CsrMatrix>(run), bias, floats(run), team_);
     }
     if (holds<CompactMatrix>(run)) {
-      return prepare_compact(std::get<CompactMatrix>(run.matrices.front()), bias, precision_,
-                             team_);
+      return prepare_compact(std::get<CompactMatrix>(run.matrices.front()), bias, choices_, team_);
     }
     if (holds<QuantizedMatrix>(run)) {
       const QuantizedStack stack = all_of<QuantizedMatrix>(run);
       const bool whole = stack.front().precision == Precision::kInt8 && stack.front().group == 0;
-      return whole ? prepare_int8(stack, bias, team_) : prepare_groups(stack, bias, team_);
+      return whole ? prepare_int8(stack, bias, choices_, team_)
+                   : prepare_groups(stack, bias, choices_, team_);
     }
-    return prepare_dense(all_of<DenseView>(run), bias, precision_, team_);
+    return prepare_dense(all_of<DenseView>(run), bias, choices_, team_);
   }
 
   template <typename Matrix>
@@ -363,6 +359,7 @@ class Preparation {
   }
 
   const float* bias_;
+  const LinearChoices& choices_;
   Precision precision_;
   Team& team_;
   std::vector<Run> runs_;
@@ -400,10 +397,10 @@ Status check(const MatrixStack& weights) {
 }  // namespace
 
 Result<std::unique_ptr<Linear>> prepare_linear(const MatrixStack& weights, const float* bias,
-                                               Precision precision, Team& team) {
+                                               const LinearChoices& choices, Team& team) {
   try {
     TESSERA_RETURN_IF_ERROR(check(weights));
-    return Preparation(bias, precision, team).prepare(weights);
+    return Preparation(bias, choices, team).prepare(weights);
   } catch (const std::bad_alloc&) {
     return out_of_memory("Packing a linear map ran out of memory.");
   }

@@ -103,10 +103,10 @@ class Loader {
 
   // outputs: of each part of the stack.
   Result<std::unique_ptr<Linear>> linear(const LinearNames& names, int64_t inputs,
-                                         const std::vector<int64_t>& outputs, Precision precision,
-                                         int32_t layer = 0) {
+                                         const std::vector<int64_t>& outputs,
+                                         const LinearChoices& choices, int32_t layer = 0) {
     TESSERA_ASSIGN_OR_RETURN(const StoredMap map, read_map(names, inputs, outputs, layer));
-    return prepare(map, precision);
+    return prepare(map, choices);
   }
 
   Result<StoredMap> read_map(const LinearNames& names, int64_t inputs, std::vector<int64_t> outputs,
@@ -126,14 +126,14 @@ class Loader {
   }
 
   // Gives the source's pages back.
-  Result<std::unique_ptr<Linear>> prepare(const StoredMap& map, Precision precision) {
-    auto prepared = prepare(map.stack, map.bias, precision, map.name);
+  Result<std::unique_ptr<Linear>> prepare(const StoredMap& map, const LinearChoices& choices) {
+    auto prepared = prepare(map.stack, map.bias, choices, map.name);
     release(map);
     return prepared;
   }
 
   Result<PreparedAttention> attention(const Architecture& a, const Plan& plan, int32_t layer) {
-    const LayerPlan& choices = plan.layers[static_cast<size_t>(layer)];
+    const LayerPlan& layer_plan = plan.layers[static_cast<size_t>(layer)];
     TESSERA_ASSIGN_OR_RETURN(const StoredMap qkv,
                              read_map(names_.layer.qkv, a.hidden_size,
                                       {a.query_width(), a.kv_width(), a.kv_width()}, layer));
@@ -143,12 +143,12 @@ class Loader {
     auto prepared = prepare_attention(
         {qkv.stack, qkv.bias, output.stack, output.bias},
         {.architecture = &a,
-         .vo = choices.vo.method,
+         .vo = layer_plan.vo.method,
          .expected_tokens = plan.expected_tokens,
-         .weights = choices.weights,
+         .weights = layer_plan.weights,
          .team = &team_,
          .prepare = [&](const MatrixStack& stack, const std::vector<float>& bias) {
-           return prepare(stack, bias, choices.weights, qkv.name);
+           return prepare(stack, bias, layer_choices(plan, layer), qkv.name);
          }});
     release(qkv);
     release(output);
@@ -157,7 +157,7 @@ class Loader {
 
   // The token embedding as a head's output; its bias is of the checkpoint.
   Result<std::unique_ptr<Linear>> tied(const EmbeddingTable& tokens, const LinearNames& names,
-                                       Precision precision) {
+                                       const LinearChoices& choices) {
     std::vector<float> bias;
     if (!names.biases.empty()) {
       TESSERA_ASSIGN_OR_RETURN(bias, vector(names.biases.front(), tokens.rows));
@@ -166,7 +166,7 @@ class Loader {
     TESSERA_ASSIGN_OR_RETURN(const ReadMatrix read,
                              read_matrix(checkpoint_, formats_, name,
                                          {nullptr, DType::kF32, tokens.rows, tokens.width}));
-    auto prepared = prepare({read.packed.matrix}, bias, precision, name);
+    auto prepared = prepare({read.packed.matrix}, bias, choices, name);
     release(read);
     return prepared;
   }
@@ -257,25 +257,25 @@ class Loader {
   }
 
   Result<std::unique_ptr<Linear>> prepare(const MatrixStack& stack, const std::vector<float>& bias,
-                                          Precision precision, const std::string& name) {
-    auto prepared = prepare(stack, bias, precision);
+                                          const LinearChoices& choices, const std::string& name) {
+    auto prepared = prepare(stack, bias, choices);
     if (prepared.ok()) return prepared;
     return Status(prepared.status().code(),
                   fmt::format("{}: {}", name, prepared.status().message()));
   }
 
   Result<std::unique_ptr<Linear>> prepare(const MatrixStack& stack, const std::vector<float>& bias,
-                                          Precision precision) {
+                                          const LinearChoices& choices) {
     MatrixStack matrices = stack;
     std::vector<PackedMatrix> kept;
     for (StoredMatrix& matrix : matrices) {
-      if (!is_quantized(precision) || !is_large(matrix)) continue;
+      if (!is_quantized(choices.precision) || !is_large(matrix)) continue;
       TESSERA_ASSIGN_OR_RETURN(PackedMatrix packed,
-                               rounded(std::get<DenseView>(matrix), precision));
+                               rounded(std::get<DenseView>(matrix), choices.precision));
       matrix = packed.matrix;
       kept.push_back(std::move(packed));
     }
-    return prepare_linear(matrices, bias.empty() ? nullptr : bias.data(), precision, team_);
+    return prepare_linear(matrices, bias.empty() ? nullptr : bias.data(), choices, team_);
   }
 
   std::string full_name(const std::string& pattern, int32_t layer) const {
@@ -343,7 +343,7 @@ Status load_norms(Loader& loader, const Architecture& a, int32_t layer, LayerWei
 Status load_layer(Loader& loader, const Architecture& a, const Plan& plan, LoadedWeights& loaded) {
   const LayerNames& names = a.names.layer;
   const auto layer = static_cast<int32_t>(loaded.weights.layers.size());
-  const Precision precision = plan.layers[static_cast<size_t>(layer)].weights;
+  const LinearChoices choices = layer_choices(plan, layer);
   TESSERA_ASSIGN_OR_RETURN(PreparedAttention attention, loader.attention(a, plan, layer));
   loaded.values.push_back(attention.values);
   loaded.vo.push_back(std::move(attention.vo));
@@ -354,9 +354,9 @@ Status load_layer(Loader& loader, const Architecture& a, const Plan& plan, Loade
                                           ? std::vector<int64_t>{a.ffn_size, a.ffn_size}
                                           : std::vector<int64_t>{a.ffn_size};
   TESSERA_ASSIGN_OR_RETURN(weights.ffn_in,
-                           loader.linear(names.ffn_in, a.hidden_size, ffn_in, precision, layer));
+                           loader.linear(names.ffn_in, a.hidden_size, ffn_in, choices, layer));
   TESSERA_ASSIGN_OR_RETURN(
-      weights.ffn_out, loader.linear(names.ffn_out, a.ffn_size, {a.hidden_size}, precision, layer));
+      weights.ffn_out, loader.linear(names.ffn_out, a.ffn_size, {a.hidden_size}, choices, layer));
   TESSERA_RETURN_IF_ERROR(load_norms(loader, a, layer, weights));
   loaded.weights.layers.push_back(std::move(weights));
   return {};
@@ -377,27 +377,28 @@ int64_t head_outputs(const Architecture& a) {
 // The output of a head: its own weight, or the token embedding where the two are tied and the
 // checkpoint has no other.
 Result<std::unique_ptr<Linear>> head_output(Loader& loader, const Architecture& a,
-                                            const EmbeddingTable& tokens, Precision precision) {
+                                            const EmbeddingTable& tokens,
+                                            const LinearChoices& choices) {
   LinearNames names = a.names.head.output;
   const std::string& shared_bias = a.names.head.shared_bias;
   if (!shared_bias.empty() && loader.has(shared_bias)) names.biases = {shared_bias};
   if (a.names.head.tying == Tying::kTokenEmbedding && !loader.has(names.weights.front())) {
-    return loader.tied(tokens, names, precision);
+    return loader.tied(tokens, names, choices);
   }
-  return loader.linear(names, a.hidden_size, {head_outputs(a)}, precision);
+  return loader.linear(names, a.hidden_size, {head_outputs(a)}, choices);
 }
 
 Result<HeadWeights> load_head(Loader& loader, const Architecture& a, const EmbeddingTable& tokens,
-                              Precision precision) {
+                              const LinearChoices& choices) {
   HeadWeights head;
   if (a.head == Head::kNone) return head;
   const HeadNames& names = a.names.head;
   if (!names.transform.weights.empty()) {
     TESSERA_ASSIGN_OR_RETURN(
-        head.transform, loader.linear(names.transform, a.hidden_size, {a.hidden_size}, precision));
+        head.transform, loader.linear(names.transform, a.hidden_size, {a.hidden_size}, choices));
     TESSERA_ASSIGN_OR_RETURN(head.norm, loader.norm(names.norm, a.hidden_size));
   }
-  TESSERA_ASSIGN_OR_RETURN(head.output, head_output(loader, a, tokens, precision));
+  TESSERA_ASSIGN_OR_RETURN(head.output, head_output(loader, a, tokens, choices));
   head.outputs = head_outputs(a);
   return head;
 }
@@ -527,7 +528,7 @@ Result<LoadedWeights> load_weights(const Checkpoint& checkpoint, const Architect
                            loader.norm(a.names.embedding_norm, a.hidden_size));
   // Before the layers: while a matrix is packed its source is in memory too, and the head's is by
   // far the largest.
-  TESSERA_ASSIGN_OR_RETURN(weights.head, load_head(loader, a, weights.tokens, plan.head_weights));
+  TESSERA_ASSIGN_OR_RETURN(weights.head, load_head(loader, a, weights.tokens, head_choices(plan)));
   for (int32_t layer = 0; layer < a.layers; ++layer)
     TESSERA_RETURN_IF_ERROR(load_layer(loader, a, plan, loaded));
   TESSERA_ASSIGN_OR_RETURN(weights.final_norm, loader.norm(a.names.final_norm, a.hidden_size));
