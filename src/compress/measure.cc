@@ -5,6 +5,7 @@
 
 #include "base/device.h"
 #include "linear/linear.h"
+#include "plan/plan.h"
 
 namespace tessera {
 namespace {
@@ -73,9 +74,12 @@ Result<double> measure_speedup(const Source& source, const Item& item, Team& tea
   DenseView view = expected;
   view.data = values.data();
   view.dtype = dtype(read.packed.matrix);
+  // As a model runs it that is loaded without a plan of its own.
+  const LinearChoices choices = head_choices(
+      choose_plan({.threads = team.size(), .layers = 1, .weights = Precision::kStored}));
   TESSERA_ASSIGN_OR_RETURN(auto dense, prepare_dense({view}, nullptr, Precision::kStored, team));
   TESSERA_ASSIGN_OR_RETURN(auto pruned,
-                           prepare_linear({read.packed.matrix}, nullptr, Precision::kStored, team));
+                           prepare_linear({read.packed.matrix}, nullptr, choices, team));
   Timed before(std::move(dense), team), after(std::move(pruned), team);
   std::vector<double> times_before, times_after;
   for (int run = 0; run < kRuns; ++run) {

@@ -12,6 +12,7 @@
 #include "compress/provenance.h"
 #include "compress/report.h"
 #include "compress/tables.h"
+#include "model/loader.h"
 
 namespace tessera {
 namespace {

@@ -238,7 +238,7 @@ DenseView outputs_of(const DenseView& dense, Range part, std::vector<char>& copy
 }
 
 Result<std::unique_ptr<Linear>> prepare_outputs(const CompactMatrix& matrix, const float* bias,
-                                                Precision precision, Team& team) {
+                                                const LinearChoices& choices, Team& team) {
   const int64_t kept = matrix.kept.outputs();
   std::vector<KeptOutputs::Part> parts;
   for (int i = 0; i < team.size(); ++i) {
@@ -256,9 +256,8 @@ Result<std::unique_ptr<Linear>> prepare_outputs(const CompactMatrix& matrix, con
     if (range.size() > 0) {
       std::vector<char> copy;
       TESSERA_ASSIGN_OR_RETURN(
-          part.dense,
-          prepare_linear({outputs_of(matrix.kept, range, copy)},
-                         bias != nullptr ? kept_bias.data() : nullptr, precision, team));
+          part.dense, prepare_linear({outputs_of(matrix.kept, range, copy)},
+                                     bias != nullptr ? kept_bias.data() : nullptr, choices, team));
     }
     parts.push_back(std::move(part));
   }
@@ -268,7 +267,7 @@ Result<std::unique_ptr<Linear>> prepare_outputs(const CompactMatrix& matrix, con
 
 // Products of what is kept of a matrix of whole outputs or inputs.
 Result<std::unique_ptr<Linear>> prepare_compact(const CompactMatrix& matrix, const float* bias,
-                                                Precision precision, Team& team) {
+                                                const LinearChoices& choices, Team& team) {
   // Without any kept input every output is one that is not kept.
   if (matrix.axis == KeptAxis::kInputs && matrix.kept.inputs() == 0) {
     std::vector<KeptOutputs::Part> parts(1);
@@ -276,9 +275,9 @@ Result<std::unique_ptr<Linear>> prepare_compact(const CompactMatrix& matrix, con
     return std::unique_ptr<Linear>(
         std::make_unique<KeptOutputs>(std::move(parts), matrix.inputs(), bias));
   }
-  if (matrix.axis == KeptAxis::kOutputs) return prepare_outputs(matrix, bias, precision, team);
+  if (matrix.axis == KeptAxis::kOutputs) return prepare_outputs(matrix, bias, choices, team);
   TESSERA_ASSIGN_OR_RETURN(std::unique_ptr<Linear> dense,
-                           prepare_linear({matrix.kept}, bias, precision, team));
+                           prepare_linear({matrix.kept}, bias, choices, team));
   return std::unique_ptr<Linear>(std::make_unique<KeptInputs>(std::move(dense), matrix));
 }
 
@@ -288,7 +287,7 @@ constinit const LinearFormat linear_formats::compact = {
     .prepare =
         [](Preparation& preparation, Run& run, const float* bias) {
           return prepare_compact(get<CompactMatrix>(run.matrices.front()), bias,
-                                 preparation.precision(), preparation.team());
+                                 preparation.choices(), preparation.team());
         },
 };
 

@@ -18,9 +18,6 @@ namespace {
 // Rows are dealt in tiles of AMX, two of them.
 constexpr int64_t kBf16RowGrain = 32;
 
-// From so many rows on bf16 rows gain: fewer are multiplied at the speed of memory either way.
-constexpr int64_t kLeastBf16Rows = 16;
-
 // Why rows stay f32, however many; null where bf16 rows are allowed and faster.
 const char* refuse_bf16_rows(Precision precision) {
   if (precision != Precision::kBF16) return "exact, unless bf16 is asked for";
@@ -38,9 +35,13 @@ int64_t bf16_stride(int64_t inputs) {
 
 class Dense final : public Linear {
  public:
-  // refusal: why rows stay f32; null: many are rounded to bf16.
-  Dense(matmul::Args shape, const char* refusal, Buffer panels, Buffer bias)
-      : shape_(shape), refusal_(refusal), panels_(std::move(panels)), bias_(std::move(bias)) {
+  Dense(const matmul::Args& shape, const LinearChoices& choices, Buffer panels, Buffer bias)
+      : shape_(shape),
+        refusal_(refuse_bf16_rows(choices.precision)),
+        bf16_rows_from_(choices.bf16_rows_from),
+        panels_(std::move(panels)),
+        bias_(std::move(bias)) {
+    shape_.l2_bytes = choices.l2_bytes;
     shape_.panels = panels_.data();
     shape_.bias = bias_.as<float>();
   }
@@ -95,7 +96,7 @@ class Dense final : public Linear {
   }
 
  private:
-  bool rounds(int64_t rows) const { return refusal_ == nullptr && rows >= kLeastBf16Rows; }
+  bool rounds(int64_t rows) const { return refusal_ == nullptr && rows >= bf16_rows_from_; }
 
   void multiply(const LinearArgs& args, Range rows, Range part) const {
     matmul::Args product = shape_;
@@ -114,12 +115,14 @@ class Dense final : public Linear {
          .residual = product.residual,
          .residual_stride = product.residual_stride,
          .y = product.y,
-         .y_stride = product.y_stride},
+         .y_stride = product.y_stride,
+         .l2_bytes = product.l2_bytes},
         {part.begin, part.end});
   }
 
   matmul::Args shape_;
-  const char* refusal_;
+  const char* refusal_;  // why rows stay f32; null: many are rounded to bf16
+  int64_t bf16_rows_from_;
   Buffer panels_;
   Buffer bias_;
 };
@@ -167,9 +170,9 @@ Result<matmul::Args> check(const DenseStack& weights, Precision precision) {
 }  // namespace
 
 Result<std::unique_ptr<Linear>> prepare_dense(const DenseStack& weights, const float* bias,
-                                              Precision precision, Team& team) {
+                                              const LinearChoices& choices, Team& team) {
   try {
-    TESSERA_ASSIGN_OR_RETURN(const matmul::Args shape, check(weights, precision));
+    TESSERA_ASSIGN_OR_RETURN(const matmul::Args shape, check(weights, choices.precision));
     const DType stored = shape.weight_type;
     const int64_t panels = panel_count(shape.outputs);
     const int64_t bytes =
@@ -185,8 +188,8 @@ Result<std::unique_ptr<Linear>> prepare_dense(const DenseStack& weights, const f
     team.parallel_for(panels, 1, [&](Range part) {
       matmul::pack(weights, stored, packed.data(), {part.begin, part.end});
     });
-    return std::unique_ptr<Linear>(std::make_unique<Dense>(
-        shape, refuse_bf16_rows(precision), std::move(packed), std::move(padded_bias)));
+    return std::unique_ptr<Linear>(
+        std::make_unique<Dense>(shape, choices, std::move(packed), std::move(padded_bias)));
   } catch (const std::bad_alloc&) {
     return out_of_memory("Packing a linear map ran out of memory.");
   }
@@ -198,7 +201,7 @@ constinit const LinearFormat linear_formats::dense = {
     .joins = [](const StoredMatrix&, const StoredMatrix&) { return true; },
     .prepare =
         [](Preparation& preparation, Run& run, const float* bias) {
-          return prepare_dense(run.all_of<DenseView>(), bias, preparation.precision(),
+          return prepare_dense(run.all_of<DenseView>(), bias, preparation.choices(),
                                preparation.team());
         },
 };

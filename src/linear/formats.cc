@@ -16,9 +16,9 @@ void Preparation::keep(PackedMatrix packed, StoredMatrix& matrix) {
 }
 
 Status Preparation::round(StoredMatrix& matrix) {
-  if (!is<DenseView>(matrix) || !is_quantized(precision_)) return {};
-  TESSERA_ASSIGN_OR_RETURN(PackedMatrix packed, pack_quantized(get<DenseView>(matrix), precision_,
-                                                               default_group(precision_), &team_));
+  if (!is<DenseView>(matrix) || !is_quantized(precision())) return {};
+  TESSERA_ASSIGN_OR_RETURN(PackedMatrix packed, pack_quantized(get<DenseView>(matrix), precision(),
+                                                               default_group(precision()), &team_));
   keep(std::move(packed), matrix);
   return {};
 }
@@ -39,6 +39,14 @@ Status Preparation::write_out(StoredMatrix& matrix) {
 Status Preparation::write_out(Run& run) {
   for (StoredMatrix& matrix : run.matrices) TESSERA_RETURN_IF_ERROR(write_out(matrix));
   return {};
+}
+
+void Preparation::decide(PrunedProduct product, Run& run) const {
+  if (!choices_.form) return;
+  product.inputs = inputs(run.matrices.front());
+  product.outputs = run.outputs();
+  product.precision = precision();
+  run.choice = choices_.form(product);
 }
 
 Result<Buffer> allocate_packed(int64_t bytes) {

@@ -40,9 +40,8 @@ void take_rows(const LinearArgs& args, Range rows, Product& product) {
 // Matrices that become one map, in the form in which they are run.
 struct Run {
   MatrixStack matrices;
-  std::string
-      instead;     // why they are run in another form than they are stored in, if they need not
-  std::any found;  // what a format's choice leaves to its preparation
+  FormChoice choice;  // its reason may be empty
+  std::any found;     // what a format's choice leaves to its preparation
 
   int64_t outputs() const;
   // All of them, which are of the view's format.
@@ -58,9 +57,10 @@ struct Run {
 // is.
 class Preparation {
  public:
-  Preparation(Precision precision, Team& team) : precision_(precision), team_(team) {}
+  Preparation(const LinearChoices& choices, Team& team) : choices_(choices), team_(team) {}
 
-  Precision precision() const { return precision_; }
+  const LinearChoices& choices() const { return choices_; }
+  Precision precision() const { return choices_.precision; }
   Team& team() { return team_; }
 
   // Puts a packed matrix in another's place.
@@ -70,12 +70,14 @@ class Preparation {
   // A matrix of any format to a dense one of the precision asked for.
   Status write_out(StoredMatrix& matrix);
   Status write_out(Run& run);
+  // Asks in which form a run is to be multiplied; sizes and precision are filled in.
+  void decide(PrunedProduct product, Run& run) const;
   // The floats in which what is not quantized is kept.
-  DType floats(const StoredMatrix& matrix) const { return float_type(precision_, dtype(matrix)); }
+  DType floats(const StoredMatrix& matrix) const { return float_type(precision(), dtype(matrix)); }
   DType floats(const Run& run) const { return floats(run.matrices.front()); }
 
  private:
-  Precision precision_;
+  const LinearChoices& choices_;
   Team& team_;
   std::vector<PackedMatrix> packed_;
   std::vector<Buffer> written_out_;
@@ -113,20 +115,28 @@ bool reads_alike(const Matrix& a, const Matrix& b) {
 // Memory for what a map keeps, or an error that says how much it needs.
 Result<Buffer> allocate_packed(int64_t bytes);
 
-// One product of a stack of tile-pruned matrices with integer rows; pattern: its blocks. Of int8
-// tiles of equal input scales and at most tile_int8_matmul::kMaxInputs inputs.
-Result<std::unique_ptr<Linear>> prepare_int8_tiles(const TileStack& stack, TilePattern pattern,
+// What stands about a product of tiles before it is packed.
+struct TileProduct {
+  TilePattern pattern;          // its blocks
+  DType numbers = DType::kF32;  // of the packed values: kF32, kBF16 or kI8
+  TileCosts costs;
+  int64_t l2_bytes = kUsualL2Bytes;
+};
+
+// One product with integer rows, of int8 tiles of equal input scales and at most
+// tile_int8_matmul::kMaxInputs inputs.
+Result<std::unique_ptr<Linear>> prepare_int8_tiles(const TileStack& stack, TileProduct product,
                                                    const float* bias, Team& team);
 
 using QuantizedStack = std::vector<QuantizedMatrix>;
 
 // One product of a stack of integer matrices with integer rows (kInt8 without groups).
 Result<std::unique_ptr<Linear>> prepare_int8(const QuantizedStack& stack, const float* bias,
-                                             Team& team);
+                                             const LinearChoices& choices, Team& team);
 
 // One product of a stack of integer matrices with scales for groups of inputs, or of 4 bits: of
 // equal precision and group.
 Result<std::unique_ptr<Linear>> prepare_groups(const QuantizedStack& stack, const float* bias,
-                                               Team& team);
+                                               const LinearChoices& choices, Team& team);
 
 }  // namespace tessera

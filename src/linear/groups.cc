@@ -153,8 +153,9 @@ group_matmul::Args shape_of(const QuantizedStack& stack) {
 }  // namespace
 
 Result<std::unique_ptr<Linear>> prepare_groups(const QuantizedStack& stack, const float* bias,
-                                               Team& team) {
-  const group_matmul::Args shape = shape_of(stack);
+                                               const LinearChoices& choices, Team& team) {
+  group_matmul::Args shape = shape_of(stack);
+  shape.l2_bytes = choices.l2_bytes;
   const int64_t panels = group_matmul::panel_count(shape.weights);
   const int64_t bytes = panels * group_matmul::panel_bytes(shape.weights);
   TESSERA_ASSIGN_OR_RETURN(Buffer packed, allocate_packed(bytes));

@@ -25,9 +25,7 @@ struct Memory {
 
 class Int8 final : public Linear {
  public:
-  Int8(int64_t inputs, int64_t outputs, Memory memory) : memory_(std::move(memory)) {
-    shape_.inputs = inputs;
-    shape_.outputs = outputs;
+  Int8(const int8_matmul::Args& shape, Memory memory) : shape_(shape), memory_(std::move(memory)) {
     shape_.panels = memory_.panels.as<int8_t>();
     shape_.scales = memory_.scales.as<float>();
     shape_.sums = memory_.sums.as<int32_t>();
@@ -103,7 +101,7 @@ Result<Memory> allocate_all(const QuantizedMatrix& first, int64_t outputs, const
 }  // namespace
 
 Result<std::unique_ptr<Linear>> prepare_int8(const QuantizedStack& stack, const float* bias,
-                                             Team& team) {
+                                             const LinearChoices& choices, Team& team) {
   const int64_t inputs = stack.front().inputs();
   if (inputs > int8_matmul::kMaxInputs) {
     return unsupported(fmt::format(
@@ -118,7 +116,11 @@ Result<std::unique_ptr<Linear>> prepare_int8(const QuantizedStack& stack, const 
   team.parallel_for(panel_count(outputs), 1, [&](Range part) {
     int8_matmul::pack(stack, packed, {part.begin, part.end});
   });
-  return std::unique_ptr<Linear>(std::make_unique<Int8>(inputs, outputs, std::move(memory)));
+  int8_matmul::Args shape;
+  shape.inputs = inputs;
+  shape.outputs = outputs;
+  shape.l2_bytes = choices.l2_bytes;
+  return std::unique_ptr<Linear>(std::make_unique<Int8>(shape, std::move(memory)));
 }
 
 }  // namespace tessera

@@ -121,7 +121,7 @@ void check_product(const Stack& stack, int64_t rows, Team& team) {
   SCOPED_TRACE(std::to_string(rows) + " rows of " + std::to_string(stack.inputs) + ", " +
                std::to_string(team.size()) + " threads");
   const std::vector<float> bias = testing::random_values(stack.total, 71);
-  const Result<std::unique_ptr<Linear>> made = prepare_int8(stack.matrices, bias.data(), team);
+  const Result<std::unique_ptr<Linear>> made = prepare_int8(stack.matrices, bias.data(), {}, team);
   ASSERT_TRUE(made.ok()) << made.status().message();
   Call call(stack, rows);
   ASSERT_NO_FATAL_FAILURE(call.run(**made, team));
@@ -162,7 +162,7 @@ TEST(Int8, TheSameBitsWhateverTheTeam) {
     std::vector<float> first;
     for (const int threads : {1, 2, 3, 4}) {
       Team team(threads);
-      const auto linear = prepare_int8(stack.matrices, nullptr, team).value();
+      const auto linear = prepare_int8(stack.matrices, nullptr, {}, team).value();
       Call call(stack, rows);
       ASSERT_NO_FATAL_FAILURE(call.run(*linear, team));
       for (float& value : call.y) value = std::isnan(value) ? 0 : value;
@@ -202,7 +202,7 @@ TEST(Int8, RefusesSumsBeyond32Bits) {
   const float scale = 1;
   const QuantizedMatrix matrix{
       .values = values.data(), .rows = 1, .cols = int8_matmul::kMaxInputs + 1, .scales = &scale};
-  const auto made = prepare_int8({matrix}, nullptr, team);
+  const auto made = prepare_int8({matrix}, nullptr, {}, team);
   ASSERT_FALSE(made.ok());
   EXPECT_NE(made.status().message().find("found 65537"), std::string::npos)
       << made.status().message();

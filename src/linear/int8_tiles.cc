@@ -10,26 +10,20 @@
 namespace tessera {
 namespace {
 
-// In units of two cycles of the AVX-512 kernel.
-constexpr TileCosts kCosts{
-    .least_tile = 8,
-    .read = 25,  // at 5 bytes a cycle
-    .panel = 2,
-    .packed_line = 0.75,
-    .least_rows = 1,
-};
+// Integers sum up alike in any order.
+constexpr int64_t kLeastRows = 1;
 
 class Int8Tiles final : public Linear {
  public:
-  Int8Tiles(const TileStack& stack, TilePattern pattern)
-      : pattern_(std::move(pattern)),
-        shares_(pattern_, stack.front().inputs(), kCosts),
+  Int8Tiles(const TileStack& stack, TileProduct product)
+      : pattern_(std::move(product.pattern)),
+        shares_(pattern_, stack.front().inputs(), product.costs, kLeastRows),
         info_(tile_info(stack, pattern_, "int8")) {
     shape_.inputs = info_.inputs;
     shape_.shape = pattern_.shape;
     shape_.panels = pattern_.panels.data();
     shape_.blocks = pattern_.blocks.data();
-    shape_.group_rows = tile_int8_matmul::group_rows(shape_.inputs);
+    shape_.group_rows = tile_int8_matmul::group_rows(shape_.inputs, product.l2_bytes);
   }
 
   Status pack(const TileStack& stack, const float* bias, Team& team) {
@@ -108,9 +102,9 @@ class Int8Tiles final : public Linear {
 
 }  // namespace
 
-Result<std::unique_ptr<Linear>> prepare_int8_tiles(const TileStack& stack, TilePattern pattern,
+Result<std::unique_ptr<Linear>> prepare_int8_tiles(const TileStack& stack, TileProduct product,
                                                    const float* bias, Team& team) {
-  auto tiles = std::make_unique<Int8Tiles>(stack, std::move(pattern));
+  auto tiles = std::make_unique<Int8Tiles>(stack, std::move(product));
   TESSERA_RETURN_IF_ERROR(tiles->pack(stack, bias, team));
   return std::unique_ptr<Linear>(std::move(tiles));
 }

@@ -118,19 +118,12 @@ struct Call {
   int64_t rows = 1;
 };
 
-// Tiles are not written out, however full, where their kernel is named.
-template <typename Args>
-std::string first_choice(const KernelFamily<Args>& family) {
-  return std::string(family.name()) + ":" + family.select({}).name;
-}
-
 // Exactly the product of the rounded rows and the integers, but for the epilogue's roundings.
 void check_product(const Tiles& tiles, const Call& call, Team& team) {
   SCOPED_TRACE(tiles.trace() + ", " + std::to_string(call.rows) + " rows, " +
                std::string(name(call.precision)) + ", " + std::to_string(team.size()) + " threads");
   const int64_t count = inputs(call.matrix), total = tiles.outputs();
   const std::vector<float> bias = testing::random_values(total, 71);
-  const testing::Forced forced(first_choice(tile_int8_matmul::kernels));
   const auto made = prepare_linear({call.matrix}, bias.data(), call.precision, team);
   ASSERT_TRUE(made.ok()) << made.status().message();
   ASSERT_EQ((*made)->info().kernel.find("tile_int8_matmul:"), 0u) << (*made)->info().kernel;
@@ -244,18 +237,22 @@ TEST(Int8Tiles, NeighboursAreOneProduct) {
 
 // What is written out has the same integers, scales and input scales, so its results differ by the
 // roundings of the epilogue alone.
-TEST(Int8Tiles, FullOnesRunDenseUnlessForced) {
+TEST(Int8Tiles, RunDenseWhereThatIsChosen) {
   Team team(2);
+  LinearChoices written_out = Precision::kStored;
+  written_out.form = [](const PrunedProduct& product) {
+    EXPECT_EQ(product.numbers, DType::kI8);
+    return FormChoice{.form = ProductForm::kDense, .why = "as said"};
+  };
   for (const MatrixOrder order : {MatrixOrder::kOutputRows, MatrixOrder::kInputRows}) {
     Tiles tiles({77, 90, {16, 16}, order, 1.0, 600});
     tiles.scale_inputs();
-    const LinearInfo info = info_of({tiles.integers()}, Precision::kStored);
-    EXPECT_EQ(info.format, "dense int8");
-    EXPECT_NE(info.why.find("run dense: "), std::string::npos) << info.why;
     const std::vector<float> x = testing::random_values(5 * 90, 72);
     const LinearArgs args{.x = x.data(), .x_stride = 90, .rows = 5, .y_stride = 77};
-    const auto dense = prepare_linear({tiles.integers()}, nullptr, Precision::kStored, team);
+    const auto dense = prepare_linear({tiles.integers()}, nullptr, written_out, team);
     ASSERT_TRUE(dense.ok()) << dense.status().message();
+    EXPECT_EQ((*dense)->info().format, "dense int8");
+    EXPECT_EQ((*dense)->info().why.find("as said"), 0u) << (*dense)->info().why;
     const std::vector<float> whole = apply(**dense, args, std::vector<float>(5 * 77), team);
     for (const char* row : {"avx512_vnni", "avx2", "ref"}) {
       const testing::Forced forced("tile_int8_matmul:" + std::string(row));
@@ -271,7 +268,6 @@ TEST(Int8Tiles, FullOnesRunDenseUnlessForced) {
 
 TEST(Int8Tiles, FloatsAreThoseThatIntegersStandFor) {
   Team team(2);
-  const testing::Forced forced(first_choice(tile_matmul::kernels));
   Tiles tiles({50, 70, {16, 16}, MatrixOrder::kInputRows, 0.4, 9});
   tiles.scale_inputs();
   std::vector<float> dense(50 * 70);

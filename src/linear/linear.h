@@ -10,6 +10,7 @@
 #include "formats/precision.h"
 #include "formats/stored_matrix.h"
 #include "kernels/activation/activation.h"
+#include "linear/choice.h"
 
 namespace tessera {
 
@@ -87,14 +88,14 @@ class Forwarding : public Linear {
 // rows of calls that have enough of them, on CPUs that multiply bf16 faster than f32. kStored: bf16
 // where all matrices are, else f32; rows stay f32.
 Result<std::unique_ptr<Linear>> prepare_dense(const DenseStack& weights, const float* bias,
-                                              Precision precision, Team& team);
+                                              const LinearChoices& choices, Team& team);
 
 // Packs a stack of matrices of any formats: a neighbourhood of dense ones as prepare_dense does,
-// of sparse ones for the kernel of their format, or dense where they are too full to gain (info()
-// says why). Pruned outputs are activation(bias) + residual. Matrices that are not of the precision
-// asked for are rounded to it, by pack_quantized where that is of integers.
+// of pruned ones for the kernel of their format, or written out and dense, as the choices say
+// (info() says why). Pruned outputs are activation(bias) + residual. Matrices that are not of the
+// precision asked for are rounded to it, by pack_quantized where that is of integers.
 Result<std::unique_ptr<Linear>> prepare_linear(const MatrixStack& weights, const float* bias,
-                                               Precision precision, Team& team);
+                                               const LinearChoices& choices, Team& team);
 
 // A whole product on a team, from inside of which every member calls it: converts the rows, waits
 // for the others and applies. converted: converted_bytes(args.rows) that all share, null where that

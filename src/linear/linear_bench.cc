@@ -1,16 +1,19 @@
 // Speed of the weight formats on a team of threads, interleaved so that noise of the machine meets
 // all of them alike.
-//   linear_bench [rounds] [many|int8|one|decode|all] [threads]
-// many: 128 rows times BERT-base's four matrices; int8: of these, integers alone. one: one row,
+//   linear_bench [rounds] [many|int8|cost|one|decode|all] [threads]
+// many: 128 rows times BERT-base's four matrices; int8: of these, integers alone; cost: of these,
+// and of three smaller ones, what tools/fit_cost_model.py fits the planner's coefficients to,
+// without oneDNN. one: one row,
 // going through at least 256 MB of weights of each subject; decode: of these, dense ones with the
 // shapes of a Llama of 1.1B. Prints a JSON object a line: the
 // subject (format or oneDNN's own product with its own threads), dtype, percent pruned at random,
-// rows, inputs, outputs, bytes of one weight, microseconds of one product (median over the rounds),
-// and the median over the rounds of how many times as long oneDNN and the dense form of the same
-// dtype (of bf16 for integers in groups) take in the same round, and which share of the bandwidth
-// it has with which the team reads memory and does nothing else ("read"). oneDNN's products of bf16
-// and int8 are given activations in these, which the others take in f32; "convert" is what it takes
-// to make bytes of them, which is part of the others' int8 products.
+// rows, inputs, outputs, weights multiplied with each row, bytes of one weight, the kernel and the
+// instruction set that TESSERA_ISA allows, microseconds of one product (median over the rounds, and
+// the least), and the median over the rounds of how many times as long oneDNN and the dense form of
+// the same dtype (of bf16 for integers in groups) take in the same round, and which share of the
+// bandwidth it has with which the team reads memory and does nothing else ("read"). oneDNN's
+// products of bf16 and int8 are given activations in these, which the others take in f32; "convert"
+// is what it takes to make bytes of them, which is part of the others' int8 products.
 #include <omp.h>
 #include <unistd.h>
 
@@ -28,6 +31,7 @@
 #include <vector>
 
 #include "base/device.h"
+#include "base/isa.h"
 #include "formats/packed.h"
 #include "kernels/family.h"
 #include "kernels/memory_read/memory_read.h"
@@ -119,9 +123,12 @@ struct Subject {
   Precision precision = Precision::kF32;
   int percent = 0;
   int64_t bytes = 0;
+  int64_t multiplied = 0;
+  std::string kernel;
   size_t count = 1;
   std::function<void(size_t)> product;
   std::vector<double> times;
+  double least = 1e30;
 };
 
 size_t count_for(const Shape& shape, int64_t bytes) {
@@ -131,17 +138,12 @@ size_t count_for(const Shape& shape, int64_t bytes) {
 Subject subject(const Data& data, const std::string& format, Precision precision, int percent,
                 Team& team) {
   const PackedMatrix packed = pruned(data, format, percent);
-  // The sparse form, whatever its gain.
-  force_kernel(format.find("tiles") != 0       ? ""
-               : precision == Precision::kInt8 ? "tile_int8_matmul:avx512_vnni"
-                                               : "tile_matmul:avx512");
   auto maps = std::make_shared<std::vector<std::unique_ptr<Linear>>>();
   size_t count = 1;
   for (size_t i = 0; i < count; ++i) {
     maps->push_back(prepare_linear({packed.matrix}, data.bias.data(), precision, team).value());
     if (i == 0) count = count_for(data.shape, maps->front()->info().bytes);
   }
-  force_kernel("");
   auto scratch = std::make_shared<std::vector<Buffer>>();
   for (int i = 0; i < team.size(); ++i) {
     scratch->push_back(host_device().allocate(
@@ -161,7 +163,9 @@ Subject subject(const Data& data, const std::string& format, Precision precision
       apply_shared(*(*maps)[i], own, converted->data(), member);
     });
   };
-  return {format, precision, percent, maps->front()->info().bytes, count, product, {}};
+  const LinearInfo info = maps->front()->info();
+  return {format,      precision, percent, info.bytes, info.flops_per_row / 2,
+          info.kernel, count,     product, {}};
 }
 
 // The rows of a map of integers, made bytes.
@@ -177,7 +181,7 @@ Subject conversion(const Data& data, Team& team) {
       map->convert_rows(args, member.slice(args.rows), converted->data());
     });
   };
-  return {"convert", Precision::kInt8, 0, 0, 1, product, {}};
+  return {"convert", Precision::kInt8, 0, 0, 0, "", 1, product, {}};
 }
 
 memory::data_type type_of(Precision precision) {
@@ -247,6 +251,8 @@ Subject one_dnn(const Data& data, Precision precision, int threads) {
           precision,
           0,
           product->bytes(),
+          data.shape.inputs * data.shape.outputs,
+          "oneDNN",
           product->count(),
           [product](size_t i) { product->run(i); },
           {}};
@@ -269,6 +275,8 @@ Subject reading(Team& team) {
           Precision::kStored,
           0,
           kPieceBytes,
+          0,
+          "",
           static_cast<size_t>(kCycledBytes / kPieceBytes),
           product,
           {}};
@@ -280,9 +288,12 @@ void measure(std::vector<Subject>& subjects, int rounds) {
       // Threads wake and, where all weights stay in the caches, these are filled.
       one.product(0);
       const size_t calls = std::max<size_t>(one.count, 3);
-      const double time = seconds([&] {
-        for (size_t i = 0; i < calls; ++i) one.product(i % one.count);
-      });
+      double time = 0;
+      for (size_t i = 0; i < calls; ++i) {
+        const double call = seconds([&] { one.product(i % one.count); });
+        time += call;
+        one.least = std::min(one.least, call);
+      }
       if (round > 0) one.times.push_back(time / static_cast<double>(calls));
     }
   }
@@ -312,11 +323,13 @@ void print(const Shape& shape, const std::vector<Subject>& subjects, const Subje
   const std::string dtype(name(one.precision));
   std::printf(
       "{\"format\": \"%s\", \"dtype\": \"%s\", \"pruned\": %d, \"rows\": %ld, \"inputs\": %ld, "
-      "\"outputs\": %ld, \"bytes\": %ld, \"microseconds\": %.2f, \"times_onednn\": %.3f, "
-      "\"times_dense\": %.3f, \"of_read\": %.3f}\n",
+      "\"outputs\": %ld, \"multiplied\": %ld, \"bytes\": %ld, \"kernel\": \"%s\", "
+      "\"isa\": \"%s\", \"microseconds\": %.2f, \"least_microseconds\": %.2f, "
+      "\"times_onednn\": %.3f, \"times_dense\": %.3f, \"of_read\": %.3f}\n",
       one.name.c_str(), dtype.c_str(), one.percent, shape.rows, shape.inputs, shape.outputs,
-      one.bytes, 1e6 * median(one.times), ratio(subjects, "oneDNN", floats, one),
-      ratio(subjects, "dense", floats, one), of_read);
+      one.multiplied, one.bytes, one.kernel.c_str(),
+      std::string(name(available_isas().back())).c_str(), 1e6 * median(one.times), 1e6 * one.least,
+      ratio(subjects, "oneDNN", floats, one), ratio(subjects, "dense", floats, one), of_read);
   std::fflush(stdout);
 }
 
@@ -353,6 +366,25 @@ void run_int8(const Shape& shape, int rounds, Team& team) {
   measure_and_print(shape, subjects, rounds);
 }
 
+// Everything once that the planner chooses among.
+void run_cost(const Shape& shape, int rounds, Team& team) {
+  const Data data(shape);
+  std::vector<Subject> subjects;
+  for (const Precision precision : {Precision::kF32, Precision::kBF16, Precision::kInt8,
+                                    Precision::kInt4, Precision::kW8, Precision::kW4}) {
+    subjects.push_back(subject(data, "dense", precision, 0, team));
+    if (is_quantized(precision) && precision != Precision::kInt8) continue;
+    for (const char* format : {"tiles 16x16", "tiles 8x16", "tiles 16x1", "elements"}) {
+      // There are no single inputs and no single weights of integers.
+      const bool has_integers = std::strstr(format, "x16") != nullptr;
+      if (precision == Precision::kInt8 && !has_integers) continue;
+      for (const int percent : {50, 70, 80})
+        subjects.push_back(subject(data, format, precision, percent, team));
+    }
+  }
+  measure_and_print(shape, subjects, rounds);
+}
+
 void run_decode(const Shape& shape, int rounds, Team& team) {
   const Data data(shape);
   std::vector<Subject> subjects = {reading(team)};
@@ -381,10 +413,14 @@ int main(int argc, char** argv) {
        {std::pair<int64_t, int64_t>{768, 768}, {768, 2304}, {768, 3072}, {3072, 768}}) {
     const Shape shape{128, inputs, outputs};
     if (part == "int8") run_int8(shape, rounds, team);
+    if (part == "cost") run_cost(shape, rounds, team);
     if (part != "many" && part != "all") continue;
     run(shape,
         {"tiles 16x16", "tiles 16x1", "tiles 8x16", "tiles 32x32", "elements", "outputs", "inputs"},
         rounds, team);
+  }
+  for (const Shape& shape : {Shape{128, 128, 256}, {128, 256, 256}, {128, 256, 1024}}) {
+    if (part == "cost") run_cost(shape, rounds, team);
   }
   if (part == "one" || part == "all")
     run({1, 4096, 4096}, {"tiles 16x16", "tiles 16x1"}, rounds, team);

@@ -17,8 +17,8 @@ bool joins(const StoredMatrix& a, const StoredMatrix& b) {
 Result<std::unique_ptr<Linear>> prepare(Preparation& preparation, Run& run, const float* bias) {
   const auto stack = run.all_of<QuantizedMatrix>();
   const bool whole = stack.front().precision == Precision::kInt8 && stack.front().group == 0;
-  return whole ? prepare_int8(stack, bias, preparation.team())
-               : prepare_groups(stack, bias, preparation.team());
+  return whole ? prepare_int8(stack, bias, preparation.choices(), preparation.team())
+               : prepare_groups(stack, bias, preparation.choices(), preparation.team());
 }
 
 }  // namespace

@@ -3,7 +3,6 @@
 
 #include "base/device.h"
 #include "formats/packed.h"
-#include "kernels/bf16_matmul/bf16_matmul.h"
 #include "kernels/testing.h"
 #include "linear/linear.h"
 
@@ -89,8 +88,17 @@ class Stack {
 struct Call {
   int64_t rows = 1;
   Precision stored = Precision::kF32;
+  ProductForm form = ProductForm::kPruned;
   Activation activation = Activation::kRelu;
 };
+
+LinearChoices choices(Precision precision, ProductForm form) {
+  LinearChoices choices = precision;
+  choices.form = [form](const PrunedProduct&) {
+    return FormChoice{.form = form, .why = "as said"};
+  };
+  return choices;
+}
 
 // The product by a team, with scratch memory that ends where it is said to.
 std::vector<float> apply(const Linear& linear, LinearArgs args, std::vector<float> y, Team& team) {
@@ -112,7 +120,8 @@ void check_product(const Stack& stack, const Call& call, Team& team) {
   SCOPED_TRACE(std::to_string(call.rows) + " rows, " + std::string(name(call.stored)) + ", " +
                std::to_string(team.size()) + " threads");
   const std::vector<float> bias = testing::random_values(stack.total(), 71);
-  const auto made = prepare_linear(stack.matrices(), bias.data(), call.stored, team);
+  const auto made =
+      prepare_linear(stack.matrices(), bias.data(), choices(call.stored, call.form), team);
   ASSERT_TRUE(made.ok()) << made.status().message();
   const int64_t x_stride = stack.inputs() + 1, y_stride = stack.total() + 2;
   // Exact in bf16, to which rows may be rounded.
@@ -176,6 +185,8 @@ TEST(PrepareLinear, EveryFormatOnTeamsOfEverySize) {
             for (const Precision stored : {Precision::kF32, Precision::kBF16}) {
               ASSERT_NO_FATAL_FAILURE(check_product(stack, {rows, stored}, team));
             }
+            ASSERT_NO_FATAL_FAILURE(
+                check_product(stack, {rows, Precision::kF32, ProductForm::kDense}, team));
           }
         }
       }
@@ -196,7 +207,9 @@ TEST(PrepareLinear, StacksOfMixedFormats) {
         SCOPED_TRACE(std::string(kNames[static_cast<int>(first)]) + ", twice " +
                      kNames[static_cast<int>(second)] + ", " + testing::seed_trace(seed));
         for (const int64_t rows : {1, 9, 66}) {
-          ASSERT_NO_FATAL_FAILURE(check_product(stack, {rows}, team));
+          for (const ProductForm form : {ProductForm::kPruned, ProductForm::kDense}) {
+            ASSERT_NO_FATAL_FAILURE(check_product(stack, {rows, Precision::kF32, form}, team));
+          }
         }
       }
     }
@@ -268,12 +281,41 @@ TEST(PrepareLinear, InfoTellsWhatIsExecuted) {
   EXPECT_EQ(both.outputs, 128);
 }
 
-TEST(PrepareLinear, RunsFullTilesDenseUnlessForced) {
+// What is asked, and that the answer is followed and told.
+TEST(PrepareLinear, RunsEachProductInTheFormThatIsChosen) {
+  Team team(2);
+  for (const Kind kind : {Kind::kTiles, Kind::kCsr}) {
+    Stack stack(160, 1);
+    stack.add(kind, 160, MatrixOrder::kOutputRows, 0.5);
+    stack.add(kind, 64, MatrixOrder::kInputRows, 0.5);
+    std::vector<PrunedProduct> asked;
+    for (const ProductForm form : {ProductForm::kPruned, ProductForm::kDense}) {
+      LinearChoices choices = Precision::kBF16;
+      choices.form = [&](const PrunedProduct& product) {
+        asked.push_back(product);
+        return FormChoice{.form = form, .why = "as said"};
+      };
+      const auto made = prepare_linear(stack.matrices(), nullptr, choices, team);
+      ASSERT_TRUE(made.ok()) << made.status().message();
+      const LinearInfo info = (*made)->info();
+      EXPECT_EQ(info.why.find("as said; "), 0u) << info.why;
+      EXPECT_EQ(info.format == "dense bf16", form == ProductForm::kDense) << info.format;
+      ASSERT_EQ(asked.size(), 1u) << "neighbours are one product";
+      EXPECT_EQ(asked[0].inputs, 160);
+      EXPECT_EQ(asked[0].outputs, 224);
+      EXPECT_EQ(asked[0].is_single_weights(), kind == Kind::kCsr);
+      EXPECT_EQ(asked[0].numbers, DType::kBF16);
+      EXPECT_EQ(asked[0].precision, Precision::kBF16);
+      EXPECT_EQ(info.flops_per_row,
+                2 * (form == ProductForm::kPruned ? asked[0].multiplied : 160 * 224));
+      asked.clear();
+    }
+  }
+}
+
+TEST(PrepareLinear, FullTilesOnEveryKernel) {
   Stack full(160, 1);
   full.add(Kind::kTiles, 160, MatrixOrder::kOutputRows, 1.0);
-  const LinearInfo dense = info_of(full);
-  EXPECT_EQ(dense.format, "dense f32");
-  EXPECT_NE(dense.why.find("run dense: 100%"), std::string::npos) << dense.why;
   Team team(2);
   for (const char* row : {"avx512", "avx2", "ref"}) {
     const testing::Forced forced("tile_matmul:" + std::string(row));
@@ -284,35 +326,6 @@ TEST(PrepareLinear, RunsFullTilesDenseUnlessForced) {
       ASSERT_NO_FATAL_FAILURE(check_product(full, {rows}, team)) << row;
     }
   }
-}
-
-TEST(PrepareLinear, RunsFullCsrDenseUnlessForced) {
-  Stack full(160, 1);
-  full.add(Kind::kCsr, 160, MatrixOrder::kOutputRows, 0.5);
-  const LinearInfo dense = info_of(full);
-  EXPECT_EQ(dense.format, "dense f32");
-  EXPECT_NE(dense.why.find("run dense: "), std::string::npos) << dense.why;
-  const testing::Forced forced("csr_matmul:ref");
-  EXPECT_NE(info_of(full).format.find("csr f32"), std::string::npos);
-}
-
-// What gains beside products of floats may lose beside faster ones.
-TEST(PrepareLinear, RunsDenseWhereDenseProductsAreFaster) {
-  Stack elements(160, 1);
-  elements.add(Kind::kCsr, 160, MatrixOrder::kOutputRows, 0.05);
-  EXPECT_NE(info_of(elements).format.find("csr f32"), std::string::npos);
-  const LinearInfo bytes = info_of(elements, Precision::kInt8);
-  EXPECT_EQ(bytes.format, "dense int8");
-  EXPECT_NE(bytes.why.find("gain nothing beside int8"), std::string::npos) << bytes.why;
-
-  const bool has_fast_bf16 = bf16_matmul::refuse_cpu() == nullptr;
-  EXPECT_EQ(info_of(elements, Precision::kBF16).format == "dense bf16", has_fast_bf16);
-  Stack half(160, 2);
-  half.add(Kind::kTiles, 160, MatrixOrder::kOutputRows, 0.5);
-  EXPECT_NE(info_of(half).format.find("tiles 16x16 f32"), std::string::npos);
-  const LinearInfo pairs = info_of(half, Precision::kBF16);
-  EXPECT_EQ(pairs.format == "dense bf16", has_fast_bf16) << pairs.format;
-  EXPECT_EQ(pairs.why.find("run dense: ") != std::string::npos, has_fast_bf16) << pairs.why;
 }
 
 TEST(PrepareLinear, RefusesWhatItCannotPack) {

@@ -12,15 +12,15 @@ namespace {
 
 constexpr int64_t aligned(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
-// A map in place of another: dense for matrices that are too full to gain, or of floats.
-class Instead final : public Forwarding {
+// A map of which more is known than why it has its kernel.
+class Explained final : public Forwarding {
  public:
-  Instead(std::unique_ptr<Linear> map, std::string why)
+  Explained(std::unique_ptr<Linear> map, std::string why)
       : Forwarding(*map), map_(std::move(map)), why_(std::move(why)) {}
 
   LinearInfo info() const override {
     LinearInfo info = map_->info();
-    info.why = why_;
+    info.why = why_ + "; " + info.why;
     return info;
   }
 
@@ -158,7 +158,7 @@ Result<std::vector<Run>> find_runs(Preparation& preparation, MatrixStack matrice
         joins(preparation, runs.back().matrices.front(), run.matrices.front())) {
       MatrixStack& before = runs.back().matrices;
       before.insert(before.end(), run.matrices.begin(), run.matrices.end());
-      if (runs.back().instead.empty()) runs.back().instead = run.instead;
+      if (runs.back().choice.why.empty()) runs.back().choice.why = run.choice.why;
     } else {
       runs.push_back(std::move(run));
     }
@@ -175,7 +175,7 @@ Result<std::unique_ptr<Linear>> prepare(Preparation& preparation, const MatrixSt
     const float* own_bias = bias == nullptr ? nullptr : bias + output;
     TESSERA_ASSIGN_OR_RETURN(std::unique_ptr<Linear> map,
                              row_of(run.matrices.front()).prepare(preparation, run, own_bias));
-    if (!run.instead.empty()) map = std::make_unique<Instead>(std::move(map), run.instead);
+    if (!run.choice.why.empty()) map = std::make_unique<Explained>(std::move(map), run.choice.why);
     if (runs.size() == 1) return map;
     output += run.outputs();
     stack->add(std::move(map));
@@ -213,10 +213,10 @@ Status check(const MatrixStack& weights) {
 }  // namespace
 
 Result<std::unique_ptr<Linear>> prepare_linear(const MatrixStack& weights, const float* bias,
-                                               Precision precision, Team& team) {
+                                               const LinearChoices& choices, Team& team) {
   try {
     TESSERA_RETURN_IF_ERROR(check(weights));
-    Preparation preparation(precision, team);
+    Preparation preparation(choices, team);
     return prepare(preparation, weights, bias);
   } catch (const std::bad_alloc&) {
     return out_of_memory("Packing a linear map ran out of memory.");

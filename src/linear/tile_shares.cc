@@ -9,6 +9,8 @@ namespace tessera {
 namespace {
 
 constexpr double kTileRows = 24;
+// Rows that a flatter register tile takes no less time than, as its sums wait for each other.
+constexpr double kLeastTile = 8;
 
 double density(const TilePattern& pattern, int64_t inputs) {
   const auto row = static_cast<double>((inputs + pattern.shape.inputs - 1) / pattern.shape.inputs);
@@ -29,24 +31,24 @@ double TileShares::cost(int64_t rows, double blocks, double panels) const {
   const double tiles = std::ceil(static_cast<double>(rows) / kTileRows);
   const double height = static_cast<double>(rows) / tiles;
   const double lines = static_cast<double>((inputs_ + 15) / 16);
-  const double work = tiles * std::max(height + 1, costs_.least_tile);
+  const double work = tiles * std::max(height + 1, kLeastTile);
   return std::max(work, costs_.read) * blocks + work * costs_.panel * panels +
          costs_.packed_line * static_cast<double>(rows) * lines;
 }
 
 // The grid whose members have least to do: to deal rows packs x once (128 rows on two threads: a
-// twentieth of the time at 90% pruned), to deal panels reads each weight once.
+// twentieth of the time at 90% pruned), to deal panels reads each weight once. Where these are
+// alike rows are dealt, as packing costs something however little was measured.
 TileShares::Grid TileShares::choose_grid(int64_t rows, int members) const {
   Grid best{1, members};
   double least = 0;
   for (int row_parts = 1; row_parts <= members; ++row_parts) {
-    if (members % row_parts != 0 || (row_parts > 1 && rows / row_parts < costs_.least_rows))
-      continue;
+    if (members % row_parts != 0 || (row_parts > 1 && rows / row_parts < least_rows_)) continue;
     const double panel_parts = members / row_parts;
     const double load = cost((rows + row_parts - 1) / row_parts,
                              work_of(static_cast<int64_t>(pattern_.blocks.size())) / panel_parts,
                              static_cast<double>(panels()) / panel_parts);
-    if (row_parts > 1 && load >= least) continue;
+    if (row_parts > 1 && load > least) continue;
     best = {row_parts, members / row_parts};
     least = load;
   }

@@ -4,26 +4,18 @@
 
 #include "base/team.h"
 #include "formats/tile_panels.h"
+#include "linear/choice.h"
 #include "linear/linear.h"
 
 // What the maps of tile-pruned matrices share, whatever their numbers.
 namespace tessera {
 
-// Costs of a kernel in units of one block times one row, of which a register tile takes as many as
-// its rows and one for the weights.
-struct TileCosts {
-  double least_tile;   // of a flat tile, whose sums wait for each other
-  double read;         // to read a block's weights from beyond L2
-  double panel;        // a panel's epilogue, in blocks
-  double packed_line;  // to pack 16 inputs of a row
-  int64_t least_rows;  // so many rows at least are dealt to a member
-};
-
-// How the members of a team share a product: a grid of row parts and panel parts.
+// How the members of a team share a product: a grid of row parts and panel parts. least_rows: so
+// many at least are dealt to a member.
 class TileShares {
  public:
-  TileShares(const TilePattern& pattern, int64_t inputs, TileCosts costs)
-      : pattern_(pattern), inputs_(inputs), costs_(costs) {}
+  TileShares(const TilePattern& pattern, int64_t inputs, TileCosts costs, int64_t least_rows)
+      : pattern_(pattern), inputs_(inputs), costs_(costs), least_rows_(least_rows) {}
 
   struct Share {
     Range rows;
@@ -47,6 +39,7 @@ class TileShares {
   const TilePattern& pattern_;
   int64_t inputs_;
   TileCosts costs_;
+  int64_t least_rows_;
 };
 
 // What a stack of tiles is and what is executed of it; numbers: "f32".

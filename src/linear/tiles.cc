@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "kernels/bf16_matmul/bf16_matmul.h"
 #include "kernels/tile_int8_matmul/tile_int8_matmul.h"
 #include "kernels/tile_matmul/tile_matmul.h"
 #include "linear/formats.h"
@@ -11,54 +10,19 @@
 namespace tessera {
 namespace {
 
-// In units of eight cycles of the AVX-512 kernel.
-constexpr TileCosts kCosts{
-    .least_tile = 8,
-    .read = 25,  // of f32, at 5 bytes a cycle
-    .panel = 0.5,
-    .packed_line = 0.375,
-    .least_rows = 8,  // from which on all sums have the same order
-};
-
-TileCosts costs(DType stored) {
-  TileCosts costs = kCosts;
-  if (stored != DType::kF32) costs.read /= 2;
-  return costs;
-}
-
-// Shares of kept values up to which 128 rows gain, of blocks of 16 outputs and of 8, whose
-// broadcasts are instructions of their own. What tiles take is proportional to the share
-// (BERT-base's four matrices on two threads of a Sapphire Rapids, linear_bench 15 many and int8).
-// One row takes what it reads, and so gains up to the whole; but above these shares it would gain a
-// tenth at most beside dense floats, and a map is packed in one form.
-struct GainBelow {
-  double wide, narrow;
-};
-// Half takes 0.55 (f32; 0.74 narrow) and 0.51 (bf16; 0.69) of the dense time,
-constexpr GainBelow kF32{0.9, 0.7}, kBf16{0.95, 0.7};
-// 0.70 to 0.81 of dense int8's,
-constexpr GainBelow kInt8{0.65, 0.65};
-// and with AMX, which has no tiles, 2.6 times dense bf16's and 0.94 to 1.25 times dense int8's (1.9
-// narrow).
-constexpr GainBelow kAmxBf16{0.2, 0.15}, kAmxInt8{0.4, 0.25};
-// A CPU that multiplies bf16 at twice the speed of f32 takes half of the dense time: not measured.
-constexpr GainBelow kPairs{0.45, 0.35};
-
-GainBelow gain_below(DType stored, Precision precision) {
-  const bool amx = available(Isa::kAmx);
-  if (stored == DType::kI8) return amx ? kAmxInt8 : kInt8;
-  if (precision == Precision::kBF16 && bf16_matmul::refuse_cpu() == nullptr)
-    return amx ? kAmxBf16 : kPairs;
-  return stored == DType::kF32 ? kF32 : kBf16;
-}
+// From so many rows on all sums have the same order.
+constexpr int64_t kLeastRows = 8;
 
 class Tiles final : public Linear {
  public:
-  Tiles(tile_matmul::Args shape, TilePattern pattern, LinearInfo info)
-      : shape_(shape),
-        pattern_(std::move(pattern)),
-        shares_(pattern_, shape.inputs, costs(shape.weight_type)),
-        info_(std::move(info)) {
+  Tiles(const TileStack& stack, TileProduct product)
+      : pattern_(std::move(product.pattern)),
+        shares_(pattern_, stack.front().inputs(), product.costs, kLeastRows),
+        info_(tile_info(stack, pattern_, product.numbers == DType::kF32 ? "f32" : "bf16")) {
+    shape_.inputs = info_.inputs;
+    shape_.shape = pattern_.shape;
+    shape_.weight_type = product.numbers;
+    shape_.group_rows = tile_matmul::group_rows(shape_.inputs, product.l2_bytes);
     shape_.panels = pattern_.panels.data();
     shape_.blocks = pattern_.blocks.data();
   }
@@ -119,23 +83,6 @@ class Tiles final : public Linear {
   std::vector<float> bias_;
 };
 
-// Why tile-pruned matrices of this pattern would gain nothing from the tile-sparse product of
-// values stored so (f32, bf16, int8) where dense ones are of a precision; empty where they gain, or
-// where TESSERA_KERNEL names the kernel to take.
-std::string too_full(const TilePattern& pattern, int64_t inputs, int64_t outputs, DType stored,
-                     Precision precision) {
-  const char* family =
-      stored == DType::kI8 ? tile_int8_matmul::kernels.name() : tile_matmul::kernels.name();
-  if (!forced_kernel(family).empty()) return {};
-  const GainBelow below = gain_below(stored, precision);
-  const double limit = pattern.shape.outputs == 16 ? below.wide : below.narrow;
-  const double executed = static_cast<double>(pattern.values()) /
-                          (static_cast<double>(inputs) * static_cast<double>(outputs));
-  if (executed <= limit) return {};
-  return fmt::format("run dense: {:.0f}% of the values are kept, and tiles gain below {:.0f}%",
-                     100 * executed, 100 * limit);
-}
-
 // Whether tiles are multiplied as integers.
 bool runs_integers(const TileMatrix& tiles, Precision precision) {
   const bool stored = precision == Precision::kStored && tiles.is_quantized();
@@ -180,10 +127,15 @@ Status choose(Preparation& preparation, Run& run) {
   const Precision precision = preparation.precision();
   const bool integers = runs_integers(tiles.front(), precision);
   TilePattern pattern = find_blocks(tiles, block_shape(tiles, integers ? 8 : 1));
-  run.instead = too_full(pattern, tiles.front().inputs(), run.outputs(),
-                         integers ? DType::kI8 : preparation.floats(run), precision);
-  if (!run.instead.empty()) return write_out(preparation, run);
-  if (!integers && is_quantized(precision)) run.instead = keeps_floats(precision);
+  preparation.decide({.multiplied = pattern.values(),
+                      .block = pattern.shape,
+                      .numbers = integers ? DType::kI8 : preparation.floats(run)},
+                     run);
+  if (run.choice.form == ProductForm::kDense) return write_out(preparation, run);
+  if (!integers && is_quantized(precision)) {
+    std::string& why = run.choice.why;
+    why += (why.empty() ? "" : "; ") + keeps_floats(precision);
+  }
   for (size_t i = 0; integers && i < tiles.size(); ++i) {
     if (tiles[i].is_quantized()) continue;
     TESSERA_ASSIGN_OR_RETURN(PackedMatrix packed, pack_quantized(tiles[i]));
@@ -193,27 +145,21 @@ Status choose(Preparation& preparation, Run& run) {
   return {};
 }
 
-// One product of a stack of tile-pruned matrices; pattern: its blocks.
-Result<std::unique_ptr<Linear>> prepare_tiles(const TileStack& stack, TilePattern pattern,
-                                              const float* bias, DType stored, Team& team) {
-  tile_matmul::Args shape;
-  shape.inputs = stack.front().inputs();
-  shape.shape = pattern.shape;
-  shape.weight_type = stored;
-  shape.group_rows = tile_matmul::group_rows(shape.inputs);
-  LinearInfo info = tile_info(stack, pattern, stored == DType::kF32 ? "f32" : "bf16");
-  auto tiles = std::make_unique<Tiles>(shape, std::move(pattern), std::move(info));
+Result<std::unique_ptr<Linear>> prepare_tiles(const TileStack& stack, TileProduct product,
+                                              const float* bias, Team& team) {
+  auto tiles = std::make_unique<Tiles>(stack, std::move(product));
   TESSERA_RETURN_IF_ERROR(tiles->pack(stack, bias, team));
   return std::unique_ptr<Linear>(std::move(tiles));
 }
 
 Result<std::unique_ptr<Linear>> prepare(Preparation& preparation, Run& run, const float* bias) {
   const TileStack tiles = run.all_of<TileMatrix>();
-  auto pattern = std::any_cast<TilePattern>(std::move(run.found));
-  if (tiles.front().is_quantized())
-    return prepare_int8_tiles(tiles, std::move(pattern), bias, preparation.team());
-  return prepare_tiles(tiles, std::move(pattern), bias, preparation.floats(run),
-                       preparation.team());
+  const bool integers = tiles.front().is_quantized();
+  TileProduct product{std::any_cast<TilePattern>(std::move(run.found)),
+                      integers ? DType::kI8 : preparation.floats(run), run.choice.tiles,
+                      preparation.choices().l2_bytes};
+  return (integers ? prepare_int8_tiles : prepare_tiles)(tiles, std::move(product), bias,
+                                                         preparation.team());
 }
 
 }  // namespace

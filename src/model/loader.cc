@@ -103,9 +103,9 @@ class Loader {
   }
 
   Result<std::unique_ptr<Linear>> linear(const LinearNames& names, const MapShape& shape,
-                                         Precision precision, int32_t layer = 0) {
+                                         const LinearChoices& choices, int32_t layer = 0) {
     TESSERA_ASSIGN_OR_RETURN(const StoredMap map, read_map(names, shape, layer));
-    return prepare(map, precision);
+    return prepare(map, choices);
   }
 
   Result<StoredMap> read_map(const LinearNames& names, const MapShape& shape, int32_t layer) {
@@ -130,26 +130,26 @@ class Loader {
   }
 
   // Gives the source's pages back.
-  Result<std::unique_ptr<Linear>> prepare(const StoredMap& map, Precision precision) {
-    auto prepared = prepare(map.stack, map.bias, precision, map.name);
+  Result<std::unique_ptr<Linear>> prepare(const StoredMap& map, const LinearChoices& choices) {
+    auto prepared = prepare(map.stack, map.bias, choices, map.name);
     release(map);
     return prepared;
   }
 
   Result<PreparedAttention> attention(const Plan& plan, int32_t layer) {
-    const LayerPlan& choices = plan.layers[static_cast<size_t>(layer)];
+    const LayerPlan& layer_plan = plan.layers[static_cast<size_t>(layer)];
     TESSERA_ASSIGN_OR_RETURN(const StoredMap qkv, read_map(LayerMap::kQkv, layer));
     TESSERA_ASSIGN_OR_RETURN(const StoredMap output, read_map(LayerMap::kAttentionOutput, layer));
     auto prepared = prepare_attention(
         {qkv.stack, qkv.bias, output.stack, output.bias},
         {.architecture = &architecture_,
          .layer = layer,
-         .vo = choices.vo.method,
+         .vo = layer_plan.vo.method,
          .expected_tokens = plan.expected_tokens,
-         .weights = choices.weights,
+         .weights = layer_plan.weights,
          .team = &team_,
          .prepare = [&](const MatrixStack& stack, const std::vector<float>& bias) {
-           return prepare(stack, bias, choices.weights, qkv.name);
+           return prepare(stack, bias, layer_choices(plan, layer), qkv.name);
          }});
     release(qkv);
     release(output);
@@ -158,7 +158,7 @@ class Loader {
 
   // The token embedding as a head's output; its bias is of the checkpoint.
   Result<std::unique_ptr<Linear>> tied(const EmbeddingTable& tokens, const LinearNames& names,
-                                       Precision precision) {
+                                       const LinearChoices& choices) {
     std::vector<float> bias;
     if (!names.biases.empty()) {
       TESSERA_ASSIGN_OR_RETURN(bias, vector(names.biases.front(), tokens.rows));
@@ -167,7 +167,7 @@ class Loader {
     TESSERA_ASSIGN_OR_RETURN(const ReadMatrix read,
                              read_matrix(checkpoint_, formats_, name,
                                          {nullptr, DType::kF32, tokens.rows, tokens.width}));
-    auto prepared = prepare({read.packed.matrix}, bias, precision, name);
+    auto prepared = prepare({read.packed.matrix}, bias, choices, name);
     release(read);
     return prepared;
   }
@@ -241,24 +241,25 @@ class Loader {
   }
 
   Result<std::unique_ptr<Linear>> prepare(const MatrixStack& stack, const std::vector<float>& bias,
-                                          Precision precision, const std::string& name) {
-    auto prepared = prepare(stack, bias, precision);
+                                          const LinearChoices& choices, const std::string& name) {
+    auto prepared = prepare(stack, bias, choices);
     if (prepared.ok()) return prepared;
     return Status(prepared.status().code(),
                   fmt::format("{}: {}", name, prepared.status().message()));
   }
 
   Result<std::unique_ptr<Linear>> prepare(const MatrixStack& stack, const std::vector<float>& bias,
-                                          Precision precision) {
+                                          const LinearChoices& choices) {
     MatrixStack matrices = stack;
     std::vector<PackedMatrix> kept;
     for (StoredMatrix& matrix : matrices) {
-      if (!is_quantized(precision) || !is_large(matrix)) continue;
-      TESSERA_ASSIGN_OR_RETURN(PackedMatrix packed, rounded(get<DenseView>(matrix), precision));
+      if (!is_quantized(choices.precision) || !is_large(matrix)) continue;
+      TESSERA_ASSIGN_OR_RETURN(PackedMatrix packed,
+                               rounded(get<DenseView>(matrix), choices.precision));
       matrix = packed.matrix;
       kept.push_back(std::move(packed));
     }
-    return prepare_linear(matrices, bias.empty() ? nullptr : bias.data(), precision, team_);
+    return prepare_linear(matrices, bias.empty() ? nullptr : bias.data(), choices, team_);
   }
 
   std::string full_name(const std::string& pattern, int32_t layer) const {
@@ -331,12 +332,12 @@ Status load_layer(Loader& loader, const Architecture& a, const Plan& plan, int32
   weights.attention = attention_shape(record, a.mask, attention.values, plan.cache);
   weights.qkv = std::move(attention.qkv);
   weights.attention_output = std::move(attention.output);
-  const Precision precision = plan.layers[static_cast<size_t>(layer)].weights;
+  const LinearChoices choices = layer_choices(plan, layer);
   for (const LayerMapSlot& slot : kLayerMapSlots) {
     if (weights.*slot.weights != nullptr) continue;
     TESSERA_ASSIGN_OR_RETURN(
         weights.*slot.weights,
-        loader.linear(record.names.*slot.names, slot.shape(a, record), precision, layer));
+        loader.linear(record.names.*slot.names, slot.shape(a, record), choices, layer));
   }
   TESSERA_RETURN_IF_ERROR(load_norms(loader, a, layer, weights));
   loaded.weights.layers.push_back(std::move(weights));
@@ -347,28 +348,28 @@ Status load_layer(Loader& loader, const Architecture& a, const Plan& plan, int32
 // checkpoint has no other.
 Result<std::unique_ptr<Linear>> head_output(Loader& loader, const Architecture& a,
                                             const EmbeddingTable& tokens, const MapShape& shape,
-                                            Precision precision) {
+                                            const LinearChoices& choices) {
   LinearNames names = a.names.head.output;
   const std::string& shared_bias = a.names.head.shared_bias;
   if (!shared_bias.empty() && loader.has(shared_bias)) names.biases = {shared_bias};
   if (a.names.head.tying == Tying::kTokenEmbedding && !loader.has(names.weights.front())) {
-    return loader.tied(tokens, names, precision);
+    return loader.tied(tokens, names, choices);
   }
-  return loader.linear(names, shape, precision);
+  return loader.linear(names, shape, choices);
 }
 
 Result<HeadWeights> load_head(Loader& loader, const Architecture& a, const EmbeddingTable& tokens,
-                              Precision precision) {
+                              const LinearChoices& choices) {
   HeadWeights head;
   if (a.head == Head::kNone) return head;
   for (const HeadMapSlot& slot : kHeadMapSlots) {
     const LinearNames& names = a.names.head.*slot.names;
     const MapShape shape = slot.shape(a);
     if (slot.weights == &HeadWeights::output) {
-      TESSERA_ASSIGN_OR_RETURN(head.output, head_output(loader, a, tokens, shape, precision));
+      TESSERA_ASSIGN_OR_RETURN(head.output, head_output(loader, a, tokens, shape, choices));
       head.outputs = shape.outputs();
     } else if (!names.weights.empty()) {
-      TESSERA_ASSIGN_OR_RETURN(head.*slot.weights, loader.linear(names, shape, precision));
+      TESSERA_ASSIGN_OR_RETURN(head.*slot.weights, loader.linear(names, shape, choices));
     }
   }
   TESSERA_ASSIGN_OR_RETURN(head.norm, loader.norm(a.names.head.norm, a.hidden_size));
@@ -406,7 +407,7 @@ Result<LoadedWeights> load_weights(const Checkpoint& checkpoint, const Architect
   }
   // Before the layers: while a matrix is packed its source is in memory too, and the head's is by
   // far the largest.
-  TESSERA_ASSIGN_OR_RETURN(weights.head, load_head(loader, a, weights.tokens, plan.head_weights));
+  TESSERA_ASSIGN_OR_RETURN(weights.head, load_head(loader, a, weights.tokens, head_choices(plan)));
   for (int32_t layer = 0; layer < a.layer_count(); ++layer)
     TESSERA_RETURN_IF_ERROR(load_layer(loader, a, plan, layer, loaded));
   loaded.parameters = loader.parameters();

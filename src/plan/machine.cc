@@ -14,6 +14,7 @@
 #include <sstream>
 
 #include "attention/method.h"
+#include "base/caches.h"
 #include "base/device.h"
 #include "base/guarded.h"
 #include "base/isa.h"
@@ -221,7 +222,7 @@ class Measurement {
     MachineTable table;
     table.cpu = this_cpu();
     table.l1_data_bytes = cache_bytes(_SC_LEVEL1_DCACHE_SIZE);
-    table.l2_bytes = cache_bytes(_SC_LEVEL2_CACHE_SIZE);
+    table.l2_bytes = tessera::l2_bytes();
     table.l3_bytes = cache_bytes(_SC_LEVEL3_CACHE_SIZE);
     for (const int32_t threads : threads_) {
       Team team(threads);

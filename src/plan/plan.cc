@@ -25,6 +25,16 @@ constexpr std::pair<std::string_view, VoMethod> kVoMethods[] = {
     {"two_step", VoMethod::kTwoStep},
     {"precomputed", VoMethod::kPrecomputed}};
 
+constexpr std::pair<std::string_view, FormRule> kForms[] = {
+    {"auto", FormRule::kAuto}, {"pruned", FormRule::kPruned}, {"dense", FormRule::kDense}};
+
+std::string_view name(FormRule rule) {
+  for (const auto& [text, each] : kForms) {
+    if (each == rule) return text;
+  }
+  return "";
+}
+
 std::string_view name(VoMethod method) {
   for (const auto& [text, each] : kVoMethods) {
     if (each == method) return text;
@@ -50,6 +60,16 @@ json to_json(const std::vector<AttentionRule>& rules) {
     list.push_back(std::move(entry));
   }
   return list;
+}
+
+json dealing_json(const LayerPlan& layer, int64_t l2_bytes) {
+  return {{"own_rows_from", layer.own_rows_from},
+          {"group_bytes", layer.group_bytes},
+          {"why", layer.group_bytes == l2_bytes / 2
+                      ? fmt::format("groups take half of {} KiB of second-level cache, the weights "
+                                    "that stream by the other",
+                                    l2_bytes >> 10)
+                      : "forced by the plan"}};
 }
 
 Result<int32_t> integer_from(const Json& object, const char* key, int32_t least, int32_t most) {
@@ -137,6 +157,31 @@ Result<VoChoice> vo_from(const Json& layer) {
                   shortened(value == nullptr ? *entry : *value)));
 }
 
+Result<FormRule> form_from(const Json& layer) {
+  const Json* value = layer.find("pruned_weights");
+  if (value == nullptr) return FormRule::kAuto;
+  const std::string* found = value->as<std::string>();
+  for (const auto& [text, rule] : kForms) {
+    if (found != nullptr && *found == text) return rule;
+  }
+  return invalid_input(
+      fmt::format("pruned_weights: expected auto, pruned or dense, found {}", shortened(*value)));
+}
+
+Status dealing_from(const Json& entry, LayerPlan& layer) {
+  const Json* dealing = entry.find("dealing");
+  if (dealing == nullptr) return {};
+  if (dealing->find("own_rows_from") != nullptr) {
+    TESSERA_ASSIGN_OR_RETURN(layer.own_rows_from,
+                             integer_from(*dealing, "own_rows_from", 1, INT32_MAX));
+  }
+  if (dealing->find("group_bytes") != nullptr) {
+    TESSERA_ASSIGN_OR_RETURN(layer.group_bytes,
+                             integer_from(*dealing, "group_bytes", 1, INT32_MAX));
+  }
+  return {};
+}
+
 Status add_layers(const Json& entry, int32_t layers, Plan& plan) {
   TESSERA_ASSIGN_OR_RETURN(const int32_t first, integer_from(entry, "first", 0, layers - 1));
   TESSERA_ASSIGN_OR_RETURN(const int32_t last, integer_from(entry, "last", first, layers - 1));
@@ -145,9 +190,12 @@ Status add_layers(const Json& entry, int32_t layers, Plan& plan) {
                                      plan.layers.size(), first));
   }
   LayerPlan layer;
+  layer.group_bytes = plan.machine.l2_bytes / 2;
   TESSERA_ASSIGN_OR_RETURN(layer.weights, weights_from(entry, "weights"));
   TESSERA_ASSIGN_OR_RETURN(layer.attention, rules_from(entry));
   TESSERA_ASSIGN_OR_RETURN(layer.vo, vo_from(entry));
+  TESSERA_ASSIGN_OR_RETURN(layer.form, form_from(entry));
+  TESSERA_RETURN_IF_ERROR(dealing_from(entry, layer));
   plan.layers.insert(plan.layers.end(), static_cast<size_t>(last - first + 1), layer);
   return {};
 }
@@ -165,6 +213,11 @@ Result<Plan> read_plan(const Json& root, int32_t layers) {
     TESSERA_ASSIGN_OR_RETURN(plan.expected_tokens,
                              integer_from(root, "expected_tokens", 1, INT32_MAX));
   }
+  int32_t cache = static_cast<int32_t>(l2_bytes());
+  if (root.find("l2_bytes") != nullptr) {
+    TESSERA_ASSIGN_OR_RETURN(cache, integer_from(root, "l2_bytes", 1 << 16, 1 << 30));
+  }
+  plan.machine = cost_machine(plan.threads, cache, std::nullopt);
   TESSERA_ASSIGN_OR_RETURN(const Json::Array* entries, list_from(root, "layers"));
   for (const Json& entry : *entries) TESSERA_RETURN_IF_ERROR(add_layers(entry, layers, plan));
   if (static_cast<int32_t>(plan.layers.size()) != layers) {
@@ -216,8 +269,11 @@ Precision head_weights(Precision layers) { return is_quantized(layers) ? Precisi
 }  // namespace
 
 Plan choose_plan(const PlanRequest& request) {
+  const int64_t measured = request.machine ? request.machine->l2_bytes : 0;
+  const int64_t cache = measured > 0 ? measured : l2_bytes();
   LayerPlan layer;
   layer.weights = request.weights;
+  layer.group_bytes = cache / 2;
   layer.attention = attention_rules(request);
   layer.vo.method = request.vo;
   return {.threads = request.threads,
@@ -225,7 +281,31 @@ Plan choose_plan(const PlanRequest& request) {
           .weights_why = request.weights_why,
           .cache = request.cache,
           .expected_tokens = request.expected_tokens,
+          .machine = cost_machine(request.threads, cache, request.machine),
           .layers = std::vector<LayerPlan>(static_cast<size_t>(request.layers), layer)};
+}
+
+namespace {
+
+LinearChoices choices(const Plan& plan, Precision precision, FormRule rule) {
+  LinearChoices choices = precision;
+  choices.form = [rule, rows = plan.expected_tokens,
+                  machine = plan.machine](const PrunedProduct& product) {
+    return choose_form(rule, product, rows, machine);
+  };
+  choices.l2_bytes = plan.machine.l2_bytes;
+  return choices;
+}
+
+}  // namespace
+
+LinearChoices layer_choices(const Plan& plan, int32_t layer) {
+  const LayerPlan& choice = plan.layers[static_cast<size_t>(layer)];
+  return choices(plan, choice.weights, choice.form);
+}
+
+LinearChoices head_choices(const Plan& plan) {
+  return choices(plan, plan.head_weights, FormRule::kAuto);
 }
 
 std::string plan_to_json(const Plan& plan, const std::vector<std::string>& linear) {
@@ -234,6 +314,8 @@ std::string plan_to_json(const Plan& plan, const std::vector<std::string>& linea
     const LayerPlan& layer = plan.layers[i];
     json entry = {{"weights", name(layer.weights)},
                   {"attention", to_json(layer.attention)},
+                  {"pruned_weights", name(layer.form)},
+                  {"dealing", dealing_json(layer, plan.machine.l2_bytes)},
                   {"precompute_vo", {{"method", name(layer.vo.method)}, {"why", layer.vo.why}}}};
     if (!linear.empty()) entry["linear"] = json::parse(linear[i]);
     if (entry != before) {
@@ -249,6 +331,7 @@ std::string plan_to_json(const Plan& plan, const std::vector<std::string>& linea
               {"weights_why", plan.weights_why},
               {"cache", cache_name(plan.cache)},
               {"expected_tokens", plan.expected_tokens},
+              {"l2_bytes", plan.machine.l2_bytes},
               {"layers", std::move(layers)}}
       .dump();
 }

@@ -45,6 +45,56 @@ TEST(Plan, MembersTakeRowsOfTheirOwnWhereEachHasEnough) {
   EXPECT_EQ(layer.dealing(0, 1), Dealing::kShared);
 }
 
+TEST(Plan, KeepsHowRowsAreDealtAndPrunedWeightsRun) {
+  Plan plan = choose_plan({.layers = 2, .machine = MachineTable{.l2_bytes = 1 << 20}});
+  EXPECT_EQ(plan.machine.l2_bytes, 1 << 20);
+  EXPECT_EQ(plan.layers[0].group_bytes, 1 << 19) << "half of a core's second-level cache";
+  plan.layers[0].own_rows_from = 7;
+  plan.layers[0].group_bytes = 12345;
+  plan.layers[1].form = FormRule::kDense;
+  const auto read = plan_from_json(plan_to_json(plan), "test", 2);
+  ASSERT_TRUE(read.ok()) << read.status().message();
+  EXPECT_EQ(read->machine.l2_bytes, 1 << 20);
+  EXPECT_EQ(read->layers[0].own_rows_from, 7);
+  EXPECT_EQ(read->layers[0].group_bytes, 12345);
+  EXPECT_EQ(read->layers[0].form, FormRule::kAuto);
+  EXPECT_EQ(read->layers[1].own_rows_from, 32);
+  EXPECT_EQ(read->layers[1].form, FormRule::kDense);
+}
+
+// As plans were before the keys were there.
+TEST(Plan, OlderPlansAreDealtAsThisMachineWould) {
+  const auto older = plan_from_json(
+      R"({"version": 1, "threads": 2, "layers": [{"first": 0, "last": 0,
+          "attention": [{"method": "flash"}]}]})",
+      "test", 1);
+  ASSERT_TRUE(older.ok()) << older.status().message();
+  EXPECT_EQ(older->machine.l2_bytes, l2_bytes());
+  EXPECT_EQ(older->layers[0].group_bytes, l2_bytes() / 2);
+  EXPECT_EQ(older->layers[0].own_rows_from, 32);
+  EXPECT_EQ(older->layers[0].form, FormRule::kAuto);
+}
+
+TEST(Plan, RefusesNonsenseOfHowRowsAreDealt) {
+  const std::string text = plan_to_json(choose_plan({.layers = 1}));
+  const auto message = [&](const std::string& key, const std::string& value) {
+    const size_t at = text.find('"' + key + '"') + key.size() + 3;
+    const size_t end = text.find_first_of(",}", at);
+    return plan_from_json(text.substr(0, at) + value + text.substr(end), "test", 1)
+        .status()
+        .message();
+  };
+  EXPECT_EQ(message("own_rows_from", "0"),
+            "test: own_rows_from: expected an integer from 1 to 2147483647, found 0");
+  EXPECT_EQ(message("group_bytes", "-5"),
+            "test: group_bytes: expected an integer from 1 to 2147483647, found -5");
+  EXPECT_EQ(message("l2_bytes", "\"much\""),
+            "test: l2_bytes: expected an integer from 65536 to 1073741824, found \"much\"");
+  EXPECT_EQ(message("pruned_weights", "\"fast\""),
+            "test: pruned_weights: expected auto, pruned or dense, found \"fast\"");
+  EXPECT_EQ(message("pruned_weights", "\"dense\""), "");
+}
+
 TEST(Plan, KeepsTheTypeOfTheCache) {
   for (DType cache : {DType::kF32, DType::kBF16, DType::kI8}) {
     const std::string text = plan_to_json(choose_plan({.layers = 1, .cache = cache}));

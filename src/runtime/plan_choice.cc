@@ -101,6 +101,7 @@ Result<Plan> plan_for(const Checkpoint& checkpoint, const Architecture& architec
     TESSERA_ASSIGN_OR_RETURN(Plan plan,
                              plan_from_json(text, options.plan_file, architecture.layer_count()));
     plan.threads = options.threads < 1 ? std::min(plan.threads, usable_cpus()) : threads;
+    plan.machine = cost_machine(plan.threads, plan.machine.l2_bytes, kept_machine_table());
     return plan;
   }
   PlanRequest request{.threads = threads,

@@ -23,6 +23,7 @@ inline matmul::Args as_floats(const Args& args) {
   floats.residual_stride = args.residual_stride;
   floats.y = args.y;
   floats.y_stride = args.y_stride;
+  floats.l2_bytes = args.l2_bytes;
   return floats;
 }
 

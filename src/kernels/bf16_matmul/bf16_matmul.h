@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "base/caches.h"
 #include "kernels/activation/activation.h"
 #include "kernels/family.h"
 
@@ -31,6 +32,7 @@ struct Args {
   int64_t residual_stride = 0;
   float* y = nullptr;
   int64_t y_stride = 0;
+  int64_t l2_bytes = kUsualL2Bytes;  // of a core
 };
 
 #define TESSERA_KERNEL(row, isa) void row(const Args& args, Exec exec) noexcept;

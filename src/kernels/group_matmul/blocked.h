@@ -20,7 +20,6 @@ namespace tessera::group_matmul {
 namespace {
 
 using matmul::kBlockRows;
-using matmul::kGroupBytes;
 using matmul::kGroupRows;
 using matmul::kLineBytes;
 using matmul::kStreamAheadBytes;
@@ -358,7 +357,7 @@ void group_times_panel(const Args& args, int64_t row, int64_t rows, int64_t pane
 }
 
 inline int64_t group_rows(const Args& args) {
-  const int64_t fitting = kGroupBytes / args.x.row_bytes / kBlockRows * kBlockRows;
+  const int64_t fitting = args.l2_bytes / 2 / args.x.row_bytes / kBlockRows * kBlockRows;
   const int64_t least = 8 * kBlockRows;
   return fitting < least ? least : fitting < kGroupRows ? fitting : kGroupRows;
 }

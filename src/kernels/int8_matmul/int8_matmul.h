@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/caches.h"
 #include "formats/quantized.h"
 #include "formats/u8_rows.h"
 #include "kernels/activation/activation.h"
@@ -36,6 +37,7 @@ struct Args {
   int64_t residual_stride = 0;
   float* y = nullptr;
   int64_t y_stride = 0;
+  int64_t l2_bytes = kUsualL2Bytes;  // of a core
 };
 
 #define TESSERA_KERNEL(row, isa) void row(const Args& args, Exec exec) noexcept;

@@ -30,6 +30,7 @@ inline Product in_fours(const Args& args) {
   product.residual_stride = args.residual_stride;
   product.y = args.y;
   product.y_stride = args.y_stride;
+  product.l2_bytes = args.l2_bytes;
   product.row_scales = args.x.scales;
   product.row_zeros = args.x.zeros;
   product.scales = args.scales;

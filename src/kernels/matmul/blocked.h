@@ -17,9 +17,8 @@ constexpr int64_t kLineBytes = 64;
 // are 32 KB, two thirds of the L1 cache that the narrowest of our AVX-512 machines has.
 constexpr int64_t kChunk = 128;
 // Rows whose partial sums are kept between chunks: 48 KB of stack. Fewer where their inputs would
-// take more than kGroupBytes, half the L2 cache: each panel reads them again.
+// take more than half the L2 cache: each panel reads them again.
 constexpr int64_t kGroupRows = 192;
-constexpr int64_t kGroupBytes = 1 << 20;
 // Rows up to which a register tile unpacks bf16 itself, which takes a seventh of its time; for
 // more, a chunk is widened to f32 once (measured on one core: 153 against 125 GFLOP/s for 18 rows,
 // 141 against 155 for 128).
@@ -148,15 +147,15 @@ void group_times_panel(const Args& args, int64_t row, int64_t rows, int64_t pane
   } while (k < args.inputs);
 }
 
-inline int64_t group_rows(int64_t inputs) {
-  const int64_t fitting = kGroupBytes / (4 * (inputs + 1)) / kBlockRows * kBlockRows;
+inline int64_t group_rows(const Args& args) {
+  const int64_t fitting = args.l2_bytes / 2 / (4 * (args.inputs + 1)) / kBlockRows * kBlockRows;
   const int64_t least = 8 * kBlockRows;
   return fitting < least ? least : fitting < kGroupRows ? fitting : kGroupRows;
 }
 
 template <typename Vectors, bool kWide>
 void product_of(const Args& args, Exec exec) {
-  const int64_t group = group_rows(args.inputs);
+  const int64_t group = group_rows(args);
   for (int64_t row = 0; row < args.rows; row += group) {
     const int64_t rows = args.rows - row < group ? args.rows - row : group;
     for (int64_t panel = exec.begin; panel < exec.end; ++panel) {

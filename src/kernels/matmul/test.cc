@@ -82,6 +82,24 @@ TEST(Matmul, EveryRowAgreesWithRefAtEverySize) {
   }
 }
 
+// What the second-level cache decides is how many rows are taken at a time, and no order of sums.
+TEST(Matmul, ResultsDoNotDependOnTheCache) {
+  constexpr uint32_t kSeed = 78;
+  SCOPED_TRACE(testing::seed_trace(kSeed));
+  for (const DType type : {DType::kF32, DType::kBF16}) {
+    Problem problem(130, 1100, 65, type, kSeed);
+    testing::for_each_fast_row(kernels, problem.args, [&](const KernelRow<Args>& row) {
+      problem.args.l2_bytes = kUsualL2Bytes;
+      const std::vector<float> usual = testing::run_whole(problem, row);
+      for (const int64_t kilobytes : {256, 512, 1024, 4096}) {
+        problem.args.l2_bytes = kilobytes << 10;
+        EXPECT_TRUE(testing::same_bits(usual, testing::run_whole(problem, row)))
+            << kilobytes << " KB";
+      }
+    });
+  }
+}
+
 TEST(Matmul, PartsAtTheSameTime) {
   constexpr uint32_t kSeed = 77;
   SCOPED_TRACE(testing::seed_trace(kSeed));

@@ -1,5 +1,6 @@
 #include <cstring>
 
+#include "base/caches.h"
 #include "base/device.h"
 #include "kernels/tile_bench.h"
 #include "kernels/tile_int8_matmul/tile_int8_matmul.h"
@@ -27,7 +28,7 @@ void run_row(benchmark::State& state, const KernelRow<Args>& row, const Case& on
   std::memset(x.data(), 0, static_cast<size_t>(layout.bytes));
   const Buffer y = host_device().allocate(static_cast<size_t>(one.rows * one.outputs) * 4);
   const std::vector<float> bias(static_cast<size_t>(one.outputs), 0.1f);
-  const int64_t group = group_rows(one.inputs);
+  const int64_t group = group_rows(one.inputs, l2_bytes());
   const Buffer scratch =
       host_device().allocate(static_cast<size_t>(scratch_bytes(group, one.inputs)));
   const Args args{.x = rows_in(x.data(), layout),

@@ -19,9 +19,9 @@ void store_block(const BlockValues<int8_t>& block, BlockShape shape, int8_t* tar
 
 }  // namespace
 
-int64_t group_rows(int64_t inputs) {
-  constexpr int64_t kGroupBytes = 1 << 20, kTile = 24, kMost = 384;
-  return std::clamp(kGroupBytes / scratch_bytes(1, inputs) / kTile * kTile, kTile, kMost);
+int64_t group_rows(int64_t inputs, int64_t l2_bytes) {
+  constexpr int64_t kTile = 24, kMost = 384;
+  return std::clamp(l2_bytes / 2 / scratch_bytes(1, inputs) / kTile * kTile, kTile, kMost);
 }
 
 void pack(const TileStack& stack, const TilePattern& pattern, int8_t* values, int32_t* sums,

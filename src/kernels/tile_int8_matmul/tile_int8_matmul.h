@@ -60,7 +60,7 @@ constexpr int64_t scratch_bytes(int64_t rows, int64_t inputs) {
   return rows * ((inputs + 15) / 16 + 1) * 32;
 }
 // Rows that are best packed at a time, as in tile_matmul.
-int64_t group_rows(int64_t inputs);
+int64_t group_rows(int64_t inputs, int64_t l2_bytes);
 
 // Packs a stack of integer tiles: panels [exec.begin, exec.end). values points at the pattern's
 // first block, sums at its first panel's.

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "base/caches.h"
 #include "base/device.h"
 #include "kernels/tile_bench.h"
 #include "kernels/tile_matmul/tile_matmul.h"
@@ -26,7 +27,7 @@ void run_row(benchmark::State& state, const KernelRow<Args>& row, const Case& on
   const Buffer y = host_device().allocate(static_cast<size_t>(one.rows * one.outputs) * 4);
   std::fill_n(x.as<float>(), one.rows * one.inputs, 0.5f);
   const std::vector<float> bias(one.outputs, 0.1f);
-  const int64_t group = group_rows(one.inputs);
+  const int64_t group = group_rows(one.inputs, l2_bytes());
   const Buffer scratch =
       host_device().allocate(static_cast<size_t>(scratch_floats(group, one.inputs)) * 4);
   const Args args{.x = x.as<float>(),

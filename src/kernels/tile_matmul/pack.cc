@@ -34,9 +34,9 @@ void store_block(const BlockValues<float>& values, BlockShape shape, DType type,
 
 }  // namespace
 
-int64_t group_rows(int64_t inputs) {
-  constexpr int64_t kGroupBytes = 1 << 20, kTile = 24, kMost = 384;
-  const int64_t fitting = kGroupBytes / static_cast<int64_t>(scratch_floats(1, inputs) * 4);
+int64_t group_rows(int64_t inputs, int64_t l2_bytes) {
+  constexpr int64_t kTile = 24, kMost = 384;
+  const int64_t fitting = l2_bytes / 2 / static_cast<int64_t>(scratch_floats(1, inputs) * 4);
   return std::clamp(fitting / kTile * kTile, kTile, kMost);
 }
 

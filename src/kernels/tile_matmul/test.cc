@@ -135,6 +135,31 @@ TEST(TileMatmul, EveryRowAgreesWithRefAtEverySize) {
   }
 }
 
+// However few rows a second-level cache lets be packed at a time, no register tile is so flat that
+// its sums have another order.
+TEST(TileMatmul, ResultsDoNotDependOnTheCache) {
+  EXPECT_EQ(group_rows(3072, int64_t{256} << 10), 24);
+  EXPECT_EQ(group_rows(768, int64_t{1} << 20), 168);
+  EXPECT_EQ(group_rows(768, int64_t{2} << 20), 336);
+  EXPECT_EQ(group_rows(16, int64_t{4} << 20), 384);
+  uint32_t seed = 2900;
+  for (const DType type : {DType::kF32, DType::kBF16}) {
+    for (const int64_t rows : {8, 25, 49, 73, 97, 385}) {
+      Problem problem(rows, {40, 200, {16, 16}, MatrixOrder::kOutputRows, DType::kF32, 0.5, ++seed},
+                      type);
+      testing::for_each_fast_row(kernels, problem.args, [&](const KernelRow<Args>& row) {
+        problem.args.group_rows = 384;
+        const std::vector<float> whole = testing::run_whole(problem, row);
+        for (const int64_t group : {24, 48, 72, 336}) {
+          problem.args.group_rows = group;
+          EXPECT_TRUE(testing::same_bits(whole, testing::run_whole(problem, row)))
+              << trace(problem) << ", in groups of " << group;
+        }
+      });
+    }
+  }
+}
+
 TEST(TileMatmul, EveryNumberOfRowsOfARegisterTile) {
   uint32_t seed = 3000;
   for (const DType type : {DType::kF32, DType::kBF16}) {

@@ -58,9 +58,9 @@ extern const KernelFamily<Args> kernels;
 constexpr int64_t scratch_floats(int64_t rows, int64_t inputs) {
   return rows * ((inputs + 15) / 16 * 16);
 }
-// Rows that are best packed at a time: their inputs take half a second-level cache of 2 MiB,
-// because every panel reads them again.
-int64_t group_rows(int64_t inputs);
+// Rows that are best packed at a time: their inputs take half a core's second-level cache, because
+// every panel reads them again. The order of sums does not depend on it.
+int64_t group_rows(int64_t inputs, int64_t l2_bytes);
 
 inline int64_t block_bytes(const TilePattern& pattern, DType weight_type) {
   return pattern.block_values() * static_cast<int64_t>(size_bytes(weight_type));
