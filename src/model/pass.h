@@ -27,7 +27,7 @@ struct RowSchedule {
   std::function<void(int32_t layer, std::span<int32_t> kept)> choose;
 };
 
-constexpr int32_t kLastLayer = INT32_MAX;
+constexpr int32_t kAllLayers = INT32_MAX;
 
 struct ForwardInput {
   std::span<const int32_t> ids;       // [rows]
@@ -43,7 +43,7 @@ struct ForwardInput {
   // empty, `states` [rows, hidden_size] enter the first of them in place of embeddings, and `ids`
   // may be missing. What ends before the last layer has neither final norm nor head.
   int32_t first_layer = 0;
-  int32_t end_layer = kLastLayer;
+  int32_t end_layer = kAllLayers;
   std::span<const float> states;
   const RowSchedule* schedule = nullptr;  // null: every row enters every layer
 };
