@@ -30,20 +30,6 @@ Status cannot(const char* what, const std::string& path, const std::error_code& 
   return io_error(fmt::format("{}: cannot {}: {}", path, what, error.message()));
 }
 
-OrderedJson to_json(const TensorFormat& format) {
-  OrderedJson entry = {{"format", name(format.kind)}, {"shape", {format.rows, format.cols}}};
-  if (format.kind == TensorFormat::Kind::kTiles)
-    entry["tile"] = {format.tile.rows, format.tile.cols};
-  if (format.kind == TensorFormat::Kind::kCompact)
-    entry["axis"] = format.axis == KeptAxis::kOutputs ? "outputs" : "inputs";
-  if (format.kind == TensorFormat::Kind::kQuantized) {
-    entry["precision"] = name(format.precision);
-    entry["group"] = format.group;
-  }
-  if (format.kind == TensorFormat::Kind::kStack) entry["parts"] = format.parts;
-  return entry;
-}
-
 OrderedJson number(double value) {
   return std::isfinite(value) ? OrderedJson(value) : OrderedJson();
 }
@@ -84,7 +70,7 @@ class LayerTensors {
   void add(const std::string& name, PackedMatrix matrix) {
     packed_.push_back(std::move(matrix));
     const TensorFormat format = add_matrix(name, packed_.back(), list_);
-    if (format.kind != TensorFormat::Kind::kDense) formats_[name] = to_json(format);
+    if (!format.is_dense()) formats_[name] = OrderedJson::parse(to_json(format));
   }
 
   const std::vector<TensorToWrite>& tensors() const { return list_.tensors; }
@@ -105,7 +91,7 @@ class LayerTensors {
       packed.push_back(std::move(matrix));
     }
     const bool all_dense = std::all_of(packed.begin(), packed.end(), [](const PackedMatrix& one) {
-      return std::holds_alternative<DenseView>(one.matrix);
+      return is<DenseView>(one.matrix);
     });
     if (all_dense && !item.is_whole_tensor()) {
       TESSERA_ASSIGN_OR_RETURN(PackedMatrix whole, pack(joined(parts)));
@@ -132,7 +118,7 @@ class LayerTensors {
 
   void add_parts(const Parts& parts, std::vector<PackedMatrix> packed) {
     const Item& item = parts.front().get().item;
-    TensorFormat stack{.kind = TensorFormat::Kind::kStack};
+    TensorFormat stack;
     for (size_t i = 0; i < parts.size(); ++i) {
       stack.parts.push_back(parts[i].get().item.name());
       add(stack.parts.back(), std::move(packed[i]));
@@ -141,7 +127,7 @@ class LayerTensors {
     const bool output_rows = item.order == MatrixOrder::kOutputRows;
     stack.rows = output_rows ? item.tensor_outputs : item.inputs;
     stack.cols = output_rows ? item.inputs : item.tensor_outputs;
-    formats_[item.tensor] = to_json(stack);
+    formats_[item.tensor] = OrderedJson::parse(to_json(stack));
   }
 
   void add_bias(const Parts& parts) {
@@ -381,7 +367,8 @@ Status write_checkpoint(const OpenCheckpoint& source,
   }
   TESSERA_ASSIGN_OR_RETURN(OrderedJson config, read_config(source.checkpoint.directory()));
   OrderedJson own = OrderedJson::parse(section);
-  for (const auto& [name, format] : formats) own["tensors"][name] = to_json(format);
+  for (const auto& [name, format] : formats)
+    own["tensors"][name] = OrderedJson::parse(to_json(format));
   if (!own.contains("tensors")) own["tensors"] = OrderedJson::object();
   config["tessera"] = std::move(own);
   TESSERA_RETURN_IF_ERROR(

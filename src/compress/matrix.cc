@@ -66,13 +66,13 @@ TileMask mask_of(const CompactMatrix& compact) {
 }
 
 void keep_mask(const StoredMatrix& stored, Matrix& matrix) {
-  if (const auto* tiles = std::get_if<TileMatrix>(&stored)) {
+  if (const auto tiles = as<TileMatrix>(stored)) {
     matrix.removed = Removed::kTiles;
     matrix.mask = mask_of(*tiles);
-  } else if (const auto* csr = std::get_if<CsrMatrix>(&stored)) {
+  } else if (const auto csr = as<CsrMatrix>(stored)) {
     matrix.removed = Removed::kElements;
     matrix.mask = mask_of(*csr);
-  } else if (const auto* compact = std::get_if<CompactMatrix>(&stored)) {
+  } else if (const auto compact = as<CompactMatrix>(stored)) {
     matrix.removed = compact->axis == KeptAxis::kOutputs ? Removed::kOutputs : Removed::kInputs;
     matrix.mask = mask_of(*compact);
   }
@@ -102,7 +102,7 @@ Status read_tensor(const Source& source, const Item& item, Matrix& matrix) {
     widen(dense, stored, whole.values.data() + first);
     matrix.dtype = dtype(stored);
     if (part == item.name()) keep_mask(stored, matrix);
-    source.checkpoint->release(read.values);
+    for (const TensorView& tensor : read.tensors) source.checkpoint->release(tensor);
   }
   if (static_cast<int64_t>(whole.values.size()) != whole.outputs * whole.inputs) {
     return invalid_input(fmt::format("{}: tensor {}: expected {} outputs, found {}",
@@ -174,11 +174,8 @@ Result<PackedMatrix> pack_integer_tiles(const Matrix& matrix) {
   const std::vector<int8_t> values = in_order(integers.values, matrix.item);
   TESSERA_ASSIGN_OR_RETURN(PackedMatrix packed,
                            pack_unit(matrix, view_of(values.data(), DType::kI8, matrix.item)));
-  packed.scales = narrowed(integers.scales, DType::kF32);
-  packed.input_scales = integers.input_scales;
-  auto& tiles = std::get<TileMatrix>(packed.matrix);
-  tiles.scales = reinterpret_cast<const float*>(packed.scales.data());
-  if (!packed.input_scales.empty()) tiles.input_scales = packed.input_scales.data();
+  set_scales(".tile_scales", integers.scales, packed);
+  set_scales(".input_scales", integers.input_scales, packed);
   return packed;
 }
 
@@ -270,12 +267,11 @@ void move_bias(const std::vector<double>& shift, Matrix& matrix) {
 
 Result<PackedMatrix> pack(const Matrix& matrix) {
   if (matrix.integers.has_value()) return pack_rounded(matrix);
-  PackedMatrix dense;
-  dense.values = narrowed(in_order(matrix.pruned.values, matrix.item), matrix.dtype);
-  const DenseView view = view_of(dense.values.data(), matrix.dtype, matrix.item);
-  dense.matrix = view;
+  PackedMatrix dense =
+      packed_with(view_of(nullptr, matrix.dtype, matrix.item),
+                  narrowed(in_order(matrix.pruned.values, matrix.item), matrix.dtype));
   if (!matrix.mask.has_value()) return dense;
-  TESSERA_ASSIGN_OR_RETURN(PackedMatrix packed, pack_unit(matrix, view));
+  TESSERA_ASSIGN_OR_RETURN(PackedMatrix packed, pack_unit(matrix, get<DenseView>(dense.matrix)));
   const std::string name = matrix.item.name();
   if (file_bytes(name, packed) < file_bytes(name, dense)) return packed;
   return dense;

@@ -147,9 +147,9 @@ class Pipeline {
   // What there is to do.
   Status list() {
     const TensorNames names = checkpoint_names(source_->checkpoint, architecture_);
-    const FusedQkv fused = pass_ != nullptr                                   ? pass_->fused(prune_)
-                           : source_->formats.has(TensorFormat::Kind::kStack) ? FusedQkv::kParts
-                                                                              : FusedQkv::kWhole;
+    const FusedQkv fused = pass_ != nullptr                ? pass_->fused(prune_)
+                           : source_->formats.has_stacks() ? FusedQkv::kParts
+                                                           : FusedQkv::kWhole;
     TESSERA_ASSIGN_OR_RETURN(items_, list_items(architecture_, names, options_, fused));
     bool any = false;
     for (Item& item : items_) {
@@ -172,11 +172,10 @@ class Pipeline {
   }
   // Whether an earlier run left it in a form that is not quantized, or as a stack of such.
   bool stays(const Item& item) const {
-    using Kind = TensorFormat::Kind;
-    const TensorFormat* format = source_->formats.find(item.name());
-    if (format == nullptr || format->kind == Kind::kDense || format->kind == Kind::kQuantized)
+    const TensorFormat* entry = source_->formats.find(item.name());
+    if (entry == nullptr || entry->is_dense() || entry->format == &QuantizedMatrix::kFormat)
       return false;
-    return format->kind != Kind::kTiles || !options_.quantize ||
+    return entry->format != &TileMatrix::kFormat || !options_.quantize ||
            !has_integer_rows(precision_of(*options_.quantize)) ||
            source_->checkpoint.has(item.name() + ".tile_scales");
   }

@@ -132,7 +132,7 @@ void write_out(const std::string& directory, const std::string& target) {
     const auto outputs = static_cast<int64_t>(whole.size()) / inputs;
     const bool by_output = order == MatrixOrder::kOutputRows;
     if (!by_output) whole = transposed(whole, outputs, inputs);
-    if (format.kind != TensorFormat::Kind::kQuantized) {
+    if (format.format != &weight_formats::quantized) {
       ASSERT_EQ(format.rows, by_output ? outputs : inputs);
     }
     for (const std::string& tensor : tensors_of(source.formats, name)) done.push_back(tensor);

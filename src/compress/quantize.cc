@@ -172,8 +172,8 @@ int64_t quantized_bytes(const QuantizeOptions& options, int64_t outputs, int64_t
 Result<IntegerForm> integer_form(const QuantizeOptions& options, const Matrix& matrix) {
   if (!matrix.mask.has_value()) return IntegerForm::kDense;
   TESSERA_ASSIGN_OR_RETURN(const PackedMatrix packed, pack(matrix));
-  if (std::holds_alternative<DenseView>(packed.matrix)) return IntegerForm::kDense;
-  const bool tiles = std::holds_alternative<TileMatrix>(packed.matrix);
+  if (is<DenseView>(packed.matrix)) return IntegerForm::kDense;
+  const bool tiles = is<TileMatrix>(packed.matrix);
   return tiles && has_integer_rows(precision_of(options)) ? IntegerForm::kTiles
                                                           : IntegerForm::kNone;
 }

@@ -70,10 +70,11 @@ TEST(Quantize, WhatIsLeftIsWhatThePackedMatrixHolds) {
         const Matrix matrix = quantized(matrix_of(weight), options, &statistics);
         const Result<PackedMatrix> packed = pack(matrix);
         ASSERT_TRUE(packed.ok());
-        const auto& stored = std::get<QuantizedMatrix>(packed->matrix);
+        const auto stored = get<QuantizedMatrix>(packed->matrix);
         EXPECT_TRUE(validate(stored).ok()) << validate(stored).message();
         EXPECT_EQ(stored.group, group_of(options, inputs));
-        EXPECT_EQ(packed_bytes(stored), quantized_bytes(options, 35, inputs));
+        const int64_t scale_bytes = stored.input_scales == nullptr ? 0 : 4 * inputs;
+        EXPECT_EQ(packed_bytes(stored), quantized_bytes(options, 35, inputs) + scale_bytes);
         std::vector<float> dense(weight.values.size());
         to_dense(stored, dense.data());
         EXPECT_EQ(dense, matrix.pruned.values) << text_of(one) << ", " << inputs << " inputs";
@@ -205,7 +206,7 @@ TEST(Quantize, TilesBecomeTilesOfIntegersForIntegerRows) {
       const Result<PackedMatrix> packed = pack(rounded);
       ASSERT_TRUE(packed.ok());
       ASSERT_STREQ(format_name(packed->matrix), "tiles");
-      const auto& tiles = std::get<TileMatrix>(packed->matrix);
+      const auto tiles = get<TileMatrix>(packed->matrix);
       EXPECT_TRUE(tiles.is_quantized());
       EXPECT_TRUE(validate(tiles, matrix.mask->kept_tiles()).ok());
       std::vector<float> dense(40 * 70);

@@ -60,7 +60,7 @@ Result<RoundedTable> round_table(const Source& source, const Table& table, Team&
   RoundedTable rounded;
   TESSERA_ASSIGN_OR_RETURN(rounded.packed,
                            pack_quantized(whole, kPrecision, default_group(kPrecision)));
-  const auto& matrix = std::get<QuantizedMatrix>(rounded.packed.matrix);
+  const auto matrix = get<QuantizedMatrix>(rounded.packed.matrix);
   rounded.report = {.name = table.tensor,
                     .format = format_name(matrix),
                     .precision = std::string(name(kPrecision)),

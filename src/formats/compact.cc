@@ -5,6 +5,8 @@
 #include <cstring>
 
 #include "formats/checks.h"
+#include "formats/packed.h"
+#include "formats/weight_format.h"
 
 namespace tessera {
 namespace {
@@ -52,13 +54,68 @@ void to_dense(const CompactMatrix& matrix, void* target) {
   }
 }
 
-int64_t packed_bytes(const CompactMatrix& matrix) {
-  return matrix.kept.rows * matrix.kept.cols * static_cast<int64_t>(size_bytes(matrix.kept.dtype)) +
-         4 * matrix.kept_count();
-}
-
 int64_t flops_per_row(const CompactMatrix& matrix) {
   return 2 * matrix.kept.rows * matrix.kept.cols;
 }
+
+namespace {
+
+constexpr std::string_view kAxes[] = {"outputs", "inputs"};  // as KeptAxis has them
+constexpr AttributeSpec kAttributes[] = {
+    {.key = "axis", .kind = AttributeSpec::Kind::kWord, .words = kAxes}};
+
+enum : size_t { kKept, kIndex };
+constexpr PartSpec kParts[] = {{".kept"}, {".kept_index"}};
+
+bool keeps_rows(const StoredMatrix& matrix) {
+  return (static_cast<KeptAxis>(matrix.attributes[0][0]) == KeptAxis::kOutputs) ==
+         (matrix.order == MatrixOrder::kOutputRows);
+}
+
+PartRule rule(const StoredMatrix& matrix, size_t index) {
+  const bool rows = keeps_rows(matrix);
+  if (index == kKept) {
+    return {PartType::kFloats, {rows ? -1 : matrix.rows, rows ? matrix.cols : -1}};
+  }
+  return {PartType::kIndices,
+          {matrix.part(kKept).shape[rows ? 0 : 1]},
+          rows ? matrix.rows : matrix.cols};
+}
+
+}  // namespace
+
+CompactMatrix CompactMatrix::of(const StoredMatrix& matrix) {
+  const MatrixPart& kept = matrix.part(kKept);
+  return {{kept.data, kept.dtype, kept.shape[0], kept.shape[1], matrix.order},
+          static_cast<KeptAxis>(matrix.attributes[0][0]),
+          matrix.data<int32_t>(kIndex),
+          keeps_rows(matrix) ? matrix.rows : matrix.cols};
+}
+
+CompactMatrix::operator StoredMatrix() const {
+  const bool rows = keeps_rows(*this);
+  return {&kFormat,
+          rows ? whole : kept.rows,
+          rows ? kept.cols : whole,
+          kept.order,
+          {{static_cast<int64_t>(axis), 0}},
+          {{kept.data, kept.dtype, {kept.rows, kept.cols}}, {index, DType::kI32, {kept_count()}}}};
+}
+
+constinit const WeightFormat weight_formats::compact = {
+    .name = "compact",
+    .attributes = kAttributes,
+    .parts = kParts,
+    .rule = rule,
+    .validate = [](const StoredMatrix& matrix) { return validate(get<CompactMatrix>(matrix)); },
+    .to_dense = [](const StoredMatrix& matrix,
+                   void* target) { to_dense(get<CompactMatrix>(matrix), target); },
+    .flops_per_row =
+        [](const StoredMatrix& matrix) { return flops_per_row(get<CompactMatrix>(matrix)); },
+    .pack = [](const DenseView& dense) -> Result<PackedMatrix> {
+      return pack_compact(dense, KeptAxis::kOutputs,
+                          std::vector<uint8_t>(static_cast<size_t>(dense.outputs()), 1));
+    },
+};
 
 }  // namespace tessera

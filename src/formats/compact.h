@@ -24,13 +24,16 @@ struct CompactMatrix {
   int64_t outputs() const { return axis == KeptAxis::kOutputs ? whole : kept.outputs(); }
   int64_t inputs() const { return axis == KeptAxis::kInputs ? whole : kept.inputs(); }
   int64_t kept_count() const { return axis == KeptAxis::kOutputs ? kept.outputs() : kept.inputs(); }
+
+  static constexpr const WeightFormat& kFormat = weight_formats::compact;
+  static CompactMatrix of(const StoredMatrix& matrix);
+  operator StoredMatrix() const;
 };
 
 // The index has as many entries as `kept` has outputs (or inputs), perhaps none.
 Status validate(const CompactMatrix& matrix);
 // target: the whole matrix, of the kept matrix's dtype and order, every element is written.
 void to_dense(const CompactMatrix& matrix, void* target);
-int64_t packed_bytes(const CompactMatrix& matrix);   // values and an index of 4 bytes
 int64_t flops_per_row(const CompactMatrix& matrix);  // of a product with one row
 
 }  // namespace tessera

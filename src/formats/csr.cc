@@ -3,6 +3,8 @@
 #include <cstring>
 
 #include "formats/checks.h"
+#include "formats/packed.h"
+#include "formats/weight_format.h"
 
 namespace tessera {
 
@@ -29,11 +31,62 @@ void to_dense(const CsrMatrix& matrix, void* target) {
   }
 }
 
-int64_t packed_bytes(const CsrMatrix& matrix) {
-  return matrix.kept() * (static_cast<int64_t>(size_bytes(matrix.dtype)) + 4) +
-         4 * (matrix.rows + 1);
+int64_t flops_per_row(const CsrMatrix& matrix) { return 2 * matrix.kept(); }
+
+namespace {
+
+enum : size_t { kValues, kOffsets, kColumns };
+constexpr PartSpec kParts[] = {{".csr_values"}, {".csr_offsets"}, {".csr_columns"}};
+
+PartRule rule(const StoredMatrix& matrix, size_t index) {
+  switch (index) {
+    case kValues:
+      return {PartType::kFloats, {-1}};
+    case kOffsets:
+      return {PartType::kIndices, {matrix.rows + 1}};
+    default:
+      return {PartType::kIndices, {matrix.part(kValues).shape[0]}, matrix.cols};
+  }
 }
 
-int64_t flops_per_row(const CsrMatrix& matrix) { return 2 * matrix.kept(); }
+}  // namespace
+
+CsrMatrix CsrMatrix::of(const StoredMatrix& matrix) {
+  return {matrix.part(kValues).data,
+          matrix.part(kValues).dtype,
+          matrix.rows,
+          matrix.cols,
+          matrix.order,
+          matrix.data<int32_t>(kOffsets),
+          matrix.data<int32_t>(kColumns)};
+}
+
+CsrMatrix::operator StoredMatrix() const {
+  return {&kFormat,
+          rows,
+          cols,
+          order,
+          {},
+          {{values, dtype, {kept()}},
+           {offsets, DType::kI32, {rows + 1}},
+           {columns, DType::kI32, {kept()}}}};
+}
+
+constinit const WeightFormat weight_formats::csr = {
+    .name = "csr",
+    .parts = kParts,
+    .rule = rule,
+    .validate =
+        [](const StoredMatrix& matrix) {
+          return validate(get<CsrMatrix>(matrix), matrix.part(kValues).shape[0]);
+        },
+    .to_dense = [](const StoredMatrix& matrix,
+                   void* target) { to_dense(get<CsrMatrix>(matrix), target); },
+    .flops_per_row =
+        [](const StoredMatrix& matrix) { return flops_per_row(get<CsrMatrix>(matrix)); },
+    .pack = [](const DenseView& dense) -> Result<PackedMatrix> {
+      return pack_csr(dense, TileMask::all({1, 1}, dense.rows, dense.cols));
+    },
+};
 
 }  // namespace tessera

@@ -23,13 +23,16 @@ struct CsrMatrix {
   int64_t kept() const { return offsets[rows]; }
   int64_t outputs() const { return order == MatrixOrder::kOutputRows ? rows : cols; }
   int64_t inputs() const { return order == MatrixOrder::kOutputRows ? cols : rows; }
+
+  static constexpr const WeightFormat& kFormat = weight_formats::csr;
+  static CsrMatrix of(const StoredMatrix& matrix);
+  operator StoredMatrix() const;
 };
 
 // As for tiles; kept: how many values there are.
 Status validate(const CsrMatrix& matrix, int64_t kept);
 // target: [rows, cols] of the matrix's own dtype, every element is written.
 void to_dense(const CsrMatrix& matrix, void* target);
-int64_t packed_bytes(const CsrMatrix& matrix);   // values and indices of 4 bytes
 int64_t flops_per_row(const CsrMatrix& matrix);  // of a product with one row
 
 }  // namespace tessera

@@ -4,12 +4,9 @@
 #include <vector>
 
 #include "base/dtype.h"
+#include "formats/stored_matrix.h"
 
 namespace tessera {
-
-// How a stored matrix maps to y = W x: rows are outputs (torch's Linear) or inputs (GPT-2's
-// Conv1D).
-enum class MatrixOrder { kOutputRows, kInputRows };
 
 // A dense matrix as a checkpoint holds it, row-major; the memory belongs to the checkpoint.
 struct DenseView {
@@ -21,6 +18,10 @@ struct DenseView {
 
   int64_t outputs() const { return order == MatrixOrder::kOutputRows ? rows : cols; }
   int64_t inputs() const { return order == MatrixOrder::kOutputRows ? cols : rows; }
+
+  static constexpr const WeightFormat& kFormat = weight_formats::dense;
+  static DenseView of(const StoredMatrix& matrix);
+  operator StoredMatrix() const;
 };
 
 // Matrices of equal inputs whose outputs are laid one after another: Q, K and V as one map.

@@ -81,7 +81,7 @@ TEST_P(RoundTrip, TilesHoldWhatTheMaskKeepsBitByBit) {
   const TileMask mask = random_mask(shape.tile, shape.rows, shape.cols, share, kSeed + 1);
   const Result<PackedMatrix> packed = pack_tiles(dense_, mask);
   ASSERT_TRUE(packed.ok()) << packed.status().message();
-  const auto& tiles = std::get<TileMatrix>(packed->matrix);
+  const auto tiles = get<TileMatrix>(packed->matrix);
   EXPECT_TRUE(validate(tiles, mask.kept_tiles()).ok());
   EXPECT_EQ(tiles.kept(), mask.kept_tiles());
   EXPECT_EQ(written(tiles), masked(mask)) << "seed " << kSeed;
@@ -95,9 +95,9 @@ TEST_P(RoundTrip, IntegerTilesAreThoseOfTheDenseMatrix) {
   const TileMask mask = random_mask(shape.tile, shape.rows, shape.cols, share, kSeed + 4);
   const Result<PackedMatrix> floats = pack_tiles(dense_, mask);
   ASSERT_TRUE(floats.ok()) << floats.status().message();
-  const Result<PackedMatrix> packed = pack_quantized(std::get<TileMatrix>(floats->matrix));
+  const Result<PackedMatrix> packed = pack_quantized(get<TileMatrix>(floats->matrix));
   ASSERT_TRUE(packed.ok()) << packed.status().message();
-  const auto& tiles = std::get<TileMatrix>(packed->matrix);
+  const auto tiles = get<TileMatrix>(packed->matrix);
   EXPECT_EQ(dtype(packed->matrix), DType::kF32);
   EXPECT_EQ(packed_bytes(tiles), mask.kept_tiles() * (shape.tile.rows * shape.tile.cols + 4) +
                                      4 * (tiles.tile_rows() + 1) + 4 * tiles.outputs());
@@ -123,7 +123,7 @@ TEST_P(RoundTrip, CsrHoldsWhatTheMaskKeepsBitByBit) {
   const TileMask mask = random_mask({1, 1}, shape.rows, shape.cols, share, kSeed + 2);
   const Result<PackedMatrix> packed = pack_csr(dense_, mask);
   ASSERT_TRUE(packed.ok()) << packed.status().message();
-  const auto& csr = std::get<CsrMatrix>(packed->matrix);
+  const auto csr = get<CsrMatrix>(packed->matrix);
   EXPECT_TRUE(validate(csr, mask.kept_tiles()).ok());
   EXPECT_EQ(written(csr), masked(mask)) << "seed " << kSeed;
   EXPECT_EQ(flops_per_row(csr), 2 * mask.kept_weights());
@@ -138,7 +138,7 @@ TEST_P(RoundTrip, CompactHoldsWholeOutputsAndInputsBitByBit) {
     const TileMask mask = random_mask(unit, shape.rows, shape.cols, share, kSeed + 3);
     const Result<PackedMatrix> packed = pack_compact(dense_, axis, mask.kept);
     ASSERT_TRUE(packed.ok()) << packed.status().message();
-    const auto& compact = std::get<CompactMatrix>(packed->matrix);
+    const auto compact = get<CompactMatrix>(packed->matrix);
     EXPECT_TRUE(validate(compact).ok());
     EXPECT_EQ(written(compact), masked(mask)) << "seed " << kSeed;
     EXPECT_EQ(compact.outputs() * compact.inputs(), shape.rows * shape.cols);

@@ -51,10 +51,12 @@ float stored(float scale, DType type) {
 
 class Rounding {
  public:
-  Rounding(const DenseView& dense, const QuantizedMatrix& matrix, PackedMatrix& packed)
+  // values, scales: where the matrix will have them.
+  Rounding(const DenseView& dense, const QuantizedMatrix& matrix, char* values, char* scales)
       : dense_(dense),
         matrix_(matrix),
-        packed_(packed),
+        target_values_(values),
+        target_scales_(scales),
         group_(matrix.group == 0 ? matrix.cols : matrix.group),
         span_(bits(matrix.precision) == 8 ? Span{-127, 127} : Span{-8, 7}),
         values_(static_cast<size_t>(kOutputsTogether * matrix.cols)),
@@ -166,12 +168,12 @@ class Rounding {
     const uint16_t half = f32_to_f16(scale);
     const size_t bytes = size_bytes(matrix_.scale_type);
     const bool wide = matrix_.scale_type == DType::kF32;
-    std::memcpy(packed_.scales.data() + static_cast<size_t>(index) * bytes,
+    std::memcpy(target_scales_ + static_cast<size_t>(index) * bytes,
                 wide ? static_cast<const void*>(&scale) : &half, bytes);
   }
 
   void store_row(int64_t output) {
-    char* row = packed_.values.data() + output * matrix_.row_bytes();
+    char* row = target_values_ + output * matrix_.row_bytes();
     if (bits(matrix_.precision) == 8) {
       std::memcpy(row, row_.data(), static_cast<size_t>(matrix_.cols));
       return;
@@ -186,7 +188,8 @@ class Rounding {
 
   const DenseView& dense_;
   const QuantizedMatrix& matrix_;
-  PackedMatrix& packed_;
+  char* target_values_;
+  char* target_scales_;
   int64_t group_;
   Span span_;
   std::vector<float> values_;  // [kOutputsTogether, inputs]
@@ -211,13 +214,12 @@ Result<PackedMatrix> pack_quantized(const DenseView& dense, Precision precision,
                          .cols = dense.inputs(),
                          .group = group < dense.inputs() ? group : 0,
                          .scale_type = scale_type(precision)};
-  PackedMatrix packed;
-  packed.values.resize(static_cast<size_t>(matrix.rows * matrix.row_bytes()));
-  packed.scales.resize(static_cast<size_t>(matrix.rows * matrix.groups()) *
-                       size_bytes(matrix.scale_type));
+  std::vector<char> values(static_cast<size_t>(matrix.rows * matrix.row_bytes()));
+  std::vector<char> scales(static_cast<size_t>(matrix.rows * matrix.groups()) *
+                           size_bytes(matrix.scale_type));
   std::atomic<bool> finite{true};
   const auto round = [&](Range outputs) {
-    if (!Rounding(dense, matrix, packed).round(outputs)) finite = false;
+    if (!Rounding(dense, matrix, values.data(), scales.data()).round(outputs)) finite = false;
   };
   if (team != nullptr) {
     team->parallel_for(matrix.rows, kOutputsTogether, round);
@@ -229,9 +231,9 @@ Result<PackedMatrix> pack_quantized(const DenseView& dense, Precision precision,
         fmt::format("expected values that {} can be rounded from, found some that are not finite",
                     name(precision)));
   }
-  matrix.values = packed.values.data();
-  matrix.scales = packed.scales.data();
-  packed.matrix = matrix;
+  PackedMatrix packed{StoredMatrix(matrix)};
+  packed.own(0, std::move(values));
+  packed.own(1, std::move(scales));
   return packed;
 }
 

@@ -31,7 +31,7 @@ TEST(PackQuantized, EveryIntegerIsTheNearest) {
         const std::vector<float> values = random_values(40 * inputs, 3);
         const PackedMatrix packed =
             pack_quantized({values.data(), DType::kF32, 40, inputs}, precision, group).value();
-        const auto& matrix = std::get<QuantizedMatrix>(packed.matrix);
+        const auto matrix = get<QuantizedMatrix>(packed.matrix);
         ASSERT_TRUE(validate(matrix).ok()) << validate(matrix).message();
         const int64_t size = matrix.group == 0 ? inputs : matrix.group;
         const int32_t least = bits(precision) == 8 ? -127 : -8,
@@ -58,7 +58,7 @@ TEST(PackQuantized, ScalesOfFourBitsLeaveLessError) {
   const PackedMatrix packed =
       pack_quantized({values.data(), DType::kF32, kOutputs, kInputs}, Precision::kW4, kGroup)
           .value();
-  const auto& matrix = std::get<QuantizedMatrix>(packed.matrix);
+  const auto matrix = get<QuantizedMatrix>(packed.matrix);
   double chosen = 0, plain = 0;
   for (int64_t o = 0; o < kOutputs; ++o) {
     for (int64_t g = 0; g < kInputs / kGroup; ++g) {
@@ -98,7 +98,7 @@ TEST(PackQuantized, OrdersTypesAndTeamsGiveTheSameBits) {
   }
   Team team(3);
   const auto same = [](const PackedMatrix& a, const PackedMatrix& b) {
-    return a.values == b.values && a.scales == b.scales;
+    return a.memory == b.memory;
   };
   for (const Precision precision : kPrecisions) {
     const auto pack = [&](const DenseView& dense, Team* of) {
@@ -121,9 +121,9 @@ TEST(PackQuantized, ZerosSmallAndLargeValuesAndNone) {
       const Result<PackedMatrix> packed =
           pack_quantized({values.data(), DType::kF32, 2, 32}, precision, 16);
       ASSERT_TRUE(packed.ok());
-      EXPECT_TRUE(validate(std::get<QuantizedMatrix>(packed->matrix)).ok()) << value;
+      EXPECT_TRUE(validate(get<QuantizedMatrix>(packed->matrix)).ok()) << value;
       if (value == 0) {
-        EXPECT_EQ(std::get<QuantizedMatrix>(packed->matrix).integer(1, 5), 0);
+        EXPECT_EQ(get<QuantizedMatrix>(packed->matrix).integer(1, 5), 0);
       }
     }
   }

@@ -5,6 +5,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <span>
+
+#include "formats/weight_format.h"
 
 namespace tessera {
 namespace {
@@ -20,44 +23,86 @@ Status check_mask(const DenseView& dense, const TileMask& mask) {
                                  mask.kept_tiles()));
 }
 
-void list_kept(const TileMask& mask, PackedMatrix& packed) {
-  packed.offsets = {0};
-  for (int64_t r = 0; r < mask.tile_rows(); ++r) {
-    for (int64_t c = 0; c < mask.tile_cols(); ++c) {
-      if (mask.keeps(r, c)) packed.indices.push_back(static_cast<int32_t>(c));
+// Where the kept tiles stand.
+struct Kept {
+  std::vector<int32_t> offsets = {0};
+  std::vector<int32_t> columns;
+
+  explicit Kept(const TileMask& mask) {
+    for (int64_t r = 0; r < mask.tile_rows(); ++r) {
+      for (int64_t c = 0; c < mask.tile_cols(); ++c) {
+        if (mask.keeps(r, c)) columns.push_back(static_cast<int32_t>(c));
+      }
+      offsets.push_back(static_cast<int32_t>(columns.size()));
     }
-    packed.offsets.push_back(static_cast<int32_t>(packed.indices.size()));
   }
+};
+
+template <typename Value>
+std::vector<char> bytes_of(const std::vector<Value>& values) {
+  const auto* data = reinterpret_cast<const char*>(values.data());
+  return {data, data + values.size() * sizeof(Value)};
 }
 
 }  // namespace
 
+void PackedMatrix::own(size_t part, std::vector<char> bytes) {
+  memory.resize(matrix.parts.size());
+  memory[part] = std::move(bytes);
+  matrix.parts[part].data = memory[part].data();
+}
+
+PackedMatrix packed_with(StoredMatrix matrix, std::vector<char> values) {
+  PackedMatrix packed(std::move(matrix));
+  packed.own(0, std::move(values));
+  for (size_t i = 1; i < packed.matrix.parts.size(); ++i) {
+    const MatrixPart& part = packed.matrix.part(i);
+    const auto* data = static_cast<const char*>(part.data);
+    if (part.is_present()) packed.own(i, {data, data + part.bytes()});
+  }
+  return packed;
+}
+
+PackedMatrix copy_of(const StoredMatrix& matrix) {
+  const auto* values = matrix.data<char>(0);
+  return packed_with(matrix, {values, values + matrix.part(0).bytes()});
+}
+
+void set_scales(const char* suffix, const std::vector<float>& scales, PackedMatrix& packed) {
+  const std::span<const PartSpec> specs = packed.matrix.format->parts;
+  for (size_t i = 0; i < specs.size(); ++i) {
+    if (std::strcmp(specs[i].suffix, suffix) != 0) continue;
+    packed.matrix.parts[i] = {};
+    if (scales.empty()) return;
+    packed.matrix.parts[i] = {nullptr, DType::kF32, {static_cast<int64_t>(scales.size())}};
+    packed.own(i, bytes_of(scales));
+  }
+}
+
 Result<PackedMatrix> pack_tiles(const DenseView& dense, const TileMask& mask) {
   TESSERA_RETURN_IF_ERROR(check_mask(dense, mask));
-  PackedMatrix packed;
-  list_kept(mask, packed);
+  const Kept kept(mask);
   const int64_t bytes = static_cast<int64_t>(size_bytes(dense.dtype));
   const TileShape tile = mask.tile;
   const int64_t tile_bytes = tile.rows * tile.cols * bytes;
-  packed.values.assign(packed.indices.size() * static_cast<size_t>(tile_bytes), 0);
+  std::vector<char> values(kept.columns.size() * static_cast<size_t>(tile_bytes), 0);
   const auto* source = static_cast<const char*>(dense.data);
   for (int64_t row = 0; row < mask.tile_rows(); ++row) {
     const int64_t height = std::min<int64_t>(tile.rows, dense.rows - row * tile.rows);
-    for (int64_t i = packed.offsets[static_cast<size_t>(row)];
-         i < packed.offsets[static_cast<size_t>(row) + 1]; ++i) {
-      const int64_t left = int64_t{packed.indices[static_cast<size_t>(i)]} * tile.cols;
+    for (int64_t i = kept.offsets[static_cast<size_t>(row)];
+         i < kept.offsets[static_cast<size_t>(row) + 1]; ++i) {
+      const int64_t left = int64_t{kept.columns[static_cast<size_t>(i)]} * tile.cols;
       const int64_t width = std::min<int64_t>(tile.cols, dense.cols - left);
       for (int64_t r = 0; r < height; ++r) {
-        std::memcpy(packed.values.data() + i * tile_bytes + r * tile.cols * bytes,
+        std::memcpy(values.data() + i * tile_bytes + r * tile.cols * bytes,
                     source + ((row * tile.rows + r) * dense.cols + left) * bytes,
                     static_cast<size_t>(width * bytes));
       }
     }
   }
-  packed.matrix = TileMatrix{
-      packed.values.data(),  dense.dtype,          dense.rows, dense.cols, dense.order, tile,
-      packed.offsets.data(), packed.indices.data()};
-  return packed;
+  const TileMatrix tiles{nullptr,     dense.dtype, dense.rows,          dense.cols,
+                         dense.order, tile,        kept.offsets.data(), kept.columns.data()};
+  return packed_with(tiles, std::move(values));
 }
 
 Result<PackedMatrix> pack_csr(const DenseView& dense, const TileMask& mask) {
@@ -66,22 +111,20 @@ Result<PackedMatrix> pack_csr(const DenseView& dense, const TileMask& mask) {
     return invalid_input(fmt::format("expected a mask of single elements, found {} x {}",
                                      mask.tile.rows, mask.tile.cols));
   }
-  PackedMatrix packed;
-  list_kept(mask, packed);
+  const Kept kept(mask);
   const size_t bytes = size_bytes(dense.dtype);
-  packed.values.resize(packed.indices.size() * bytes);
+  std::vector<char> values(kept.columns.size() * bytes);
   const auto* source = static_cast<const char*>(dense.data);
   for (int64_t row = 0; row < dense.rows; ++row) {
-    for (size_t i = static_cast<size_t>(packed.offsets[static_cast<size_t>(row)]);
-         i < static_cast<size_t>(packed.offsets[static_cast<size_t>(row) + 1]); ++i) {
-      const size_t at = static_cast<size_t>(row * dense.cols + packed.indices[i]);
-      std::memcpy(packed.values.data() + i * bytes, source + at * bytes, bytes);
+    for (size_t i = static_cast<size_t>(kept.offsets[static_cast<size_t>(row)]);
+         i < static_cast<size_t>(kept.offsets[static_cast<size_t>(row) + 1]); ++i) {
+      const size_t at = static_cast<size_t>(row * dense.cols + kept.columns[i]);
+      std::memcpy(values.data() + i * bytes, source + at * bytes, bytes);
     }
   }
-  packed.matrix =
-      CsrMatrix{packed.values.data(), dense.dtype,           dense.rows,           dense.cols,
-                dense.order,          packed.offsets.data(), packed.indices.data()};
-  return packed;
+  const CsrMatrix csr{nullptr,     dense.dtype,         dense.rows,         dense.cols,
+                      dense.order, kept.offsets.data(), kept.columns.data()};
+  return packed_with(csr, std::move(values));
 }
 
 Result<PackedMatrix> pack_compact(const DenseView& dense, KeptAxis axis,
@@ -92,29 +135,26 @@ Result<PackedMatrix> pack_compact(const DenseView& dense, KeptAxis axis,
     return invalid_input(
         fmt::format("expected {} marks of what is kept, found {}", whole, kept.size()));
   }
-  PackedMatrix packed;
+  std::vector<int32_t> index;
   for (size_t i = 0; i < kept.size(); ++i) {
-    if (kept[i] != 0) packed.indices.push_back(static_cast<int32_t>(i));
+    if (kept[i] != 0) index.push_back(static_cast<int32_t>(i));
   }
-  const int64_t count = static_cast<int64_t>(packed.indices.size());
+  const int64_t count = static_cast<int64_t>(index.size());
   const int64_t bytes = static_cast<int64_t>(size_bytes(dense.dtype));
   const auto* source = static_cast<const char*>(dense.data);
-  DenseView small{nullptr, dense.dtype, rows ? count : dense.rows, rows ? dense.cols : count,
-                  dense.order};
-  packed.values.resize(static_cast<size_t>(small.rows * small.cols * bytes));
+  const DenseView small{nullptr, dense.dtype, rows ? count : dense.rows, rows ? dense.cols : count,
+                        dense.order};
+  std::vector<char> values(static_cast<size_t>(small.rows * small.cols * bytes));
   for (int64_t r = 0; r < small.rows; ++r) {
-    char* target = packed.values.data() + r * small.cols * bytes;
-    const char* row =
-        source + (rows ? packed.indices[static_cast<size_t>(r)] : r) * dense.cols * bytes;
+    char* target = values.data() + r * small.cols * bytes;
+    const char* row = source + (rows ? index[static_cast<size_t>(r)] : r) * dense.cols * bytes;
     if (rows) std::memcpy(target, row, static_cast<size_t>(dense.cols * bytes));
     for (int64_t c = 0; c < count && !rows; ++c) {
-      std::memcpy(target + c * bytes, row + packed.indices[static_cast<size_t>(c)] * bytes,
+      std::memcpy(target + c * bytes, row + index[static_cast<size_t>(c)] * bytes,
                   static_cast<size_t>(bytes));
     }
   }
-  small.data = packed.values.data();
-  packed.matrix = CompactMatrix{small, axis, packed.indices.data(), whole};
-  return packed;
+  return packed_with(CompactMatrix{small, axis, index.data(), whole}, std::move(values));
 }
 
 namespace {
@@ -162,20 +202,6 @@ void for_each_value(const TileMatrix& matrix, Visit visit) {
   }
 }
 
-// The tiles of a matrix with the values of `packed`, which gets their indices.
-TileMatrix own_tiles(const TileMatrix& tiles, DType dtype, PackedMatrix& packed) {
-  packed.offsets.assign(tiles.offsets, tiles.offsets + tiles.tile_rows() + 1);
-  packed.indices.assign(tiles.columns, tiles.columns + tiles.kept());
-  return {packed.values.data(),
-          dtype,
-          tiles.rows,
-          tiles.cols,
-          tiles.order,
-          tiles.tile,
-          packed.offsets.data(),
-          packed.indices.data()};
-}
-
 }  // namespace
 
 Result<PackedMatrix> pack_quantized(const TileMatrix& tiles) {
@@ -187,17 +213,15 @@ Result<PackedMatrix> pack_quantized(const TileMatrix& tiles) {
     scales[output] = std::max(scales[output], std::abs(values[v]));
   });
   for (float& scale : scales) scale /= 127;
-  PackedMatrix packed;
-  packed.values.assign(values.size(), 0);
+  std::vector<char> integers(values.size(), 0);
   for_each_value(tiles, [&](size_t output, size_t, size_t v) {
-    packed.values[v] = static_cast<char>(rounded(values[v], scales[output], -127, 127));
+    integers[v] = static_cast<char>(rounded(values[v], scales[output], -127, 127));
   });
-  packed.scales.resize(scales.size() * sizeof(float));
-  std::memcpy(packed.scales.data(), scales.data(), packed.scales.size());
-  TileMatrix matrix = own_tiles(tiles, DType::kI8, packed);
-  matrix.scales = reinterpret_cast<const float*>(packed.scales.data());
-  packed.matrix = matrix;
-  TESSERA_RETURN_IF_ERROR(validate(matrix, matrix.kept()));
+  TileMatrix matrix = tiles;
+  matrix.dtype = DType::kI8;
+  matrix.scales = scales.data();
+  PackedMatrix packed = packed_with(matrix, std::move(integers));
+  TESSERA_RETURN_IF_ERROR(validate(packed.matrix));
   return packed;
 }
 
@@ -210,32 +234,23 @@ PackedMatrix pack_floats(const TileMatrix& integers) {
     floats[v] = static_cast<float>(
         integers.input_scales == nullptr ? whole : whole / integers.input_scales[input]);
   });
-  PackedMatrix packed;
-  packed.values.resize(floats.size() * sizeof(float));
-  if (!floats.empty()) std::memcpy(packed.values.data(), floats.data(), packed.values.size());
-  packed.matrix = own_tiles(integers, DType::kF32, packed);
-  return packed;
+  TileMatrix matrix = integers;
+  matrix.dtype = DType::kF32;
+  matrix.scales = matrix.input_scales = nullptr;
+  return packed_with(matrix, bytes_of(floats));
 }
 
 PackedMatrix pack_whole(const TileMatrix& integers) {
   QuantizedMatrix matrix{
       .rows = integers.outputs(), .cols = integers.inputs(), .scale_type = DType::kF32};
-  PackedMatrix packed;
-  packed.values.assign(static_cast<size_t>(matrix.rows * matrix.cols), 0);
+  std::vector<char> whole(static_cast<size_t>(matrix.rows * matrix.cols), 0);
   const auto* values = static_cast<const char*>(integers.values);
   for_each_value(integers, [&](size_t output, size_t input, size_t v) {
-    packed.values[output * static_cast<size_t>(matrix.cols) + input] = values[v];
+    whole[output * static_cast<size_t>(matrix.cols) + input] = values[v];
   });
-  packed.scales.resize(static_cast<size_t>(matrix.rows) * sizeof(float));
-  std::memcpy(packed.scales.data(), integers.scales, packed.scales.size());
-  matrix.values = packed.values.data();
-  matrix.scales = packed.scales.data();
-  if (integers.input_scales != nullptr) {
-    packed.input_scales.assign(integers.input_scales, integers.input_scales + matrix.cols);
-    matrix.input_scales = packed.input_scales.data();
-  }
-  packed.matrix = matrix;
-  return packed;
+  matrix.scales = integers.scales;
+  matrix.input_scales = integers.input_scales;
+  return packed_with(matrix, std::move(whole));
 }
 
 PackedMatrix pack_integers(const Integers& integers) {
@@ -244,42 +259,34 @@ PackedMatrix pack_integers(const Integers& integers) {
                          .cols = integers.inputs,
                          .group = integers.group,
                          .scale_type = scale_type(integers.precision)};
-  PackedMatrix packed;
-  packed.values.assign(static_cast<size_t>(matrix.rows * matrix.row_bytes()), 0);
+  std::vector<char> values(static_cast<size_t>(matrix.rows * matrix.row_bytes()), 0);
   for (int64_t o = 0; o < matrix.rows; ++o) {
     const int8_t* source = integers.values.data() + o * matrix.cols;
-    char* row = packed.values.data() + o * matrix.row_bytes();
+    char* row = values.data() + o * matrix.row_bytes();
     for (int64_t i = 0; i < matrix.cols; ++i) put_integer(source[i], i, matrix.precision, row);
   }
-  packed.scales.resize(integers.scales.size() * size_bytes(matrix.scale_type));
-  for (size_t i = 0; i < integers.scales.size(); ++i) {
-    store_scale(integers.scales[i], matrix.scale_type, static_cast<int64_t>(i),
-                packed.scales.data());
-  }
-  packed.input_scales = integers.input_scales;
-  matrix.values = packed.values.data();
-  matrix.scales = packed.scales.data();
-  if (!packed.input_scales.empty()) matrix.input_scales = packed.input_scales.data();
-  packed.matrix = matrix;
-  return packed;
+  std::vector<char> scales(integers.scales.size() * size_bytes(matrix.scale_type));
+  for (size_t i = 0; i < integers.scales.size(); ++i)
+    store_scale(integers.scales[i], matrix.scale_type, static_cast<int64_t>(i), scales.data());
+  matrix.scales = scales.data();
+  if (!integers.input_scales.empty()) matrix.input_scales = integers.input_scales.data();
+  return packed_with(matrix, std::move(values));
 }
 
-PackedMatrix copy_of(const QuantizedMatrix& matrix) {
-  PackedMatrix packed;
-  const auto* values = static_cast<const char*>(matrix.values);
-  const auto* scales = static_cast<const char*>(matrix.scales);
-  const auto scale_bytes = static_cast<int64_t>(size_bytes(matrix.scale_type));
-  packed.values.assign(values, values + matrix.rows * matrix.row_bytes());
-  packed.scales.assign(scales, scales + matrix.rows * matrix.groups() * scale_bytes);
-  QuantizedMatrix own = matrix;
-  own.values = packed.values.data();
-  own.scales = packed.scales.data();
-  if (matrix.input_scales != nullptr) {
-    packed.input_scales.assign(matrix.input_scales, matrix.input_scales + matrix.cols);
-    own.input_scales = packed.input_scales.data();
+void append_outputs(const PackedMatrix& piece, int64_t outputs, PackedMatrix& whole) {
+  const int64_t rows = whole.memory.empty() ? 0 : whole.matrix.rows;
+  if (rows == 0) whole.matrix = piece.matrix;
+  whole.matrix.rows = rows + piece.matrix.rows;
+  whole.memory.resize(whole.matrix.parts.size());
+  for (size_t i = 0; i < 2; ++i) {  // values and scales, both by outputs
+    MatrixPart& part = whole.matrix.parts[i];
+    std::vector<char>& bytes = whole.memory[i];
+    bytes.reserve(static_cast<size_t>(piece.matrix.part(i).bytes() / piece.matrix.rows * outputs));
+    const auto* more = piece.matrix.data<char>(i);
+    bytes.insert(bytes.end(), more, more + piece.matrix.part(i).bytes());
+    part.data = bytes.data();
+    part.shape[0] = whole.matrix.rows;
   }
-  packed.matrix = own;
-  return packed;
 }
 
 void clear_pruned(const TileMask& mask, size_t value_bytes, void* dense) {

@@ -1,32 +1,42 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "base/status.h"
 #include "base/team.h"
+#include "formats/compact.h"
+#include "formats/csr.h"
+#include "formats/dense.h"
+#include "formats/quantized.h"
 #include "formats/stored_matrix.h"
 #include "formats/tile_mask.h"
+#include "formats/tiles.h"
 
 namespace tessera {
 
-// A stored matrix with the memory that it points into. It may be moved, not copied.
-//   values:  empty where the values belong to a checkpoint
-//   offsets: of tiles and CSR
-//   indices: columns of tiles or elements, or a compact matrix's index
-//   scales:  of a quantized matrix, f32 or f16, or of int8 tiles, f32; input_scales as there
+// A stored matrix with the memory that its parts point into. It may be moved, not copied.
 struct PackedMatrix {
   StoredMatrix matrix;
-  std::vector<char> values;
-  std::vector<int32_t> offsets;
-  std::vector<int32_t> indices;
-  std::vector<char> scales;
-  std::vector<float> input_scales;
+  // One each of the matrix's parts, or fewer; empty where a part's memory belongs to a checkpoint.
+  std::vector<std::vector<char>> memory = {};
 
   PackedMatrix() = default;
+  explicit PackedMatrix(StoredMatrix stored) : matrix(std::move(stored)) {}
   PackedMatrix(PackedMatrix&&) = default;
   PackedMatrix& operator=(PackedMatrix&&) = default;
+
+  // Has a part point to these bytes, which are of its dtype and shape and aligned as malloc does.
+  void own(size_t part, std::vector<char> bytes);
 };
+
+// The same matrix in memory of its own.
+PackedMatrix copy_of(const StoredMatrix& matrix);
+// As that, with the values of its first part, which are not copied.
+PackedMatrix packed_with(StoredMatrix matrix, std::vector<char> values);
+// Gives a matrix the scales of the optional part of this suffix, [scales] in f32; empty: none.
+void set_scales(const char* suffix, const std::vector<float>& scales, PackedMatrix& packed);
 
 // Takes from a dense matrix what the mask keeps, bit by bit. The mask has the matrix's shape; for
 // CSR its tiles are 1 x 1. Matrices of more than 2^31 - 1 kept units are kUnsupported.
@@ -67,8 +77,9 @@ struct Integers {
 };
 PackedMatrix pack_integers(const Integers& integers);
 
-// The same matrix in memory of its own.
-PackedMatrix copy_of(const QuantizedMatrix& matrix);
+// Lays the outputs of one quantized matrix behind those of another of equal inputs, precision and
+// group, which may be empty. outputs: of all that will be laid there, to get memory once.
+void append_outputs(const PackedMatrix& piece, int64_t outputs, PackedMatrix& whole);
 
 // Sets what the mask prunes to zero, in a dense matrix of values of value_bytes each.
 void clear_pruned(const TileMask& mask, size_t value_bytes, void* dense);

@@ -6,6 +6,8 @@
 #include <cstring>
 
 #include "formats/checks.h"
+#include "formats/packed.h"
+#include "formats/weight_format.h"
 
 namespace tessera {
 namespace {
@@ -79,11 +81,74 @@ void to_dense(const QuantizedMatrix& matrix, void* target) {
   }
 }
 
-int64_t packed_bytes(const QuantizedMatrix& matrix) {
-  return matrix.rows * (matrix.row_bytes() +
-                        matrix.groups() * static_cast<int64_t>(size_bytes(matrix.scale_type)));
+int64_t flops_per_row(const QuantizedMatrix& matrix) { return 2 * matrix.rows * matrix.cols; }
+
+namespace {
+
+// Of those that are integers, in the order of Precision.
+constexpr std::string_view kPrecisions[] = {"int8", "int4", "w8", "w4"};
+constexpr auto kFirst = static_cast<int64_t>(Precision::kInt8);
+constexpr AttributeSpec kAttributes[] = {
+    {.key = "precision", .kind = AttributeSpec::Kind::kWord, .words = kPrecisions},
+    {.key = "group", .least = 0, .most = kMaxMatrixExtent}};
+
+enum : size_t { kValues, kScales, kInputScales };
+constexpr PartSpec kParts[] = {
+    {".values"}, {".scales"}, {".input_scales", PartSpec::Presence::kOptional}};
+
+PartRule rule(const StoredMatrix& matrix, size_t index) {
+  const QuantizedMatrix shape{.precision = static_cast<Precision>(kFirst + matrix.attributes[0][0]),
+                              .rows = matrix.rows,
+                              .cols = matrix.cols,
+                              .group = static_cast<int32_t>(matrix.attributes[1][0])};
+  switch (index) {
+    case kValues:
+      return {bits(shape.precision) == 8 ? PartType::kI8 : PartType::kU8,
+              {shape.rows, shape.row_bytes()}};
+    case kScales:
+      return {PartType::kFloats, {shape.rows, shape.groups()}};
+    default:
+      return {PartType::kF32, {shape.cols}};
+  }
 }
 
-int64_t flops_per_row(const QuantizedMatrix& matrix) { return 2 * matrix.rows * matrix.cols; }
+}  // namespace
+
+QuantizedMatrix QuantizedMatrix::of(const StoredMatrix& matrix) {
+  return {.values = matrix.part(kValues).data,
+          .precision = static_cast<Precision>(kFirst + matrix.attributes[0][0]),
+          .rows = matrix.rows,
+          .cols = matrix.cols,
+          .group = static_cast<int32_t>(matrix.attributes[1][0]),
+          .scales = matrix.part(kScales).data,
+          .scale_type = matrix.part(kScales).dtype,
+          .input_scales = matrix.data<float>(kInputScales)};
+}
+
+QuantizedMatrix::operator StoredMatrix() const {
+  StoredMatrix stored{&kFormat, rows, cols, MatrixOrder::kOutputRows, {}, {}};
+  stored.attributes = {{static_cast<int64_t>(precision) - kFirst, 0}, {group, 0}};
+  stored.parts = {{values, bits(precision) == 8 ? DType::kI8 : DType::kU8, {rows, row_bytes()}},
+                  {scales, scale_type, {rows, groups()}},
+                  {}};
+  if (input_scales != nullptr) stored.parts[kInputScales] = {input_scales, DType::kF32, {cols}};
+  return stored;
+}
+
+constinit const WeightFormat weight_formats::quantized = {
+    .name = "quantized",
+    .attributes = kAttributes,
+    .parts = kParts,
+    .rows = WeightFormat::Rows::kOutputs,
+    .rule = rule,
+    .validate = [](const StoredMatrix& matrix) { return validate(get<QuantizedMatrix>(matrix)); },
+    .to_dense = [](const StoredMatrix& matrix,
+                   void* target) { to_dense(get<QuantizedMatrix>(matrix), target); },
+    .flops_per_row =
+        [](const StoredMatrix& matrix) { return flops_per_row(get<QuantizedMatrix>(matrix)); },
+    .pack = [](const DenseView& dense) -> Result<PackedMatrix> {
+      return pack_quantized(dense, Precision::kW4, default_group(Precision::kW4));
+    },
+};
 
 }  // namespace tessera

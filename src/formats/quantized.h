@@ -35,13 +35,16 @@ struct QuantizedMatrix {
   int64_t row_bytes() const { return bits(precision) == 8 ? cols : (cols + 1) / 2; }
   float scale(int64_t output, int64_t group) const;
   int32_t integer(int64_t output, int64_t input) const;  // q
+
+  static constexpr const WeightFormat& kFormat = weight_formats::quantized;
+  static QuantizedMatrix of(const StoredMatrix& matrix);
+  operator StoredMatrix() const;
 };
 
 // Extents, group and precision, finite scales, and the half byte behind an odd last input.
 Status validate(const QuantizedMatrix& matrix);
 // target: f32 [outputs, inputs], every element is written; each value is rounded once.
 void to_dense(const QuantizedMatrix& matrix, void* target);
-int64_t packed_bytes(const QuantizedMatrix& matrix);  // values and scales
 int64_t flops_per_row(const QuantizedMatrix& matrix);
 
 }  // namespace tessera

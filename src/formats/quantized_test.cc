@@ -38,7 +38,7 @@ TEST(Quantized, RoundsToNearestWithinHalfAStep) {
         const auto packed =
             pack_quantized({values.data(), DType::kF32, kRows, cols}, precision, group);
         ASSERT_TRUE(packed.ok()) << packed.status().message();
-        const auto& matrix = std::get<QuantizedMatrix>(packed->matrix);
+        const auto matrix = get<QuantizedMatrix>(packed->matrix);
         EXPECT_EQ(matrix.group, group < cols ? group : 0);
         std::vector<float> dense(values.size());
         to_dense(matrix, dense.data());
@@ -63,7 +63,7 @@ TEST(Quantized, OneByOneOrAtOnceIsTheSame) {
   for (const Precision precision : kPrecisions) {
     const auto packed = pack_quantized({values.data(), DType::kF32, 7, 33}, precision, 16);
     ASSERT_TRUE(packed.ok());
-    const auto& matrix = std::get<QuantizedMatrix>(packed->matrix);
+    const auto matrix = get<QuantizedMatrix>(packed->matrix);
     Integers integers{.precision = precision, .outputs = 7, .inputs = 33, .group = 16};
     for (int64_t o = 0; o < 7; ++o) {
       for (int64_t i = 0; i < 33; ++i)
@@ -71,13 +71,14 @@ TEST(Quantized, OneByOneOrAtOnceIsTheSame) {
       for (int64_t g = 0; g < 3; ++g) integers.scales.push_back(matrix.scale(o, g));
     }
     const PackedMatrix again = pack_integers(integers);
-    EXPECT_EQ(again.values, packed->values) << name(precision);
-    EXPECT_EQ(again.scales, packed->scales) << name(precision);
+    EXPECT_EQ(again.memory, packed->memory) << name(precision);
     integers.input_scales.assign(33, 0.5f);
     const PackedMatrix scaled = pack_integers(integers);
-    const PackedMatrix copy = copy_of(std::get<QuantizedMatrix>(scaled.matrix));
-    EXPECT_EQ(copy.values, packed->values);
-    EXPECT_EQ(copy.scales, packed->scales);
+    const PackedMatrix copy = copy_of(scaled.matrix);
+    EXPECT_EQ(copy.memory, scaled.memory);
+    EXPECT_NE(copy.memory[2].data(), scaled.memory[2].data());
+    EXPECT_EQ(copy.memory[0], packed->memory[0]);
+    EXPECT_EQ(copy.memory[1], packed->memory[1]);
     std::vector<float> plain(values.size()), doubled(values.size());
     to_dense(again.matrix, plain.data());
     to_dense(copy.matrix, doubled.data());

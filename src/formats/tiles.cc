@@ -8,6 +8,8 @@
 #include <span>
 
 #include "formats/checks.h"
+#include "formats/packed.h"
+#include "formats/weight_format.h"
 
 namespace tessera {
 namespace {
@@ -129,14 +131,89 @@ void to_dense(const TileMatrix& matrix, void* target) {
   }
 }
 
-int64_t packed_bytes(const TileMatrix& matrix) {
-  const int64_t tile = int64_t{matrix.tile.rows} * matrix.tile.cols;
-  return matrix.kept() * (tile * static_cast<int64_t>(size_bytes(matrix.dtype)) + 4) +
-         4 * (matrix.tile_rows() + 1 + (matrix.is_quantized() ? matrix.outputs() : 0));
-}
-
 int64_t flops_per_row(const TileMatrix& matrix) {
   return 2 * matrix.kept() * matrix.tile.rows * matrix.tile.cols;
 }
+
+namespace {
+
+constexpr AttributeSpec kAttributes[] = {
+    {.key = "tile", .kind = AttributeSpec::Kind::kPair, .least = 1, .most = kMaxTileExtent}};
+
+enum : size_t { kValues, kOffsets, kColumns, kScales, kInputScales };
+constexpr PartSpec kParts[] = {
+    {".tiles"},
+    {".tile_offsets"},
+    {".tile_columns"},
+    {".tile_scales", PartSpec::Presence::kOptional},
+    {".input_scales", PartSpec::Presence::kOptional},
+};
+
+PartRule rule(const StoredMatrix& matrix, size_t index) {
+  const auto [tile_rows, tile_cols] = matrix.attributes[0];
+  switch (index) {
+    case kValues:
+      return {matrix.part(kScales).is_present() ? PartType::kI8 : PartType::kFloats,
+              {-1, tile_rows, tile_cols}};
+    case kOffsets:
+      return {PartType::kIndices, {(matrix.rows + tile_rows - 1) / tile_rows + 1}};
+    case kColumns:
+      return {PartType::kIndices,
+              {matrix.part(kValues).shape[0]},
+              (matrix.cols + tile_cols - 1) / tile_cols};
+    case kScales:
+      return {PartType::kF32, {outputs(matrix)}};
+    default:
+      return {PartType::kF32, {inputs(matrix)}};
+  }
+}
+
+}  // namespace
+
+TileMatrix TileMatrix::of(const StoredMatrix& stored) {
+  const auto [tile_rows, tile_cols] = stored.attributes[0];
+  TileMatrix matrix{.values = stored.part(kValues).data,
+                    .dtype = stored.part(kValues).dtype,
+                    .rows = stored.rows,
+                    .cols = stored.cols,
+                    .order = stored.order,
+                    .tile = {static_cast<int32_t>(tile_rows), static_cast<int32_t>(tile_cols)},
+                    .offsets = stored.data<int32_t>(kOffsets),
+                    .columns = stored.data<int32_t>(kColumns)};
+  if (!matrix.is_quantized()) return matrix;
+  matrix.scales = stored.data<float>(kScales);
+  matrix.input_scales = stored.data<float>(kInputScales);
+  return matrix;
+}
+
+TileMatrix::operator StoredMatrix() const {
+  StoredMatrix stored{&kFormat, rows, cols, order, {{tile.rows, tile.cols}}, {}};
+  stored.parts = {{values, dtype, {kept(), tile.rows, tile.cols}},
+                  {offsets, DType::kI32, {tile_rows() + 1}},
+                  {columns, DType::kI32, {kept()}},
+                  {},
+                  {}};
+  if (scales != nullptr) stored.parts[kScales] = {scales, DType::kF32, {outputs()}};
+  if (input_scales != nullptr) stored.parts[kInputScales] = {input_scales, DType::kF32, {inputs()}};
+  return stored;
+}
+
+constinit const WeightFormat weight_formats::tiles = {
+    .name = "tiles",
+    .attributes = kAttributes,
+    .parts = kParts,
+    .rule = rule,
+    .validate =
+        [](const StoredMatrix& matrix) {
+          return validate(get<TileMatrix>(matrix), matrix.part(kValues).shape[0]);
+        },
+    .to_dense = [](const StoredMatrix& matrix,
+                   void* target) { to_dense(get<TileMatrix>(matrix), target); },
+    .flops_per_row =
+        [](const StoredMatrix& matrix) { return flops_per_row(get<TileMatrix>(matrix)); },
+    .pack = [](const DenseView& dense) -> Result<PackedMatrix> {
+      return pack_tiles(dense, TileMask::all({}, dense.rows, dense.cols));
+    },
+};
 
 }  // namespace tessera

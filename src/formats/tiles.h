@@ -43,12 +43,14 @@ struct TileMatrix {
   int64_t kept() const { return offsets[tile_rows()]; }
   int64_t outputs() const { return order == MatrixOrder::kOutputRows ? rows : cols; }
   int64_t inputs() const { return order == MatrixOrder::kOutputRows ? cols : rows; }
+
+  static constexpr const WeightFormat& kFormat = weight_formats::tiles;
+  static TileMatrix of(const StoredMatrix& matrix);
+  operator StoredMatrix() const;
 };
 
 // A tile has at most so many rows and columns.
 inline constexpr int32_t kMaxTileExtent = 256;
-// A matrix has at most so many rows and columns, so that the bytes of its values fit 63 bits.
-inline constexpr int64_t kMaxMatrixExtent = int64_t{1} << 30;
 
 // Everything that indices from a file can be wrong in, values outside the matrix that are not zero,
 // and the scales and the range of int8 values; kept: how many tiles the values hold. The offsets
@@ -57,8 +59,6 @@ Status validate(const TileMatrix& matrix, int64_t kept);
 // target: [rows, cols] of the matrix's own dtype, or f32 for int8 values, each rounded once; every
 // element is written.
 void to_dense(const TileMatrix& matrix, void* target);
-// Values, scales, and indices of 4 bytes.
-int64_t packed_bytes(const TileMatrix& matrix);
 // Of a product with one row: a multiplication and an addition a kept value, padding included.
 int64_t flops_per_row(const TileMatrix& matrix);
 

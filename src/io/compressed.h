@@ -9,6 +9,7 @@
 
 #include "base/status.h"
 #include "formats/packed.h"
+#include "formats/weight_format.h"
 #include "io/checkpoint.h"
 
 // Matrices of a checkpoint that are not dense: what the `tessera` section of config.json says of
@@ -18,19 +19,18 @@ namespace tessera {
 // The format version that is written, and the newest that is read.
 inline constexpr int64_t kFormatVersion = 1;
 
-// How a matrix is stored.
+// How a matrix is stored: an entry of the section.
 struct TensorFormat {
-  enum class Kind { kDense, kTiles, kCsr, kCompact, kQuantized, kStack };
-  Kind kind = Kind::kDense;
-  int64_t rows = 0;  // of the matrix written out, as the checkpoint orders it; of kQuantized
-  int64_t cols = 0;  // outputs and inputs
-  TileShape tile;    // of kTiles
-  KeptAxis axis = KeptAxis::kOutputs;      // of kCompact
-  std::vector<std::string> parts = {};     // of kStack: matrices whose outputs follow each other
-  Precision precision = Precision::kInt8;  // of kQuantized
-  int32_t group = 0;
+  const WeightFormat* format = nullptr;  // null: a stack
+  int64_t rows = 0;                      // of the matrix written out, as the format has them
+  int64_t cols = 0;
+  std::vector<Attribute> attributes = {};
+  std::vector<std::string> parts = {};  // of a stack: matrices whose outputs follow each other
+
+  bool is_stack() const { return format == nullptr; }
+  bool is_dense() const { return format == &weight_formats::dense; }
 };
-const char* name(TensorFormat::Kind kind);
+std::string to_json(const TensorFormat& format);
 
 // The `tessera` section of config.json; empty where there is none.
 class TensorFormats {
@@ -40,7 +40,7 @@ class TensorFormats {
 
   // Null: the tensor is dense.
   const TensorFormat* find(std::string_view name) const;
-  bool has(TensorFormat::Kind kind) const;
+  bool has_stacks() const;
   const std::map<std::string, TensorFormat, std::less<>>& tensors() const { return tensors_; }
 
  private:
@@ -60,13 +60,12 @@ bool has_matrix(const Checkpoint& checkpoint, const TensorFormats& formats, std:
 // need not have input scales.
 std::vector<std::string> tensors_of(const TensorFormats& formats, const std::string& name);
 
-// A matrix as the checkpoint has it, its indices checked, widened and owned, its values in the
-// checkpoint, where floats are not looked at but for a tile's padding. A quantized one is checked
-// whole; its scales stay in the checkpoint too.
+// A matrix as the checkpoint has it, validated. Its indices and its scales in f32 are owned, what
+// else it has stays in the checkpoint.
 struct ReadMatrix {
   PackedMatrix packed;
-  TensorView values;               // to check for NaN and to release
-  std::vector<TensorView> others;  // indices and scales, to release
+  std::vector<TensorView> floats;   // parts in the checkpoint, to check for NaN
+  std::vector<TensorView> tensors;  // all that were read, to release
 };
 // name: of no stack. expected: the shape that a dense matrix must have, -1 for any, and its order,
 // which all but quantized ones share.

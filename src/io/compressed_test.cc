@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <limits>
 #include <map>
 #include <random>
 
@@ -95,26 +96,24 @@ TEST_F(Compressed, IntegerTilesAreReadAsTheyWereWritten) {
     dense_.order = order;
     const auto floats = pack_tiles(dense_, every_third({16, 16}));
     ASSERT_TRUE(floats.ok());
-    auto tiles = pack_quantized(std::get<TileMatrix>(floats->matrix));
+    auto tiles = pack_quantized(get<TileMatrix>(floats->matrix));
     write(tiles);
     config(kTiles);
     auto found = read(order);
     expect_equal(found, *tiles);
-    EXPECT_TRUE(std::get<TileMatrix>(found->packed.matrix).is_quantized());
-    auto& matrix = std::get<TileMatrix>(tiles->matrix);
-    tiles->input_scales = random_values(matrix.inputs(), 7);
-    matrix.input_scales = tiles->input_scales.data();
+    EXPECT_TRUE(get<TileMatrix>(found->packed.matrix).is_quantized());
+    set_scales(".input_scales", random_values(inputs(tiles->matrix), 7), *tiles);
     write(tiles);
     found = read(order);
     expect_equal(found, *tiles);
-    EXPECT_NE(std::get<TileMatrix>(found->packed.matrix).input_scales, nullptr);
+    EXPECT_NE(get<TileMatrix>(found->packed.matrix).input_scales, nullptr);
   }
 }
 
 TEST_F(Compressed, IntegerTilesThatLieAreOneSentence) {
   const auto floats = pack_tiles(dense_, every_third({16, 16}));
   ASSERT_TRUE(floats.ok());
-  const auto packed = pack_quantized(std::get<TileMatrix>(floats->matrix));
+  const auto packed = pack_quantized(get<TileMatrix>(floats->matrix));
   ASSERT_TRUE(packed.ok());
   config(kTiles);
   const auto written = [&](auto change) {
@@ -149,7 +148,7 @@ TEST_F(Compressed, IntegerTilesThatLieAreOneSentence) {
                              TensorToWrite{"w.input_scales", DType::kF32, {37}, scales.data()});
                  }),
                  {"w.input_scales", "expected shape [50]"});
-  const std::vector<int8_t> least(packed->values.size(), -128);
+  const std::vector<int8_t> least(packed->memory[0].size(), -128);
   expect_message(written([&](Tensors& t) { t.at("w.tiles").data = least.data(); }),
                  {"\"w\"", "found -128"});
 }
@@ -167,7 +166,7 @@ TEST_F(Compressed, QuantizedMatricesAreReadAsTheyWereWritten) {
              std::string(name(precision)) + R"(", "group": )" + std::to_string(group) + "}");
       const auto found = read();
       expect_equal(found, *packed);
-      const auto& matrix = std::get<QuantizedMatrix>(found->packed.matrix);
+      const auto matrix = get<QuantizedMatrix>(found->packed.matrix);
       EXPECT_EQ(matrix.precision, precision);
       EXPECT_EQ(matrix.group, group);
       EXPECT_EQ(matrix.input_scales, nullptr);
@@ -178,8 +177,7 @@ TEST_F(Compressed, QuantizedMatricesAreReadAsTheyWereWritten) {
 TEST_F(Compressed, InputScalesAreReadWhereTheyAre) {
   auto packed = pack_quantized(dense_, Precision::kInt8, 0);
   ASSERT_TRUE(packed.ok());
-  packed->input_scales.assign(kCols, 4.0f);
-  std::get<QuantizedMatrix>(packed->matrix).input_scales = packed->input_scales.data();
+  set_scales(".input_scales", std::vector<float>(kCols, 4.0f), *packed);
   write(packed);
   config(R"({"format": "quantized", "shape": [37, 50], "precision": "int8", "group": 0})");
   expect_equal(read(), *packed);
@@ -279,7 +277,7 @@ TEST_F(Compressed, WideIndicesAreReadToo) {
   for (TensorToWrite& tensor : list.tensors) {
     if (tensor.name != "w.tile_columns") continue;
     tensor.dtype = DType::kI32;
-    tensor.data = tiles->indices.data();
+    tensor.data = tiles->matrix.part(2).data;
   }
   ASSERT_TRUE(write_safetensors(dir_ / "model.safetensors", list.tensors).ok());
   config(kTiles);
@@ -287,13 +285,11 @@ TEST_F(Compressed, WideIndicesAreReadToo) {
 }
 
 TEST_F(Compressed, AMatrixWithoutAnEntryIsDense) {
-  PackedMatrix dense;
-  dense.matrix = dense_;
-  write(std::move(dense));
+  write(PackedMatrix(dense_));
   dir_.put("config.json", "{}");
   const auto found = read();
   ASSERT_TRUE(found.ok()) << found.status().message();
-  EXPECT_TRUE(std::holds_alternative<DenseView>(found->packed.matrix));
+  EXPECT_TRUE(is<DenseView>(found->packed.matrix));
 }
 
 TEST_F(Compressed, ASectionThatLiesIsOneSentence) {
@@ -334,7 +330,8 @@ TEST_F(Compressed, IndicesThatLieAreOneSentence) {
   const auto written = [&](auto change) {
     TensorList list;
     add_matrix("w", *packed, list);
-    std::vector<int32_t> offsets = packed->offsets;
+    const auto* first = packed->matrix.data<int32_t>(1);
+    std::vector<int32_t> offsets(first, first + packed->matrix.part(1).shape[0]);
     for (TensorToWrite& tensor : list.tensors) {
       if (tensor.name == "w.tile_offsets") tensor.data = offsets.data();
     }
@@ -365,12 +362,202 @@ TEST_F(Compressed, FileBytesAreNotLessThanWhatTheFileGrowsBy) {
     write(packed);
     const auto tiles = static_cast<int64_t>(std::filesystem::file_size(dir_ / "model.safetensors"));
     const std::string entry = kTiles;
-    PackedMatrix whole;
-    whole.matrix = dense_;
+    PackedMatrix whole(dense_);
     const int64_t gain = file_bytes("w", whole) - file_bytes("w", *packed);
     write(std::move(whole));
     const auto dense = static_cast<int64_t>(std::filesystem::file_size(dir_ / "model.safetensors"));
     EXPECT_LE(gain, dense - tiles - static_cast<int64_t>(entry.size()));
+  }
+}
+
+// What holds of every format, and of those to come: one matrix is packed, written and read back,
+// and then every part of the files lies in turn.
+class EveryFormat : public Compressed, public ::testing::WithParamInterface<const WeightFormat*> {
+ protected:
+  void SetUp() override {
+    auto packed = format().pack(dense_);
+    ASSERT_TRUE(packed.ok()) << packed.status().message();
+    packed_ = std::move(packed).value();
+    entry_ = add_matrix("w", packed_, list_);
+    config(to_json(entry_));
+  }
+
+  const WeightFormat& format() const { return *GetParam(); }
+
+  // Reads what the files are with a change to the list of tensors.
+  template <typename Change>
+  Result<ReadMatrix> read_changed(Change change) {
+    std::vector<TensorToWrite> tensors = list_.tensors;
+    change(tensors);
+    const Status status = write_safetensors(dir_ / "model.safetensors", tensors);
+    EXPECT_TRUE(status.ok()) << status.message();
+    return read();
+  }
+  // One tensor in another's place.
+  Result<ReadMatrix> read_with(size_t index, const TensorToWrite& other) {
+    return read_changed([&](auto& tensors) { tensors[index] = other; });
+  }
+  Status read_entry(const TensorFormat& entry) {
+    config(to_json(entry));
+    return read().status();
+  }
+
+  PackedMatrix packed_;
+  TensorList list_;
+  TensorFormat entry_;
+};
+
+INSTANTIATE_TEST_SUITE_P(Table, EveryFormat,
+                         ::testing::ValuesIn(all_weight_formats().begin(),
+                                             all_weight_formats().end()),
+                         [](const auto& info) { return std::string(info.param->name); });
+
+// Of as many bytes and another kind, by the kinds that parts have.
+DType of_another_kind(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return DType::kI32;
+    case DType::kI32:
+      return DType::kF32;
+    case DType::kI16:
+      return DType::kF16;
+    case DType::kI8:
+      return DType::kU8;
+    case DType::kU8:
+      return DType::kI8;
+    default:
+      return DType::kI16;
+  }
+}
+
+TEST_P(EveryFormat, IsReadAsItWasWritten) {
+  const auto found = read_changed([](auto&) {});
+  expect_equal(found, packed_);
+  EXPECT_EQ(found->tensors.size(), list_.tensors.size());
+  EXPECT_EQ(packed_bytes(found->packed.matrix), packed_bytes(packed_.matrix));
+  EXPECT_GT(flops_per_row(packed_.matrix), 0);
+}
+
+TEST_P(EveryFormat, ATensorThatIsNotThereIsNamed) {
+  for (size_t i = 0; i < list_.tensors.size(); ++i) {
+    const auto found = read_changed(
+        [&](auto& tensors) { tensors.erase(tensors.begin() + static_cast<std::ptrdiff_t>(i)); });
+    expect_message(found.status(), {list_.tensors[i].name});
+  }
+}
+
+TEST_P(EveryFormat, ATensorOfAnotherKindIsRefusedWhereTheCountIsRight) {
+  for (size_t i = 0; i < list_.tensors.size(); ++i) {
+    TensorToWrite other = list_.tensors[i];
+    other.dtype = of_another_kind(other.dtype);
+    expect_message(read_with(i, other).status(), {other.name, "expected", "found"});
+  }
+}
+
+TEST_P(EveryFormat, ATensorOfAnotherShapeIsRefusedWhereTheCountIsRight) {
+  for (size_t i = 0; i < list_.tensors.size(); ++i) {
+    TensorToWrite other = list_.tensors[i];
+    other.shape.insert(other.shape.begin(), 1);
+    expect_message(read_with(i, other).status(), {other.name, "expected shape"});
+  }
+}
+
+TEST_P(EveryFormat, ATensorThatIsShorterOrEmptyIsRefused) {
+  for (size_t i = 0; i < list_.tensors.size(); ++i) {
+    for (size_t axis = 0; axis < list_.tensors[i].shape.size(); ++axis) {
+      for (const int64_t extent : {int64_t{0}, list_.tensors[i].shape[axis] - 1}) {
+        TensorToWrite other = list_.tensors[i];
+        other.shape[axis] = extent;
+        EXPECT_FALSE(read_with(i, other).ok()) << other.name << " axis " << axis << " " << extent;
+      }
+    }
+  }
+}
+
+TEST_P(EveryFormat, AFileThatIsCutIsRefused) {
+  ASSERT_TRUE(read_changed([](auto&) {}).ok());
+  const std::string whole = testing::content_of(dir_ / "model.safetensors");
+  for (size_t eighth = 0; eighth < 8; ++eighth) {
+    dir_.put("model.safetensors", whole.substr(0, eighth * whole.size() / 8));
+    EXPECT_FALSE(read().ok()) << eighth;
+  }
+  dir_.put("model.safetensors", whole.substr(0, whole.size() - 1));
+  EXPECT_FALSE(read().ok());
+}
+
+TEST_P(EveryFormat, AnIndexThatLiesIsRefusedWhereverItStands) {
+  for (size_t i = 0; i < list_.tensors.size(); ++i) {
+    TensorToWrite other = list_.tensors[i];
+    if (other.dtype != DType::kI16 && other.dtype != DType::kI32) continue;
+    const bool wide = other.dtype == DType::kI32;
+    const auto bytes = static_cast<size_t>(other.shape.front()) * size_bytes(other.dtype);
+    const auto* first = static_cast<const char*>(other.data);
+    for (const size_t at : {size_t{0}, bytes / 8 * 4, bytes - size_bytes(other.dtype)}) {
+      for (const int32_t lie : {-1, wide ? INT32_MIN : INT16_MIN, wide ? INT32_MAX : INT16_MAX}) {
+        std::vector<char> lying(first, first + bytes);
+        std::memcpy(lying.data() + at, &lie, size_bytes(other.dtype));
+        other.data = lying.data();
+        expect_message(read_with(i, other).status(), {"\"w\"", "expected", "found"});
+      }
+    }
+  }
+}
+
+// A dense matrix has the shape that its tensor has.
+TEST_P(EveryFormat, AShapeThatNoMatrixHasIsRefused) {
+  ASSERT_TRUE(read_changed([](auto&) {}).ok());
+  constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
+  for (const int64_t extent : {int64_t{0}, int64_t{-1}, kMaxMatrixExtent + 1, kMost, -kMost - 1}) {
+    for (const bool rows : {false, true}) {
+      TensorFormat lying = entry_;
+      (rows ? lying.rows : lying.cols) = extent;
+      expect_message(read_entry(lying), {"w: shape", "1 to 1073741824", std::to_string(extent)});
+    }
+  }
+}
+
+TEST_P(EveryFormat, AnAttributeOutOfItsRangeIsRefused) {
+  ASSERT_TRUE(read_changed([](auto&) {}).ok());
+  constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
+  for (size_t i = 0; i < format().attributes.size(); ++i) {
+    const AttributeSpec& spec = format().attributes[i];
+    if (spec.kind == AttributeSpec::Kind::kWord) continue;
+    for (const int64_t value : {spec.least - 1, spec.most + 1, kMost, -kMost - 1}) {
+      for (size_t k = 0; k < (spec.kind == AttributeSpec::Kind::kPair ? 2u : 1u); ++k) {
+        TensorFormat lying = entry_;
+        lying.attributes[i][k] = value;
+        expect_message(read_entry(lying), {std::string("w: ") + spec.key, std::to_string(value)});
+      }
+    }
+  }
+}
+
+TEST_P(EveryFormat, AnAttributeThatIsNotThereOrAnUnknownWordIsRefused) {
+  ASSERT_TRUE(read_changed([](auto&) {}).ok());
+  for (const AttributeSpec& spec : format().attributes) {
+    std::string entry = to_json(entry_);
+    const std::string key = "\"" + std::string(spec.key) + "\"";
+    entry.replace(entry.find(key), key.size(), "\"other\"");
+    config(entry);
+    expect_message(read().status(), {std::string("w: ") + spec.key});
+    entry.insert(1, key + R"(: "none such", )");
+    config(entry);
+    expect_message(read().status(), {std::string("w: ") + spec.key});
+  }
+}
+
+// What the view of a format says is what its rules say.
+TEST_P(EveryFormat, PartsAreAsTheRulesHaveThem) {
+  const Status status = validate(packed_.matrix);
+  EXPECT_TRUE(status.ok()) << status.message();
+  for (size_t i = 0; i < packed_.matrix.parts.size(); ++i) {
+    if (!packed_.matrix.part(i).is_present()) continue;
+    StoredMatrix lying = packed_.matrix;
+    lying.parts[i].shape.back() += 1;
+    EXPECT_FALSE(validate(lying).ok()) << i;
+    lying = packed_.matrix;
+    lying.parts[i].dtype = of_another_kind(lying.parts[i].dtype);
+    EXPECT_FALSE(validate(lying).ok()) << i;
   }
 }
 

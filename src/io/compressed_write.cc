@@ -1,105 +1,64 @@
+#include <fmt/format.h>
+
 #include <numeric>
 
 #include "io/compressed.h"
+#include "io/json.h"
 
 namespace tessera {
 namespace {
-
-using Kind = TensorFormat::Kind;
 
 // Of a tensor's entry in the header of a safetensors file, and of a matrix's in config.json, with
 // shapes and offsets of the most digits there are; both without the name.
 constexpr int64_t kHeaderEntryBytes = 120;
 constexpr int64_t kConfigEntryBytes = 180;
 
-// What is written for one matrix.
-class Writer {
- public:
-  Writer(const std::string& name, TensorList& list) : name_(name), list_(list) {}
-
-  TensorFormat dense(const DenseView& matrix) {
-    add("", matrix.dtype, {matrix.rows, matrix.cols}, matrix.data);
-    return {.kind = Kind::kDense, .rows = matrix.rows, .cols = matrix.cols};
-  }
-
-  TensorFormat tiles(const TileMatrix& matrix) {
-    add(".tiles", matrix.dtype, {matrix.kept(), matrix.tile.rows, matrix.tile.cols}, matrix.values);
-    add(".tile_offsets", DType::kI32, {matrix.tile_rows() + 1}, matrix.offsets);
-    indices(".tile_columns", matrix.columns, matrix.kept(), matrix.tile_cols());
-    if (matrix.is_quantized()) add(".tile_scales", DType::kF32, {matrix.outputs()}, matrix.scales);
-    if (matrix.input_scales != nullptr)
-      add(".input_scales", DType::kF32, {matrix.inputs()}, matrix.input_scales);
-    return {.kind = Kind::kTiles, .rows = matrix.rows, .cols = matrix.cols, .tile = matrix.tile};
-  }
-
-  TensorFormat csr(const CsrMatrix& matrix) {
-    add(".csr_values", matrix.dtype, {matrix.kept()}, matrix.values);
-    add(".csr_offsets", DType::kI32, {matrix.rows + 1}, matrix.offsets);
-    indices(".csr_columns", matrix.columns, matrix.kept(), matrix.cols);
-    return {.kind = Kind::kCsr, .rows = matrix.rows, .cols = matrix.cols};
-  }
-
-  TensorFormat compact(const CompactMatrix& matrix) {
-    const DenseView& kept = matrix.kept;
-    const bool rows =
-        (matrix.axis == KeptAxis::kOutputs) == (kept.order == MatrixOrder::kOutputRows);
-    add(".kept", kept.dtype, {kept.rows, kept.cols}, kept.data);
-    indices(".kept_index", matrix.index, matrix.kept_count(), matrix.whole);
-    return {.kind = Kind::kCompact,
-            .rows = rows ? matrix.whole : kept.rows,
-            .cols = rows ? kept.cols : matrix.whole,
-            .axis = matrix.axis};
-  }
-
-  TensorFormat quantized(const QuantizedMatrix& matrix) {
-    const bool bytes = bits(matrix.precision) == 8;
-    add(".values", bytes ? DType::kI8 : DType::kU8, {matrix.rows, matrix.row_bytes()},
-        matrix.values);
-    add(".scales", matrix.scale_type, {matrix.rows, matrix.groups()}, matrix.scales);
-    if (matrix.input_scales != nullptr)
-      add(".input_scales", DType::kF32, {matrix.cols}, matrix.input_scales);
-    return {.kind = Kind::kQuantized,
-            .rows = matrix.rows,
-            .cols = matrix.cols,
-            .precision = matrix.precision,
-            .group = matrix.group};
-  }
-
- private:
-  void add(const char* suffix, DType dtype, std::vector<int64_t> shape, const void* data) {
-    list_.tensors.push_back({name_ + suffix, dtype, std::move(shape), data});
-  }
-
-  void indices(const char* suffix, const int32_t* values, int64_t count, int64_t limit) {
-    if (limit > INT16_MAX) {
-      add(suffix, DType::kI32, {count}, values);
-      return;
-    }
-    list_.short_indices.emplace_back(values, values + count);
-    add(suffix, DType::kI16, {count}, list_.short_indices.back().data());
-  }
-
-  const std::string& name_;
-  TensorList& list_;
-};
-
 int64_t tensor_bytes(const TensorToWrite& tensor) {
-  int64_t bytes = static_cast<int64_t>(size_bytes(tensor.dtype));
-  for (const int64_t extent : tensor.shape) bytes *= extent;
-  return bytes;
+  return std::accumulate(tensor.shape.begin(), tensor.shape.end(),
+                         static_cast<int64_t>(size_bytes(tensor.dtype)), std::multiplies<>());
+}
+
+std::string to_json(const AttributeSpec& spec, const Attribute& attribute) {
+  switch (spec.kind) {
+    case AttributeSpec::Kind::kPair:
+      return fmt::format(R"("{}": [{}, {}])", spec.key, attribute[0], attribute[1]);
+    case AttributeSpec::Kind::kWord:
+      return fmt::format(R"("{}": "{}")", spec.key, spec.words[static_cast<size_t>(attribute[0])]);
+    case AttributeSpec::Kind::kInteger:
+      break;
+  }
+  return fmt::format(R"("{}": {})", spec.key, attribute[0]);
 }
 
 }  // namespace
 
-TensorFormat add_matrix(const std::string& name, const PackedMatrix& matrix, TensorList& list) {
-  Writer writer(name, list);
-  if (const auto* tiles = std::get_if<TileMatrix>(&matrix.matrix)) return writer.tiles(*tiles);
-  if (const auto* csr = std::get_if<CsrMatrix>(&matrix.matrix)) return writer.csr(*csr);
-  if (const auto* compact = std::get_if<CompactMatrix>(&matrix.matrix))
-    return writer.compact(*compact);
-  if (const auto* quantized = std::get_if<QuantizedMatrix>(&matrix.matrix))
-    return writer.quantized(*quantized);
-  return writer.dense(std::get<DenseView>(matrix.matrix));
+std::string to_json(const TensorFormat& format) {
+  std::string entry =
+      fmt::format(R"({{"format": "{}", "shape": [{}, {}])",
+                  format.is_stack() ? "stack" : format.format->name, format.rows, format.cols);
+  for (size_t i = 0; i < format.attributes.size(); ++i)
+    entry += ", " + to_json(format.format->attributes[i], format.attributes[i]);
+  for (size_t i = 0; i < format.parts.size(); ++i)
+    entry += (i == 0 ? R"(, "parts": [)" : ", ") + to_json_string(format.parts[i]);
+  return entry + (format.parts.empty() ? "}" : "]}");
+}
+
+TensorFormat add_matrix(const std::string& name, const PackedMatrix& packed, TensorList& list) {
+  const StoredMatrix& matrix = packed.matrix;
+  for (size_t i = 0; i < matrix.parts.size(); ++i) {
+    const MatrixPart& part = matrix.part(i);
+    if (!part.is_present()) continue;
+    TensorToWrite tensor{name + matrix.format->parts[i].suffix, part.dtype, part.shape, part.data};
+    const PartRule rule = matrix.format->rule(matrix, i);
+    if (rule.type == PartType::kIndices && rule.limit <= INT16_MAX) {
+      const auto* indices = matrix.data<int32_t>(i);
+      list.short_indices.emplace_back(indices, indices + part.shape.front());
+      tensor.dtype = DType::kI16;
+      tensor.data = list.short_indices.back().data();
+    }
+    list.tensors.push_back(std::move(tensor));
+  }
+  return {matrix.format, matrix.rows, matrix.cols, matrix.attributes};
 }
 
 int64_t tensor_bytes(const PackedMatrix& matrix) {
@@ -113,12 +72,11 @@ int64_t tensor_bytes(const PackedMatrix& matrix) {
 int64_t file_bytes(const std::string& name, const PackedMatrix& matrix) {
   TensorList list;
   const TensorFormat format = add_matrix(name, matrix, list);
-  int64_t total =
-      format.kind == Kind::kDense ? 0 : kConfigEntryBytes + static_cast<int64_t>(name.size());
+  int64_t total = format.is_dense() ? 0 : kConfigEntryBytes + static_cast<int64_t>(name.size());
   for (const TensorToWrite& tensor : list.tensors) {
     total += tensor_bytes(tensor) + static_cast<int64_t>(tensor.name.size());
     // The dense form has an entry as well, of fewer digits.
-    total += format.kind == Kind::kDense ? kHeaderEntryBytes / 2 : kHeaderEntryBytes;
+    total += format.is_dense() ? kHeaderEntryBytes / 2 : kHeaderEntryBytes;
   }
   return total;
 }

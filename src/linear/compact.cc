@@ -266,8 +266,7 @@ Result<std::unique_ptr<Linear>> prepare_outputs(const CompactMatrix& matrix, con
       std::make_unique<KeptOutputs>(std::move(parts), matrix.inputs(), bias));
 }
 
-}  // namespace
-
+// Products of what is kept of a matrix of whole outputs or inputs.
 Result<std::unique_ptr<Linear>> prepare_compact(const CompactMatrix& matrix, const float* bias,
                                                 Precision precision, Team& team) {
   // Without any kept input every output is one that is not kept.
@@ -282,5 +281,15 @@ Result<std::unique_ptr<Linear>> prepare_compact(const CompactMatrix& matrix, con
                            prepare_linear({matrix.kept}, bias, precision, team));
   return std::unique_ptr<Linear>(std::make_unique<KeptInputs>(std::move(dense), matrix));
 }
+
+}  // namespace
+
+constinit const LinearFormat linear_formats::compact = {
+    .prepare =
+        [](Preparation& preparation, Run& run, const float* bias) {
+          return prepare_compact(get<CompactMatrix>(run.matrices.front()), bias,
+                                 preparation.precision(), preparation.team());
+        },
+};
 
 }  // namespace tessera

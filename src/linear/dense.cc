@@ -192,4 +192,15 @@ Result<std::unique_ptr<Linear>> prepare_dense(const DenseStack& weights, const f
   }
 }
 
+constinit const LinearFormat linear_formats::dense = {
+    .convert = [](Preparation& preparation,
+                  StoredMatrix& matrix) { return preparation.round(matrix); },
+    .joins = [](const StoredMatrix&, const StoredMatrix&) { return true; },
+    .prepare =
+        [](Preparation& preparation, Run& run, const float* bias) {
+          return prepare_dense(run.all_of<DenseView>(), bias, preparation.precision(),
+                               preparation.team());
+        },
+};
+
 }  // namespace tessera

@@ -38,10 +38,7 @@ class Stack {
   void scale_inputs(std::vector<float> scales) {
     for (int64_t i = 0; i < total_ * inputs_; ++i)
       dense_[static_cast<size_t>(i)] /= scales[static_cast<size_t>(i % inputs_)];
-    for (PackedMatrix& packed : packed_) {
-      packed.input_scales = scales;
-      std::get<QuantizedMatrix>(packed.matrix).input_scales = packed.input_scales.data();
-    }
+    for (PackedMatrix& packed : packed_) set_scales(".input_scales", scales, packed);
     input_scales_ = std::move(scales);
   }
 

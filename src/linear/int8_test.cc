@@ -24,7 +24,7 @@ struct Stack {
       values.push_back(testing::random_values(count * inputs, seed++));
       const DenseView dense{values.back().data(), DType::kF32, count, inputs};
       packed.push_back(pack_quantized(dense, Precision::kInt8, 0).value());
-      matrices.push_back(std::get<QuantizedMatrix>(packed.back().matrix));
+      matrices.push_back(get<QuantizedMatrix>(packed.back().matrix));
       total += count;
     }
   }

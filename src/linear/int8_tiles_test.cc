@@ -38,21 +38,22 @@ class Tiles {
     std::bernoulli_distribution keep(draw.kept);
     for (uint8_t& one : mask.kept) one = keep(generator) ? 1 : 0;
     floats_ = pack_tiles({values.data(), DType::kF32, rows, cols, draw.order}, mask).value();
-    integers_ = pack_quantized(std::get<TileMatrix>(floats_.matrix)).value();
+    integers_ = pack_quantized(get<TileMatrix>(floats_.matrix)).value();
     whole_ = pack_whole(integers());
   }
   // Gives the integers input scales, which they have in place of 1.
   void scale_inputs() {
+    std::vector<float> scales;
     for (int64_t k = 0; k < draw_.inputs; ++k)
-      integers_.input_scales.push_back(k % 3 == 0 ? 4.0f : k % 3 == 1 ? 0.3f : 1.0f);
-    std::get<TileMatrix>(integers_.matrix).input_scales = integers_.input_scales.data();
+      scales.push_back(k % 3 == 0 ? 4.0f : k % 3 == 1 ? 0.3f : 1.0f);
+    set_scales(".input_scales", scales, integers_);
   }
 
   StoredMatrix floats() const { return floats_.matrix; }
-  const TileMatrix& integers() const { return std::get<TileMatrix>(integers_.matrix); }
+  TileMatrix integers() const { return get<TileMatrix>(integers_.matrix); }
   int64_t outputs() const { return draw_.outputs; }
   double weight(int64_t output, int64_t input) const {
-    const auto& whole = std::get<QuantizedMatrix>(whole_.matrix);
+    const auto whole = get<QuantizedMatrix>(whole_.matrix);
     return double{whole.scale(output, 0)} * whole.integer(output, input);
   }
   std::string trace() const {
@@ -145,7 +146,7 @@ void check_product(const Tiles& tiles, const Call& call, Team& team) {
                                       .y_stride = total + 2},
                                      std::vector<float>(residual.size(), kNaN), team);
   std::vector<float> multipliers;
-  const auto& stored = std::get<TileMatrix>(call.matrix);
+  const auto stored = get<TileMatrix>(call.matrix);
   for (int64_t k = 0; stored.input_scales != nullptr && k < count; ++k)
     multipliers.push_back(1 / stored.input_scales[k]);
   const Rounded rounded(x, call.rows, count, multipliers.empty() ? nullptr : multipliers.data());

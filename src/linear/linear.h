@@ -6,6 +6,7 @@
 
 #include "base/status.h"
 #include "base/team.h"
+#include "formats/dense.h"
 #include "formats/precision.h"
 #include "formats/stored_matrix.h"
 #include "kernels/activation/activation.h"

@@ -237,8 +237,8 @@ TEST(PrepareLinear, InfoTellsWhatIsExecuted) {
   Stack tiles(160, 1);
   tiles.add(Kind::kTiles, 160, MatrixOrder::kOutputRows, 0.2);
   tiles.add(Kind::kTiles, 80, MatrixOrder::kInputRows, 0.2);
-  const int64_t kept = std::get<TileMatrix>(tiles.matrices()[0]).kept() +
-                       std::get<TileMatrix>(tiles.matrices()[1]).kept();
+  const int64_t kept =
+      get<TileMatrix>(tiles.matrices()[0]).kept() + get<TileMatrix>(tiles.matrices()[1]).kept();
   const LinearInfo info = info_of(tiles);
   EXPECT_EQ(info.format.find("tiles 16x16 f32, "), 0u) << info.format;
   EXPECT_NE(info.format.find("% pruned"), std::string::npos) << info.format;
@@ -255,7 +255,7 @@ TEST(PrepareLinear, InfoTellsWhatIsExecuted) {
   Stack columns(160, 2);
   columns.add(Kind::kInputs, 64, MatrixOrder::kOutputRows, 0.25);
   const LinearInfo narrow = info_of(columns, Precision::kBF16);
-  const int64_t inputs = std::get<CompactMatrix>(columns.matrices()[0]).kept.inputs();
+  const int64_t inputs = get<CompactMatrix>(columns.matrices()[0]).kept.inputs();
   EXPECT_EQ(narrow.flops_per_row, 2 * 64 * inputs);
   EXPECT_EQ(narrow.dense_flops_per_row, 2 * 64 * 160);
   EXPECT_NE(narrow.format.find("inputs kept dense bf16"), std::string::npos) << narrow.format;
@@ -327,7 +327,7 @@ TEST(PrepareLinear, RefusesWhatItCannotPack) {
   EXPECT_EQ(refusal(one.matrices()), "");
   EXPECT_NE(refusal({}).find("empty"), std::string::npos);
   EXPECT_NE(refusal({one.matrices()[0], two.matrices()[0]}).find("found 9"), std::string::npos);
-  TileMatrix integers = std::get<TileMatrix>(one.matrices()[0]);
+  TileMatrix integers = get<TileMatrix>(one.matrices()[0]);
   integers.dtype = DType::kI32;
   EXPECT_NE(refusal({integers}).find("I32"), std::string::npos);
 }

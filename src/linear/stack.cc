@@ -1,22 +1,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <limits>
 #include <new>
+#include <utility>
 
-#include "base/device.h"
-#include "formats/packed.h"
-#include "kernels/bf16_matmul/bf16_matmul.h"
-#include "kernels/csr_matmul/csr_matmul.h"
-#include "kernels/tile_int8_matmul/tile_int8_matmul.h"
+#include "formats/weight_format.h"
 #include "linear/formats.h"
 
 namespace tessera {
 namespace {
-
-// Share of kept weights up to which 128 rows gain from single weights: a BERT-base pass takes 0.6,
-// 0.87 and 2.1 of its dense time with 10%, 20% and 50% kept.
-constexpr double kCsrGainsBelow = 0.23;
 
 constexpr int64_t aligned(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
@@ -121,254 +113,75 @@ class Stack final : public Linear {
   int64_t outputs_ = 0;
 };
 
-// Matrices that become one map, in the form in which they are run.
-struct Run {
-  MatrixStack matrices;
-  TilePattern pattern;  // of tiles
-  std::string instead;  // why they are run dense, if they need not be
-};
-
-template <typename Matrix>
-bool holds(const Run& run) {
-  return std::holds_alternative<Matrix>(run.matrices.front());
+// Every format with how it is multiplied.
+const LinearFormat& row_of(const StoredMatrix& matrix) {
+  constexpr std::pair<const WeightFormat*, const LinearFormat*> kRows[] = {
+#define TESSERA_WEIGHT_FORMAT(name) {&weight_formats::name, &linear_formats::name},
+#include "formats/table.inc"
+#undef TESSERA_WEIGHT_FORMAT
+  };
+  return *std::find_if(std::begin(kRows), std::end(kRows), [&](const auto& row) {
+            return row.first == matrix.format;
+          })->second;
 }
 
-class Preparation {
- public:
-  Preparation(const float* bias, Precision precision, Team& team)
-      : bias_(bias), precision_(precision), team_(team) {}
+// Whether two matrices may be one product.
+bool joins(const Preparation& preparation, const StoredMatrix& a, const StoredMatrix& b) {
+  if (a.format != b.format || row_of(a).joins == nullptr) return false;
+  return preparation.floats(a) == preparation.floats(b) && row_of(a).joins(a, b);
+}
 
-  Result<std::unique_ptr<Linear>> prepare(const MatrixStack& weights) {
-    TESSERA_RETURN_IF_ERROR(find_runs(weights));
-    auto stack = std::make_unique<Stack>();
-    int64_t output = 0;
-    for (Run& run : runs_) {
-      TESSERA_ASSIGN_OR_RETURN(std::unique_ptr<Linear> map,
-                               prepare_run(run, bias_ == nullptr ? nullptr : bias_ + output));
-      if (!run.instead.empty()) map = std::make_unique<Instead>(std::move(map), run.instead);
-      if (runs_.size() == 1) return map;
-      for (const StoredMatrix& matrix : run.matrices) output += outputs(matrix);
-      stack->add(std::move(map));
+Status convert(Preparation& preparation, StoredMatrix& matrix) {
+  const auto change = row_of(matrix).convert;
+  return change == nullptr ? Status() : change(preparation, matrix);
+}
+
+Status choose(Preparation& preparation, Run& run) {
+  const auto choice = row_of(run.matrices.front()).choose;
+  return choice == nullptr ? Status() : choice(preparation, run);
+}
+
+// Neighbours that one kernel takes.
+Result<std::vector<Run>> find_runs(Preparation& preparation, MatrixStack matrices) {
+  std::vector<Run> runs;
+  for (StoredMatrix& matrix : matrices) TESSERA_RETURN_IF_ERROR(convert(preparation, matrix));
+  for (size_t begin = 0, end = 0; begin < matrices.size(); begin = end) {
+    for (end = begin + 1; end < matrices.size(); ++end) {
+      if (!joins(preparation, matrices[begin], matrices[end])) break;
     }
-    return std::unique_ptr<Linear>(std::move(stack));
-  }
-
- private:
-  // Neighbours that one kernel takes, but each matrix of whole rows or columns alone.
-  Status find_runs(const MatrixStack& weights) {
-    MatrixStack converted;
-    for (const StoredMatrix& matrix : weights) {
-      converted.push_back(matrix);
-      TESSERA_RETURN_IF_ERROR(convert(converted.back()));
+    Run run;
+    run.matrices.assign(matrices.begin() + static_cast<std::ptrdiff_t>(begin),
+                        matrices.begin() + static_cast<std::ptrdiff_t>(end));
+    TESSERA_RETURN_IF_ERROR(choose(preparation, run));
+    // Where matrices were written out their neighbours may be of the same form now.
+    if (!runs.empty() && !run.found.has_value() && !runs.back().found.has_value() &&
+        joins(preparation, runs.back().matrices.front(), run.matrices.front())) {
+      MatrixStack& before = runs.back().matrices;
+      before.insert(before.end(), run.matrices.begin(), run.matrices.end());
+      if (runs.back().instead.empty()) runs.back().instead = run.instead;
+    } else {
+      runs.push_back(std::move(run));
     }
-    for (size_t begin = 0, end = 0; begin < converted.size(); begin = end) {
-      for (end = begin + 1; end < converted.size(); ++end) {
-        if (!joins(converted[begin], converted[end])) break;
-      }
-      Run run;
-      run.matrices.assign(converted.begin() + static_cast<std::ptrdiff_t>(begin),
-                          converted.begin() + static_cast<std::ptrdiff_t>(end));
-      TESSERA_RETURN_IF_ERROR(choose(run));
-      // Where matrices were written out their neighbours may be of the same form now.
-      if (!runs_.empty() && !holds<TileMatrix>(run) &&
-          joins(runs_.back().matrices.front(), run.matrices.front())) {
-        MatrixStack& before = runs_.back().matrices;
-        before.insert(before.end(), run.matrices.begin(), run.matrices.end());
-        if (runs_.back().instead.empty()) runs_.back().instead = run.instead;
-      } else {
-        runs_.push_back(std::move(run));
-      }
-    }
-    return {};
   }
+  return runs;
+}
 
-  // Whether two matrices may be one product.
-  bool joins(const StoredMatrix& a, const StoredMatrix& b) const {
-    if (a.index() != b.index() || std::holds_alternative<CompactMatrix>(a)) return false;
-    if (float_type(precision_, dtype(a)) != float_type(precision_, dtype(b))) return false;
-    if (const auto* one = std::get_if<TileMatrix>(&a)) {
-      const auto& other = std::get<TileMatrix>(b);
-      return one->is_quantized() == other.is_quantized() && reads_alike(*one, other);
-    }
-    const auto* one = std::get_if<QuantizedMatrix>(&a);
-    const auto* other = std::get_if<QuantizedMatrix>(&b);
-    return one == nullptr || (one->precision == other->precision && one->group == other->group &&
-                              reads_alike(*one, *other));
+Result<std::unique_ptr<Linear>> prepare(Preparation& preparation, const MatrixStack& weights,
+                                        const float* bias) {
+  TESSERA_ASSIGN_OR_RETURN(std::vector<Run> runs, find_runs(preparation, weights));
+  auto stack = std::make_unique<Stack>();
+  int64_t output = 0;
+  for (Run& run : runs) {
+    const float* own_bias = bias == nullptr ? nullptr : bias + output;
+    TESSERA_ASSIGN_OR_RETURN(std::unique_ptr<Linear> map,
+                             row_of(run.matrices.front()).prepare(preparation, run, own_bias));
+    if (!run.instead.empty()) map = std::make_unique<Instead>(std::move(map), run.instead);
+    if (runs.size() == 1) return map;
+    output += run.outputs();
+    stack->add(std::move(map));
   }
-
-  template <typename Matrix>
-  static bool reads_alike(const Matrix& a, const Matrix& b) {
-    if (a.input_scales == nullptr || b.input_scales == nullptr)
-      return a.input_scales == b.input_scales;
-    return std::equal(a.input_scales, a.input_scales + a.inputs(), b.input_scales);
-  }
-
-  // Brings a dense or quantized matrix to the precision asked for, and integer tiles to floats.
-  Status convert(StoredMatrix& matrix) {
-    if (const auto* tiles = std::get_if<TileMatrix>(&matrix)) {
-      if (tiles->is_quantized() && !runs_integers(*tiles)) keep(pack_floats(*tiles), matrix);
-      return {};
-    }
-    if (const auto* quantized = std::get_if<QuantizedMatrix>(&matrix)) {
-      if (precision_ == Precision::kStored || quantized->precision == precision_) return {};
-      TESSERA_RETURN_IF_ERROR(write_out(matrix));
-    }
-    return round(matrix);
-  }
-
-  // A dense matrix to integers, where these are asked for.
-  Status round(StoredMatrix& matrix) {
-    const auto* dense = std::get_if<DenseView>(&matrix);
-    if (dense == nullptr || !is_quantized(precision_)) return {};
-    TESSERA_ASSIGN_OR_RETURN(PackedMatrix packed,
-                             pack_quantized(*dense, precision_, default_group(precision_), &team_));
-    keep(std::move(packed), matrix);
-    return {};
-  }
-
-  void keep(PackedMatrix packed, StoredMatrix& matrix) {
-    matrix = packed.matrix;
-    packed_.push_back(std::move(packed));
-  }
-
-  // Whether tiles are multiplied as integers.
-  bool runs_integers(const TileMatrix& tiles) const {
-    const bool stored = precision_ == Precision::kStored && tiles.is_quantized();
-    return (stored || has_integer_rows(precision_)) &&
-           tiles.inputs() <= tile_int8_matmul::kMaxInputs;
-  }
-
-  // Brings a run to the form in which it is run.
-  Status choose(Run& run) {
-    if (holds<TileMatrix>(run)) return choose_tiles(run);
-    if (holds<CsrMatrix>(run)) run.instead = csr_refusal(run);
-    return run.instead.empty() ? Status() : write_out(run);
-  }
-
-  // Finds the blocks of tiles and rounds these, or writes the matrices out where they would not
-  // gain.
-  Status choose_tiles(Run& run) {
-    const TileStack tiles = all_of<TileMatrix>(run);
-    const bool integers = runs_integers(tiles.front());
-    run.pattern = find_blocks(tiles, block_shape(tiles, integers ? 8 : 1));
-    int64_t total = 0;
-    for (const TileMatrix& matrix : tiles) total += matrix.outputs();
-    run.instead = too_full(run.pattern, tiles.front().inputs(), total,
-                           integers ? DType::kI8 : floats(run), precision_);
-    if (!run.instead.empty()) return write_out(run);
-    if (!integers && is_quantized(precision_)) run.instead = keeps_floats();
-    for (size_t i = 0; integers && i < tiles.size(); ++i) {
-      if (tiles[i].is_quantized()) continue;
-      TESSERA_ASSIGN_OR_RETURN(PackedMatrix packed, pack_quantized(tiles[i]));
-      keep(std::move(packed), run.matrices[i]);
-    }
-    return {};
-  }
-
-  std::string keeps_floats() const {
-    return has_integer_rows(precision_)
-               ? fmt::format("tiles of more than {} inputs are not run in {}",
-                             tile_int8_matmul::kMaxInputs, name(precision_))
-               : fmt::format("tiles keep their floats in {}", name(precision_));
-  }
-
-  // All matrices as dense ones of the precision asked for; integers stay as they are.
-  Status write_out(Run& run) {
-    for (StoredMatrix& matrix : run.matrices) {
-      const auto* tiles = std::get_if<TileMatrix>(&matrix);
-      if (tiles != nullptr && tiles->is_quantized()) {
-        keep(pack_whole(*tiles), matrix);
-      } else {
-        TESSERA_RETURN_IF_ERROR(write_out(matrix));
-        TESSERA_RETURN_IF_ERROR(round(matrix));
-      }
-    }
-    return {};
-  }
-
-  // With 128 rows a tenth of the values takes 1.4 times as long as dense int8, and with AMX twice
-  // as long as dense bf16 (linear_bench 9 many): no share that is worth it gains there.
-  bool outruns_csr() const {
-    return has_integer_rows(precision_) ||
-           (precision_ == Precision::kBF16 && bf16_matmul::refuse_cpu() == nullptr);
-  }
-
-  std::string csr_refusal(const Run& run) const {
-    int64_t kept = 0;
-    double whole = 0;
-    for (const StoredMatrix& matrix : run.matrices) {
-      kept += std::get<CsrMatrix>(matrix).kept();
-      whole += static_cast<double>(outputs(matrix)) * static_cast<double>(inputs(matrix));
-    }
-    if (inputs(run.matrices.front()) > csr_matmul::kMaxInputs) {
-      return fmt::format("run dense: more inputs than {}", csr_matmul::kMaxInputs);
-    }
-    if (kept > std::numeric_limits<int32_t>::max()) return "run dense: more elements than 2^31 - 1";
-    if (!forced_kernel(csr_matmul::kernels.name()).empty()) return {};
-    if (outruns_csr())
-      return fmt::format("run dense: single weights gain nothing beside {}", name(precision_));
-    const double share = static_cast<double>(kept) / whole;
-    if (share <= kCsrGainsBelow) return {};
-    return fmt::format(
-        "run dense: {:.0f}% of the values are kept, and single weights gain below {:.0f}%",
-        100 * share, 100 * kCsrGainsBelow);
-  }
-
-  Status write_out(StoredMatrix& matrix) {
-    const int64_t bytes = dense_bytes(matrix);
-    Buffer dense = host_device().allocate(static_cast<size_t>(bytes));
-    if (dense.empty()) {
-      return out_of_memory(
-          fmt::format("Writing out a matrix needs {} bytes, which could not be had.", bytes));
-    }
-    to_dense(matrix, dense.data());
-    const MatrixOrder order = tessera::order(matrix);
-    const bool by_output = order == MatrixOrder::kOutputRows;
-    matrix = DenseView{dense.data(), dtype(matrix), by_output ? outputs(matrix) : inputs(matrix),
-                       by_output ? inputs(matrix) : outputs(matrix), order};
-    written_out_.push_back(std::move(dense));
-    return {};
-  }
-
-  // The floats in which what is not quantized is kept.
-  DType floats(const Run& run) const { return float_type(precision_, dtype(run.matrices.front())); }
-
-  Result<std::unique_ptr<Linear>> prepare_run(Run& run, const float* bias) {
-    if (holds<TileMatrix>(run)) {
-      const TileStack tiles = all_of<TileMatrix>(run);
-      if (tiles.front().is_quantized())
-        return prepare_int8_tiles(tiles, std::move(run.pattern), bias, team_);
-      return prepare_tiles(tiles, std::move(run.pattern), bias, floats(run), team_);
-    }
-    if (holds<CsrMatrix>(run)) {
-      return prepare_csr(all_of<CsrMatrix>(run), bias, floats(run), team_);
-    }
-    if (holds<CompactMatrix>(run)) {
-      return prepare_compact(std::get<CompactMatrix>(run.matrices.front()), bias, precision_,
-                             team_);
-    }
-    if (holds<QuantizedMatrix>(run)) {
-      const QuantizedStack stack = all_of<QuantizedMatrix>(run);
-      const bool whole = stack.front().precision == Precision::kInt8 && stack.front().group == 0;
-      return whole ? prepare_int8(stack, bias, team_) : prepare_groups(stack, bias, team_);
-    }
-    return prepare_dense(all_of<DenseView>(run), bias, precision_, team_);
-  }
-
-  template <typename Matrix>
-  static std::vector<Matrix> all_of(const Run& run) {
-    std::vector<Matrix> all;
-    for (const StoredMatrix& matrix : run.matrices) all.push_back(std::get<Matrix>(matrix));
-    return all;
-  }
-
-  const float* bias_;
-  Precision precision_;
-  Team& team_;
-  std::vector<Run> runs_;
-  std::vector<Buffer> written_out_;
-  std::vector<PackedMatrix> packed_;
-};
+  return std::unique_ptr<Linear>(std::move(stack));
+}
 
 // prepare_dense checks the dense ones.
 Status check(const MatrixStack& weights) {
@@ -403,7 +216,8 @@ Result<std::unique_ptr<Linear>> prepare_linear(const MatrixStack& weights, const
                                                Precision precision, Team& team) {
   try {
     TESSERA_RETURN_IF_ERROR(check(weights));
-    return Preparation(bias, precision, team).prepare(weights);
+    Preparation preparation(precision, team);
+    return prepare(preparation, weights, bias);
   } catch (const std::bad_alloc&) {
     return out_of_memory("Packing a linear map ran out of memory.");
   }

@@ -119,8 +119,9 @@ class Tiles final : public Linear {
   std::vector<float> bias_;
 };
 
-}  // namespace
-
+// Why tile-pruned matrices of this pattern would gain nothing from the tile-sparse product of
+// values stored so (f32, bf16, int8) where dense ones are of a precision; empty where they gain, or
+// where TESSERA_KERNEL names the kernel to take.
 std::string too_full(const TilePattern& pattern, int64_t inputs, int64_t outputs, DType stored,
                      Precision precision) {
   const char* family =
@@ -135,6 +136,64 @@ std::string too_full(const TilePattern& pattern, int64_t inputs, int64_t outputs
                      100 * executed, 100 * limit);
 }
 
+// Whether tiles are multiplied as integers.
+bool runs_integers(const TileMatrix& tiles, Precision precision) {
+  const bool stored = precision == Precision::kStored && tiles.is_quantized();
+  return (stored || has_integer_rows(precision)) && tiles.inputs() <= tile_int8_matmul::kMaxInputs;
+}
+
+std::string keeps_floats(Precision precision) {
+  return has_integer_rows(precision)
+             ? fmt::format("tiles of more than {} inputs are not run in {}",
+                           tile_int8_matmul::kMaxInputs, name(precision))
+             : fmt::format("tiles keep their floats in {}", name(precision));
+}
+
+// Integers that are not multiplied as such become floats.
+Status convert(Preparation& preparation, StoredMatrix& matrix) {
+  const auto tiles = get<TileMatrix>(matrix);
+  if (tiles.is_quantized() && !runs_integers(tiles, preparation.precision()))
+    preparation.keep(pack_floats(tiles), matrix);
+  return {};
+}
+
+bool joins(const StoredMatrix& a, const StoredMatrix& b) {
+  const auto one = get<TileMatrix>(a), other = get<TileMatrix>(b);
+  return one.is_quantized() == other.is_quantized() && reads_alike(one, other);
+}
+
+// Integers stay as they are.
+Status write_out(Preparation& preparation, Run& run) {
+  for (StoredMatrix& matrix : run.matrices) {
+    if (const auto tiles = get<TileMatrix>(matrix); tiles.is_quantized()) {
+      preparation.keep(pack_whole(tiles), matrix);
+    } else {
+      TESSERA_RETURN_IF_ERROR(preparation.write_out(matrix));
+    }
+  }
+  return {};
+}
+
+// Finds the blocks of tiles and rounds these, or writes the matrices out where they would not gain.
+Status choose(Preparation& preparation, Run& run) {
+  const TileStack tiles = run.all_of<TileMatrix>();
+  const Precision precision = preparation.precision();
+  const bool integers = runs_integers(tiles.front(), precision);
+  TilePattern pattern = find_blocks(tiles, block_shape(tiles, integers ? 8 : 1));
+  run.instead = too_full(pattern, tiles.front().inputs(), run.outputs(),
+                         integers ? DType::kI8 : preparation.floats(run), precision);
+  if (!run.instead.empty()) return write_out(preparation, run);
+  if (!integers && is_quantized(precision)) run.instead = keeps_floats(precision);
+  for (size_t i = 0; integers && i < tiles.size(); ++i) {
+    if (tiles[i].is_quantized()) continue;
+    TESSERA_ASSIGN_OR_RETURN(PackedMatrix packed, pack_quantized(tiles[i]));
+    preparation.keep(std::move(packed), run.matrices[i]);
+  }
+  run.found = std::move(pattern);
+  return {};
+}
+
+// One product of a stack of tile-pruned matrices; pattern: its blocks.
 Result<std::unique_ptr<Linear>> prepare_tiles(const TileStack& stack, TilePattern pattern,
                                               const float* bias, DType stored, Team& team) {
   tile_matmul::Args shape;
@@ -147,5 +206,23 @@ Result<std::unique_ptr<Linear>> prepare_tiles(const TileStack& stack, TilePatter
   TESSERA_RETURN_IF_ERROR(tiles->pack(stack, bias, team));
   return std::unique_ptr<Linear>(std::move(tiles));
 }
+
+Result<std::unique_ptr<Linear>> prepare(Preparation& preparation, Run& run, const float* bias) {
+  const TileStack tiles = run.all_of<TileMatrix>();
+  auto pattern = std::any_cast<TilePattern>(std::move(run.found));
+  if (tiles.front().is_quantized())
+    return prepare_int8_tiles(tiles, std::move(pattern), bias, preparation.team());
+  return prepare_tiles(tiles, std::move(pattern), bias, preparation.floats(run),
+                       preparation.team());
+}
+
+}  // namespace
+
+constinit const LinearFormat linear_formats::tiles = {
+    .convert = convert,
+    .joins = joins,
+    .choose = choose,
+    .prepare = prepare,
+};
 
 }  // namespace tessera

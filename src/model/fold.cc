@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "base/device.h"
+#include "formats/compact.h"
 
 namespace tessera {
 namespace {
@@ -116,7 +117,7 @@ Matrix to_f32(const DenseView& view, Team& team) {
 }
 
 Matrix to_f32(const StoredMatrix& stored, Team& team) {
-  if (const auto* view = std::get_if<DenseView>(&stored)) return to_f32(*view, team);
+  if (const auto view = as<DenseView>(stored)) return to_f32(*view, team);
   std::vector<char> whole(static_cast<size_t>(dense_bytes(stored)));
   to_dense(stored, whole.data());
   const bool output_rows = order(stored) == MatrixOrder::kOutputRows;
@@ -183,12 +184,12 @@ class Preparation {
     int64_t at = 0;
     for (const StoredMatrix& part : stored_.qkv) {
       const int64_t end = at + outputs(part);
-      const auto* view = std::get_if<DenseView>(&part);
+      const auto view = as<DenseView>(part);
       if (end <= begin) {
         query_key_.push_back(part);
       } else if (at >= begin) {
         value_.push_back(part);
-      } else if (view != nullptr && view->order == MatrixOrder::kOutputRows) {
+      } else if (view.has_value() && view->order == MatrixOrder::kOutputRows) {
         query_key_.push_back(output_rows(*view, 0, begin - at));
         value_.push_back(output_rows(*view, begin - at, end - at));
       } else {
@@ -196,8 +197,8 @@ class Preparation {
       }
       at = end;
     }
-    const auto* output = std::get_if<CompactMatrix>(&stored_.output.front());
-    if (stored_.output.size() == 1 && output != nullptr && output->axis == KeptAxis::kOutputs)
+    const auto output = as<CompactMatrix>(stored_.output.front());
+    if (stored_.output.size() == 1 && output.has_value() && output->axis == KeptAxis::kOutputs)
       compact_output_ = output;
     if (!uncut_) find_kept_values();
   }
@@ -206,8 +207,8 @@ class Preparation {
   // had over these alone.
   void find_kept_values() {
     if (value_.size() != 1 || stored_.output.size() != 1) return;
-    const auto* value = std::get_if<CompactMatrix>(&value_.front());
-    if (value == nullptr || value->axis != KeptAxis::kOutputs) return;
+    const auto value = as<CompactMatrix>(value_.front());
+    if (!value.has_value() || value->axis != KeptAxis::kOutputs) return;
     const int64_t kept = value->kept.outputs();
     if (kept == 0 || kept % a_.kv_heads != 0) return;
     const int64_t size = kept / a_.kv_heads;
@@ -221,18 +222,18 @@ class Preparation {
         inputs.push_back((h - g) * a_.head_size + value->index[i]);
     }
     const StoredMatrix& output = stored_.output.front();
-    const auto* compact = std::get_if<CompactMatrix>(&output);
-    const bool same = compact != nullptr && compact->axis == KeptAxis::kInputs &&
+    const auto compact = as<CompactMatrix>(output);
+    const bool same = compact.has_value() && compact->axis == KeptAxis::kInputs &&
                       std::equal(inputs.begin(), inputs.end(), compact->index,
                                  compact->index + compact->kept.inputs());
-    if (!same && !std::holds_alternative<DenseView>(output)) return;
+    if (!same && !is<DenseView>(output)) return;
     compact_value_ = value;
     kept_values_ = std::move(inputs);
     value_size_ = size;
   }
 
   int64_t features() const {
-    return compact_output_ != nullptr ? compact_output_->kept.outputs() : a_.hidden_size;
+    return compact_output_.has_value() ? compact_output_->kept.outputs() : a_.hidden_size;
   }
 
   void choose() {
@@ -301,7 +302,7 @@ class Preparation {
       kept_bias.push_back(value_bias(compact_value_->index[i]));
     TESSERA_ASSIGN_OR_RETURN(auto projection, request_.prepare(qkv, projection_bias(kept_bias)));
     std::unique_ptr<Linear> output;
-    if (const auto* compact = std::get_if<CompactMatrix>(&stored_.output.front())) {
+    if (const auto compact = as<CompactMatrix>(stored_.output.front())) {
       TESSERA_ASSIGN_OR_RETURN(output, request_.prepare({compact->kept}, stored_.output_bias));
     } else {
       TESSERA_ASSIGN_OR_RETURN(output, output_over_kept_values());
@@ -333,7 +334,7 @@ class Preparation {
 
   // The output matrix, of the kept features alone.
   Matrix output_features(std::vector<int32_t>& features) const {
-    if (compact_output_ == nullptr) {
+    if (!compact_output_.has_value()) {
       features.resize(static_cast<size_t>(a_.hidden_size));
       std::iota(features.begin(), features.end(), 0);
       return to_f32(stored_.output, team_);
@@ -428,10 +429,10 @@ class Preparation {
   PreparedAttention prepared_;
   MatrixStack query_key_, value_;
   bool uncut_ = false;  // queries, keys and values are one matrix that only a copy can cut
-  const CompactMatrix* compact_output_ = nullptr;
+  std::optional<CompactMatrix> compact_output_;
   // Where values can be compact: the matrix, the kept values of each head, and the inputs of the
   // output matrix that read them.
-  const CompactMatrix* compact_value_ = nullptr;
+  std::optional<CompactMatrix> compact_value_;
   int64_t value_size_ = 0;
   std::vector<int32_t> kept_values_;
 };

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "base/device.h"
+#include "formats/compact.h"
 #include "model/fold.h"
 
 namespace tessera {
@@ -96,8 +97,8 @@ class Layer {
          .prepare = [&](const MatrixStack& stack, const std::vector<float>&) {
            DenseStack dense;
            for (const StoredMatrix& part : stack) {
-             const auto* compact = std::get_if<CompactMatrix>(&part);
-             dense.push_back(compact != nullptr ? compact->kept : std::get<DenseView>(part));
+             const auto compact = as<CompactMatrix>(part);
+             dense.push_back(compact.has_value() ? compact->kept : get<DenseView>(part));
            }
            return prepare_dense(dense, nullptr, Precision::kF32, team);
          }});

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "base/device.h"
+#include "formats/compact.h"
 #include "kernels/family.h"
 
 // A layer's attention alone, from its input to its output with the residual, against two steps in
@@ -255,7 +256,7 @@ class Layer {
     DenseStack dense;
     std::vector<std::vector<float>> whole;
     for (const StoredMatrix& part : stack) {
-      if (const auto* view = std::get_if<DenseView>(&part)) {
+      if (const auto view = as<DenseView>(part)) {
         dense.push_back(*view);
       } else {
         whole.emplace_back(outputs(part) * inputs(part));

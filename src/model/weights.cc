@@ -70,22 +70,21 @@ class Loader {
     TESSERA_ASSIGN_OR_RETURN(
         const ReadMatrix read,
         read_matrix(checkpoint_, formats_, name, {nullptr, DType::kF32, rows, width}));
-    const auto* matrix = std::get_if<QuantizedMatrix>(&read.packed.matrix);
-    if (matrix == nullptr) {
+    const StoredMatrix& matrix = read.packed.matrix;
+    if (!is<QuantizedMatrix>(matrix)) {
       return unsupported(fmt::format("{}: tensor {}: expected a dense or quantized table, found {}",
-                                     checkpoint_.directory(), quote(name),
-                                     format_name(read.packed.matrix)));
+                                     checkpoint_.directory(), quote(name), format_name(matrix)));
     }
     parameters_ += rows * width;
     EmbeddingTable table{.rows = rows, .width = width};
     if (is_quantized(precision) || precision == Precision::kStored) {
-      table.rounded = copy_of(*matrix);
+      table.rounded = copy_of(matrix);
     } else {
-      const int64_t bytes = dense_bytes(*matrix);
+      const int64_t bytes = dense_bytes(matrix);
       table.data = host_device().allocate(static_cast<size_t>(bytes));
       if (table.data.empty())
         return out_of_memory(fmt::format("cannot get {} bytes for {}", bytes, name));
-      to_dense(*matrix, table.data.data());
+      to_dense(matrix, table.data.data());
     }
     release(read);
     return table;
@@ -190,8 +189,7 @@ class Loader {
   }
 
   void release(const ReadMatrix& read) const {
-    checkpoint_.release(read.values);
-    for (const TensorView& other : read.others) checkpoint_.release(other);
+    for (const TensorView& tensor : read.tensors) checkpoint_.release(tensor);
   }
   void release(const StoredMap& map) const {
     for (const ReadMatrix& source : map.sources) release(source);
@@ -212,25 +210,14 @@ class Loader {
                                pack_quantized(piece, precision, default_group(precision), &team_));
       checkpoint_.release(
           {piece.data, dense.dtype, {}, static_cast<size_t>(piece.rows * row_bytes)});
-      const auto pieces = static_cast<size_t>((dense.rows + rows - 1) / rows);
-      whole.values.reserve(packed.values.size() * pieces);
-      whole.scales.reserve(packed.scales.size() * pieces);
-      whole.values.insert(whole.values.end(), packed.values.begin(), packed.values.end());
-      whole.scales.insert(whole.scales.end(), packed.scales.begin(), packed.scales.end());
-      whole.matrix = packed.matrix;
+      append_outputs(packed, dense.rows, whole);
     }
-    auto& matrix = std::get<QuantizedMatrix>(whole.matrix);
-    matrix.rows = dense.rows;
-    matrix.values = whole.values.data();
-    matrix.scales = whole.scales.data();
     return whole;
   }
 
   static bool is_large(const StoredMatrix& matrix) {
-    const auto* dense = std::get_if<DenseView>(&matrix);
-    return dense != nullptr && dense->order == MatrixOrder::kOutputRows &&
-           dense->rows * dense->cols * static_cast<int64_t>(size_bytes(dense->dtype)) >=
-               kLargeBytes;
+    return is<DenseView>(matrix) && matrix.order == MatrixOrder::kOutputRows &&
+           dense_bytes(matrix) >= kLargeBytes;
   }
 
   // The tensor, or the parts of the stack that stands for it.
@@ -244,7 +231,8 @@ class Loader {
       const DenseView expected{nullptr, DType::kF32, output_rows ? wanted : inputs,
                                output_rows ? inputs : wanted, order};
       TESSERA_ASSIGN_OR_RETURN(ReadMatrix read, read_matrix(checkpoint_, formats_, part, expected));
-      TESSERA_RETURN_IF_ERROR(check_finite(part, read.values));
+      for (const TensorView& tensor : read.floats)
+        TESSERA_RETURN_IF_ERROR(check_finite(part, tensor));
       found += tessera::outputs(read.packed.matrix);
       parameters_ += tessera::outputs(read.packed.matrix) * inputs;
       map.stack.push_back(read.packed.matrix);
@@ -270,8 +258,7 @@ class Loader {
     std::vector<PackedMatrix> kept;
     for (StoredMatrix& matrix : matrices) {
       if (!is_quantized(precision) || !is_large(matrix)) continue;
-      TESSERA_ASSIGN_OR_RETURN(PackedMatrix packed,
-                               rounded(std::get<DenseView>(matrix), precision));
+      TESSERA_ASSIGN_OR_RETURN(PackedMatrix packed, rounded(get<DenseView>(matrix), precision));
       matrix = packed.matrix;
       kept.push_back(std::move(packed));
     }
@@ -454,7 +441,7 @@ int64_t EmbeddingTable::bytes() const {
 
 void EmbeddingTable::read(int64_t row, Range columns, float* target) const {
   if (data.empty()) {
-    const auto& matrix = std::get<QuantizedMatrix>(rounded.matrix);
+    const auto matrix = get<QuantizedMatrix>(rounded.matrix);
     for (int64_t c = columns.begin; c < columns.end; ++c) {
       const float scale = matrix.scale(row, matrix.group == 0 ? 0 : c / matrix.group);
       const float whole = scale * static_cast<float>(matrix.integer(row, c));
