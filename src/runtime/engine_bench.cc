@@ -87,4 +87,4 @@ BENCHMARK(prompt_beside_a_stream)
 }  // namespace
 }  // namespace tessera
 
-BENCHMARK_MAIN();
+// main stands in sampling_bench.cc.
