@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "model/loader.h"
+#include "plan/plan.h"
 #include "runtime/testing.h"
 
 namespace tessera {
@@ -44,8 +46,9 @@ TEST(Calibration, SeesWhatAPassOfTheModelDoes) {
   const auto architecture = read_architecture(*checkpoint);
   ASSERT_TRUE(architecture.ok());
   Team team(2);
-  const Plan plan = choose_plan(
-      {.threads = 2, .layers = architecture->layers, .head_size = architecture->head_size});
+  const Plan plan = choose_plan({.threads = 2,
+                                 .layers = architecture->layer_count(),
+                                 .head_size = architecture->layer(0).head_size});
   const auto loaded = load_weights(*checkpoint, *architecture, plan, team);
   ASSERT_TRUE(loaded.ok()) << loaded.status().message();
   auto calibration =
