@@ -45,7 +45,6 @@ COMMANDS = {
 NOT_YET = set("""
 answer-overlap-clamped
 compress-twice-at-once
-decoder-is-causal-false-qwen3
 generation-config-eos-null
 generation-config-max-length
 generation-config-max-new-tokens-0
