@@ -4,9 +4,9 @@
 #include <string>
 #include <vector>
 
-#include "plot/plot.h"
 #include "evaluate/recipe.h"
 #include "evaluate/timing.h"
+#include "plot/plot.h"
 #include "tessera/evaluate.h"
 
 namespace tessera {

@@ -141,7 +141,8 @@ Result<int64_t> EngineState::submit(Request request) {
     request.stop_ids.insert(request.stop_ids.end(), ends.begin(), ends.end());
   }
   return inbox.submit([&](int64_t number) {
-    return Job{number, Running(number, std::move(request), architecture().layer_count(), state.tokenizer)};
+    return Job{number,
+               Running(number, std::move(request), architecture().layer_count(), state.tokenizer)};
   });
 }
 
