@@ -1,0 +1,2 @@
+// What a precompiled header needs to be a target of its own.
+int main() {}
