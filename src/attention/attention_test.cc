@@ -297,14 +297,24 @@ AttentionShape in_pages(DType dtype, AttentionShape shape) {
   return shape;
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, Teams,
-                         ::testing::Values(causal(shape_of(6, 2, 40, 40)),
-                                           causal(shape_of(8, 1, 16, 16)),
-                                           causal(shape_of(2, 2, 16, 16), 1100),
-                                           in_pages(DType::kI8, causal(shape_of(6, 2, 40, 40))),
-                                           causal(summed_shape(6, 2, 40, 200)),
-                                           causal(summed_shape(6, 2, 40, 200), 90),
-                                           summed_shape(4, 4, 40, 130)));
+INSTANTIATE_TEST_SUITE_P(
+    Shapes, Teams,
+    ::testing::Values(causal(shape_of(6, 2, 40, 40)), causal(shape_of(8, 1, 16, 16)),
+                      causal(shape_of(2, 2, 16, 16), 1100),
+                      in_pages(DType::kI8, causal(shape_of(6, 2, 40, 40))),
+                      causal(summed_shape(6, 2, 40, 200)), causal(summed_shape(6, 2, 40, 200), 90),
+                      summed_shape(4, 4, 40, 130)),
+    [](const auto& info) {
+      const AttentionShape& shape = info.param;
+      const PageShape& pages = shape.pages;
+      std::string text = std::to_string(shape.query_heads) + "_heads_on_" +
+                         std::to_string(pages.kv_heads) + "_" + std::string(name(pages.dtype)) +
+                         "_" + std::to_string(pages.d_k) + "_to_" + std::to_string(pages.d_v);
+      if (shape.mask == Mask::kCausal) text += "_causal";
+      if (shape.window > 0) text += "_window_" + std::to_string(shape.window);
+      if (shape.outputs == HeadOutputs::kSummed) text += "_summed";
+      return text;
+    });
 
 // A sequence gives the same bits in any company.
 TEST(Attention, OtherSequencesOfABatchDoNotMatter) {

@@ -126,7 +126,8 @@ TEST_P(Systems, AreSolvedAndInverted) {
     }
   }
 }
-INSTANTIATE_TEST_SUITE_P(Sizes, Systems, ::testing::Values(1, 2, 5, 31, 32, 33, 67, 130));
+INSTANTIATE_TEST_SUITE_P(Sizes, Systems, ::testing::Values(1, 2, 5, 31, 32, 33, 67, 130),
+                         ::testing::PrintToStringParamName());
 
 TEST(Cholesky, AMatrixThatIsNotPositiveDefiniteIsRefused) {
   std::vector<double> a = {1, 2, 2, 1}, nan = {NAN};

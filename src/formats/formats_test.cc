@@ -145,10 +145,22 @@ TEST_P(RoundTrip, CompactHoldsWholeOutputsAndInputsBitByBit) {
   }
 }
 
+std::string name_of(const ::testing::TestParamInfo<RoundTrip::ParamType>& info) {
+  const auto& [shape, share, order] = info.param;
+  const auto by = [](int64_t rows, int64_t cols) {
+    return std::to_string(rows) + "x" + std::to_string(cols);
+  };
+  return by(shape.rows, shape.cols) + "_in_" + by(shape.tile.rows, shape.tile.cols) + "_" +
+         std::string(name(shape.dtype)) + "_without_" +
+         std::to_string(static_cast<int>(100 * share)) +
+         (order == MatrixOrder::kOutputRows ? "_output_rows" : "_input_rows");
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Shapes, RoundTrip,
     ::testing::Combine(::testing::ValuesIn(kCases), ::testing::Values(0.0, 0.3, 0.9, 1.0),
-                       ::testing::Values(MatrixOrder::kOutputRows, MatrixOrder::kInputRows)));
+                       ::testing::Values(MatrixOrder::kOutputRows, MatrixOrder::kInputRows)),
+    name_of);
 
 // Tiles of 2 x 2 in a matrix of 3 x 5: rows of tiles 2, columns 3.
 struct Tiles {

@@ -61,7 +61,11 @@ inline bool same_bits(const std::vector<float>& a, const std::vector<float>& b) 
 template <typename Args, typename Check>
 void for_each_row(const KernelFamily<Args>& family, const Args& sample, Check check) {
   for (const KernelRow<Args>& row : family.rows()) {
-    if (!hardware_has(row.isa) || row.refuse(sample) != nullptr) continue;
+    if (!hardware_has(row.isa)) {
+      report_absent(family, row);
+      continue;
+    }
+    if (row.refuse(sample) != nullptr) continue;
     SCOPED_TRACE(row.name);
     check(row);
   }

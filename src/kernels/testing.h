@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <cstdio>
 #include <random>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -36,6 +38,17 @@ class Forced {
   std::string before_;
 };
 
+// Says once a test which rows it could not run; ./test counts these lines.
+template <typename Args>
+void report_absent(const KernelFamily<Args>& family, const KernelRow<Args>& row) {
+  const auto* test = ::testing::UnitTest::GetInstance()->current_test_info();
+  static std::set<std::string> reported;
+  const std::string line = std::string("without ") + std::string(name(row.isa)) + ": skips " +
+                           family.name() + ":" + row.name;
+  if (reported.insert(line + test->test_suite_name() + test->name()).second)
+    std::printf("%s\n", line.c_str());
+}
+
 // Calls check(row) for every row of the family but the reference that this machine has; says what
 // it skips.
 template <typename Args, typename Check>
@@ -43,7 +56,7 @@ void for_each_fast_row(const KernelFamily<Args>& family, const Args& sample, Che
   for (const KernelRow<Args>& row : family.rows()) {
     if (&row == &family.rows().back()) continue;
     if (!hardware_has(row.isa)) {
-      ::testing::Test::RecordProperty(std::string("no_") + row.name, "missing hardware");
+      report_absent(family, row);
       continue;
     }
     if (row.refuse(sample) != nullptr) continue;

@@ -228,7 +228,8 @@ TEST(Sampler, RefusesBadSettings) {
 
 class CachePoolOf : public ::testing::TestWithParam<DType> {};
 INSTANTIATE_TEST_SUITE_P(Types, CachePoolOf,
-                         ::testing::Values(DType::kF32, DType::kBF16, DType::kI8));
+                         ::testing::Values(DType::kF32, DType::kBF16, DType::kI8),
+                         [](const auto& info) { return std::string(name(info.param)); });
 
 TEST_P(CachePoolOf, SharesPagesUntilWritten) {
   const PageShape shape{.kv_heads = 1, .d_k = 2, .d_v = 2, .dtype = GetParam()};

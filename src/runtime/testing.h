@@ -3,10 +3,15 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <map>
 #include <random>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -54,6 +59,17 @@ inline TinyCheckpoint& TinyCheckpoint::with(const std::string& from, const std::
   EXPECT_NE(at, std::string::npos) << from;
   config.replace(at, from.size(), to);
   return *this;
+}
+
+// How far logits of the tiny models may lie apart between two passes that group the terms of their
+// sums differently: each of 2 layers rounds sums of 16 (queries or keys, values, the outputs of
+// attention), 24 and `keys` terms, the head one of 16. A rounding moves a pass by half an epsilon
+// of what is summed, which is of the logits' order, and there are two passes.
+inline double regrouped_bound(int64_t keys, std::span<const float> logits) {
+  double largest = 0;
+  for (const float logit : logits) largest = std::max(largest, std::abs(double{logit}));
+  return static_cast<double>(2 * (3 * 16 + 24 + keys) + 16) *
+         std::numeric_limits<float>::epsilon() * largest;
 }
 
 // Llama: 2 layers, 16 wide, 4 heads over 2 KV heads, vocabulary 50, context 200.
