@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "formats/weight_format.h"
 #include "io/json.h"
 
 namespace tessera {
@@ -67,6 +68,7 @@ Status measure_output_error(const InputStatistics& statistics, Team& team, Matri
 
 Result<MatrixReport> report_of(const Matrix& matrix) {
   TESSERA_ASSIGN_OR_RETURN(const PackedMatrix packed, pack(matrix));
+  TESSERA_RETURN_IF_ERROR(validate(packed.matrix));
   const int64_t weights = matrix.item.outputs * matrix.item.inputs;
   const auto flops = static_cast<double>(flops_per_row(packed.matrix));
   const auto& integers = matrix.integers;
