@@ -58,10 +58,11 @@ class Answerer {
     for (const auto& [given, target] :
          {std::pair{&options_.answers, &task.answers},
           std::pair{&options_.max_answer_tokens, &task.max_answer_tokens},
-          std::pair{&options_.window_tokens, &task.window_tokens},
-          std::pair{&options_.overlap_tokens, &task.overlap_tokens}}) {
+          std::pair{&options_.window_tokens, &task.window_tokens}}) {
       if (*given) *target = static_cast<int32_t>(**given);
     }
+    if (options_.overlap_tokens)
+      task.overlap_tokens = static_cast<int32_t>(*options_.overlap_tokens);
     return task;
   }
 
@@ -168,8 +169,10 @@ void add_answer_options(Parser& parser, Options* options) {
   parser.add_integer(
       {"--window", 1, INT32_MAX, "Tokens read at once, the question's included (default: 384)"},
       &options->window_tokens);
-  parser.add_integer({"--overlap", 0, INT32_MAX, "Tokens that windows share (default: 128)"},
-                     &options->overlap_tokens);
+  parser.add_integer(
+      {"--overlap", 0, INT32_MAX,
+       "Tokens of the context that windows share (default: 128, or half of what fits)"},
+      &options->overlap_tokens);
   parser.add_flag(
       "--no-answer", &options->no_answer,
       "Say - (null in JSON) where that no answer is there is likelier than the best one");

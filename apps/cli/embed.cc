@@ -3,12 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
-#include <numeric>
 #include <span>
 
 #include "cli/record_run.h"
 #include "cli/verbs.h"
-#include "tessera/tokenizer.h"
+#include "tessera/tasks.h"
 
 namespace tessera::cli {
 namespace {
@@ -23,15 +22,12 @@ constexpr Synopsis kSynopsis = {
     "  tessera embed models/all-MiniLM-L6-v2 --file pairs.csv --column question --json\n"
     "  tessera embed models/bert --ids 101,7592,102 --ids 101,2088,102\n"};
 
-// Enough rows to keep the products bound by arithmetic, few enough that activations stay in cache
-// and long texts do not need much memory.
-constexpr int64_t kBatchTokens = 2048;
-
 struct Options {
   ModelOptions model;
   RecordOptions records;
   std::optional<std::string> output;
   bool json = false;
+  EmbedOptions embedding;
 };
 
 class Embedder {
@@ -46,104 +42,23 @@ class Embedder {
 
  private:
   Status embed(std::span<const Record> records) {
-    Result<std::vector<TokenSequence>> sequences = tokenize(records);
-    if (!sequences.ok()) return sequences.status();
-    std::vector<size_t> order(records.size());
-    std::iota(order.begin(), order.end(), size_t{0});
-    // Longest first: what memory is needed is needed at once.
-    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
-      return (*sequences)[a].ids.size() > (*sequences)[b].ids.size();
-    });
-    const size_t width = model_.embedding_size();
-    std::vector<float> vectors(records.size() * width);
-    for (size_t begin = 0; begin < order.size();) {
-      if (!run_.progress(static_cast<int64_t>(begin))) return {StatusCode::kCancelled, ""};
-      const size_t end = batch_end(*sequences, order, begin);
-      Status status =
-          embed_batch(*sequences, std::span(order).subspan(begin, end - begin), &vectors);
-      if (!status.ok()) return status;
-      begin = end;
-    }
-    for (size_t i = 0; i < records.size(); ++i) {
-      Status status =
-          write(records[i], (*sequences)[i].ids, std::span(vectors).subspan(i * width, width));
-      if (!status.ok()) return status;
-    }
-    return {};
-  }
-
-  Result<std::vector<TokenSequence>> tokenize(std::span<const Record> records) const {
-    std::vector<TokenSequence> sequences(records.size());
-    std::vector<TextPair> texts(
-        records.size());  // empty where there are ids, so that indices agree
-    bool has_texts = false;
-    for (size_t i = 0; i < records.size(); ++i) {
-      if (records[i].tokens) {
-        sequences[i] = *records[i].tokens;
-      } else {
-        texts[i].first = *records[i].text;
-        has_texts = true;
-      }
-    }
-    if (!has_texts) return sequences;
-    const ModelInfo& info = model_.info();
-    if (!info.has_tokenizer) {
+    const bool has_texts = std::any_of(records.begin(), records.end(),
+                                       [](const Record& record) { return !record.tokens; });
+    if (has_texts && !model_.info().has_tokenizer) {
       return unsupported(
-          fmt::format("{} has no tokenizer: give token ids with --ids", info.directory));
+          fmt::format("{} has no tokenizer: give token ids with --ids", model_.info().directory));
     }
-    Result<std::vector<Encoding>> encodings =
-        model_.tokenizer()->encode_all(texts, {}, info.threads);
-    if (!encodings.ok()) return encodings.status();
+    EmbedOptions options = options_.embedding;
+    options.on_progress = [this](int64_t done) { return run_.progress(done); };
+    Result<std::vector<Embedding>> results = tessera::embed(model_, as_inputs(records), options);
+    if (!results.ok()) return results.status();
     for (size_t i = 0; i < records.size(); ++i) {
-      Encoding& encoding = (*encodings)[i];
-      if (!records[i].tokens) {
-        sequences[i] = {std::move(encoding.ids), std::move(encoding.type_ids)};
-      }
+      const Embedding& result = (*results)[i];
+      run_.count_tokens(static_cast<int64_t>(result.ids.size()));
+      run_.count_truncated(result.truncated ? 1 : 0);
+      Status status = write(records[i], result.ids, result.vector);
+      if (!status.ok()) return status;
     }
-    return sequences;
-  }
-
-  size_t batch_end(std::span<const TokenSequence> sequences, const std::vector<size_t>& order,
-                   size_t begin) const {
-    const auto length = [&](size_t i) {
-      return std::min<int64_t>(static_cast<int64_t>(sequences[order[i]].ids.size()),
-                               model_.info().max_positions);
-    };
-    size_t end = begin + 1;
-    for (int64_t tokens = length(begin); end < order.size(); ++end) {
-      tokens += length(end);
-      if (tokens > kBatchTokens) break;
-    }
-    return end;
-  }
-
-  // The status of a batch as that of the one input that alone fails too.
-  Status name_culprit(const std::vector<TokenSequence>& batch, std::span<const size_t> whose,
-                      const Status& status) {
-    for (size_t j = 0; j < batch.size(); ++j) {
-      const Status alone = model_.embed({batch[j]}).status();
-      const std::string prefix = "sequence 0: ";
-      if (alone.ok() || !alone.message().starts_with(prefix)) continue;
-      return {alone.code(),
-              fmt::format("input {}: {}", whose[j], alone.message().substr(prefix.size()))};
-    }
-    return status;
-  }
-
-  Status embed_batch(std::span<const TokenSequence> sequences, std::span<const size_t> whose,
-                     std::vector<float>* vectors) {
-    std::vector<TokenSequence> batch;
-    for (const size_t i : whose) batch.push_back(sequences[i]);
-    int64_t truncated = 0;
-    Result<std::vector<float>> result = model_.embed(batch, &truncated);
-    if (!result.ok()) return name_culprit(batch, whose, result.status());
-    const size_t width = model_.embedding_size();
-    for (size_t j = 0; j < whose.size(); ++j) {
-      std::copy_n(result->begin() + static_cast<int64_t>(j * width), width,
-                  vectors->begin() + static_cast<int64_t>(whose[j] * width));
-      run_.count_tokens(static_cast<int64_t>(batch[j].ids.size()));
-    }
-    run_.count_truncated(truncated);
     return {};
   }
 
@@ -182,17 +97,64 @@ Status embed(const Options& options) {
   return Embedder(**model, options).run();
 }
 
+std::vector<Pooling> parse_poolings(const std::string& text) {
+  std::vector<Pooling> poolings;
+  for (const std::string& part : split_at_commas(text)) {
+    const std::optional<Pooling> pooling = parse_pooling(part);
+    if (!pooling) {
+      usage_error(fmt::format("--pooling: expected {}, found \"{}\"", kPoolings, part));
+    }
+    poolings.push_back(*pooling);
+  }
+  return poolings;
+}
+
+struct EmbeddingFlags {
+  std::optional<int64_t> dimensions;
+  bool normalize = false;
+  bool leave_length = false;
+};
+
+// How texts become vectors, where that is not as the model says.
+void add_embedding_options(Parser& parser, EmbedOptions* options, EmbeddingFlags* flags) {
+  const Option prompt =
+      parser.add_text({"--prompt", "TEXT", "Put TEXT before each text"}, &options->prompt);
+  parser
+      .add_text({"--prompt-name", "NAME",
+                 "Put the model's prompt of this name before each text (default: as the model "
+                 "says)"},
+                &options->prompt_name)
+      .excludes({prompt});
+  parser.add_integer({"--dimensions", 1, INT32_MAX, "Keep the first N numbers of each vector"},
+                     &flags->dimensions);
+  parser.add_text(
+      {"--pooling", "HOW",
+       fmt::format("Pool the states of a text's tokens so: {}; several between commas", kPoolings)},
+      [options](const std::string& text) { options->poolings = parse_poolings(text); });
+  const Option normalize =
+      parser.add_flag("--normalize", &flags->normalize, "Give every vector the length 1");
+  parser
+      .add_flag("--no-normalize", &flags->leave_length,
+                "Leave vectors the length that they have (default: as the model says)")
+      .excludes({normalize});
+}
+
 }  // namespace
 
 int embed_verb(const Arguments& arguments) {
   Options options;
   Parser parser(kSynopsis);
   add_record_options(parser, &options.records);
+  EmbeddingFlags flags;
+  add_embedding_options(parser, &options.embedding, &flags);
   parser.add_flag("--json", &options.json, "Print lines of {\"text\", \"ids\", \"embedding\"}");
   parser.add_text({"-o,--output", "FILE", "Write to FILE instead of standard output"},
                   &options.output);
   add_model_options(parser, &options.model);
   if (const auto code = parse_records(parser, arguments, &options.records)) return *code;
+  options.embedding.dimensions = static_cast<int32_t>(flags.dimensions.value_or(0));
+  if (flags.normalize) options.embedding.normalise = Normalise::kYes;
+  if (flags.leave_length) options.embedding.normalise = Normalise::kNo;
   return finish(embed(options));
 }
 

@@ -170,7 +170,7 @@ void set_options(const EvalOptions& options, EvaluationTask* task) {
   set(options.window, &task->agreement.window_tokens);
   set(options.window, &task->questions.window_tokens);
   set(options.stride, &task->perplexity.stride_tokens);
-  set(options.overlap, &task->questions.overlap_tokens);
+  if (options.overlap) task->questions.overlap_tokens = static_cast<int32_t>(*options.overlap);
   set(options.max_answer_tokens, &task->questions.max_answer_tokens);
   set(options.depth, &task->retrieval.depth);
   set(options.beams, &task->data_to_text.beams);

@@ -85,7 +85,9 @@ RecordFormat format_of(const RecordOptions& options) {
   const std::string& file = options.file.value_or("");
   if (file.ends_with(".csv")) return RecordFormat::kCsv;
   if (file.ends_with(".tsv") || file.ends_with(".tab")) return RecordFormat::kTsv;
-  if (file.ends_with(".jsonl") || file.ends_with(".ndjson")) return RecordFormat::kJsonLines;
+  for (const char* ending : {".jsonl", ".ndjson", ".json"}) {
+    if (file.ends_with(ending)) return RecordFormat::kJsonLines;
+  }
   return options.usual;
 }
 

@@ -47,9 +47,9 @@ std::string listed(const Job& job, const ModelInfo& info, const std::string& ech
 }
 
 Status run_once(const std::shared_ptr<Model>& model, const GenerateOptions& options,
-                const Prompter& prompter, std::vector<int32_t> prompt_ids) {
+                Request request) {
   const ModelInfo& info = model->info();
-  Job job{prompter.request(sampling_of(options, info), std::move(prompt_ids))};
+  Job job{std::move(request)};
   std::string echo;
   if (options.echo && !options.json) {
     Result<std::string> text = echo_of(*model, job.request.prompt_ids);
@@ -94,22 +94,33 @@ Status check_model(const GenerateOptions& options, const ModelInfo& info) {
   return {};
 }
 
+void tell_not_followed(const GenerationDefaults& model) {
+  if (model.not_followed.empty()) return;
+  fmt::print(stderr, "tessera: generation_config.json: not followed: {}\n",
+             fmt::join(model.not_followed, ", "));
+}
+
 Status run(const GenerateOptions& options) {
   Result<std::shared_ptr<Model>> model = load_model(options.model);
   if (!model.ok()) return model.status();
   if (Status status = check_model(options, (*model)->info()); !status.ok()) return status;
-  if (options.batch.file) return run_batch(*model, options);
+  Result<Request> request = request_of(options, (*model)->info());
+  if (!request.ok()) return request.status();
+  tell_not_followed((*model)->info().generation);
+  if (options.batch.file) return run_batch(*model, options, *request);
   const bool has_prompt = options.prompt || options.file || !options.ids.empty();
   if (!has_prompt && !options.json && is_terminal(stdin)) {
     if (options.sequences.value_or(1) > 1) {
       return invalid_input("--num-sequences: expected a prompt, since turns have one continuation");
     }
-    return run_turns(*model, options);
+    return run_turns(*model, options, *request);
   }
   Prompter prompter(*model, options);
   Result<std::vector<int32_t>> prompt = read_prompt(prompter, options);
   if (!prompt.ok()) return prompt.status();
-  return run_once(*model, options, prompter, std::move(prompt).value());
+  request = prompter.request(*request, std::move(prompt).value());
+  if (!request.ok()) return request.status();
+  return run_once(*model, options, std::move(request).value());
 }
 
 }  // namespace

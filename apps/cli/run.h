@@ -40,8 +40,11 @@ inline constexpr int64_t kDefaultMaxTokens = 200;
 void declare(Parser& parser, GenerateOptions* options);
 // What options alone tell to be wrong; to be called by the parser.
 void check(GenerateOptions* options);
-// What the user says, else what the model's generation_config.json recommends, else our own.
-Sampling sampling_of(const GenerateOptions& options, const ModelInfo& info);
+// What the user says, else what the model's generation_config.json recommends, else our own: a
+// request but for its prompt and lengths.
+Result<Request> request_of(const GenerateOptions& options, const ModelInfo& info);
+// What is wrong with a value of that file that is to be used.
+Status check_recommended(const GenerationDefaults& model, std::string_view key);
 
 // Text and conversations to ids, as the options ask for.
 class Prompter {
@@ -54,7 +57,8 @@ class Prompter {
   // --system stands before messages that have no system message of their own.
   Result<std::vector<int32_t>> messages(std::span<const ChatMessage> messages);
   Result<std::vector<int32_t>> record(const Record& record);
-  Request request(const Sampling& sampling, std::vector<int32_t> prompt_ids) const;
+  // The request with a prompt and the lengths that follow.
+  Result<Request> request(Request made, std::vector<int32_t> prompt_ids) const;
 
  private:
   Status open_chat();
@@ -116,8 +120,10 @@ class Stream {
 Status generate_shown(const std::shared_ptr<Model>& model, Stream* stream, Job& job);
 
 // In turns with a person at a terminal.
-Status run_turns(const std::shared_ptr<Model>& model, const GenerateOptions& options);
+Status run_turns(const std::shared_ptr<Model>& model, const GenerateOptions& options,
+                 const Request& request);
 // Many prompts from a file, answered in their order.
-Status run_batch(const std::shared_ptr<Model>& model, const GenerateOptions& options);
+Status run_batch(const std::shared_ptr<Model>& model, const GenerateOptions& options,
+                 const Request& request);
 
 }  // namespace tessera::cli

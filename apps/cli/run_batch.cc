@@ -17,11 +17,11 @@ constexpr size_t kHeld = 4096;
 // Many prompts through one engine, answered in their order.
 class Batch {
  public:
-  Batch(std::shared_ptr<Model> model, const GenerateOptions& options)
+  Batch(std::shared_ptr<Model> model, const GenerateOptions& options, const Request& request)
       : model_(std::move(model)),
         options_(options),
         prompter_(model_, options),
-        sampling_(sampling_of(options, model_->info())) {}
+        request_(request) {}
 
   Status run() {
     const Interrupt interrupt;
@@ -83,13 +83,14 @@ class Batch {
     if (!progress_) progress_.emplace("generating", 0);
     for (Record& record : *records) {
       Result<std::vector<int32_t>> ids = prompter_.record(record);
-      if (!ids.ok()) {
+      Result<Request> request =
+          ids.ok() ? prompter_.request(request_, std::move(ids).value()) : ids.status();
+      if (!request.ok()) {
         // Told when those before it have been submitted.
-        pending_ = at(record, ids.status());
+        pending_ = at(record, request.status());
         return next_ == entries_.size() ? pending_ : Status();
       }
-      entries_.push_back(
-          {std::move(record), Job{prompter_.request(sampling_, std::move(ids).value())}});
+      entries_.push_back({std::move(record), Job{std::move(request).value()}});
     }
     return {};
   }
@@ -171,7 +172,7 @@ class Batch {
   std::shared_ptr<Model> model_;
   const GenerateOptions& options_;
   Prompter prompter_;
-  Sampling sampling_;
+  Request request_;
   std::unique_ptr<RecordReader> reader_;
   std::unique_ptr<Engine> engine_;
   std::deque<Entry> entries_;          // neither written nor forgotten
@@ -188,8 +189,9 @@ class Batch {
 
 }  // namespace
 
-Status run_batch(const std::shared_ptr<Model>& model, const GenerateOptions& options) {
-  return Batch(model, options).run();
+Status run_batch(const std::shared_ptr<Model>& model, const GenerateOptions& options,
+                 const Request& request) {
+  return Batch(model, options, request).run();
 }
 
 }  // namespace tessera::cli

@@ -13,6 +13,12 @@ constexpr float kDefaultTemperature = 0.8f;
 constexpr float kDefaultTopP = 0.95f;
 constexpr int64_t kMostSequences = 1024;
 
+// Whether the user asks for tokens to be drawn.
+bool draws(const GenerateOptions& options) {
+  return options.temperature.value_or(0) > 0 ||
+         (!options.temperature && (options.top_k || options.top_p || options.min_p));
+}
+
 // How the next token is chosen.
 void declare_choice(Parser& parser, GenerateOptions* options) {
   parser.add_integer({"--seed", 0, INT64_MAX, "Draw as another run with this seed did"},
@@ -47,10 +53,20 @@ void declare_choice(Parser& parser, GenerateOptions* options) {
 }
 
 void check_choice(const GenerateOptions& options) {
-  if (options.greedy && options.temperature.value_or(0) > 0) {
-    usage_error("expected --greedy or --temperature, found both");
+  const int64_t beams = options.beams.value_or(1), sequences = options.sequences.value_or(1);
+  for (const auto& [name, is_given] :
+       {std::pair("--temperature", options.temperature.value_or(0) > 0),
+        std::pair("--top-k", options.top_k.has_value()),
+        std::pair("--top-p", options.top_p.has_value()),
+        std::pair("--min-p", options.min_p.has_value())}) {
+    if (is_given && options.greedy) {
+      usage_error(fmt::format("expected --greedy or {}, found both", name));
+    }
+    if (is_given && beams > 1) {
+      usage_error(fmt::format("expected --beams or {}, found both", name));
+    }
   }
-  if (options.top_p && *options.top_p == 0) usage_error("--top-p: expected more than 0, found 0");
+  if (options.greedy && beams > 1) usage_error("expected --greedy or --beams, found both");
   if (options.repetition_penalty && *options.repetition_penalty == 0) {
     usage_error("--repetition-penalty: expected more than 0, found 0");
   }
@@ -58,10 +74,6 @@ void check_choice(const GenerateOptions& options) {
     usage_error("--stop: expected a text, found \"\"");
   }
   if (options.logprobs && !options.json) usage_error("expected --logprobs with --json, found none");
-  const int64_t beams = options.beams.value_or(1), sequences = options.sequences.value_or(1);
-  if (beams > 1 && options.temperature.value_or(0) > 0) {
-    usage_error("expected --beams or --temperature, found both");
-  }
   if (beams > 1 && !options.stop.empty()) usage_error("expected --beams or --stop, found both");
   if (beams > 1 && sequences > beams) {
     usage_error(fmt::format("--num-sequences: expected at most {}, one a beam, found {}", beams,
@@ -72,10 +84,120 @@ void check_choice(const GenerateOptions& options) {
   }
 }
 
-float either(const std::optional<double>& said, const std::optional<float>& recommended,
-             float otherwise) {
-  return said ? static_cast<float>(*said) : recommended.value_or(otherwise);
-}
+// What the user says, else generation_config.json, else our own.
+class Choice {
+ public:
+  Choice(const GenerateOptions& options, const ModelInfo& info)
+      : options_(options), model_(info.generation), vocabulary_(info.vocabulary_size) {}
+
+  Result<Request> make() {
+    choose_beams();
+    choose_sampling();
+    choose_rules();
+    if (!status_.ok()) return status_;
+    request_.sequences = static_cast<int32_t>(options_.sequences.value_or(1));
+    request_.stop_strings = options_.stop;
+    request_.ignore_end = options_.ignore_end;
+    request_.log_probabilities = options_.logprobs;
+    return request_;
+  }
+
+ private:
+  // The file's value where the user gives none.
+  template <typename T>
+  T recommended(const char* key, const std::optional<T>& value, T otherwise) {
+    use(key);
+    return value.value_or(otherwise);
+  }
+  // A value is used: what is wrong with it matters.
+  void use(const char* key) {
+    if (status_.ok()) status_ = check_recommended(model_, key);
+  }
+
+  float either(const std::optional<double>& said, const char* key,
+               const std::optional<float>& value, float otherwise) {
+    return said ? static_cast<float>(*said) : recommended(key, value, otherwise);
+  }
+
+  void choose_beams() {
+    const bool own_way = options_.greedy || draws(options_);
+    request_.beams = static_cast<int32_t>(
+        options_.beams ? *options_.beams
+                       : (own_way ? 1 : recommended("num_beams", model_.num_beams, 1)));
+    if (request_.beams == 1) return;
+    if (!options_.beams && !options_.stop.empty()) {
+      fail(fmt::format("num_beams: expected 1 with --stop, found {}: give --beams 1",
+                       request_.beams));
+    }
+    request_.length_penalty = recommended("length_penalty", model_.length_penalty, 1.0f);
+    const std::string stopping =
+        recommended("early_stopping", model_.early_stopping, std::string("false"));
+    request_.early_stopping = stopping == "true"    ? EarlyStopping::kAtOnce
+                              : stopping == "never" ? EarlyStopping::kNever
+                                                    : EarlyStopping::kHeuristic;
+  }
+
+  void choose_sampling() {
+    Sampling& sampling = request_.sampling;
+    const bool is_greedy = options_.greedy || request_.beams > 1 ||
+                           (!draws(options_) && !options_.temperature &&
+                            recommended("do_sample", model_.do_sample, true) == false);
+    sampling.repetition_penalty =
+        either(options_.repetition_penalty, "repetition_penalty", model_.repetition_penalty, 1);
+    // 31 bits are easy to type again.
+    sampling.seed =
+        options_.seed ? static_cast<uint64_t>(*options_.seed) : std::random_device()() >> 1;
+    if (is_greedy) return;
+    sampling.temperature =
+        either(options_.temperature, "temperature", model_.temperature, kDefaultTemperature);
+    if (sampling.temperature == 0) return;
+    sampling.top_k = options_.top_k ? static_cast<int32_t>(*options_.top_k)
+                                    : recommended("top_k", model_.top_k, 0);
+    sampling.top_p = either(options_.top_p, "top_p", model_.top_p, kDefaultTopP);
+    sampling.min_p = either(options_.min_p, "min_p", model_.min_p, 0);
+  }
+
+  void choose_rules() {
+    TokenRules& rules = request_.rules;
+    rules.no_repeat_ngram_size =
+        recommended("no_repeat_ngram_size", model_.no_repeat_ngram_size, 0);
+    for (const char* key : {"suppress_tokens", "begin_suppress_tokens", "bad_words_ids",
+                            "forced_bos_token_id", "forced_eos_token_id"}) {
+      use(key);
+    }
+    rules.suppressed = in_vocabulary(model_.suppress_tokens);
+    rules.suppressed_first = in_vocabulary(model_.begin_suppress_tokens);
+    rules.bad_words = model_.bad_words_ids;
+    for (const auto& word : rules.bad_words) check_ids("bad_words_ids", word);
+    rules.forced_first = model_.forced_bos_token_id;
+    if (rules.forced_first) check_ids("forced_bos_token_id", {*rules.forced_first});
+    rules.forced_last = model_.forced_eos_token_id;
+    check_ids("forced_eos_token_id", rules.forced_last);
+  }
+
+  // Those that the vocabulary lacks do not come anyway.
+  std::vector<int32_t> in_vocabulary(std::vector<int32_t> ids) const {
+    std::erase_if(ids, [&](int32_t id) { return id >= vocabulary_; });
+    return ids;
+  }
+
+  void check_ids(const char* key, const std::vector<int32_t>& ids) {
+    for (const int32_t id : ids) {
+      if (id >= 0 && id < vocabulary_) continue;
+      fail(fmt::format("{}: expected ids from 0 to {}, found {}", key, vocabulary_ - 1, id));
+    }
+  }
+
+  void fail(const std::string& message) {
+    if (status_.ok()) status_ = invalid_input("generation_config.json: " + message);
+  }
+
+  const GenerateOptions& options_;
+  const GenerationDefaults& model_;
+  int32_t vocabulary_;
+  Request request_;
+  Status status_;
+};
 
 }  // namespace
 
@@ -142,21 +264,15 @@ void check(GenerateOptions* options) {
   check_choice(*options);
 }
 
-// What the user says, else what the model's generation_config.json recommends, else our own.
-Sampling sampling_of(const GenerateOptions& options, const ModelInfo& info) {
-  const GenerationDefaults& model = info.generation;
-  Sampling sampling;
-  const bool is_greedy = options.greedy || options.beams.value_or(1) > 1 ||
-                         (!options.temperature && model.do_sample == false);
-  sampling.temperature =
-      is_greedy ? 0 : either(options.temperature, model.temperature, kDefaultTemperature);
-  sampling.top_k = static_cast<int32_t>(options.top_k.value_or(model.top_k.value_or(0)));
-  sampling.top_p = either(options.top_p, model.top_p, kDefaultTopP);
-  sampling.min_p = either(options.min_p, model.min_p, 0);
-  sampling.repetition_penalty = either(options.repetition_penalty, model.repetition_penalty, 1);
-  // 31 bits are easy to type again.
-  sampling.seed = options.seed ? static_cast<uint64_t>(*options.seed) : std::random_device()() >> 1;
-  return sampling;
+Status check_recommended(const GenerationDefaults& model, std::string_view key) {
+  for (const GenerationDefaults::Wrong& wrong : model.wrong) {
+    if (wrong.key == key) return invalid_input(wrong.message);
+  }
+  return {};
+}
+
+Result<Request> request_of(const GenerateOptions& options, const ModelInfo& info) {
+  return Choice(options, info).make();
 }
 
 }  // namespace tessera::cli

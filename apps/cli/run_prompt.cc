@@ -53,24 +53,44 @@ Result<std::vector<int32_t>> Prompter::record(const Record& record) {
   return record.messages.empty() ? text(*record.text) : messages(record.messages);
 }
 
-Request Prompter::request(const Sampling& sampling, std::vector<int32_t> prompt_ids) const {
+Result<Request> Prompter::request(Request made, std::vector<int32_t> prompt_ids) const {
+  const GenerationDefaults& model = model_->info().generation;
+  const int64_t prompt = static_cast<int64_t>(prompt_ids.size());
   // The last token is not run and needs no position. A prompt that fills the context is for submit
   // to refuse.
-  const ModelInfo& info = model_->info();
-  const int64_t room = info.max_positions - static_cast<int64_t>(prompt_ids.size()) + 1;
-  Request request;
-  request.prompt_ids = std::move(prompt_ids);
-  const int64_t usual = info.generation.max_new_tokens.value_or(kDefaultMaxTokens);
-  request.max_new_tokens = static_cast<int32_t>(
-      options_.max_tokens.value_or(std::max<int64_t>(std::min(room, usual), 1)));
-  request.sampling = sampling;
-  request.sequences = static_cast<int32_t>(options_.sequences.value_or(1));
-  request.beams = static_cast<int32_t>(options_.beams.value_or(1));
-  request.stop_strings = options_.stop;
-  request.ignore_end = options_.ignore_end;
-  request.log_probabilities = options_.logprobs;
-  if (!options_.ignore_end) request.stop_ids = turn_ends_;
-  return request;
+  const int64_t room = std::max<int64_t>(model_->info().max_positions - prompt + 1, 1);
+  const auto use = [&](const char* key, const std::optional<int32_t>& value) {
+    const Status status = check_recommended(model, key);
+    return status.ok() ? Result<std::optional<int32_t>>(value) : status;
+  };
+  int64_t most = std::min(room, kDefaultMaxTokens);
+  if (options_.max_tokens) {
+    most = *options_.max_tokens;
+  } else {
+    const auto new_tokens = use("max_new_tokens", model.max_new_tokens);
+    if (!new_tokens.ok()) return new_tokens.status();
+    const auto length = *new_tokens ? std::optional<int32_t>() : model.max_length;
+    const Status usable = *new_tokens ? Status() : check_recommended(model, "max_length");
+    if (!usable.ok()) return usable;
+    if (length && *length <= prompt) {
+      return invalid_input(fmt::format(
+          "generation_config.json: max_length: expected more than the {} tokens of the prompt, "
+          "found {}: give --max-tokens",
+          prompt, *length));
+    }
+    if (*new_tokens) most = std::min<int64_t>(room, **new_tokens);
+    if (length) most = std::min<int64_t>(room, *length - prompt);
+  }
+  const auto least = use("min_new_tokens", model.min_new_tokens);
+  if (!least.ok()) return least.status();
+  const auto shortest = use("min_length", *least ? std::nullopt : model.min_length);
+  if (!shortest.ok()) return shortest.status();
+  const int64_t rest = shortest->value_or(0) - prompt;
+  made.rules.min_new_tokens = least->value_or(static_cast<int32_t>(std::max<int64_t>(rest, 0)));
+  made.max_new_tokens = static_cast<int32_t>(most);
+  made.prompt_ids = std::move(prompt_ids);
+  if (!options_.ignore_end) made.stop_ids = turn_ends_;
+  return made;
 }
 
 }  // namespace tessera::cli

@@ -12,11 +12,11 @@ namespace {
 // says. The oldest turns are forgotten when the context is full.
 class Turns {
  public:
-  Turns(std::shared_ptr<Model> model, const GenerateOptions& options)
+  Turns(std::shared_ptr<Model> model, const GenerateOptions& options, const Request& request)
       : model_(std::move(model)),
         options_(options),
         prompter_(model_, options),
-        sampling_(sampling_of(options, model_->info())) {}
+        request_(request) {}
 
   Status run() {
     fmt::print(stderr, "{}, /new starts afresh, Ctrl-C stops the text, Ctrl-D ends.\n",
@@ -52,8 +52,10 @@ class Turns {
     }
     Result<std::vector<int32_t>> ids = fitting_ids();
     if (!ids.ok()) return ids.status();
-    Job job{prompter_.request(sampling_, std::move(ids).value())};
-    ++sampling_.seed;  // the same line again draws anew
+    Result<Request> request = prompter_.request(request_, std::move(ids).value());
+    if (!request.ok()) return request.status();
+    Job job{std::move(request).value()};
+    ++request_.sampling.seed;  // the same line again draws anew
     Stream stream(model_->info());
     if (Status status = generate_shown(model_, &stream, job); !status.ok()) return status;
     print_summary(job);
@@ -95,14 +97,15 @@ class Turns {
   std::shared_ptr<Model> model_;
   const GenerateOptions& options_;
   Prompter prompter_;
-  Sampling sampling_;
+  Request request_;
   std::deque<ChatMessage> turns_;  // without --chat only their contents count
 };
 
 }  // namespace
 
-Status run_turns(const std::shared_ptr<Model>& model, const GenerateOptions& options) {
-  return Turns(model, options).run();
+Status run_turns(const std::shared_ptr<Model>& model, const GenerateOptions& options,
+                 const Request& request) {
+  return Turns(model, options, request).run();
 }
 
 }  // namespace tessera::cli

@@ -1,13 +1,15 @@
 #include "cli/terminal.h"
 
 #include <fmt/format.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <csignal>
+#include <cstdlib>
 #include <cstring>
+#include <fstream>
+#include <string>
 
 namespace tessera::cli {
 namespace {
@@ -126,10 +128,14 @@ bool Steps::operator()(const std::string& what, int64_t done, int64_t total) {
   return !Interrupt::requested();
 }
 
+// Not getrusage's maximum, which a process inherits from the one that started it.
 int64_t peak_memory_bytes() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<int64_t>(usage.ru_maxrss) * 1024;  // Linux counts in KiB
+  constexpr std::string_view kKey = "VmHWM:";
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with(kKey)) return std::strtoll(&line[kKey.size()], nullptr, 10) * 1024;  // KiB
+  }
+  return 0;
 }
 
 std::string human_bytes(int64_t bytes) {

@@ -24,13 +24,32 @@ struct Sampling {
   // Divides the logits; 0 takes the largest one (greedy) and leaves only the penalty in force.
   float temperature = 0;
   int32_t top_k = 0;  // the so many most probable tokens stay
-  float top_p = 1;    // the fewest most probable tokens that make up this share stay
+  float top_p = 1;    // the fewest most probable tokens that make up this share stay, at least one
   float min_p = 0;    // tokens at least so probable, relative to the most probable one, stay
   // For every token of the prompt and the output: a logit above 0 is divided by it, another one
   // multiplied.
   float repetition_penalty = 1;
   uint64_t seed = 0;
 };
+
+// Which tokens may come next, as transformers defines it: beside the score of every other one is
+// -infinity. Applied behind the repetition penalty, to beams as well, in the order of the members.
+struct TokenRules {
+  // No run of so many tokens, of prompt and output, occurs twice; 0: any may.
+  int32_t no_repeat_ngram_size = 0;
+  // None of these lists of tokens is completed. A list that is one end token alone has no effect.
+  std::vector<std::vector<int32_t>> bad_words = {};
+  int32_t min_new_tokens = 0;                  // before that no stop_ids
+  std::optional<int32_t> forced_first = {};    // the first new token, behind a prompt of one token
+  std::vector<int32_t> forced_last = {};       // the token at max_new_tokens is one of these
+  std::vector<int32_t> suppressed = {};        // never
+  std::vector<int32_t> suppressed_first = {};  // not as the first new token
+};
+
+// When a beam search is over once as many beams are finished as there are: kHeuristic where the
+// best running one, by its length so far, is no better than the worst of them; kAtOnce; kNever as
+// kHeuristic by the longest length that it can reach, where length_penalty is above 0.
+enum class EarlyStopping { kHeuristic, kAtOnce, kNever };
 
 // A prompt to continue; greedily, unless sampling or beams say otherwise.
 struct Request {
@@ -41,10 +60,14 @@ struct Request {
   // Drawn ones: the i-th, from 0, draws with seed + i and is what a request of its own with that
   // seed gives. With beams: the best so many. A greedy request has one.
   int32_t sequences = 1;
-  // More than 1: a deterministic beam search, as transformers' generate with so many num_beams,
-  // do_sample false, early_stopping false and length_penalty 1. Sampling must have temperature 0;
-  // its repetition_penalty works on log-probabilities. At most 1024.
+  // More than 1: a deterministic beam search, as transformers' generate with so many num_beams and
+  // do_sample false. Sampling must have temperature 0; its repetition_penalty works on
+  // log-probabilities. At most 1024.
   int32_t beams = 1;
+  // A finished beam's score is the sum of its log-probabilities over its length to this power.
+  float length_penalty = 1;
+  EarlyStopping early_stopping = EarlyStopping::kHeuristic;
+  TokenRules rules = {};
   // The model's own end tokens are added by submit unless ignore_end is set.
   std::vector<int32_t> stop_ids = {};
   // A continuation ends when its text contains one of these; its text stops before it, its tokens

@@ -81,7 +81,7 @@ struct RetrievalOptions {
 struct QuestionOptions {
   int32_t max_answer_tokens = 30;
   int32_t window_tokens = 384;
-  int32_t overlap_tokens = 128;
+  std::optional<int32_t> overlap_tokens = {};  // as of AnswerOptions
 };
 
 struct DataToTextOptions {

@@ -27,8 +27,26 @@ enum class Head {
 };
 
 // What makes scores of a classification head's logits: softmax (one label holds), sigmoid (each
-// label for itself), or the logits as they are (a regression).
-enum class LabelScores { kSoftmax, kSigmoid, kLogits };
+// label for itself), their tanh, or the logits as they are (a regression).
+enum class LabelScores { kSoftmax, kSigmoid, kTanh, kLogits };
+
+// How the states of a text's tokens become one vector, as sentence-transformers calls it: "cls",
+// "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken".
+enum class Pooling { kFirstToken, kMax, kMean, kMeanSqrtLength, kWeightedMean, kLastToken };
+TESSERA_API std::string_view name(Pooling pooling);
+TESSERA_API std::optional<Pooling> parse_pooling(std::string_view name);
+inline constexpr std::string_view kPoolings =
+    "cls, max, mean, mean_sqrt_len_tokens, weightedmean, lasttoken";
+
+// How two embeddings are compared: by cosine, dot product, or the negative of the Euclidean or
+// Manhattan distance.
+enum class Similarity { kCosine, kDot, kEuclidean, kManhattan };
+
+// A text to be put before another one, by what it is for ("query", "document").
+struct Prompt {
+  std::string name = {};
+  std::string text = {};
+};
 
 // In which numbers weights are kept and multiplied. Sums are f32 or wider, or whole integers.
 enum class WeightType {
@@ -77,11 +95,32 @@ struct LoadOptions {
 };
 
 // What generation_config.json recommends, as it stands there; empty where it says nothing. The
-// library itself uses none of it: a Request says what it wants.
+// library itself uses none of it: a Request says what it wants (tessera/engine.h explains what each
+// does).
 struct GenerationDefaults {
-  std::optional<bool> do_sample;
-  std::optional<float> temperature, top_p, min_p, repetition_penalty;
-  std::optional<int32_t> top_k, max_new_tokens;
+  // A value that cannot be followed, and why: "generation_config.json: top_p: expected ...". It
+  // does not matter to whoever does not use it.
+  struct Wrong {
+    std::string key;
+    std::string message;
+  };
+  std::optional<bool> do_sample = {};
+  std::optional<float> temperature = {}, top_p = {}, min_p = {}, repetition_penalty = {};
+  std::optional<int32_t> top_k = {}, max_new_tokens = {};
+  std::optional<int32_t> max_length = {};  // of prompt and output, where max_new_tokens is absent
+  std::optional<int32_t> min_new_tokens = {};
+  std::optional<int32_t> min_length = {};  // likewise, for min_new_tokens
+  std::optional<int32_t> num_beams = {};
+  std::optional<float> length_penalty = {};
+  std::optional<std::string> early_stopping = {};  // "false", "true" or "never"
+  std::optional<int32_t> no_repeat_ngram_size = {};
+  std::vector<int32_t> suppress_tokens = {}, begin_suppress_tokens = {};
+  std::vector<std::vector<int32_t>> bad_words_ids = {};
+  std::optional<int32_t> forced_bos_token_id = {};
+  std::vector<int32_t> forced_eos_token_id = {};
+  std::vector<Wrong> wrong = {};
+  // Keys that change what transformers generates and that Tessera does not follow.
+  std::vector<std::string> not_followed = {};
 };
 
 // A loaded model in numbers. Sizes are what config.json says, whatever it calls them.
@@ -112,8 +151,8 @@ struct ModelInfo {
   // As config.json's problem_type says; else sigmoid for one label and softmax for several, as
   // transformers does.
   LabelScores label_scores = LabelScores::kSoftmax;
-  // What becomes of a cross-encoder's only logit: it stays where config.json names Identity as
-  // sentence-transformers' activation, else its sigmoid is taken.
+  // What becomes of a cross-encoder's only logit: what the activation does that
+  // config_sentence_transformers.json or config.json names, else its sigmoid is taken.
   LabelScores relevance_scores = LabelScores::kSigmoid;
   int threads = 0;  // of the team that runs it
   GenerationDefaults generation;
@@ -121,6 +160,14 @@ struct ModelInfo {
   bool is_decoder = false;  // a token sees those before it only; else an encoder
   // A sentence-transformers directory: embed() pools and normalises as it says.
   bool is_sentence_encoder = false;
+  // Of a sentence-transformers directory: its prompts, the one that texts get unless another is
+  // chosen (may be empty), and how its embeddings are compared.
+  std::vector<Prompt> prompts;
+  std::string default_prompt;
+  Similarity similarity = Similarity::kCosine;
+  // The longest text, in tokens, that is not cut: max_positions, or less where the files of the
+  // tokenizer or of sentence-transformers say so.
+  int32_t max_text_tokens = 0;
 };
 
 // Token ids of one sequence; type_ids empty means all 0.

@@ -54,7 +54,7 @@ class TESSERA_API LineReader {
 };
 
 enum class DataFormat {
-  kAuto,       // by the file's ending: .csv, .jsonl or .ndjson; else TSV
+  kAuto,       // by the file's ending: .csv, .jsonl, .ndjson or .json; else TSV
   kCsv,        // RFC 4180
   kTsv,        // fields between tabs, no quotes
   kJsonLines,  // an object a line

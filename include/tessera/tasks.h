@@ -5,6 +5,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "tessera/export.h"
@@ -25,8 +26,8 @@ struct TaskInput {
   std::optional<TokenSequence> tokens = std::nullopt;  // instead of the texts
 };
 
-// A text longer than the model's context: cut at its end, of two the longer one first (and marked
-// so), or refused. Ids that are too many are always refused.
+// A text longer than ModelInfo::max_text_tokens: cut at its end, of two the longer one first (and
+// marked so), or refused. Ids that are too many are always refused.
 enum class TooLong { kCut, kRefuse };
 
 struct TaskOptions {
@@ -34,6 +35,32 @@ struct TaskOptions {
   // Called with the inputs done so far; false cancels (kCancelled).
   std::function<bool(int64_t done)> on_progress = {};
 };
+
+// Whether vectors get the length 1.
+enum class Normalise { kAsModel, kYes, kNo };
+
+struct EmbedOptions : TaskOptions {
+  // Put before each text; not before ids. Nothing: the prompt of that name, one of
+  // ModelInfo::prompts; no name either: ModelInfo::default_prompt.
+  std::optional<std::string> prompt = {};
+  std::optional<std::string> prompt_name = {};
+  // One after another; none: as the model says, else the mean.
+  std::vector<Pooling> poolings = {};
+  // The first so many numbers of each vector only (Matryoshka), which are normalised after that if
+  // asked for; 0: all.
+  int32_t dimensions = 0;
+  // kAsModel: as modules.json says; yes where there is none.
+  Normalise normalise = Normalise::kAsModel;
+};
+struct Embedding {
+  std::vector<float> vector;
+  std::vector<int32_t> ids;  // that were read
+  bool truncated = false;
+};
+// One text each, or ids, which are cut like texts here. Needs no head. Models that
+// sentence-transformers saved give what its encode gives.
+TESSERA_API Result<std::vector<Embedding>> embed(Model& model, std::span<const TaskInput> inputs,
+                                                 const EmbedOptions& options = {});
 
 struct Classification {
   std::vector<float> logits;  // [labels], in the order of ModelInfo::labels
@@ -90,11 +117,15 @@ struct Tagging {
 TESSERA_API Result<std::vector<Tagging>> tag(Model& model, std::span<const TaskInput> inputs,
                                              const TagOptions& options = {});
 
+inline constexpr int32_t kUsualOverlapTokens = 128;
+
 struct AnswerOptions : TaskOptions {
   int32_t answers = 1;  // the so many best of a question
   int32_t max_answer_tokens = 30;
-  int32_t window_tokens = 384;   // at most; the model's context when that is smaller
-  int32_t overlap_tokens = 128;  // of the context, between windows; at most half of what fits
+  int32_t window_tokens = 384;  // at most; the model's context when that is smaller
+  // Of the context, between windows: fewer than fit into one beside the question. Nothing:
+  // kUsualOverlapTokens, or half of what fits where that is less.
+  std::optional<int32_t> overlap_tokens = {};
 };
 // Answers end where words do (see Aggregation), unless ids were given.
 struct Answer {
@@ -153,8 +184,9 @@ struct Ranked {
 // Documents by their relevance to a query, best first, equals in their order. A cross-encoder
 // (sequence classification with one label: ModelInfo::relevance_scores; with two: the
 // softmax of the second) reads each pair; an encoder without a head, or with a masked-LM one,
-// compares embeddings by cosine. Messages count the documents. A query that is too long for an
-// encoder is cut or refused as they are.
+// compares embeddings as ModelInfo::similarity says, where the query gets the prompt "query" and
+// documents the prompt "document" if the model has these. Messages count the documents. A query
+// that is too long for an encoder is cut or refused as they are.
 TESSERA_API Result<std::vector<Ranked>> rerank(Model& model, const std::string& query,
                                                std::span<const std::string> documents,
                                                const TaskOptions& options = {});

@@ -67,8 +67,9 @@ class TESSERA_API Tokenizer {
  public:
   // Reads DIRECTORY/tokenizer.json, else a SentencePiece model (tokenizer.model, spiece.model,
   // sentencepiece.bpe.model), else vocab.json with merges.txt (GPT-2, RoBERTa, Qwen2), else
-  // vocab.txt (BERT); without tokenizer.json the files beside it say which special tokens there
-  // are. kNotFound when the directory has no tokenizer.
+  // vocab.txt (BERT). The files beside it say which special tokens there are; beside a
+  // tokenizer.json they add to it and overrule it as in transformers. kNotFound when the directory
+  // has no tokenizer.
   static Result<std::shared_ptr<const Tokenizer>> open(const std::string& directory);
   static Result<std::shared_ptr<const Tokenizer>> from_json(std::string_view json,
                                                             std::string source);
@@ -97,6 +98,8 @@ class TESSERA_API Tokenizer {
   // U+FFFD.
   virtual Result<std::string> decode(const std::vector<int32_t>& ids,
                                      DecodeSpecial special) const = 0;
+  // The end at which the files say that texts are cut.
+  virtual TruncationSide truncation_side() const = 0;
   virtual int32_t vocabulary_size() const = 0;  // added tokens included: the largest id + 1
   virtual std::optional<int32_t> id_of(std::string_view token) const = 0;
   virtual std::string token_of(int32_t id) const = 0;  // empty for an id that has none

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <set>
 
@@ -87,6 +88,20 @@ Result<int32_t> read_count(const Json& object, const Count& count, const std::st
                                    count.key, count.fallback, count.most, shortened(*value)));
 }
 
+constexpr std::array<std::string_view, 7> kCaseKeys = {
+    "name",       "input_ids", "attention_mask",       "token_type_ids",
+    "new_tokens", "beams",     "global_attention_mask"};
+
+// A misspelled key would be left unread.
+Status check_keys(const Json& object, const std::string& name) {
+  for (const Json::Member& member : *object.as<Json::Object>()) {
+    if (std::find(kCaseKeys.begin(), kCaseKeys.end(), member.key) != kCaseKeys.end()) continue;
+    return invalid_input(fmt::format("case {}: expected the keys {}, found {}", name,
+                                     fmt::join(kCaseKeys, ", "), quote(member.key)));
+  }
+  return {};
+}
+
 Result<Case> read_case(const Json& object) {
   const Json* name = object.find("name");
   if (name == nullptr || name->as<std::string>() == nullptr) {
@@ -94,6 +109,7 @@ Result<Case> read_case(const Json& object) {
         fmt::format("cases: expected objects with a name, found {}", shortened(object)));
   }
   Case result{.name = *name->as<std::string>()};
+  TESSERA_RETURN_IF_ERROR(check_keys(object, result.name));
   TESSERA_ASSIGN_OR_RETURN(const Rows ids, read_rows(object, "input_ids", result.name));
   TESSERA_ASSIGN_OR_RETURN(const Rows mask, read_rows(object, "attention_mask", result.name));
   TESSERA_ASSIGN_OR_RETURN(const Rows types, read_rows(object, "token_type_ids", result.name));

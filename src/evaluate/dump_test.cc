@@ -45,6 +45,8 @@ TEST(Dump, RefusesBadCases) {
   EXPECT_CONTAINS(
       error(R"({"cases": [{"name": "a", "input_ids": [[1]], "new_tokens": 2, "beams": 0}]})"),
       "beams: expected an integer from 1 to 1024, found 0");
+  EXPECT_CONTAINS(error(R"({"cases": [{"name": "a", "input_ids": [[1]], "new_token": 2}]})"),
+                  "new_tokens, beams, global_attention_mask, found \"new_token\"");
   EXPECT_FALSE(std::ifstream(folder + "/out.safetensors").good());
 }
 

@@ -154,6 +154,26 @@ Result<std::vector<int64_t>> Config::integers(std::string_view key) const {
   return integers;
 }
 
+Result<std::vector<std::vector<int64_t>>> Config::integer_lists(std::string_view key) const {
+  std::vector<std::vector<int64_t>> lists;
+  const Json* value = node_->find(key);
+  if (value == nullptr) return lists;
+  constexpr const char* kExpected = "a list of lists of integers";
+  const auto* items = value->as<Json::Array>();
+  if (items == nullptr) return unexpected(source(), key, kExpected, value);
+  for (const Json& item : *items) {
+    const auto* row = item.as<Json::Array>();
+    if (row == nullptr) return unexpected(source(), key, kExpected, &item);
+    std::vector<int64_t>& list = lists.emplace_back();
+    for (const Json& cell : *row) {
+      const auto* integer = cell.as<int64_t>();
+      if (integer == nullptr) return unexpected(source(), key, kExpected, &cell);
+      list.push_back(*integer);
+    }
+  }
+  return lists;
+}
+
 Result<std::vector<std::string>> Config::strings_by_index(std::string_view key) const {
   const Json* value = node_->find(key);
   if (value == nullptr) return std::vector<std::string>();

@@ -40,6 +40,8 @@ class Config {
   Result<std::vector<std::string>> strings(std::string_view key) const;  // empty when absent
   // A single integer or a list of them (eos_token_id); empty when absent.
   Result<std::vector<int64_t>> integers(std::string_view key) const;
+  // Lists of integers (bad_words_ids); empty when absent.
+  Result<std::vector<std::vector<int64_t>>> integer_lists(std::string_view key) const;
   // {"0": "NEGATIVE", "1": ...} as a list by index; empty when absent; holes are errors.
   Result<std::vector<std::string>> strings_by_index(std::string_view key) const;
   std::string dump() const;

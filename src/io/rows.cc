@@ -4,8 +4,10 @@
 #include <charconv>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <utility>
 
 #include "base/guarded.h"
+#include "io/json.h"
 #include "tessera/records.h"
 
 namespace tessera {
@@ -223,6 +225,12 @@ class JsonRows : public Rows {
     } while (line_.find_first_not_of(" \t") == std::string::npos);
     begin_ = lines_->line();
     if (Status status = check_utf8(line_); !status.ok()) return error(status.message());
+    const bool is_first = !std::exchange(started_, true);
+    if (is_first && line_[line_.find_first_not_of(" \t")] == '[') {
+      return error(
+          "expected JSON lines (.jsonl), an object on each, found an array: write each of its "
+          "objects on a line of its own");
+    }
     const Result<Json> json = parse();
     if (!json.ok()) return error(json.status().message());
     if (!json->is_object()) {
@@ -235,6 +243,20 @@ class JsonRows : public Rows {
   }
 
  private:
+  // What the parser holds to be wrong, and what stands there.
+  std::string wrong_syntax(const Json::parse_error& problem) const {
+    std::string_view reason = problem.what();
+    constexpr std::string_view kBefore = " - ", kBehind = "; last read";
+    if (const size_t at = reason.find(kBefore); at != std::string_view::npos) {
+      reason.remove_prefix(at + kBefore.size());
+    }
+    reason = reason.substr(0, reason.find(kBehind));
+    constexpr size_t kShown = 20;
+    const size_t begin = problem.byte < kShown ? 0 : problem.byte - kShown;
+    return fmt::format("expected a JSON object, found an error at byte {} ({}), near {}",
+                       problem.byte, reason, quote(line_.substr(begin, 2 * kShown)));
+  }
+
   Result<Json> parse() const {
     bool deep = false;
     const auto look = [&](int depth, Json::parse_event_t, Json&) {
@@ -249,8 +271,7 @@ class JsonRows : public Rows {
       }
       return json;
     } catch (const Json::parse_error& problem) {
-      return invalid_input(
-          fmt::format("expected a JSON object, found an error at byte {}", problem.byte));
+      return invalid_input(wrong_syntax(problem));
     } catch (const Json::out_of_range&) {
       return invalid_input("expected a JSON object, found a number in it that is too large");
     }
@@ -262,6 +283,8 @@ class JsonRows : public Rows {
     if (found->is_string()) return {RowField::Kind::kText, found->get<std::string>()};
     return {RowField::Kind::kJson, found->dump()};
   }
+
+  bool started_ = false;
 };
 
 }  // namespace
@@ -269,7 +292,9 @@ class JsonRows : public Rows {
 DataFormat format_of_file(const std::string& path, DataFormat format) {
   if (format != DataFormat::kAuto) return format;
   if (path.ends_with(".csv")) return DataFormat::kCsv;
-  if (path.ends_with(".jsonl") || path.ends_with(".ndjson")) return DataFormat::kJsonLines;
+  for (const char* ending : {".jsonl", ".ndjson", ".json"}) {
+    if (path.ends_with(ending)) return DataFormat::kJsonLines;
+  }
   return DataFormat::kTsv;
 }
 

@@ -72,7 +72,16 @@ TEST(Rows, JsonLines) {
               "{\"a\": \"x\", \"b\": [1, 2]}\n \n{\"b\": null, \"a\": 1.5}\n[]\n{\n{\"a\": \"y\"}");
   EXPECT_EQ(read(path, {.columns = {"a", "b"}}),
             (Strings{"1:x|=[1,2]", "3:=1.5|-", ", line 4: expected a JSON object, found an array",
-                     ", line 5: expected a JSON object, found an error at byte 2", "6:y|-"}));
+                     ", line 5: expected a JSON object, found an error at byte 2 (unexpected end "
+                     "of input; expected string literal), near \"{\"",
+                     "6:y|-"}));
+  EXPECT_EQ(format_of_file("a.json", DataFormat::kAuto), DataFormat::kJsonLines);
+  EXPECT_EQ(read(written("f.json", "\n [\n{\"a\": 1}\n]"), {.columns = {"a"}})[0],
+            ", line 2: expected JSON lines (.jsonl), an object on each, found an array: write each "
+            "of its objects on a line of its own");
+  const std::string half = read(written("g.jsonl", "{\"a\": \"x\\ud83d\"}"), {.columns = {"a"}})[0];
+  EXPECT_NE(half.find("surrogate"), std::string::npos) << half;
+  EXPECT_NE(half.find("ud83d"), std::string::npos) << half;
   const std::string deep = "{\"a\": " + std::string(100000, '[') + std::string(100000, ']') + "}";
   EXPECT_EQ(read(written("e.jsonl", deep), {.columns = {"a"}}),
             (Strings{", line 1: expected JSON of at most 64 levels, found more"}));

@@ -6,6 +6,8 @@
 #include <cmath>
 
 #include "model/families/families.h"
+#include "model/head_of_weights.h"
+#include "model/sentence_encoder.h"
 #include "tessera/model.h"
 
 namespace tessera {
@@ -43,9 +45,13 @@ Result<const Family*> find_family(const Config& config) {
                                  config.source(), known, model_type));
 }
 
-Status read_head(const Config& config, Architecture& architecture) {
+Status read_head(const Checkpoint& checkpoint, Architecture& architecture) {
+  const Config& config = checkpoint.config();
   TESSERA_ASSIGN_OR_RETURN(const std::vector<std::string> classes, config.strings("architectures"));
-  if (classes.empty()) return {};
+  if (classes.empty()) {
+    architecture.head = head_of_weights(checkpoint);
+    return {};
+  }
   architecture.class_name = classes.front();
   std::string known;
   for (const ClassEnding& row : kClassEndings) {
@@ -112,7 +118,9 @@ Status read_label_scores(const Config& config, Architecture& architecture) {
                            config.string_or("sbert_ce_default_activation_function", ""));
   TESSERA_ASSIGN_OR_RETURN(const Config encoder, config.child("sentence_transformers"));
   TESSERA_ASSIGN_OR_RETURN(const std::string activation, encoder.string_or("activation_fn", older));
-  if (activation.ends_with(".Identity")) architecture.relevance_scores = LabelScores::kLogits;
+  if (activation.empty()) return {};
+  TESSERA_ASSIGN_OR_RETURN(architecture.relevance_scores,
+                           read_score_activation(activation, config.source()));
   return {};
 }
 
@@ -130,7 +138,8 @@ Status read_labels(const Config& config, Architecture& architecture) {
 
 Status read_end_ids(const Checkpoint& checkpoint, Architecture& architecture) {
   const Config& generation = checkpoint.generation_config();
-  const Config& config = generation.has("eos_token_id") ? generation : checkpoint.config();
+  // null is an answer too: no token ends a text.
+  const Config& config = generation.contains("eos_token_id") ? generation : checkpoint.config();
   TESSERA_ASSIGN_OR_RETURN(const std::vector<int64_t> ids, config.integers("eos_token_id"));
   for (int64_t id : ids) {
     // Some configurations keep an id that the vocabulary lacks; it can never be generated.
@@ -211,7 +220,7 @@ Result<Architecture> read_architecture(const Checkpoint& checkpoint) {
   Architecture architecture;
   TESSERA_ASSIGN_OR_RETURN(const Family* family, find_family(config));
   architecture.family = family->model_type;
-  TESSERA_RETURN_IF_ERROR(read_head(config, architecture));
+  TESSERA_RETURN_IF_ERROR(read_head(checkpoint, architecture));
   TESSERA_RETURN_IF_ERROR(read_labels(config, architecture));
   TESSERA_RETURN_IF_ERROR(family->read(config, architecture));
   TESSERA_RETURN_IF_ERROR(check_widths(config, architecture));

@@ -351,7 +351,10 @@ Result<std::unique_ptr<Linear>> head_output(Loader& loader, const Architecture& 
                                             const LinearChoices& choices) {
   LinearNames names = a.names.head.output;
   const std::string& shared_bias = a.names.head.shared_bias;
-  if (!shared_bias.empty() && loader.has(shared_bias)) names.biases = {shared_bias};
+  // Untied heads have both, and the output's own counts.
+  const bool has_own = a.names.head.tying == Tying::kOwn && !names.biases.empty() &&
+                       loader.has(names.biases.front());
+  if (!shared_bias.empty() && loader.has(shared_bias) && !has_own) names.biases = {shared_bias};
   if (a.names.head.tying == Tying::kTokenEmbedding && !loader.has(names.weights.front())) {
     return loader.tied(tokens, names, choices);
   }

@@ -1,33 +1,32 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
-#include <vector>
+#include <span>
 
-#include "base/status.h"
+#include "tessera/model.h"
 
 namespace tessera {
 
-enum class Pooling { kFirstToken, kMax, kMean, kMeanSqrtLength, kLastToken };
-enum class Normalise { kNo, kYes };
+// Whether the tokens of a prompt are pooled with those of the text.
+enum class PromptTokens { kPooled, kLeftOut };
 
-// How a sentence encoder turns the last layer's rows into one vector: poolings one after another,
-// then the L2 norm.
-struct SentenceEncoder {
-  std::vector<Pooling> poolings = {Pooling::kMean};
-  Normalise normalise = Normalise::kYes;
-  int32_t max_tokens = 0;  // 0: as many as the model takes
-  bool declared = false;   // modules.json said so
-
-  int64_t width(int64_t hidden_size) const {
-    return hidden_size * static_cast<int64_t>(poolings.size());
-  }
-  // hidden: [rows, hidden_size]; target: [width].
-  void pool(const float* hidden, int64_t rows, int64_t hidden_size, float* target) const;
+// The rows of a sequence that are pooled: all but the first `skipped`, of which at least the last
+// row stays.
+struct PooledRows {
+  const float* hidden = nullptr;  // [rows, size]
+  int64_t rows = 0;
+  int64_t size = 0;
+  int64_t skipped = 0;
 };
 
-// Reads modules.json and what it names (sentence-transformers' layout: Transformer, Pooling,
-// Normalize); the default when the directory has none.
-Result<SentenceEncoder> read_sentence_encoder(const std::string& directory);
+// One vector of `size` numbers for each pooling, one after another into target. With n rows left,
+// x[i] the i-th of them, from 0, and s of them skipped:
+//   kFirstToken x[0], kLastToken x[n-1], kMax max_i x[i], kMean sum_i x[i] / n,
+//   kMeanSqrtLength sum_i x[i] / sqrt(n), kWeightedMean sum_i (s+i+1) x[i] / sum_i (s+i+1)
+// Sums are f32, in the order of the rows.
+void pool(const PooledRows& input, std::span<const Pooling> poolings, float* target);
+
+// x / max(|x|, 1e-12), with the length in f64.
+void normalise(std::span<float> x);
 
 }  // namespace tessera

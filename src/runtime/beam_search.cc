@@ -53,6 +53,7 @@ Status BeamSearch::add_candidates(const BeamInput& input, int32_t parent,
   if (options_.repetition_penalty != 1) {
     penalise(plain, input.seen, options_.repetition_penalty, scores_);
   }
+  if (options_.rules.any()) options_.rules.apply(input.seen, scores_);
   std::vector<int32_t> tokens;
   for (size_t i = 0; i < scores_.size(); ++i) {
     if (scores_[i] > -INFINITY) tokens.push_back(static_cast<int32_t>(i));
@@ -95,7 +96,7 @@ void BeamSearch::take_finished(const std::vector<Candidate>& best) {
     const FinishReason reason = end_of(best[i].step.token);
     if (reason == FinishReason::kNone) continue;
     BeamResult beam = extended(best[i]);
-    beam.score /= length_;
+    beam.score = per_length(beam.score, length_);
     beam.finished = reason;
     const auto behind = std::upper_bound(
         finished_.begin(), finished_.end(), beam,
@@ -108,7 +109,16 @@ void BeamSearch::take_finished(const std::vector<Candidate>& best) {
 bool BeamSearch::can_improve() const {
   if (running_.empty()) return false;
   if (finished_.size() < static_cast<size_t>(options_.beams)) return true;
-  return running_.front().score / length_ > finished_.back().score;
+  if (options_.early_stopping == EarlyStopping::kAtOnce) return false;
+  const bool longest =
+      options_.early_stopping == EarlyStopping::kNever && options_.length_penalty > 0;
+  const int32_t length = longest ? options_.max_new_tokens : length_;
+  return per_length(running_.front().score, length) > finished_.back().score;
+}
+
+double BeamSearch::per_length(double score, int32_t length) const {
+  return options_.length_penalty == 1 ? score / length
+                                      : score / std::pow(length, options_.length_penalty);
 }
 
 }  // namespace tessera

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "runtime/token_rules.h"
 #include "tessera/engine.h"
 
 namespace tessera {
@@ -29,20 +30,23 @@ struct BeamResult {
   FinishReason finished = FinishReason::kNone;
 };
 
-// Beam search as transformers' generate does it without sampling, with length_penalty 1 and
-// early_stopping false: a beam's score is the sum of its tokens' log-probabilities (after the
-// repetition penalty, which works on log-probabilities here); of each step's continuations those
-// among the best `beams` that end are finished, with their score divided by their length, and the
-// best `beams` that do not end run on. The search is over when `beams` are finished and the best
-// running one, divided by its length so far, is no better than the worst of them, or at
-// max_new_tokens. Deterministic: of equal scores the earlier beam and the smaller token come first.
+// Beam search as transformers' generate does it without sampling: a beam's score is the sum of its
+// tokens' log-probabilities (after the repetition penalty and the rules, which work on
+// log-probabilities here); of each step's continuations those among the best `beams` that end are
+// finished, with their score divided by their length to the power of length_penalty, and the best
+// `beams` that do not end run on. The search is over when `beams` are finished and early_stopping
+// says so, or at max_new_tokens. Deterministic: of equal scores the earlier beam and the smaller
+// token come first.
 class BeamSearch {
  public:
   struct Options {
     int32_t beams = 1;
     int32_t max_new_tokens = 1;
     float repetition_penalty = 1;
+    float length_penalty = 1;
+    EarlyStopping early_stopping = EarlyStopping::kHeuristic;
     std::vector<int32_t> end_ids;
+    ActiveRules rules = {};
   };
   explicit BeamSearch(Options options);
 
@@ -64,6 +68,7 @@ class BeamSearch {
   FinishReason end_of(int32_t token) const;
   void take_finished(const std::vector<Candidate>& best);
   bool can_improve() const;
+  double per_length(double score, int32_t length) const;
 
   Options options_;
   size_t wanted_;  // candidates of a step: enough that `beams` do not end

@@ -10,6 +10,7 @@
 #include "kernels/family.h"
 #include "model/loader.h"
 #include "model/slots.h"
+#include "runtime/generation_config.h"
 #include "runtime/model_state.h"
 #include "runtime/plan_choice.h"
 #include "runtime/whole_sequences.h"
@@ -22,7 +23,6 @@ using nlohmann::json;
 ModelInfo make_info(const Checkpoint& checkpoint, const ModelState& state, int64_t parameters) {
   const Architecture& a = state.architecture;
   ModelInfo info;
-  info.directory = checkpoint.directory();
   info.family = a.family;
   info.architecture = a.class_name;
   info.head = a.head;
@@ -52,36 +52,17 @@ ModelInfo make_info(const Checkpoint& checkpoint, const ModelState& state, int64
     info.labels.push_back(fmt::format("LABEL_{}", info.labels.size()));
   }
   info.label_scores = a.label_scores;
-  info.relevance_scores = a.relevance_scores;
+  info.relevance_scores = state.sentence_encoder.relevance_scores.value_or(a.relevance_scores);
   info.threads = state.team->size();
   info.has_tokenizer = state.tokenizer != nullptr;
   info.is_decoder = a.is_decoder();
-  info.is_sentence_encoder = state.sentence_encoder.declared;
+  const SentenceEncoder& encoder = state.sentence_encoder;
+  info.is_sentence_encoder = encoder.kind == SentenceEncoder::Kind::kEmbeddings;
+  info.prompts = encoder.prompts;
+  info.default_prompt = encoder.default_prompt;
+  info.similarity = encoder.similarity;
+  info.max_text_tokens = static_cast<int32_t>(text_limit(state));
   return info;
-}
-
-Result<GenerationDefaults> read_generation_defaults(const Config& config) {
-  GenerationDefaults defaults;
-  if (config.has("do_sample")) {
-    TESSERA_ASSIGN_OR_RETURN(const Config::Truth sample,
-                             config.truth_or("do_sample", Config::Truth::kNo));
-    defaults.do_sample = sample == Config::Truth::kYes;
-  }
-  for (const auto& [key, target] :
-       {std::pair{"temperature", &defaults.temperature}, std::pair{"top_p", &defaults.top_p},
-        std::pair{"min_p", &defaults.min_p},
-        std::pair{"repetition_penalty", &defaults.repetition_penalty}}) {
-    if (!config.has(key)) continue;
-    TESSERA_ASSIGN_OR_RETURN(const double number, config.number_or(key, 0));
-    *target = static_cast<float>(number);
-  }
-  for (const auto& [key, target] : {std::pair{"top_k", &defaults.top_k},
-                                    std::pair{"max_new_tokens", &defaults.max_new_tokens}}) {
-    if (!config.has(key)) continue;
-    TESSERA_ASSIGN_OR_RETURN(const int64_t integer, config.integer(key, INT32_MIN, INT32_MAX));
-    *target = static_cast<int32_t>(integer);
-  }
-  return defaults;
 }
 
 Status check_attention(const AttentionShape& shape) {
@@ -90,21 +71,40 @@ Status check_attention(const AttentionShape& shape) {
   return {};
 }
 
+// The head is what the files of sentence-transformers say, whatever class the model was saved as.
+Status fit_head(const std::string& directory, ModelState& state) {
+  Architecture& a = state.architecture;
+  switch (state.sentence_encoder.kind) {
+    case SentenceEncoder::Kind::kPlain:
+      break;
+    case SentenceEncoder::Kind::kEmbeddings:
+      a.head = Head::kNone;
+      break;
+    case SentenceEncoder::Kind::kClassifier:
+      if (a.head == Head::kSequenceClassification) break;
+      return unsupported(fmt::format(
+          "{}: expected a class for sequence classification, as its cross-encoder needs, found {}",
+          directory, a.class_name.empty() ? "none" : a.class_name));
+  }
+  return state.sentence_encoder.check(a.hidden_size, directory);
+}
+
 Result<std::unique_ptr<ModelState>> load_state(const std::string& directory,
                                                const LoadOptions& options) {
-  TESSERA_ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::open(directory));
   auto state = std::make_unique<ModelState>();
-  TESSERA_ASSIGN_OR_RETURN(state->architecture, read_architecture(checkpoint));
   TESSERA_ASSIGN_OR_RETURN(state->sentence_encoder, read_sentence_encoder(directory));
-  // A sentence encoder ends with its pooling, whatever class the encoder was saved as.
-  if (state->sentence_encoder.declared) state->architecture.head = Head::kNone;
+  const std::string& inner = state->sentence_encoder.folder;
+  const std::string folder = inner.empty() ? directory : directory + "/" + inner;
+  TESSERA_ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::open(folder));
+  TESSERA_ASSIGN_OR_RETURN(state->architecture, read_architecture(checkpoint));
+  TESSERA_RETURN_IF_ERROR(fit_head(directory, *state));
   for (int32_t layer = 0; layer < state->architecture.layer_count(); ++layer) {
     TESSERA_RETURN_IF_ERROR(check_attention(state->architecture.attention_shape_as_stored(layer)));
   }
   TESSERA_ASSIGN_OR_RETURN(state->plan, plan_for(checkpoint, state->architecture, options));
   // An encoder's keys and values live for a pass only.
   if (!state->architecture.is_decoder()) state->plan.cache = DType::kF32;
-  auto tokenizer = Tokenizer::open(directory);
+  auto tokenizer = Tokenizer::open(folder);
   if (!tokenizer.ok() && tokenizer.status().code() != StatusCode::kNotFound)
     return tokenizer.status();
   if (tokenizer.ok()) state->tokenizer = std::move(tokenizer).value();
@@ -118,8 +118,8 @@ Result<std::unique_ptr<ModelState>> load_state(const std::string& directory,
   state->executor =
       std::make_unique<Executor>(state->architecture, state->weights, state->plan, *state->team);
   state->info = make_info(checkpoint, *state, loaded.parameters);
-  TESSERA_ASSIGN_OR_RETURN(state->info.generation,
-                           read_generation_defaults(checkpoint.generation_config()));
+  state->info.directory = directory;
+  state->info.generation = read_generation_defaults(checkpoint.generation_config());
   return state;
 }
 
@@ -203,7 +203,7 @@ Result<std::vector<float>> Model::embed(const std::vector<TokenSequence>& batch,
     const int64_t count = cut_to_limit(*state_, cut);
     if (truncated != nullptr) *truncated = count;
     TESSERA_RETURN_IF_ERROR(check_batch(*state_, cut));
-    return embed_whole(*state_, cut);
+    return embed_whole(*state_, cut, state_->sentence_encoder, 0);
   });
 }
 

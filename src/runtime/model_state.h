@@ -9,7 +9,7 @@
 #include "base/trace.h"
 #include "model/architecture.h"
 #include "model/forward.h"
-#include "model/pooling.h"
+#include "model/sentence_encoder.h"
 #include "model/weights.h"
 #include "plan/plan.h"
 #include "tessera/model.h"
@@ -40,8 +40,8 @@ struct ModelAccess {
 inline ModelState& state_of(Model& model) { return ModelAccess::state(model); }
 inline const ModelState& state_of(const Model& model) { return ModelAccess::state(model); }
 
-// The longest sequence, in tokens, that embed() does not cut.
-size_t embedding_limit(const ModelState& state);
+// The longest sequence, in tokens, that embed() does not cut, and tasks do not cut of texts.
+size_t text_limit(const ModelState& state);
 
 // The rows that the model's head reads.
 HeadRows head_rows(const Architecture& architecture);

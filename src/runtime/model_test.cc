@@ -613,13 +613,104 @@ TEST(Model, TellsWhatGenerationConfigRecommends) {
   ASSERT_TRUE(empty.ok()) << empty.status().message();
   EXPECT_FALSE((*empty)->info().generation.temperature.has_value());
   EXPECT_FALSE((*empty)->info().generation.do_sample.has_value());
-  for (const char* bad : {R"({"temperature": "hot"})", R"({"do_sample": 1})",
-                          R"({"top_k": 9007199254740993})", R"({"max_new_tokens": 1.5})"}) {
-    const auto refused = load(bad);
-    ASSERT_FALSE(refused.ok()) << bad;
-    EXPECT_NE(refused.status().message().find("generation_config.json: "), std::string::npos)
-        << refused.status().message();
+  const auto more = load(R"({"num_beams": 3, "length_penalty": 0.5, "early_stopping": "never",
+      "no_repeat_ngram_size": 2, "min_length": 4, "max_length": 9, "suppress_tokens": [4, -1],
+      "bad_words_ids": [[1, 2]], "forced_eos_token_id": 3, "forced_bos_token_id": 5,
+      "typical_p": 0.5, "guidance_scale": 2, "diversity_penalty": 0.0, "num_beam_groups": 2})");
+  ASSERT_TRUE(more.ok()) << more.status().message();
+  const GenerationDefaults& beams = (*more)->info().generation;
+  EXPECT_EQ(beams.num_beams, 3);
+  EXPECT_EQ(beams.length_penalty, 0.5f);
+  EXPECT_EQ(beams.early_stopping, "never");
+  EXPECT_EQ(beams.no_repeat_ngram_size, 2);
+  EXPECT_EQ(beams.min_length, 4);
+  EXPECT_EQ(beams.max_length, 9);
+  EXPECT_EQ(beams.suppress_tokens, std::vector<int32_t>{4});
+  EXPECT_EQ(beams.bad_words_ids, (std::vector<std::vector<int32_t>>{{1, 2}}));
+  EXPECT_EQ(beams.forced_eos_token_id, std::vector<int32_t>{3});
+  EXPECT_EQ(beams.forced_bos_token_id, 5);
+  // typical_p matters to draws only, and a penalty of 0 is none.
+  EXPECT_EQ(beams.not_followed, (std::vector<std::string>{"guidance_scale", "num_beam_groups"}));
+  const auto drawn_beams = load(R"({"do_sample": true, "num_beams": 2, "typical_p": 0.5})");
+  EXPECT_EQ((*drawn_beams)->info().generation.not_followed,
+            (std::vector<std::string>{"typical_p", "num_beams"}));
+}
+
+TEST(Model, TellsWhatIsWrongInGenerationConfigToWhoeverUsesIt) {
+  const std::string folder = tiny_llama().write("wrong_generation_config");
+  for (const auto& [bad, key] :
+       {std::pair(R"({"temperature": "hot"})", "temperature"),
+        std::pair(R"({"do_sample": 1})", "do_sample"), std::pair(R"({"top_k": -1})", "top_k"),
+        std::pair(R"({"top_p": 1.5})", "top_p"),
+        std::pair(R"({"max_new_tokens": 0})", "max_new_tokens"),
+        std::pair(R"({"bad_words_ids": [3]})", "bad_words_ids"),
+        std::pair(R"({"early_stopping": "soon"})", "early_stopping")}) {
+    std::ofstream(folder + "/generation_config.json") << bad;
+    const auto model = Model::load(folder, {.threads = 1});
+    ASSERT_TRUE(model.ok()) << bad << model.status().message();
+    const auto& wrong = (*model)->info().generation.wrong;
+    ASSERT_EQ(wrong.size(), 1u) << bad;
+    EXPECT_EQ(wrong[0].key, key);
+    EXPECT_TRUE(wrong[0].message.starts_with(std::string("generation_config.json: ") + key + ": "))
+        << wrong[0].message;
   }
+}
+
+TEST(Model, EndsAtNoTokenWhereGenerationConfigSaysNull) {
+  const std::string folder = tiny_llama().write("no_end");
+  const auto ends = [&](const std::string& text) {
+    std::ofstream(folder + "/generation_config.json") << text;
+    return state_of(**Model::load(folder, {.threads = 1})).architecture.end_ids;
+  };
+  EXPECT_EQ(ends("{}"), std::vector<int32_t>{49});
+  EXPECT_EQ(ends(R"({"eos_token_id": [3, 4]})"), (std::vector<int32_t>{3, 4}));
+  EXPECT_TRUE(ends(R"({"eos_token_id": null})").empty());
+}
+
+TEST(Model, TakesTheHeadOfTheWeightsWithoutAClass) {
+  const auto head = [](TinyCheckpoint tiny, const std::string& class_name, const char* name) {
+    tiny.with("\"architectures\": [\"" + class_name + "\"],", "");
+    const auto model = Model::load(tiny.write(name), {.threads = 1});
+    EXPECT_TRUE(model.ok()) << model.status().message();
+    return model.ok() ? (*model)->info().head : Head::kNone;
+  };
+  EXPECT_EQ(head(tiny_llama(), "LlamaForCausalLM", "classless_llama"), Head::kCausalLm);
+  EXPECT_EQ(head(tiny_bert(), "BertForMaskedLM", "classless_bert"), Head::kMaskedLm);
+  TinyCheckpoint tied = tiny_llama();
+  tied.shapes.erase("lm_head.weight");
+  EXPECT_EQ(head(tied, "LlamaForCausalLM", "classless_base"), Head::kNone);
+  tied.with("\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true");
+  EXPECT_EQ(head(tied, "LlamaForCausalLM", "classless_tied"), Head::kCausalLm);
+  for (const auto& [tensor, pooler, expected] :
+       {std::tuple("classifier.weight", "bert.pooler.dense", Head::kSequenceClassification),
+        std::tuple("classifier.weight", "", Head::kTokenClassification),
+        std::tuple("qa_outputs.weight", "", Head::kQuestionAnswering)}) {
+    TinyCheckpoint tiny = tiny_bert();
+    std::erase_if(tiny.shapes, [](const auto& each) { return each.first.starts_with("cls."); });
+    const std::string output(tensor), base = output.substr(0, output.rfind('.'));
+    tiny.shapes[output] = {2, 16};
+    tiny.shapes[base + ".bias"] = {2};
+    if (std::string(pooler) != "") {
+      tiny.shapes[std::string(pooler) + ".weight"] = {16, 16};
+      tiny.shapes[std::string(pooler) + ".bias"] = {16};
+    }
+    EXPECT_EQ(head(tiny, "BertForMaskedLM", "classless_other"), expected) << tensor << pooler;
+  }
+}
+
+TEST(Model, TakesTheOutputsOwnBiasWhereAMaskedHeadIsNotTied) {
+  const auto logits = [](const char* tied, const char* name) {
+    TinyCheckpoint tiny = tiny_bert();
+    tiny.with("{", std::string("{\"tie_word_embeddings\": ") + tied + ", ");
+    tiny.shapes["cls.predictions.decoder.weight"] = {50, 16};
+    tiny.shapes["cls.predictions.decoder.bias"] = {50};
+    tiny.firsts = {{"cls.predictions.decoder.bias", 100.0f}, {"cls.predictions.bias", -100.0f}};
+    const auto model = Model::load(tiny.write(name), {.threads = 1});
+    EXPECT_TRUE(model.ok()) << model.status().message();
+    return (*model)->forward({{{5, 6}, {}}})->logits[0];
+  };
+  EXPECT_GT(logits("false", "own_bias"), 50);
+  EXPECT_LT(logits("true", "shared_bias"), -50);
 }
 
 }  // namespace

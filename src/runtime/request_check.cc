@@ -58,6 +58,7 @@ Status check_request(const ModelState& state, const Request& request) {
   }
   TESSERA_RETURN_IF_ERROR(check_options(request));
   TESSERA_RETURN_IF_ERROR(check_sequence(state, {request.prompt_ids, {}}, "prompt"));
+  TESSERA_RETURN_IF_ERROR(check_token_rules(request.rules, a.vocabulary_size));
   if (positions_of(request) > a.max_positions) {
     return invalid_input(fmt::format(
         "the prompt has {} tokens and {} new ones were asked for, which takes {} "

@@ -37,7 +37,10 @@ Running::Running(int64_t number, Request request, int32_t layers,
       BeamSearch::Options{.beams = request_.beams,
                           .max_new_tokens = request_.max_new_tokens,
                           .repetition_penalty = request_.sampling.repetition_penalty,
-                          .end_ids = request_.stop_ids});
+                          .length_penalty = request_.length_penalty,
+                          .early_stopping = request_.early_stopping,
+                          .end_ids = request_.stop_ids,
+                          .rules = ActiveRules(request_)});
 }
 
 int32_t Running::waiting() const {
@@ -127,8 +130,9 @@ void Running::start_outputs(CachePool& pool) {
   for (int32_t index = 0; index < request_.sequences; ++index) {
     Sampling sampling = request_.sampling;
     sampling.seed += static_cast<uint64_t>(index);
-    outputs_.push_back(
-        {.index = index, .sampler = Sampler(sampling), .text = OutputText(tokenizer_, request_)});
+    outputs_.push_back({.index = index,
+                        .sampler = Sampler(sampling, ActiveRules(request_)),
+                        .text = OutputText(tokenizer_, request_)});
   }
 }
 

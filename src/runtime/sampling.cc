@@ -93,9 +93,9 @@ Status check_sampling(const Sampling& sampling) {
   if (sampling.top_k < 0) {
     return invalid_input(fmt::format("top_k: expected an integer >= 0, found {}", sampling.top_k));
   }
-  if (!(sampling.top_p > 0 && sampling.top_p <= 1)) {
+  if (!(sampling.top_p >= 0 && sampling.top_p <= 1)) {
     return invalid_input(
-        fmt::format("top_p: expected a number in (0, 1], found {}", sampling.top_p));
+        fmt::format("top_p: expected a number in [0, 1], found {}", sampling.top_p));
   }
   if (!(sampling.min_p >= 0 && sampling.min_p <= 1)) {
     return invalid_input(
@@ -174,16 +174,18 @@ void penalise(std::span<const float> scores, std::span<const int32_t> seen, floa
   }
 }
 
-Sampler::Sampler(const Sampling& sampling) : sampling_(sampling), generator_(sampling.seed) {}
+Sampler::Sampler(const Sampling& sampling, ActiveRules rules)
+    : sampling_(sampling), rules_(std::move(rules)), generator_(sampling.seed) {}
 
 Result<int32_t> Sampler::next(std::span<const float> logits, std::span<const int32_t> seen,
                               SamplerMemory* given) {
   SamplerMemory own;
   SamplerMemory& memory = given != nullptr ? *given : own;
   TESSERA_ASSIGN_OR_RETURN(int32_t largest, largest_logit(logits));
-  if (sampling_.repetition_penalty != 1) {
+  if (sampling_.repetition_penalty != 1 || rules_.any()) {
     memory.penalised.assign(logits.begin(), logits.end());
     penalise(logits, seen, sampling_.repetition_penalty, memory.penalised);
+    rules_.apply(seen, memory.penalised);
     logits = memory.penalised;
     TESSERA_ASSIGN_OR_RETURN(largest, largest_logit(logits));
   }
@@ -243,9 +245,9 @@ void Sampler::weigh(std::span<const float> logits, float largest, SamplerMemory&
 
 namespace {
 
-// Cuts what is kept to the fewest that weigh so much. A few hold most of the weight, and ordering a
-// whole vocabulary takes longer than a small model's step: they are put in order as they are
-// needed.
+// Cuts what is kept to the fewest, at least one, that weigh so much. A few hold most of the weight,
+// and ordering a whole vocabulary takes longer than a small model's step: they are put in order as
+// they are needed.
 void keep_first(std::vector<SamplerMemory::Kept>& kept, double wanted) {
   constexpr size_t kFirstOrdered = 64;
   const auto before = [](const SamplerMemory::Kept& a, const SamplerMemory::Kept& b) {
@@ -253,7 +255,7 @@ void keep_first(std::vector<SamplerMemory::Kept>& kept, double wanted) {
   };
   double weight = 0;
   size_t count = 0;
-  for (size_t in_order = 0; count < kept.size() && weight < wanted; ++count) {
+  for (size_t in_order = 0; count < kept.size() && (count == 0 || weight < wanted); ++count) {
     if (count == in_order) {
       const auto begin = kept.begin() + static_cast<std::ptrdiff_t>(in_order);
       in_order = std::min(kept.size(), std::max(kFirstOrdered, 2 * in_order));

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "runtime/token_rules.h"
 #include "tessera/engine.h"
 
 namespace tessera {
@@ -40,10 +41,10 @@ struct SamplerMemory {
 // Draws tokens of one request; the same seed and logits give the same tokens.
 class Sampler {
  public:
-  explicit Sampler(const Sampling& sampling);
+  explicit Sampler(const Sampling& sampling, ActiveRules rules = {});
   // The greedy choice is the first of the largest logits. logits: [vocabulary]; errors as
-  // check_logits. seen: the ids of prompt and output, for the repetition penalty. memory: null for
-  // some of its own.
+  // check_logits. seen: the ids of prompt and output, for the repetition penalty and the rules.
+  // memory: null for some of its own.
   Result<int32_t> next(std::span<const float> logits, std::span<const int32_t> seen = {},
                        SamplerMemory* memory = nullptr);
 
@@ -54,6 +55,7 @@ class Sampler {
   int32_t draw(const SamplerMemory& memory);
 
   Sampling sampling_;
+  ActiveRules rules_;
   std::mt19937_64 generator_;
 };
 

@@ -47,12 +47,11 @@ void split_start_and_end(ForwardResult& result) {
   result.logits_width = 0;
 }
 
-// Pools the rows of sequence s of a pass.
-void pool(const ModelState& state, const TokenLayout& layout, size_t s,
-          const std::vector<float>& hidden, float* target) {
-  const int64_t width = state.architecture.hidden_size;
-  state.sentence_encoder.pool(hidden.data() + layout.offsets[s] * width,
-                              layout.length(static_cast<int64_t>(s)), width, target);
+// The rows of sequence s of a pass.
+PooledRows rows_of(const ModelState& state, const TokenLayout& layout, size_t s,
+                   const std::vector<float>& hidden) {
+  const int64_t size = state.architecture.hidden_size;
+  return {hidden.data() + layout.offsets[s] * size, layout.length(static_cast<int64_t>(s)), size};
 }
 
 }  // namespace
@@ -92,14 +91,14 @@ HeadRows head_rows(const Architecture& architecture) {
   }
 }
 
-size_t embedding_limit(const ModelState& state) {
+size_t text_limit(const ModelState& state) {
   const int32_t context = state.architecture.max_positions,
                 declared = state.sentence_encoder.max_tokens;
   return static_cast<size_t>(declared > 0 ? std::min(declared, context) : context);
 }
 
 int64_t cut_to_limit(const ModelState& state, std::span<TokenSequence> sequences) {
-  const size_t limit = embedding_limit(state);
+  const size_t limit = text_limit(state);
   std::optional<int32_t> closing;
   if (state.tokenizer != nullptr) {
     const auto nothing = state.tokenizer->encode({""});
@@ -141,16 +140,19 @@ Result<ForwardResult> forward_whole(ModelState& state, const std::vector<TokenSe
   return result;
 }
 
-Result<std::vector<float>> embed_whole(ModelState& state, const std::vector<TokenSequence>& batch) {
-  const auto width =
-      static_cast<size_t>(state.sentence_encoder.width(state.architecture.hidden_size));
+Result<std::vector<float>> embed_whole(ModelState& state, const std::vector<TokenSequence>& batch,
+                                       const SentenceEncoder& encoder, int64_t skipped) {
+  const auto width = static_cast<size_t>(encoder.width(state.architecture.hidden_size));
   std::vector<float> vectors(batch.size() * width);
   std::vector<float> hidden;
   TESSERA_RETURN_IF_ERROR(run_in_passes(
       state, batch, [&](ForwardInput&, ForwardOutput& output) { output.last_hidden = &hidden; },
       [&](size_t first, const TokenLayout& layout, const ForwardOutput&) {
-        for (size_t s = 0; s < static_cast<size_t>(layout.sequences()); ++s)
-          pool(state, layout, s, hidden, vectors.data() + (first + s) * width);
+        for (size_t s = 0; s < static_cast<size_t>(layout.sequences()); ++s) {
+          PooledRows rows = rows_of(state, layout, s, hidden);
+          rows.skipped = skipped;
+          encoder.embed(rows, vectors.data() + (first + s) * width);
+        }
       }));
   TESSERA_RETURN_IF_ERROR(check_finite(vectors, "embeddings"));
   return vectors;
@@ -184,7 +186,7 @@ Status encode_pass(const ModelState& state, const Forward& forward,
   for (size_t s = 0; s < requests.size(); ++s) {
     if (requests[s]->output == EncodeOutput::kEmbedding) {
       values[s].resize(static_cast<size_t>(state.sentence_encoder.width(a.hidden_size)));
-      pool(state, batch.layout, s, hidden, values[s].data());
+      state.sentence_encoder.embed(rows_of(state, batch.layout, s, hidden), values[s].data());
       continue;
     }
     const bool all = input.head_rows == HeadRows::kAll;

@@ -35,14 +35,16 @@ struct SequenceBatch {
 
 Status check_finite(std::span<const float> values, std::string_view what);
 
-// Cuts sequences to the encoder's limit as sentence-transformers does: the text's last tokens go, a
+// Cuts sequences to text_limit as sentence-transformers does: the text's last tokens go, a
 // closing special token stays. Returns how many it cut.
 int64_t cut_to_limit(const ModelState& state, std::span<TokenSequence> sequences);
 
-// Model::forward and, of sequences that are cut and checked, Model::embed.
+// Model::forward and, of sequences that are cut and checked, Model::embed. encoder: the model's, or
+// one that pools otherwise; it leaves so many first tokens of each sequence out of its pooling.
 Result<ForwardResult> forward_whole(ModelState& state, const std::vector<TokenSequence>& batch,
                                     const ForwardOptions& options);
-Result<std::vector<float>> embed_whole(ModelState& state, const std::vector<TokenSequence>& batch);
+Result<std::vector<float>> embed_whole(ModelState& state, const std::vector<TokenSequence>& batch,
+                                       const SentenceEncoder& encoder, int64_t skipped);
 
 // Whether the model can encode the sequence, which must be cut.
 Status check_encoding(const ModelState& state, const EncodeRequest& request);

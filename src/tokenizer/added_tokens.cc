@@ -47,19 +47,36 @@ const AddedTokens::Pattern* AddedTokens::Matcher::match(std::string_view text, s
   return longest;
 }
 
-Status AddedTokens::add(const JsonValue& json, const Vocabulary& vocabulary, int64_t largest_id) {
+Result<AddedTokens::Token> AddedTokens::read_token(const JsonValue& json) {
   if (!json.is_object()) return json.wrong("an object");
   Token token;
   TESSERA_RETURN_IF_ERROR(json.require("content", token.content));
-  TESSERA_ASSIGN_OR_RETURN(const int64_t id, json["id"].integer(0, largest_id));
-  token.id = static_cast<int32_t>(id);
-  token.normalized = true;
   TESSERA_RETURN_IF_ERROR(json.read("special", token.special));
   token.normalized = !token.special;  // where the file does not say
   TESSERA_RETURN_IF_ERROR(json.read("normalized", token.normalized));
   TESSERA_RETURN_IF_ERROR(json.read("single_word", token.single_word));
   TESSERA_RETURN_IF_ERROR(json.read("lstrip", token.lstrip));
   TESSERA_RETURN_IF_ERROR(json.read("rstrip", token.rstrip));
+  return token;
+}
+
+Status AddedTokens::add_missing(const JsonValue& json, const Vocabulary& vocabulary) {
+  TESSERA_ASSIGN_OR_RETURN(Token token, read_token(json));
+  if (token.content.empty() || by_content_.contains(token.content)) return {};
+  const int32_t known = vocabulary.find(token.content);
+  token.id = known != kNoToken ? known : std::max(id_end_, vocabulary.id_end());
+  const auto index = static_cast<uint32_t>(tokens_.size());
+  if (!by_id_.try_emplace(token.id, index).second) return {};
+  by_content_.emplace(token.content, index);
+  id_end_ = std::max(id_end_, token.id + 1);
+  tokens_.push_back(std::move(token));
+  return {};
+}
+
+Status AddedTokens::add(const JsonValue& json, const Vocabulary& vocabulary, int64_t largest_id) {
+  TESSERA_ASSIGN_OR_RETURN(Token token, read_token(json));
+  TESSERA_ASSIGN_OR_RETURN(const int64_t id, json["id"].integer(0, largest_id));
+  token.id = static_cast<int32_t>(id);
   if (token.content.empty()) return {};  // matches nothing
 
   const auto collides = [&](std::string_view other) {
@@ -92,13 +109,19 @@ Status AddedTokens::add(const JsonValue& json, const Vocabulary& vocabulary, int
   return {};
 }
 
-Result<AddedTokens> AddedTokens::from_json(const JsonValue& json, const Vocabulary& vocabulary) {
+Result<AddedTokens> AddedTokens::from_json(const JsonValue& json, const Vocabulary& vocabulary,
+                                           const JsonValue& more) {
   AddedTokens added;
-  if (json.is_null()) return added;
   const int64_t largest_id =
       Vocabulary::largest_plausible_id(static_cast<size_t>(vocabulary.id_end()) + json.size());
-  TESSERA_RETURN_IF_ERROR(json.each_element(
-      [&](size_t, const JsonValue& token) { return added.add(token, vocabulary, largest_id); }));
+  if (!json.is_null()) {
+    TESSERA_RETURN_IF_ERROR(json.each_element(
+        [&](size_t, const JsonValue& token) { return added.add(token, vocabulary, largest_id); }));
+  }
+  if (!more.is_null()) {
+    TESSERA_RETURN_IF_ERROR(more.each_element(
+        [&](size_t, const JsonValue& token) { return added.add_missing(token, vocabulary); }));
+  }
   for (uint32_t i = 0; i < added.tokens_.size(); ++i) {
     Matcher& matcher = added.tokens_[i].normalized ? added.normalized_ : added.raw_;
     matcher.patterns.push_back({added.tokens_[i].content, i});

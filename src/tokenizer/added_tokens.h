@@ -17,8 +17,13 @@ namespace tessera::tokenizer {
 class AddedTokens {
  public:
   // Reads "added_tokens". Their ids may be those that the model's vocabulary gives the same text,
-  // else free ones.
-  static Result<AddedTokens> from_json(const JsonValue& json, const Vocabulary& vocabulary);
+  // else free ones. more: tokens likewise but for their ids, that are added where they are missing
+  // and get the vocabulary's id or the next free one; may be null.
+  static Result<AddedTokens> from_json(const JsonValue& json, const Vocabulary& vocabulary,
+                                       const JsonValue& more);
+  static Result<AddedTokens> from_json(const JsonValue& json, const Vocabulary& vocabulary) {
+    return from_json(json, vocabulary, json["none"]);
+  }
 
   // Which tokens to look for: those that stand in the text as given, or those of the normalised
   // text.
@@ -63,6 +68,8 @@ class AddedTokens {
   };
   const Matcher& matcher(Stage stage) const { return stage == Stage::kRaw ? raw_ : normalized_; }
   Status add(const JsonValue& json, const Vocabulary& vocabulary, int64_t largest_id);
+  Status add_missing(const JsonValue& json, const Vocabulary& vocabulary);
+  static Result<Token> read_token(const JsonValue& json);
   void push(const Token& token, Span match, std::string_view text, uint32_t& done,
             std::vector<Stretch>& stretches) const;
 

@@ -317,5 +317,63 @@ TEST_F(Files, TheMaskIsTheTokenThatIsNamedSo) {
   EXPECT_EQ(mask(), 0);
 }
 
+// A tokenizer.json of the letters a and A, "ab" and an accent, with a normalizer that changes
+// nothing.
+constexpr const char* kLetters =
+    R"({"added_tokens": [{"id": 0, "content": "[UNK]", "special": true}],
+  "normalizer": {"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
+                 "strip_accents": false, "lowercase": false},
+  "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": null, "decoder": null,
+  "truncation": {"direction": "Left", "max_length": 8, "strategy": "LongestFirst", "stride": 0},
+  "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100,
+            "vocab": {"[UNK]": 0, "a": 1, "A": 2, "\u00e4": 3, "b": 4, ",": 5, "<x>": 6}}})";
+
+TEST_F(Files, ConfigOverrulesTokenizerJsonForBertClasses) {
+  write("tokenizer.json", kLetters);
+  EXPECT_EQ(ids("a A \xC3\xA4 a,b"), (Ids{1, 2, 3, 0}));
+  const auto with = [&](const std::string& config) {
+    write("tokenizer_config.json", config);
+    return ids("a A \xC3\xA4 a,b");
+  };
+  EXPECT_EQ(with(R"({"tokenizer_class": "BertTokenizer"})"), (Ids{1, 1, 1, 1, 5, 4}));
+  EXPECT_EQ(with(R"({"tokenizer_class": "DistilBertTokenizerFast", "strip_accents": false})"),
+            (Ids{1, 1, 3, 1, 5, 4}));
+  EXPECT_EQ(with(R"({"tokenizer_class": "ElectraTokenizer", "do_lower_case": false})"),
+            (Ids{1, 2, 3, 1, 5, 4}));
+  // Classes that take tokenizer.json as it is.
+  EXPECT_EQ(with(R"({"tokenizer_class": "PreTrainedTokenizerFast", "do_lower_case": true})"),
+            (Ids{1, 2, 3, 0}));
+  EXPECT_EQ(with(R"({"do_lower_case": true})"), (Ids{1, 2, 3, 0}));
+  write("config.json", R"({"model_type": "bert"})");
+  EXPECT_EQ(with(R"({"do_lower_case": true})"), (Ids{1, 1, 1, 1, 5, 4}));
+}
+
+TEST_F(Files, ConfigAddsTokensToTokenizerJson) {
+  write("tokenizer.json", kLetters);
+  EXPECT_EQ(ids("a<new>b"), (Ids{0}));
+  write("tokenizer_config.json", R"({"added_tokens_decoder": {"90": {"content": "<new>"},
+      "8": {"content": "<other>", "special": false}}, "eos_token": "<x>"})");
+  // In the order of their numbers, behind the vocabulary, or as the vocabulary has them.
+  EXPECT_EQ(ids("a<new>b<other><x>"), (Ids{1, 8, 4, 7, 6}));
+  for (const char* extra :
+       {R"({"extra_special_tokens": ["<new>"]})",
+        R"({"extra_special_tokens": {"new_token": "<new>"}})",
+        R"({"additional_special_tokens": ["[UNK]", "<new>"]})", R"({"pad_token": "<new>"})"}) {
+    write("tokenizer_config.json", extra);
+    EXPECT_EQ(ids("a<new>b"), (Ids{1, 7, 4})) << extra;
+  }
+  write("tokenizer_config.json", "{}");
+  write("special_tokens_map.json", R"({"additional_special_tokens": ["<new>"]})");
+  EXPECT_EQ(ids("a<new>b"), (Ids{1, 7, 4}));
+}
+
+TEST_F(Files, SayAtWhichEndTextsAreCut) {
+  write("tokenizer.json", kLetters);
+  EXPECT_EQ((*open())->truncation_side(), TruncationSide::kLeft);
+  write("tokenizer_config.json", R"({"truncation_side": "right"})");
+  EXPECT_EQ((*open())->truncation_side(), TruncationSide::kRight);
+}
+
 }  // namespace
 }  // namespace tessera::tokenizer

@@ -43,22 +43,30 @@ Status check_family(std::string_view name, const std::string& family, const std:
 
 }  // namespace
 
-Result<Pipeline> make_pipeline(const JsonValue& json) {
+Result<Pipeline> make_pipeline(const JsonValue& json, const TokenizerConfig& config) {
   if (!json.is_object()) return json.wrong("an object");
   Pipeline made;
-  TESSERA_RETURN_IF_ERROR(make_normalizers(json["normalizer"], made.normalizers));
   TESSERA_ASSIGN_OR_RETURN(const std::string type, model_type(json["model"]));
+  TESSERA_ASSIGN_OR_RETURN(const JsonValue steps, config.bert_steps());
+  const JsonValue& text_steps = type == "WordPiece" && steps.is_object() ? steps : json;
+  TESSERA_RETURN_IF_ERROR(make_normalizers(text_steps["normalizer"], made.normalizers));
   const ByteSpelling allowed = type == "BPE" ? ByteSpelling::kRawBytes : ByteSpelling::kCharacters;
   TESSERA_ASSIGN_OR_RETURN(
       const ByteSpelling spelling,
-      make_pre_tokenizers(json["pre_tokenizer"], allowed, made.pre_tokenizers));
+      make_pre_tokenizers(text_steps["pre_tokenizer"], allowed, made.pre_tokenizers));
   TESSERA_RETURN_IF_ERROR(make_decoders(json["decoder"], made.decoders));
   made.has_decoder = !json["decoder"].is_null();
   TESSERA_ASSIGN_OR_RETURN(made.special_tokens, Template::from_json(json["post_processor"]));
   TESSERA_ASSIGN_OR_RETURN(made.model, make_model(json["model"], spelling));
-  TESSERA_ASSIGN_OR_RETURN(made.added,
-                           AddedTokens::from_json(json["added_tokens"], made.model->vocabulary()));
+  TESSERA_ASSIGN_OR_RETURN(const JsonValue more, config.more_tokens());
+  TESSERA_ASSIGN_OR_RETURN(
+      made.added, AddedTokens::from_json(json["added_tokens"], made.model->vocabulary(), more));
   TESSERA_RETURN_IF_ERROR(check_special_tokens(made, json["post_processor"]));
+  const JsonValue direction = json["truncation"]["direction"];
+  const std::string side =
+      config.text("truncation_side")
+          .value_or(direction.is_string() ? std::string(*direction.string()) : "");
+  if (side == "left" || side == "Left") made.truncation_side = TruncationSide::kLeft;
   return made;
 }
 

@@ -23,14 +23,15 @@ struct Pipeline {
   std::vector<std::unique_ptr<Decoder>> decoders;
   bool has_decoder = false;  // else spaces stand between the tokens
   AddedTokens added;
-  std::string mask_token;        // empty where the files name none
+  std::string mask_token;  // empty where the files name none
+  TruncationSide truncation_side = TruncationSide::kRight;
   std::vector<bool> is_control;  // by id (may be shorter): skipped with the special tokens
 
   int32_t vocabulary_size() const { return std::max(model->vocabulary().id_end(), added.id_end()); }
 };
 
-// tokenizer.json
-Result<Pipeline> make_pipeline(const JsonValue& json);
+// tokenizer.json, with what the files beside it say.
+Result<Pipeline> make_pipeline(const JsonValue& json, const TokenizerConfig& config = {});
 // tokenizer.model; bytes need not outlive the result.
 Result<Pipeline> make_sentence_piece_pipeline(std::string_view bytes, TokenizerConfig config,
                                               const std::string& source);

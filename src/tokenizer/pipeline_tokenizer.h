@@ -43,6 +43,7 @@ class PipelineTokenizer final : public Tokenizer {
   Result<std::vector<Encoding>> encode_windows(const TextPair& pair, size_t max_tokens,
                                                size_t overlap_tokens) const override;
   Result<std::string> decode(const std::vector<int32_t>& ids, DecodeSpecial special) const override;
+  TruncationSide truncation_side() const override { return pipeline_.truncation_side; }
   int32_t vocabulary_size() const override { return pipeline_.vocabulary_size(); }
   std::optional<int32_t> id_of(std::string_view token) const override;
   std::string token_of(int32_t id) const override;

@@ -16,7 +16,7 @@ Made Tokenizer::open(const std::string& directory) {
     const Result<std::string> json = tokenizer::read_file(json_path);
     if (json.ok()) {
       TESSERA_ASSIGN_OR_RETURN(const auto parsed, tokenizer::JsonValue::parse(*json, json_path));
-      TESSERA_ASSIGN_OR_RETURN(auto pipeline, tokenizer::make_pipeline(parsed));
+      TESSERA_ASSIGN_OR_RETURN(auto pipeline, tokenizer::make_pipeline(parsed, config));
       pipeline.mask_token = mask;
       return PipelineTokenizer::make(std::move(pipeline), json_path);
     }

@@ -131,6 +131,77 @@ bool TokenizerConfig::flag(std::string_view key, bool fallback) const {
   return has_flag(key) ? files_->config.find(key)->get<bool>() : fallback;
 }
 
+std::optional<std::string> TokenizerConfig::text(const char* key) const {
+  if (files_ == nullptr) return std::nullopt;
+  const auto found = files_->config.find(key);
+  if (found == files_->config.end() || !found->is_string()) return std::nullopt;
+  return found->get<std::string>();
+}
+
+Result<JsonValue> TokenizerConfig::bert_steps() const {
+  static constexpr std::array<std::string_view, 4> kClasses = {
+      "BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "MobileBertTokenizer"};
+  static constexpr std::array<std::string_view, 4> kFamilies = {"bert", "distilbert", "electra",
+                                                                "mobilebert"};
+  std::string name = text("tokenizer_class").value_or("");
+  if (name.ends_with("Fast")) name.resize(name.size() - 4);
+  const bool has_flags =
+      has_flag("do_lower_case") || has_flag("strip_accents") || has_flag("tokenize_chinese_chars");
+  const bool is_bert =
+      name.empty() ? has_flags && is_one_of(family_, kFamilies) : is_one_of(name, kClasses);
+  Json steps;
+  if (is_bert) {
+    Json normalizer = {{"type", "BertNormalizer"},
+                       {"clean_text", true},
+                       {"handle_chinese_chars", flag("tokenize_chinese_chars", true)},
+                       {"lowercase", flag("do_lower_case", true)}};
+    if (has_flag("strip_accents")) normalizer["strip_accents"] = flag("strip_accents", true);
+    steps = {{"normalizer", normalizer}, {"pre_tokenizer", {{"type", "BertPreTokenizer"}}}};
+  }
+  return JsonValue::parse(steps.dump(), directory_ + "/tokenizer_config.json");
+}
+
+Result<JsonValue> TokenizerConfig::more_tokens() const {
+  Json list;
+  const auto add = [&](const Json& token) {
+    const std::optional<std::string> text = token_text(token);
+    if (!text) return;
+    Json entry = token.is_object() ? token : Json::object();
+    entry.erase("id");
+    entry["content"] = *text;
+    if (!entry.contains("special")) entry["special"] = true;
+    list.push_back(std::move(entry));
+  };
+  if (files_ != nullptr) {
+    std::map<int64_t, Json> by_id;
+    const auto decoder = files_->config.find("added_tokens_decoder");
+    if (decoder != files_->config.end() && decoder->is_object()) {
+      for (const auto& [key, token] : decoder->items()) {
+        if (key.size() > 9 || key.find_first_not_of("0123456789") != std::string::npos) continue;
+        by_id[key.empty() ? 0 : std::stoll(key)] = token;
+      }
+    } else {
+      for (const auto& [text, id] : files_->added.items()) {
+        if (id.is_number_integer())
+          by_id[id.get<int64_t>()] = {{"content", text}, {"special", false}};
+      }
+    }
+    for (const auto& [id, token] : by_id) add(token);
+    for (const char* role : kRoles) {
+      if (const auto found = special_.find(role); found != special_.end()) add(found->second);
+    }
+    for (const Json* file : {&files_->config, &files_->special}) {
+      for (const char* key : {"extra_special_tokens", "additional_special_tokens"}) {
+        const auto more = file->find(key);
+        if (more == file->end() || !more->is_structured()) continue;
+        for (const Json& token : *more) add(token);
+      }
+    }
+  }
+  return JsonValue::parse(list.dump(-1, ' ', false, Json::error_handler_t::replace),
+                          directory_ + " (tokens beside tokenizer.json)");
+}
+
 int32_t TokenizerConfig::id_of(const std::string& token, const Vocabulary& vocabulary) const {
   if (files_ != nullptr) {
     const auto found = files_->added.find(token);

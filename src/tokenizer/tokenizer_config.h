@@ -2,6 +2,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -33,6 +34,14 @@ class TokenizerConfig {
   }
   bool flag(std::string_view key, bool fallback) const;  // of tokenizer_config.json
   bool has_flag(std::string_view key) const;
+
+  std::optional<std::string> text(const char* key) const;  // likewise
+
+  // What stands beside a tokenizer.json and goes before it: "normalizer" and "pre_tokenizer" where
+  // the class is BERT's, which makes both from flags of its own; else null.
+  Result<JsonValue> bert_steps() const;
+  // Tokens that it may lack, in the order in which they get ids; null where there are none.
+  Result<JsonValue> more_tokens() const;
 
   // What "added_tokens" of a tokenizer.json would say, as JSON text.
   std::string added_tokens(const Vocabulary& vocabulary) const;

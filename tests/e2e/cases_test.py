@@ -43,27 +43,9 @@ COMMANDS = {
 }
 
 NOT_YET = set("""
-answer-overlap-clamped
 compress-twice-at-once
-generation-config-eos-null
-generation-config-max-length
-generation-config-max-new-tokens-0
-generation-config-silent-bad-words-ids
-generation-config-silent-forced-eos-token-id
-generation-config-silent-min-new-tokens
-generation-config-silent-num-beams
-generation-config-silent-suppress-tokens
-generation-config-top-p-0
-generation-config-unused-top-k
-json-array-read-as-lines
 linked-shards
-message-json-lone-surrogate
 message-lfs-tokenizer
-message-st-subdirectory
-mlm-untied-decoder-bias
-ner-b-o-labels
-no-architectures-llama
-peak-memory-of-a-large-parent
 prune-a-quantized-model
 quantized-by-another-tool
 qwen2-kv-heads-null-4
@@ -71,11 +53,6 @@ qwen2-mlp-bias-key
 rope-linear-without-factor
 rope-llama3-without-original
 rope-parameters-beside-rope-scaling
-st-default-prompt
-st-limit-in-tokenizer-config
-st6-cross-encoder
-st6-pooling-config
-tokenizer-config-beside-tokenizer-json
 unclear-refusals
 unused-tensor-U32
 """.split())

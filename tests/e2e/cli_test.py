@@ -123,7 +123,6 @@ class Usage(CliTest):
         for option in ("--temperature", "--top-p", "--min-p", "--repetition-penalty"):
             for value in ("-1", "nan", "inf", "101", "x", "", "0,5", "1e999"):
                 self.assert_usage("run", "model", option, value, says=[option, f'found "{value}"'])
-        self.assert_usage("run", "model", "--top-p", "0", says=["--top-p"])
         self.assert_usage("run", "model", "--repetition-penalty", "0", says=["--repetition-penalty"])
         self.assert_usage("run", "model", "--dtype", "f8", says=["--dtype", "f8"])
         self.assert_usage("run", "model", "--plan", "", says=["--plan"])
@@ -132,7 +131,10 @@ class Usage(CliTest):
         prompts = [("--prompt", "x"), ("--file", "x"), ("--ids", "1"), ("--batch", "x")]
         for first, second in itertools.permutations(prompts, 2):
             self.assert_usage("run", "model", *first, *second, says=[first[0], second[0]])
-        self.assert_usage("run", "model", "--greedy", "--temperature", "1", says=["--greedy"])
+        for option in ("--temperature", "--top-k", "--top-p", "--min-p"):
+            self.assert_usage("run", "model", "--greedy", option, "1", says=["--greedy", option])
+            self.assert_usage("run", "model", "--beams", "2", option, "1", says=["--beams", option])
+        self.assert_usage("run", "model", "--greedy", "--beams", "2", says=["--greedy", "--beams"])
         self.assert_usage("run", "model", "--beams", "2", "--temperature", "1", says=["--beams", "--temperature"])
         self.assert_usage("run", "model", "--beams", "2", "--stop", "x", says=["--beams", "--stop"])
         self.assert_usage("run", "model", "--beams", "2", "--num-sequences", "3", says=["--num-sequences", "3"])
@@ -379,6 +381,43 @@ class Run(CliTest):
         self.assert_fails("run", model, "--ids", 1, says=["generation_config.json", "temperature", "hot"])
         recommend(temperature=-1)
         self.assert_fails("run", model, "--ids", 1, says=["temperature", "-1"])
+        recommend(top_p=1.5, max_new_tokens=0)
+        self.assert_fails("run", model, "--ids", 1, says=["generation_config.json: top_p", "1.5"])
+        self.assert_fails("run", model, "--ids", 1, "--greedy", says=["generation_config.json: max_new_tokens", "0"])
+        self.assertEqual(ids("--greedy", "--max-tokens", 9), ids("--greedy", "--max-tokens", 9, of=plain))
+
+    def test_rules_of_the_model(self):
+        model = checkpoints.make_decoder(self.folder / "rules")
+
+        def run(*options, **values):
+            checkpoints.write_json(model, "generation_config.json", {"do_sample": False, "max_new_tokens": 8} | values)
+            out, err = self.call("run", model, "--ids", "1,2,3", "--json", *options)
+            return json.loads(out)["ids"], err
+
+        plain, err = run()
+        self.assertEqual(err, "")
+        self.assertNotIn(plain[0], run(suppress_tokens=[plain[0]])[0])
+        self.assertNotEqual(plain[0], run(begin_suppress_tokens=[plain[0]])[0][0])
+        banned, _ = run(bad_words_ids=[plain[:2]])
+        self.assertEqual(banned[0], plain[0])
+        self.assertNotEqual(banned[1], plain[1])
+        unrepeated, _ = run(no_repeat_ngram_size=1)
+        self.assertEqual(len(set(unrepeated + [1, 2, 3])), 11)
+        self.assertEqual(run(forced_eos_token_id=77)[0][-1], 77)
+        self.assertEqual(run(eos_token_id=plain[1])[0], plain[:2])
+        self.assertEqual(len(run(eos_token_id=plain[1], min_new_tokens=5)[0]), 8)
+        self.assertEqual(len(run(eos_token_id=plain[1], min_length=8)[0]), 8)
+        checkpoints.write_json(model, "generation_config.json", {"do_sample": False, "max_length": 7})
+        self.assertEqual(len(self.json("run", model, "--ids", "1,2,3")["ids"]), 4)
+        self.assert_fails("run", model, "--ids", "1,2,3,4,5,6,7", says=["generation_config.json: max_length", "7"])
+        beams, _ = run(num_beams=4)
+        self.assertEqual(beams, run("--beams", 4)[0])
+        self.assertEqual(run("--greedy", num_beams=4)[0], plain)
+        self.assert_fails("run", model, "--ids", "1,2", "--stop", "x", says=["generation_config.json: num_beams", "--beams 1"])
+        self.assertEqual(run(guidance_scale=1.5, watermarking_config={"bias": 2})[1],
+                         "tessera: generation_config.json: not followed: guidance_scale, watermarking_config\n")
+        checkpoints.write_json(model, "generation_config.json", {"bad_words_ids": [[256]]})
+        self.assert_fails("run", model, "--ids", 1, says=["generation_config.json: bad_words_ids", "256"])
 
     def test_interrupted_beams(self):
         process = self.start("run", self.silent, "--ids", "1,2", "--max-tokens", 100000, "--beams", 2, "--json")

@@ -137,7 +137,7 @@ Status run_questions(Run& run, Model& model) {
          .values = {score.f1, score.exact}});
   }
   run.result.method = fmt::format("windows of {} tokens, overlap {}", options.window_tokens,
-                                  options.overlap_tokens);
+                                  options.overlap_tokens.value_or(kUsualOverlapTokens));
   return {};
 }
 

@@ -21,7 +21,7 @@ Status check_options(const AnswerOptions& options) {
   for (const Bound& bound : {Bound{"answers", options.answers, 1},
                              Bound{"max_answer_tokens", options.max_answer_tokens, 1},
                              Bound{"window_tokens", options.window_tokens, 1},
-                             Bound{"overlap_tokens", options.overlap_tokens, 0}}) {
+                             Bound{"overlap_tokens", options.overlap_tokens.value_or(0), 0}}) {
     if (bound.value < bound.least) {
       return invalid_input(
           fmt::format("{}: expected at least {}, found {}", bound.name, bound.least, bound.value));
@@ -77,10 +77,8 @@ class Windows {
                       "tokens, found one that takes {}",
                       most, question.ids.size()));
     }
-    const size_t overlap =
-        std::min(static_cast<size_t>(options_.overlap_tokens), (most - question.ids.size()) / 2);
     TESSERA_ASSIGN_OR_RETURN(std::vector<Encoding> encodings,
-                             tokenizer->encode_windows({input.text, *input.pair}, most, overlap));
+                             windows(*tokenizer, {input.text, *input.pair}, question.ids.size()));
     std::vector<Sequence> sequences;
     for (Encoding& encoding : encodings) {
       if (state_.architecture.type_vocabulary_size <= 1) encoding.type_ids.clear();
@@ -89,6 +87,26 @@ class Windows {
                            false});
     }
     return sequences;
+  }
+
+  // question_tokens: with its special tokens, of which the context needs one more.
+  Result<std::vector<Encoding>> windows(const Tokenizer& tokenizer, const TextPair& pair,
+                                        size_t question_tokens) const {
+    const size_t most = static_cast<size_t>(max_tokens_);
+    const size_t usual = std::min<size_t>(kUsualOverlapTokens, (most - question_tokens) / 2);
+    const size_t overlap =
+        options_.overlap_tokens ? static_cast<size_t>(*options_.overlap_tokens) : usual;
+    auto made = tokenizer.encode_windows(pair, most, overlap);
+    if (made.ok() || overlap == usual) return made;
+    TESSERA_ASSIGN_OR_RETURN(const std::vector<Encoding> least,
+                             tokenizer.encode_windows(pair, most, 0));
+    const auto context = std::count_if(least[0].origins.begin(), least[0].origins.end(),
+                                       [](const TokenOrigin& origin) { return origin.text == 1; });
+    if (context < 1 || overlap < static_cast<size_t>(context)) return made;
+    return invalid_input(
+        fmt::format("overlap_tokens: expected at most {} beside this question in a window of {} "
+                    "tokens, found {}",
+                    context - 1, most, overlap));
   }
 
   const ModelState& state_;

@@ -243,5 +243,19 @@ TEST(Answer, RefusesWhatItCannotRead) {
   EXPECT_EQ(tight->front().windows, 5);
 }
 
+TEST(Answer, TakesTheOverlapThatIsAskedFor) {
+  const auto model = load_tiny(tiny_bert_with("QuestionAnswering"), "overlap");
+  AnswerOptions options;
+  options.window_tokens = 16;
+  const auto windows = [&](int32_t overlap) {
+    options.overlap_tokens = overlap;
+    return answer(*model, std::vector{pair_input("a", letters(40))}, options);
+  };
+  // [CLS] a [SEP] ... [SEP] leave 12: windows begin at 0, 12, 24 and 36, or at 0, 1, 2, ... 28.
+  EXPECT_EQ(windows(0)->front().windows, 4);
+  EXPECT_EQ(windows(11)->front().windows, 29);
+  EXPECT_CONTAINS(windows(12).status().message(), "overlap_tokens: expected at most 11 beside");
+}
+
 }  // namespace
 }  // namespace tessera::tasks

@@ -37,8 +37,9 @@ const HeadUse& use_of(Head head) {
                        [&](const HeadUse& use) { return use.head == head; });
 }
 
-TextPair texts_of(const TaskInput& input) {
-  TextPair texts{input.text};
+// prompted: the input's first text.
+TextPair texts_of(const TaskInput& input, std::string_view prompted) {
+  TextPair texts{prompted};
   if (input.pair) texts.second = *input.pair;
   return texts;
 }
@@ -48,9 +49,14 @@ Status encode(const ModelState& state, std::span<const TaskInput> inputs, size_t
               const EncodeOptions& options, std::span<Sequence> sequences) {
   std::vector<TextPair> texts;
   std::vector<size_t> owners;
+  // embed() puts its prompt before texts itself.
+  const bool is_classifier = state.sentence_encoder.kind == SentenceEncoder::Kind::kClassifier;
+  const std::string prompt = is_classifier ? state.sentence_encoder.default_prompt : "";
+  std::vector<std::string> prompted(prompt.empty() ? 0 : inputs.size());
   for (size_t i = 0; i < inputs.size(); ++i) {
     if (inputs[i].tokens) continue;
-    texts.push_back(texts_of(inputs[i]));
+    if (!prompt.empty()) prompted[i] = prompt + inputs[i].text;
+    texts.push_back(texts_of(inputs[i], prompt.empty() ? inputs[i].text : prompted[i]));
     owners.push_back(i);
   }
   if (texts.empty()) return {};
@@ -144,6 +150,20 @@ Status require_head(const Model& model, Head head, std::string_view function) {
                                  found.does, found.function));
 }
 
+Truncation text_truncation(const ModelState& state) {
+  Truncation truncation{.max_tokens = text_limit(state)};
+  if (state.tokenizer != nullptr) truncation.side = state.tokenizer->truncation_side();
+  return truncation;
+}
+
+Status check_length(const ModelState& state, const TokenSequence& tokens, size_t input) {
+  const size_t limit = text_limit(state), length = tokens.ids.size();
+  if (length <= limit) return {};
+  return at_input(
+      input, invalid_input(fmt::format("expected at most {} tokens, the model's limit, found {}",
+                                       limit, length)));
+}
+
 Result<const Tokenizer*> tokenizer_for(const ModelState& state, size_t input) {
   if (state.tokenizer != nullptr) return state.tokenizer.get();
   return not_found(fmt::format("{}: {} has no tokenizer: give token ids instead of text",
@@ -165,8 +185,7 @@ Result<std::vector<Sequence>> to_sequences(ModelState& state, std::span<const Ta
                                            const TaskOptions& options, Origins origins) {
   EncodeOptions encode_options{.origins = origins};
   if (options.too_long == TooLong::kCut) {
-    encode_options.truncation =
-        Truncation{.max_tokens = static_cast<size_t>(state.architecture.max_positions)};
+    encode_options.truncation = text_truncation(state);
   }
   std::vector<Sequence> sequences(inputs.size());
   for (size_t begin = 0; begin < inputs.size(); begin += kTextsAtATime) {
@@ -179,6 +198,7 @@ Result<std::vector<Sequence>> to_sequences(ModelState& state, std::span<const Ta
     if (inputs[i].tokens) {
       sequences[i].tokens = *inputs[i].tokens;
     } else {
+      TESSERA_RETURN_IF_ERROR(check_length(state, sequences[i].tokens, i));
       drop_unknown_types(state, sequences[i].tokens);
     }
     TESSERA_RETURN_IF_ERROR(check_sequence(state, sequences[i].tokens, name_of(i)));
@@ -229,6 +249,10 @@ std::vector<float> to_scores(std::span<const float> logits, LabelScores kind) {
   if (kind == LabelScores::kSoftmax) return softmax(logits);
   std::vector<float> scores(logits.begin(), logits.end());
   if (kind == LabelScores::kLogits) return scores;
+  if (kind == LabelScores::kTanh) {
+    for (float& x : scores) x = std::tanh(x);
+    return scores;
+  }
   for (float& x : scores) x = static_cast<float>(1 / (1 + std::exp(-static_cast<double>(x))));
   return scores;
 }

@@ -40,6 +40,10 @@ struct Sequence {
 Result<std::vector<Sequence>> to_sequences(ModelState& state, std::span<const TaskInput> inputs,
                                            const TaskOptions& options, Origins origins);
 
+// How texts that are too long are cut, and the error for one that is not.
+Truncation text_truncation(const ModelState& state);
+Status check_length(const ModelState& state, const TokenSequence& tokens, size_t input);
+
 // The tokenizer, or the error that there is none for the text of this input.
 Result<const Tokenizer*> tokenizer_for(const ModelState& state, size_t input);
 

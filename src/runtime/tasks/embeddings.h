@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -15,9 +16,9 @@ struct Embeddings {
   int64_t tokens = 0;           // read by the model
 };
 
-// Embeds texts in batches of like length, encoded on all threads. Messages count the texts as
-// "input 3: ...".
+// embed() of texts, as the model says; nothing as prompt: the model's default.
 Result<Embeddings> embed_all(Model& model, std::span<const std::string> texts,
-                             const TaskOptions& options);
+                             const TaskOptions& options,
+                             const std::optional<std::string>& prompt = std::nullopt);
 
 }  // namespace tessera::tasks

@@ -24,13 +24,13 @@ bool continues(const LabelParts& before, const LabelParts& after) {
 }  // namespace
 
 LabelParts parts_of(std::string_view label) {
-  if (label == "O") return {Place::kOutside, label};
+  LabelParts parts{Place::kInside, label};
   for (const Prefix& prefix : kPrefixes) {
-    if (label.starts_with(prefix.text)) {
-      return {prefix.place, label.substr(prefix.text.size())};
-    }
+    if (label.starts_with(prefix.text)) parts = {prefix.place, label.substr(prefix.text.size())};
   }
-  return {Place::kInside, label};
+  // Some data sets write B-O and I-O.
+  if (parts.type == "O") parts.place = Place::kOutside;
+  return parts;
 }
 
 std::vector<Entity> join_entities(std::span<const Unit> units) {

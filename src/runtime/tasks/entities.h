@@ -12,7 +12,8 @@ namespace tessera::tasks {
 // Where in an entity a label's prefix says that its token stands.
 enum class Place { kOutside, kBegin, kInside, kEnd, kSingle };
 
-// A label in its parts: "B-PER" is kBegin of PER, "PER" kInside of PER, "O" kOutside.
+// A label in its parts: "B-PER" is kBegin of PER, "PER" kInside of PER, "O", "B-O" and the like
+// kOutside.
 struct LabelParts {
   Place place = Place::kInside;
   std::string_view type;

@@ -45,29 +45,52 @@ std::string without(std::string_view prefix, const std::string& message) {
   return message.starts_with(prefix) ? message.substr(prefix.size()) : message;
 }
 
+// Of that name, where the model has one.
+std::optional<std::string> prompt_for(const ModelInfo& info, std::string_view name) {
+  for (const Prompt& prompt : info.prompts) {
+    if (prompt.name == name) return prompt.text;
+  }
+  return std::nullopt;
+}
+
 double dot(std::span<const float> a, std::span<const float> b) {
   return std::inner_product(a.begin(), a.end(), b.begin(), 0.0);
+}
+
+double similarity(Similarity kind, std::span<const float> a, std::span<const float> b) {
+  if (kind == Similarity::kDot) return dot(a, b);
+  if (kind == Similarity::kCosine) {
+    const double norms = std::sqrt(dot(a, a)) * std::sqrt(dot(b, b));
+    return norms == 0 ? 0 : dot(a, b) / norms;
+  }
+  double sum = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    const double distance = std::abs(double{a[i]} - b[i]);
+    sum += kind == Similarity::kManhattan ? distance : distance * distance;
+  }
+  return kind == Similarity::kManhattan ? -sum : -std::sqrt(sum);
 }
 
 Result<std::vector<Ranked>> compare_embeddings(Model& model, const std::string& query,
                                                std::span<const std::string> documents,
                                                const TaskOptions& options) {
-  const auto wanted_vector = embed_all(model, std::span(&query, 1), {.too_long = options.too_long});
+  const ModelInfo& info = model.info();
+  const auto wanted_vector = embed_all(model, std::span(&query, 1), {.too_long = options.too_long},
+                                       prompt_for(info, "query"));
   if (!wanted_vector.ok()) {
     return Status(wanted_vector.status().code(),
                   "the query: " + without(name_of(0) + ": ", wanted_vector.status().message()));
   }
   const std::vector<float>& wanted = wanted_vector->vectors;
-  TESSERA_ASSIGN_OR_RETURN(const Embeddings found, embed_all(model, documents, options));
-  const double wanted_norm = std::sqrt(dot(wanted, wanted));
-  std::vector<Ranked> cosines;
+  TESSERA_ASSIGN_OR_RETURN(const Embeddings found,
+                           embed_all(model, documents, options, prompt_for(info, "document")));
+  std::vector<Ranked> ranked;
   for (size_t i = 0; i < documents.size(); ++i) {
     const auto vector = std::span(found.vectors).subspan(i * wanted.size(), wanted.size());
-    const double norms = wanted_norm * std::sqrt(dot(vector, vector));
-    const float cosine = norms == 0 ? 0 : static_cast<float>(dot(wanted, vector) / norms);
-    cosines.push_back({static_cast<int64_t>(i), cosine, found.truncated[i] != 0});
+    const double score = similarity(info.similarity, wanted, vector);
+    ranked.push_back({static_cast<int64_t>(i), static_cast<float>(score), found.truncated[i] != 0});
   }
-  return cosines;
+  return ranked;
 }
 
 Result<std::vector<Ranked>> score(Model& model, const std::string& query,
@@ -77,7 +100,8 @@ Result<std::vector<Ranked>> score(Model& model, const std::string& query,
   if (info.head == Head::kSequenceClassification) {
     return score_pairs(model, query, documents, options);
   }
-  if (!info.is_decoder && (info.head == Head::kNone || info.head == Head::kMaskedLm)) {
+  if (info.is_sentence_encoder ||
+      (!info.is_decoder && (info.head == Head::kNone || info.head == Head::kMaskedLm))) {
     return compare_embeddings(model, query, documents, options);
   }
   return require_head(model, Head::kSequenceClassification, "rerank");

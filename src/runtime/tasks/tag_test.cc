@@ -34,6 +34,7 @@ TEST(Entities, JoinByPrefixes) {
   EXPECT_EQ(joined({{"B-PER", 1}, {"B-PER", 1}}), "PER 0-1 1; PER 1-2 1");
   EXPECT_EQ(joined({{"I-PER", 1}, {"I-PER", 1}, {"I-LOC", 1}}), "PER 0-2 1; LOC 2-3 1");
   EXPECT_EQ(joined({{"I-PER", 1}, {"O", 1}, {"I-PER", 1}}), "PER 0-1 1; PER 2-3 1");
+  EXPECT_EQ(joined({{"B-O", 1}, {"I-O", 1}, {"B-PER", 1}, {"I-O", 1}, {"E-O", 1}}), "PER 2-3 1");
   // BIOES and BILOU.
   EXPECT_EQ(joined({{"B-A", 1}, {"I-A", 1}, {"E-A", 1}, {"I-A", 1}}), "A 0-3 1; A 3-4 1");
   EXPECT_EQ(joined({{"B-A", 1}, {"L-A", 1}, {"U-A", 1}, {"U-A", 1}}), "A 0-2 1; A 2-3 1; A 3-4 1");

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "base/status.h"
+
+// What sentence-transformers puts behind the pooling of a sentence.
+namespace tessera {
+
+// y = activation(weight x + bias) [+ residual x, or + x where residual is empty]. weight and
+// residual: [outputs, inputs]; bias may be empty. Sums in 16 partial sums of f32: an error of at
+// most (inputs / 16 + 5) eps times the sum of the absolute products.
+struct DenseStep {
+  enum class Residual { kNone, kIdentity, kProjected };
+
+  int64_t inputs = 0, outputs = 0;
+  std::vector<float> weight, bias, projection;
+  Residual residual = Residual::kNone;
+  double (*activation)(double) = nullptr;
+};
+// y = (x - mean) / sqrt(variance + 1e-5) * weight + bias
+struct LayerNormStep {
+  std::vector<float> weight, bias;
+};
+struct NormaliseStep {};
+using EmbeddingStep = std::variant<DenseStep, LayerNormStep, NormaliseStep>;
+
+// Reads config.json and model.safetensors of a module's folder.
+Result<EmbeddingStep> read_dense_step(const std::string& folder);
+Result<EmbeddingStep> read_layer_norm_step(const std::string& folder);
+
+// Of the vectors behind a step, which takes vectors of so many numbers; kInvalidInput where it
+// takes others.
+Result<int64_t> outputs_of(const EmbeddingStep& step, int64_t inputs);
+// In place; x grows or shrinks with a dense step.
+void apply(const EmbeddingStep& step, std::vector<float>& x);
+
+}  // namespace tessera
