@@ -69,17 +69,18 @@ Result<Request> Prompter::request(Request made, std::vector<int32_t> prompt_ids)
   } else {
     const auto new_tokens = use("max_new_tokens", model.max_new_tokens);
     if (!new_tokens.ok()) return new_tokens.status();
-    const auto length = *new_tokens ? std::optional<int32_t>() : model.max_length;
+    constexpr int32_t kNone = -1;
+    const int32_t length = *new_tokens ? kNone : model.max_length.value_or(kNone);
     const Status usable = *new_tokens ? Status() : check_recommended(model, "max_length");
     if (!usable.ok()) return usable;
-    if (length && *length <= prompt) {
+    if (length != kNone && length <= prompt) {
       return invalid_input(fmt::format(
           "generation_config.json: max_length: expected more than the {} tokens of the prompt, "
           "found {}: give --max-tokens",
-          prompt, *length));
+          prompt, length));
     }
     if (*new_tokens) most = std::min<int64_t>(room, **new_tokens);
-    if (length) most = std::min<int64_t>(room, *length - prompt);
+    if (length != kNone) most = std::min<int64_t>(room, length - prompt);
   }
   const auto least = use("min_new_tokens", model.min_new_tokens);
   if (!least.ok()) return least.status();

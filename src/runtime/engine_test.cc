@@ -256,8 +256,9 @@ TEST(Engine, RefusesUpFrontWithBothNumbers) {
   EXPECT_NE(message({.prompt_ids = {1}, .max_new_tokens = 0}).find("found 0"), std::string::npos);
   EXPECT_NE(message({.prompt_ids = {1}, .sampling = {.temperature = -1}}).find("temperature"),
             std::string::npos);
-  EXPECT_NE(message({.prompt_ids = {1}, .sampling = {.temperature = 1, .top_p = 0}}).find("top_p"),
-            std::string::npos);
+  EXPECT_NE(
+      message({.prompt_ids = {1}, .sampling = {.temperature = 1, .top_p = 1.5f}}).find("top_p"),
+      std::string::npos);
 }
 
 TEST(Engine, RefusesWhatTheCacheCannotHold) {
