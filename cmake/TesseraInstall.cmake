@@ -16,7 +16,7 @@ set(pkgconfig_folder ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 file(RELATIVE_PATH pkgconfig_to_prefix /prefix/${pkgconfig_folder} /prefix)
 if(NOT BUILD_SHARED_LIBS)
   # A static library brings what it needs along; a shared one names it itself.
-  set(pkgconfig_requires "fmt, libpcre2-8, libutf8proc, openblas, libcrypto")
+  set(pkgconfig_requires "fmt, libpcre2-8, libutf8proc")
   set(pkgconfig_links " -ldnnl ${OpenMP_CXX_FLAGS} -pthread")
 endif()
 configure_file(cmake/tessera.pc.in tessera.pc @ONLY)

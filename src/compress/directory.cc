@@ -1,7 +1,6 @@
 #include "compress/directory.h"
 
 #include <fmt/format.h>
-#include <openssl/evp.h>
 
 #include <algorithm>
 #include <cmath>
@@ -11,6 +10,7 @@
 #include <set>
 #include <utility>
 
+#include "compress/sha256.h"
 #include "io/atomic_file.h"
 #include "io/json.h"
 #include "io/mapped_file.h"
@@ -238,17 +238,6 @@ Status write_part(const std::string& path, const LayerTensors& tensors,
   return {};
 }
 
-// 64 hexadecimal digits.
-Result<std::string> sha256(const MappedFile& file) {
-  unsigned char digest[EVP_MAX_MD_SIZE];
-  unsigned int size = 0;
-  if (EVP_Digest(file.data(), file.size_bytes(), digest, &size, EVP_sha256(), nullptr) != 1)
-    return unsupported("SHA-256: expected OpenSSL to compute it, found that it does not");
-  std::string text;
-  for (unsigned int i = 0; i < size; ++i) text += fmt::format("{:02x}", digest[i]);
-  return text;
-}
-
 }  // namespace
 
 Result<std::unique_ptr<OpenCheckpoint>> OpenCheckpoint::open(const std::string& directory) {
@@ -407,8 +396,10 @@ Result<std::map<std::string, std::string>> hash_tensor_files(const std::string& 
     if (error) return cannot("read", directory, error);
     if (entry->path().extension() != ".safetensors") continue;
     TESSERA_ASSIGN_OR_RETURN(const MappedFile file, MappedFile::open(entry->path()));
-    TESSERA_ASSIGN_OR_RETURN(hashes[entry->path().filename()], sha256(file));
+    Sha256 hash;
+    hash.add(file.data(), file.size_bytes());
     file.release(file.data(), file.size_bytes());
+    hashes[entry->path().filename()] = hash.finish();
   }
   return hashes;
 }

@@ -7,7 +7,6 @@
 
 #include "base/guarded.h"
 #include "compress/calibration.h"
-#include "compress/cholesky.h"
 #include "compress/directory.h"
 #include "compress/measure.h"
 #include "compress/provenance.h"
@@ -388,10 +387,7 @@ std::string without_slashes(std::string path) {
 
 Result<CompressReport> run_passes(const std::string& source, const std::string& target,
                                   const CompressOptions& options, const Passes& passes) {
-  return guarded(source, [&] {
-    const LapackThreads one_a_call;
-    return Pipeline(source, target, options, passes).run();
-  });
+  return guarded(source, [&] { return Pipeline(source, target, options, passes).run(); });
 }
 
 Result<CompressReport> compress(const std::string& source, const std::string& target,

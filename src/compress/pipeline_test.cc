@@ -214,21 +214,6 @@ TEST_F(Compress, FloatsAreNotPrunedOnceTheyAreIntegers) {
                           {"pruning", "floats", "integers"});
 }
 
-TEST_F(Compress, SourcesAreKnownByTheirFilesHashes) {
-  fs::create_directory(target("files"));
-  std::ofstream(target("files/empty.safetensors"));
-  std::ofstream(target("files/abc.safetensors")) << "abc";  // the standard's example
-  std::ofstream(target("files/other.txt")) << "abc";
-  const auto hashes = hash_tensor_files(target("files"));
-  ASSERT_TRUE(hashes.ok()) << hashes.status().message();
-  EXPECT_EQ(
-      *hashes,
-      (std::map<std::string, std::string>{
-          {"empty.safetensors", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},
-          {"abc.safetensors",
-           "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}}));
-}
-
 TEST_F(Compress, EveryScopeReachesTheShare) {
   const std::string source = wider(testing::tiny_llama()).write("compress_llama");
   for (const PruneScope scope :

@@ -16,9 +16,9 @@ bool invert(const std::vector<double>& matrix, int64_t n, std::vector<double>& i
             Team& team) {
   std::vector<double> factor = matrix, root(matrix.size());
   inverse.resize(matrix.size());
-  if (!factor_cholesky(factor.data(), n, team)) return false;
-  invert_factor(factor.data(), n, root.data(), team);
-  multiply_by_transpose(root.data(), n, inverse.data(), team);
+  if (!factor_cholesky(factor.data(), n, &team)) return false;
+  invert_factor(factor.data(), n, root.data(), &team);
+  multiply_by_transpose(root.data(), n, inverse.data(), &team);
   return true;
 }
 
@@ -91,7 +91,7 @@ class TileRowRepair {
     load_coefficients();
     project(hessian_.values.data(), split_.pruned, split_.kept);
     gather(hessian_.values.data(), hessian_.inputs, split_.kept, factor_);
-    if (!factor_cholesky(factor_.data(), size)) return false;
+    if (!factor_cholesky(factor_.data(), size, nullptr)) return false;
     solve_cholesky(factor_.data(), size, rows_.data(), height_);
     add_to_kept(1.0);
     return true;
@@ -105,7 +105,7 @@ class TileRowRepair {
         rows_[at(r * size + p)] = weight_.row(first_ + r)[split_.pruned[at(p)]];
     }
     gather(hessian_.inverse.data(), hessian_.inputs, split_.pruned, factor_);
-    if (!factor_cholesky(factor_.data(), size)) return false;
+    if (!factor_cholesky(factor_.data(), size, nullptr)) return false;
     solve_cholesky(factor_.data(), size, rows_.data(), height_);
     coefficients_.assign(at(height_ * hessian_.inputs), 0.0);
     for (int64_t r = 0; r < height_; ++r) {

@@ -17,9 +17,9 @@ constexpr int64_t kInputs = 64;   // of a block: its square of R lies in L1
 bool find_root(Hessian& hessian, Team& team) {
   const int64_t n = hessian.inputs;
   std::vector<double> reversed(hessian.values.rbegin(), hessian.values.rend());
-  if (!factor_cholesky(reversed.data(), n, team)) return false;
+  if (!factor_cholesky(reversed.data(), n, &team)) return false;
   hessian.root.resize(reversed.size());
-  invert_factor(reversed.data(), n, hessian.root.data(), team);
+  invert_factor(reversed.data(), n, hessian.root.data(), &team);
   std::reverse(hessian.root.begin(), hessian.root.end());
   return true;
 }
