@@ -183,23 +183,11 @@ using A = const Architecture&;
 using L = const LayerRecord&;
 constexpr Refusal kRefusals[] = {
     {"a projection of embeddings", [](A a, L) { return a.embedding_width() != a.hidden_size; }},
-    {"a scale of embeddings", [](A a, L) { return a.embedding_scale != 1; }},
-    {"a scale of logits", [](A a, L) { return a.logit_scale != 1; }},
-    {"a cap of logits", [](A a, L) { return a.logit_cap != 0; }},
     {"a cap of attention scores", [](A, L layer) { return layer.score_cap != 0; }},
     {"biases of attention scores", [](A, L layer) { return layer.score_bias != ScoreBias::kNone; }},
     {"attention windows on both sides",
      [](A a, L layer) { return a.mask == Mask::kNone && layer.window > 0; }},
-    {"norms over all heads of queries and keys",
-     [](A, L layer) { return layer.qk_norm == QkNorm::kWholeWidth; }},
     {"cross-attention", [](A, L layer) { return layer.cross_attention != CrossAttention::kNone; }},
-    {"parallel residuals", [](A, L layer) { return layer.residual == Residual::kParallel; }},
-    {"a scale of residuals", [](A, L layer) { return layer.residual_scale != 1; }},
-    {"norms of what a block adds",
-     [](A, L layer) {
-       return !layer.names.attention_output_norm.weight.empty() ||
-              !layer.names.ffn_output_norm.weight.empty();
-     }},
 };
 
 }  // namespace

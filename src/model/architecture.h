@@ -163,7 +163,7 @@ struct Architecture {
   Mask mask = Mask::kCausal;
   std::vector<LayerRecord> layers;
 
-  float logit_scale = 1;  // of a language model's logits
+  float logit_scale = 1;  // of a causal language model's logits
   float logit_cap = 0;    // > 0: a logit l, scaled, becomes cap * tanh(l / cap)
   std::vector<int32_t> end_ids;
   // A head that reads the last token passes over ids equal to this at the end of a sequence; -1:

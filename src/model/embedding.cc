@@ -32,6 +32,9 @@ void embed(const Architecture& architecture, const Weights& weights, const Embed
   for (int64_t r = rows.begin; r < rows.end; ++r) {
     float* row = x + r * architecture.hidden_size;
     weights.tokens.copy_row(embedding.ids[at(r)], row);
+    if (architecture.embedding_scale != 1) {
+      for (int64_t c = 0; c < architecture.hidden_size; ++c) row[c] *= architecture.embedding_scale;
+    }
     if (!weights.positions.empty()) weights.positions.add_row(embedding.position_rows[at(r)], row);
     if (!weights.types.empty()) {
       weights.types.add_row(embedding.type_ids.empty() ? 0 : embedding.type_ids[at(r)], row);

@@ -24,8 +24,8 @@ struct Embedding {
   std::span<const int32_t> position_rows;  // as position_rows() gives them
 };
 
-// x[r] = norm(tokens[id] + positions[position row] + types[type id]) for the rows of a part, of
-// hidden_size floats each; tables and norm that the model lacks are left out.
+// x[r] = norm(scale * tokens[id] + positions[position row] + types[type id]) for the rows of a
+// part, of hidden_size floats each; tables and norm that the model lacks are left out.
 void embed(const Architecture& architecture, const Weights& weights, const Embedding& embedding,
            Range rows, float* x);
 

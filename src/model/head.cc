@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/activation/activation.h"
 #include "model/normalise.h"
 
 namespace tessera {
@@ -47,6 +48,25 @@ const float* transform(const Execution& e, const float* x, Team::Member& member)
   return y;
 }
 
+// A language model's logits, scaled and capped. All members have come to their end.
+void settle_logits(const Execution& e, Team::Member& member) {
+  const Architecture& a = e.architecture;
+  const int64_t outputs = e.weights.head.outputs;
+  const Range part = member.slice(e.pass.head_row_count * outputs);
+  float* logits = e.scratch.logits;
+  const float inner = a.logit_cap > 0 ? a.logit_scale / a.logit_cap : a.logit_scale;
+  for (int64_t i = part.begin; i < part.end; ++i) logits[i] *= inner;
+  if (a.logit_cap <= 0) return;
+  activation::kernels.run({.function = Activation::kTanh,
+                           .x = logits + part.begin,
+                           .x_stride = part.size(),
+                           .cols = part.size(),
+                           .y = logits + part.begin,
+                           .y_stride = part.size()},
+                          {0, 1});
+  for (int64_t i = part.begin; i < part.end; ++i) logits[i] *= a.logit_cap;
+}
+
 Work head_work(const Execution& e) {
   const HeadWeights& head = e.weights.head;
   Work work = work_of(*head.output, e.pass.head_row_count);
@@ -68,6 +88,11 @@ void run_head(const Execution& e, const float* states, Team::Member& member) {
                  .y = e.scratch.logits,
                  .y_stride = head.outputs},
                 member);
+  const Architecture& a = e.architecture;
+  if (a.head == Head::kCausalLm && (a.logit_scale != 1 || a.logit_cap > 0)) {
+    member.barrier();
+    settle_logits(e, member);
+  }
   if (e.trace == nullptr) return;
   member.barrier();
   mark(e.trace, Operation::kHead, member, [&] { return head_work(e); });

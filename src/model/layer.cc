@@ -39,26 +39,83 @@ const float* enter_block(const Execution& e, const NormWeights& norm, const Grou
   return normed + group.first * e.architecture.hidden_size;
 }
 
-void leave_block(const Execution& e, const NormWeights& norm, const Group& group) {
-  if (!norm.empty()) normalise_group(e, norm, e.scratch.states_of(*group.layer), group);
+// A parallel FFN without a norm of its own reads the rows that attention read, which are still
+// there.
+const float* enter_ffn_block(const Execution& e, const Group& group) {
+  const LayerWeights& weights = weights_of(e, *group.layer);
+  const bool shares_norm = record_of(e, *group.layer).residual == Residual::kParallel &&
+                           weights.ffn_norm.empty() && !weights.attention_norm.empty();
+  if (!shares_norm) return enter_block(e, weights.ffn_norm, group);
+  return e.scratch.normed_of(*group.layer) + group.first * e.architecture.hidden_size;
+}
+
+// x <- x + scale * norm(added), in the room of normalised rows, which the block has read by now.
+void add_block(const Execution& e, const NormWeights& norm, const Group& group) {
+  const int64_t width = e.architecture.hidden_size;
+  const float scale = record_of(e, *group.layer).residual_scale;
+  float* added = e.scratch.normed_of(*group.layer);
+  float* x = e.scratch.states_of(*group.layer);
+  if (!norm.empty()) normalise(e.architecture, norm, added, added, group.rows);
+  for (int64_t i = group.rows.begin * width; i < group.rows.end * width; ++i)
+    x[i] += scale * added[i];
+  meet(*group.layer, *group.member);
+  mark(e.trace, Operation::kNorm, *group.member,
+       [&] { return moved(3 * traced_rows(group) * width); });
+}
+
+// The last map of a block and how its outputs enter the states.
+struct BlockEnd {
+  const Linear& linear;
+  const NormWeights& output_norm;
+  const NormWeights& sum_norm;
+  Operation operation;
+};
+
+// x and x_stride of `args` are given.
+void leave_block(const Execution& e, const BlockEnd& end, LinearArgs args, const Group& group) {
+  const int64_t width = e.architecture.hidden_size;
+  const bool adds_at_once =
+      end.output_norm.empty() && record_of(e, *group.layer).residual_scale == 1;
+  float* x = states_of(e, group);
+  args.y = adds_at_once ? x : e.scratch.normed_of(*group.layer) + group.first * width;
+  args.y_stride = width;
+  if (adds_at_once) {
+    args.residual = x;
+    args.residual_stride = width;
+  }
+  multiply(e, group, end.linear, args, end.operation);
+  if (!adds_at_once) add_block(e, end.output_norm, group);
+  if (!end.sum_norm.empty())
+    normalise_group(e, end.sum_norm, e.scratch.states_of(*group.layer), group);
+}
+
+// Columns of the projection's rows, beginning with `first`.
+void normalise_columns(const Execution& e, const NormWeights& norm, int64_t first, int64_t cols,
+                       const Group& group) {
+  const int64_t stride = weights_of(e, *group.layer).attention.qkv_width();
+  float* x = e.scratch.qkv + first;
+  norm::kernels.run({.kind = e.architecture.norm_kind,
+                     .x = x,
+                     .x_stride = stride,
+                     .cols = cols,
+                     .weight = norm.weight.data(),
+                     .eps = e.architecture.norm_eps,
+                     .y = x,
+                     .y_stride = stride},
+                    {group.rows.begin, group.rows.end});
 }
 
 void normalise_heads(const Execution& e, const Group& group) {
   const LayerRecord& layer = record_of(e, *group.layer);
   const LayerWeights& weights = weights_of(e, *group.layer);
-  const int64_t stride = weights.attention.qkv_width();
+  if (layer.qk_norm == QkNorm::kWholeWidth) {
+    normalise_columns(e, weights.query_norm, 0, layer.query_width(), group);
+    normalise_columns(e, weights.key_norm, layer.query_width(), layer.kv_width(), group);
+    return;
+  }
   for (int32_t h = 0; h < layer.query_heads + layer.kv_heads; ++h) {
     const NormWeights& norm = h < layer.query_heads ? weights.query_norm : weights.key_norm;
-    float* x = e.scratch.qkv + int64_t{h} * layer.head_size;
-    norm::kernels.run({.kind = e.architecture.norm_kind,
-                       .x = x,
-                       .x_stride = stride,
-                       .cols = layer.head_size,
-                       .weight = norm.weight.data(),
-                       .eps = e.architecture.norm_eps,
-                       .y = x,
-                       .y_stride = stride},
-                      {group.rows.begin, group.rows.end});
+    normalise_columns(e, norm, int64_t{h} * layer.head_size, layer.head_size, group);
   }
 }
 
@@ -128,8 +185,11 @@ void run_layer(const Execution& e, const LayerPass& layer, Team::Member& member)
   append(e, layer, member);
   attend(e, layer, member);
   for_each_group(e, layer, member, [&](const Group& group) {
+    const bool parallel = record_of(e, layer).residual == Residual::kParallel;
+    if (parallel) enter_ffn(e, group);
     leave_attention(e, group);
-    ffn(e, group);
+    if (!parallel) enter_ffn(e, group);
+    leave_ffn(e, group);
   });
 }
 
@@ -148,7 +208,7 @@ void place(const Execution& e, const Group& group) {
   const LayerRecord& layer = record_of(e, *group.layer);
   const RotaryTables::Table* table = e.rotary.of(layer);
   if (layer.qk_norm == QkNorm::kNone && table == nullptr) return;
-  if (layer.qk_norm == QkNorm::kPerHead) normalise_heads(e, group);
+  if (layer.qk_norm != QkNorm::kNone) normalise_heads(e, group);
   if (table != nullptr) {
     rotary::kernels.run({.x = e.scratch.qkv,
                          .x_stride = weights_of(e, *group.layer).attention.qkv_width(),
@@ -208,44 +268,32 @@ void attend(const Execution& e, const LayerPass& layer, Team::Member& member) {
 
 void leave_attention(const Execution& e, const Group& group) {
   const LayerWeights& weights = weights_of(e, *group.layer);
-  const int64_t hidden_size = e.architecture.hidden_size;
   const int64_t width = weights.attention.output_width();
-  float* x = states_of(e, group);
-  multiply(e, group, *weights.attention_output,
-           {.x = e.scratch.context + group.first * width,
-            .x_stride = width,
-            .residual = x,
-            .residual_stride = hidden_size,
-            .y = x,
-            .y_stride = hidden_size},
-           Operation::kAttentionOutput);
-  leave_block(e, weights.attention_sum_norm, group);
+  leave_block(e,
+              {*weights.attention_output, weights.attention_output_norm, weights.attention_sum_norm,
+               Operation::kAttentionOutput},
+              {.x = e.scratch.context + group.first * width, .x_stride = width}, group);
 }
 
-void ffn(const Execution& e, const Group& group) {
-  const Architecture& a = e.architecture;
+void enter_ffn(const Execution& e, const Group& group) {
   const LayerWeights& weights = weights_of(e, *group.layer);
   const LayerRecord& layer = record_of(e, *group.layer);
   const bool gated = layer.ffn == Ffn::kGated;
-  const int64_t stride = group.layer->ffn_width;
-  float* x = states_of(e, group);
   multiply(e, group, *weights.ffn_in,
-           {.x = enter_block(e, weights.ffn_norm, group),
-            .x_stride = a.hidden_size,
+           {.x = enter_ffn_block(e, group),
+            .x_stride = e.architecture.hidden_size,
             .activation = gated ? Activation::kNone : layer.activation,
             .y = group.ffn,
-            .y_stride = stride},
+            .y_stride = group.layer->ffn_width},
            Operation::kFfnIn);
   if (gated) gate(e, group);
-  multiply(e, group, *weights.ffn_out,
-           {.x = group.ffn,
-            .x_stride = stride,
-            .residual = x,
-            .residual_stride = a.hidden_size,
-            .y = x,
-            .y_stride = a.hidden_size},
-           Operation::kFfnOut);
-  leave_block(e, weights.ffn_sum_norm, group);
+}
+
+void leave_ffn(const Execution& e, const Group& group) {
+  const LayerWeights& weights = weights_of(e, *group.layer);
+  leave_block(e,
+              {*weights.ffn_out, weights.ffn_output_norm, weights.ffn_sum_norm, Operation::kFfnOut},
+              {.x = group.ffn, .x_stride = group.layer->ffn_width}, group);
 }
 
 }  // namespace tessera

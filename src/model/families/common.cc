@@ -136,10 +136,12 @@ Status read_heads(const Config& config, std::string_view heads_key, int32_t hidd
   return {};
 }
 
-Result<Rotary> read_rotary(const Config& config, double default_theta, int32_t head_size) {
+Result<Rotary> read_rotary(const Config& config, const RotaryDefaults& defaults,
+                           int32_t head_size) {
   const std::string_view key = config.has("rope_parameters") ? "rope_parameters" : "rope_scaling";
   TESSERA_ASSIGN_OR_RETURN(const Config rope, config.child(key));
-  TESSERA_ASSIGN_OR_RETURN(const double outer_theta, config.number_or("rope_theta", default_theta));
+  TESSERA_ASSIGN_OR_RETURN(const double outer_theta,
+                           config.number_or("rope_theta", defaults.theta));
   TESSERA_ASSIGN_OR_RETURN(const double theta, rope.number_or("rope_theta", outer_theta));
   TESSERA_ASSIGN_OR_RETURN(const double outer_share, config.number_or("partial_rotary_factor", 1));
   TESSERA_ASSIGN_OR_RETURN(const double share,
@@ -148,14 +150,21 @@ Result<Rotary> read_rotary(const Config& config, double default_theta, int32_t h
     return invalid_input(
         fmt::format("{}: rope_theta: expected a number > 0, found {}", config.source(), theta));
   }
-  if (share != 1) {
+  const bool whole = defaults.rotates == RotaryDefaults::Rotates::kWholeHeads;
+  if (whole && share != 1) {
     return unsupported(
         fmt::format("{}: partial_rotary_factor: expected 1, found {}", config.source(), share));
   }
-  const int32_t rotated = head_size;
-  if (rotated % 2 != 0) {
-    return invalid_input(fmt::format("{}: expected an even head size to rotate, found {}",
-                                     config.source(), rotated));
+  if (!(share > 0 && share <= 1)) {
+    return invalid_input(
+        fmt::format("{}: partial_rotary_factor: expected a number > 0 and at most 1, found {}",
+                    config.source(), share));
+  }
+  const auto rotated = static_cast<int32_t>(head_size * share);
+  if (rotated % 2 != 0 || rotated == 0) {
+    return invalid_input(
+        fmt::format("{}: expected an even number of elements of a head to rotate, found {} of {}",
+                    config.source(), rotated, head_size));
   }
   Rotary rotary;
   for (int32_t j = 0; j < rotated / 2; ++j)

@@ -23,8 +23,14 @@ Status read_eps(const Config& config, std::string_view key, double fallback, flo
 // Heads whose size is hidden_size / heads, which must divide.
 Status read_heads(const Config& config, std::string_view heads_key, int32_t hidden_size,
                   LayerRecord& layer);
+struct RotaryDefaults {
+  double theta = 10000;
+  // Whether the family rotates the first elements of a head alone, as partial_rotary_factor says,
+  // or whole ones, in which case another share is refused.
+  enum class Rotates { kWholeHeads, kShareOfHeads } rotates = Rotates::kWholeHeads;
+};
 // rope_parameters, or the older rope_theta and rope_scaling: default, linear, llama3.
-Result<Rotary> read_rotary(const Config& config, double default_theta, int32_t head_size);
+Result<Rotary> read_rotary(const Config& config, const RotaryDefaults& defaults, int32_t head_size);
 // Refuses a setting that changes the model and that Tessera cannot run: the key, if present, must
 // hold `expected`.
 Status require_truth(const Config& config, std::string_view key, Config::Truth expected,

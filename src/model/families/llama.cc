@@ -52,7 +52,7 @@ Status read_llama_sizes(const Config& config, const Defaults& defaults, Architec
   TESSERA_RETURN_IF_ERROR(read_size(config, "max_position_embeddings", architecture.max_positions));
   TESSERA_RETURN_IF_ERROR(read_llama_heads(config, defaults, architecture.hidden_size, layer));
   TESSERA_RETURN_IF_ERROR(read_activation(config, "hidden_act", "silu", layer.activation));
-  TESSERA_ASSIGN_OR_RETURN(Rotary rotary, read_rotary(config, 10000, layer.head_size));
+  TESSERA_ASSIGN_OR_RETURN(Rotary rotary, read_rotary(config, {}, layer.head_size));
   architecture.rotaries.push_back(std::move(rotary));
   layer.rotary = 0;
   return {};
