@@ -4,6 +4,7 @@
 
 #include "runtime/sampling.h"
 #include "runtime/stop_strings.h"
+#include "runtime/token_rules.h"
 
 namespace tessera {
 namespace {
