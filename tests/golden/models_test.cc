@@ -43,6 +43,20 @@ const std::vector<std::string> kModels = {"bert-classify",  "bert-classify-bf16"
                                           "qwen3",          "roberta-classify",
                                           "roberta-mlm"};
 
+// Those of golden/families that Tessera runs.
+const std::vector<std::string> kFamilies = {"qwen3-bidirectional", "xlm-roberta-classify"};
+
+std::vector<std::string> models_and_families() {
+  std::vector<std::string> all = kModels;
+  all.insert(all.end(), kFamilies.begin(), kFamilies.end());
+  return all;
+}
+
+std::string directory_of(const std::string& name) {
+  const bool is_family = std::count(kFamilies.begin(), kFamilies.end(), name) > 0;
+  return shared_directory() + (is_family ? "/golden/families/" : "/golden/models/") + name;
+}
+
 TEST(GoldenModels, AreAllTested) {
   if (shared_directory().empty()) GTEST_SKIP() << "TESSERA_SHARED names no reference outputs";
   for (const auto& entry : fs::directory_iterator(shared_directory() + "/golden/models")) {
@@ -89,7 +103,7 @@ struct Golden {
 
 Golden read_golden(const std::string& name) {
   Golden golden;
-  golden.directory = shared_directory() + "/golden/models/" + name;
+  golden.directory = directory_of(name);
   golden.cases = json::parse(std::ifstream(golden.directory + "/golden.json"))["cases"];
   auto tensors = Safetensors::open(golden.directory + "/golden.safetensors");
   EXPECT_TRUE(tensors.ok()) << tensors.status().message();
@@ -163,7 +177,7 @@ class GoldenModel : public ::testing::TestWithParam<std::string> {
  protected:
   void SetUp() override {
     if (shared_directory().empty()) GTEST_SKIP() << "TESSERA_SHARED names no reference outputs";
-    ASSERT_TRUE(fs::exists(shared_directory() + "/golden/models/" + GetParam()));
+    ASSERT_TRUE(fs::exists(directory_of(GetParam())));
   }
   void TearDown() override { set_isa_cap(Isa::kCuda); }
 };
@@ -248,11 +262,12 @@ TEST_P(GoldenModel, AgreesWithFourBeams) {
   EXPECT_EQ(found, expected);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, GoldenModel, ::testing::ValuesIn(kModels), [](const auto& info) {
-  std::string name = info.param;
-  std::replace(name.begin(), name.end(), '-', '_');
-  return name;
-});
+INSTANTIATE_TEST_SUITE_P(All, GoldenModel, ::testing::ValuesIn(models_and_families()),
+                         [](const auto& info) {
+                           std::string name = info.param;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
 
 }  // namespace
 }  // namespace tessera
