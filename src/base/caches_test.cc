@@ -2,30 +2,16 @@
 
 #include <gtest/gtest.h>
 
-#include <filesystem>
-#include <fstream>
 #include <string>
+
+#include "base/testing.h"
 
 namespace tessera {
 namespace {
 
-namespace fs = std::filesystem;
-
 // A made-up folder of a CPU.
-class L2Test : public ::testing::Test {
+class L2Test : public testing::MadeUpFolder {
  protected:
-  void SetUp() override {
-    std::string pattern = ::testing::TempDir() + "caches_test_XXXXXX";
-    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
-    root_ = pattern;
-  }
-  void TearDown() override { fs::remove_all(root_); }
-
-  void put(const std::string& path, const std::string& content) {
-    fs::create_directories((root_ / path).parent_path());
-    std::ofstream(root_ / path) << content;
-  }
-
   struct Cache {
     std::string level, type, size, shared;
   };
@@ -37,8 +23,6 @@ class L2Test : public ::testing::Test {
     put(folder + "/shared_cpu_list", cache.shared + "\n");
   }
   int64_t found() { return core_l2_bytes(root_.c_str()); }
-
-  fs::path root_;
 };
 
 TEST_F(L2Test, UnknownWithoutFiles) { EXPECT_EQ(found(), 0); }

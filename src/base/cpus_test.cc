@@ -3,34 +3,18 @@
 #include <gtest/gtest.h>
 #include <sched.h>
 
-#include <filesystem>
-#include <fstream>
 #include <thread>
 
 #include "base/team.h"
+#include "base/testing.h"
 
 namespace tessera {
 namespace {
 
-namespace fs = std::filesystem;
-
 // A made-up mount of cgroups.
-class QuotaTest : public ::testing::Test {
+class QuotaTest : public testing::MadeUpFolder {
  protected:
-  void SetUp() override {
-    std::string pattern = ::testing::TempDir() + "cpus_test_XXXXXX";
-    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
-    root_ = pattern;
-  }
-  void TearDown() override { fs::remove_all(root_); }
-
-  void put(const std::string& path, const std::string& content) {
-    fs::create_directories((root_ / path).parent_path());
-    std::ofstream(root_ / path) << content;
-  }
   int quota() { return quota_cpus(root_ / "self", root_ / "mount"); }
-
-  fs::path root_;
 };
 
 TEST_F(QuotaTest, NoneWithoutCgroups) { EXPECT_EQ(quota(), kNoQuota); }
