@@ -161,6 +161,33 @@ TEST(Attention, LongCaches) {
       {.shape = shape_of(2, 1, 1, 16), .lengths = {{3, 1400}}, .seed = 1602, .key_scale = 3000});
 }
 
+TEST(Attention, PagesThatNobodySeesChangeNoBitWhenTheyGo) {
+  uint32_t seed = 1700;
+  for (const int32_t window : {1, 100, 600, 2500}) {
+    for (const float gap_chance : {0.0f, 0.3f}) {
+      AttentionShape shape = shape_of(6, 3, 16, 24);
+      shape.mask = Mask::kCausal;
+      shape.window = window;
+      Batch batch({.shape = shape,
+                   .lengths = {{1, 3000}, {5, 2999}, {40, 3000}, {130, 700}, {1, 3}},
+                   .seed = ++seed,
+                   .gap_chance = gap_chance});
+      std::vector<Output> before;
+      for (const AttentionMethod* method : attention_methods())
+        before.push_back(batch.run(*method, 2));
+      batch.drop_unseen_pages();
+      EXPECT_GT(batch.tables().front().dropped, 0);
+      for (size_t i = 0; i < before.size(); ++i) {
+        const AttentionMethod& method = *attention_methods()[i];
+        SCOPED_TRACE(std::string(method.name()) + ", window " + std::to_string(window));
+        const Output after = batch.run(method, 2);
+        EXPECT_EQ(after.values, before[i].values);
+        EXPECT_EQ(after.log_sum_exp, before[i].log_sum_exp);
+      }
+    }
+  }
+}
+
 TEST(Attention, GapsInPositions) {
   AttentionShape shape = shape_of(4, 2, 16, 16);
   shape.mask = Mask::kCausal;

@@ -216,6 +216,22 @@ class Batch {
     }
   }
 
+  // Takes away the first pages whose keys lie before every window.
+  void drop_unseen_pages() {
+    for (size_t s = 0; s < tables_.size(); ++s) {
+      PageTable& table = tables_[s];
+      const auto dead = [&] {
+        return table.tokens() > kPageTokens &&
+               table.positions[kPageTokens - 1] <= query_positions_[s].front() - shape_.window;
+      };
+      while (dead()) {
+        table.pages.erase(table.pages.begin());
+        table.positions.erase(table.positions.begin(), table.positions.begin() + kPageTokens);
+        table.dropped += kPageTokens;
+      }
+    }
+  }
+
   const AttentionShape& shape() const { return shape_; }
   const std::vector<PageTable>& tables() const { return tables_; }
   int64_t key_stride() const { return shape_.pages.key_width(); }
