@@ -109,7 +109,7 @@ def changed(revision):
     def git(*arguments):
         return subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
 
-    # Of a file that was moved both names count.
+    # Both names of a file that was moved count.
     names = git("diff", "--no-renames", "--name-only", "-z", revision)
     return sorted({name for name in names + git("ls-files", "--others", "--exclude-standard", "-z") if name})
 

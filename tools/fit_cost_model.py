@@ -20,7 +20,7 @@ import json
 import statistics
 import sys
 
-# Of a kernel's row, as in src/base/isa.h.
+# The instruction set of a kernel's row, as in src/base/isa.h.
 ISAS = {"avx2": "kAvx2", "avx512": "kAvx512", "avx512_vnni": "kAvx512Vnni", "avx512_bf16": "kAvx512Bf16", "amx": "kAmx"}
 FORMS = {
     "dense": "kDense",

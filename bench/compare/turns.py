@@ -8,7 +8,7 @@ import sys
 import time
 
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-# Of the cores' time while an engine is measured; the kernel counts it in ticks of 10 ms.
+# The share of the cores' time that others may use while an engine is measured; the kernel counts in ticks of 10 ms.
 OTHERS_ALLOWED = 0.03
 TRIES = 4
 

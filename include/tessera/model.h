@@ -160,8 +160,8 @@ struct ModelInfo {
   bool is_decoder = false;  // a token sees those before it only; else an encoder
   // A sentence-transformers directory: embed() pools and normalises as it says.
   bool is_sentence_encoder = false;
-  // Of a sentence-transformers directory: its prompts, the one that texts get unless another is
-  // chosen (may be empty), and how its embeddings are compared.
+  // What a sentence-transformers directory says: its prompts, the one that texts get unless another
+  // is chosen (may be empty), and how its embeddings are compared.
   std::vector<Prompt> prompts;
   std::string default_prompt;
   Similarity similarity = Similarity::kCosine;

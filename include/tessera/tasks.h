@@ -123,7 +123,7 @@ struct AnswerOptions : TaskOptions {
   int32_t answers = 1;  // the so many best of a question
   int32_t max_answer_tokens = 30;
   int32_t window_tokens = 384;  // at most; the model's context when that is smaller
-  // Of the context, between windows: fewer than fit into one beside the question. Nothing:
+  // Context tokens shared by two windows: fewer than fit into one beside the question. Nothing:
   // kUsualOverlapTokens, or half of what fits where that is less.
   std::optional<int32_t> overlap_tokens = {};
 };

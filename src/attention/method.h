@@ -28,7 +28,7 @@ struct AttentionShape {
   int32_t window = 0;  // > 0: a key is seen if query position - key position < window
   HeadOutputs outputs = HeadOutputs::kConcatenated;
 
-  // Of a row of queries, keys and values.
+  // The width of a row of queries, keys and values.
   int64_t qkv_width() const { return query_width() + pages.key_width() + pages.value_width(); }
   int64_t query_width() const { return int64_t{query_heads} * pages.d_k; }
   int64_t output_width() const {

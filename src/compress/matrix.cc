@@ -179,7 +179,7 @@ Result<PackedMatrix> pack_integer_tiles(const Matrix& matrix) {
   return packed;
 }
 
-// Of integers that can be tiles the smaller form.
+// The smaller form, where the integers can be tiles.
 Result<PackedMatrix> pack_rounded(const Matrix& matrix) {
   PackedMatrix whole = pack_integers(*matrix.integers);
   const bool may_be_tiles = matrix.mask.has_value() && matrix.removed == Removed::kTiles &&

@@ -29,7 +29,7 @@ enum class Removed {
   kOutputs,
   kOutputsOfHeads,  // of values: equally many of every key/value head
   kInputs,
-  // Of the output matrix: the inputs that come from the outputs that its layer's values lose.
+  // In the output matrix, the inputs that come from the outputs that its layer's values lose.
   kInputsOfValues,
 };
 

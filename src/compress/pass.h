@@ -68,8 +68,8 @@ class Pass {
   virtual Status check(const SourceModel&) const { return {}; }
   // How queries, keys and values in one tensor are listed, asked of the first pass of a run.
   virtual FusedQkv fused(const Source&) const { return FusedQkv::kWhole; }
-  // Of a selected item: whether the pass changes it, and whether it can start from what the source
-  // holds, which is asked where no pass before it changes the item.
+  // Whether the pass changes a selected item, and whether it can start from what the source holds,
+  // which is asked where no pass before it changes the item.
   virtual bool takes(const Item&) const { return true; }
   virtual bool reads(const Source&, const Item&) const { return true; }
   virtual Estimate estimate(const Item&, const Estimate& before) const { return before; }

@@ -325,7 +325,7 @@ class Pipeline {
     }
   }
 
-  // Of what this run or one before it pruned.
+  // The share of the weights that this run or one before it pruned.
   double reached_share() const {
     double pruned = 0, weights = 0;
     size_t next = 0;

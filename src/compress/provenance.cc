@@ -16,7 +16,7 @@ std::vector<OrderedJson> passes_of(const Run& run) {
   return passes;
 }
 
-// Of a source that was compressed before.
+// The passes that made the source, where it was compressed before.
 OrderedJson earlier_passes(const Checkpoint& source) {
   const OrderedJson config = OrderedJson::parse(source.config().dump(), nullptr, false);
   const OrderedJson::json_pointer place("/tessera/provenance/passes");

@@ -18,7 +18,7 @@ Status verify(const Matrix& matrix);
 // Fills the matrix's output error.
 Status measure_output_error(const InputStatistics& statistics, Team& team, Matrix& matrix);
 
-// Of the matrix in the format that it is written in, whose invariants are checked.
+// Reports the matrix in the format that it is written in, whose invariants are checked.
 Result<MatrixReport> report_of(const Matrix& matrix);
 
 }  // namespace tessera

@@ -11,7 +11,7 @@ namespace {
 constexpr size_t at(int64_t index) { return static_cast<size_t>(index); }
 
 constexpr double kDamping = 0.01;
-// Of the mean square, for inputs that do not vary.
+// The share of the mean square that is added for inputs that do not vary.
 constexpr double kFloor = 1e-5;
 
 // tr(W E[x x^T] W^T), E[x x^T] being that of x - origin and products of mean and origin.

@@ -20,7 +20,7 @@ struct InputStatistics {
   std::vector<float> largest;   // [inputs]: of |x|
 
   double mean(int64_t input) const { return origin[static_cast<size_t>(input)] + offset(input); }
-  // Of the mean from the origin.
+  // How far the mean lies from the origin.
   double offset(int64_t input) const {
     return sums[static_cast<size_t>(input)] / static_cast<double>(rows);
   }

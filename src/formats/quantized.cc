@@ -85,7 +85,7 @@ int64_t flops_per_row(const QuantizedMatrix& matrix) { return 2 * matrix.rows * 
 
 namespace {
 
-// Of those that are integers, in the order of Precision.
+// The precisions that are integers, in the order of Precision.
 constexpr std::string_view kPrecisions[] = {"int8", "int4", "w8", "w4"};
 constexpr auto kFirst = static_cast<int64_t>(Precision::kInt8);
 constexpr AttributeSpec kAttributes[] = {

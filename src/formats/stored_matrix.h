@@ -43,7 +43,7 @@ using Attribute = std::array<int64_t, 2>;
 // are had back by `as` and `get`.
 struct StoredMatrix {
   const WeightFormat* format = nullptr;
-  // Of the matrix written out.
+  // The shape of the matrix written out.
   int64_t rows = 0;
   int64_t cols = 0;
   MatrixOrder order = MatrixOrder::kOutputRows;
@@ -69,7 +69,7 @@ std::optional<View> as(const StoredMatrix& matrix) {
   if (!is<View>(matrix)) return std::nullopt;
   return View::of(matrix);
 }
-// Of a matrix that is known to be of the format.
+// The view of a matrix that is known to be of the format.
 template <typename View>
 View get(const StoredMatrix& matrix) {
   return View::of(matrix);
@@ -83,7 +83,7 @@ inline int64_t inputs(const StoredMatrix& matrix) {
 }
 inline MatrixOrder order(const StoredMatrix& matrix) { return matrix.order; }
 
-// Of the matrix written out: that of its first part, or f32 where that holds integers.
+// The type of the matrix written out: that of its first part, or f32 where that holds integers.
 DType dtype(const StoredMatrix& matrix);
 // Bytes of the matrix written out, and that; target as WeightFormat::to_dense has it.
 int64_t dense_bytes(const StoredMatrix& matrix);

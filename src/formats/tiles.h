@@ -59,7 +59,7 @@ Status validate(const TileMatrix& matrix, int64_t kept);
 // target: [rows, cols] of the matrix's own dtype, or f32 for int8 values, each rounded once; every
 // element is written.
 void to_dense(const TileMatrix& matrix, void* target);
-// Of a product with one row: a multiplication and an addition a kept value, padding included.
+// The FLOPs of a product with one row: two for each kept value, padding included.
 int64_t flops_per_row(const TileMatrix& matrix);
 
 }  // namespace tessera

@@ -20,10 +20,10 @@ struct AttributeSpec {
   enum class Kind { kInteger, kPair, kWord };
   const char* key;
   Kind kind = Kind::kInteger;
-  // Of each integer.
+  // The limits of each integer.
   int64_t least = 0;
   int64_t most = 0;
-  // Of a word, which is kept as its place among these.
+  // The words that a word may be; it is kept as its place among them.
   std::span<const std::string_view> words = {};
 };
 
@@ -67,7 +67,7 @@ struct WeightFormat {
   Status (*validate)(const StoredMatrix& matrix);
   // target: the matrix written out, of dtype(matrix), in its order; every element is written.
   void (*to_dense)(const StoredMatrix& matrix, void* target);
-  // Of a product with one row.
+  // The FLOPs of a product with one row.
   int64_t (*flops_per_row)(const StoredMatrix& matrix);
   // A dense f32, f16 or bf16 matrix with nothing left out, as near as the format has it.
   Result<PackedMatrix> (*pack)(const DenseView& dense);

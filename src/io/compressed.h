@@ -47,7 +47,7 @@ class TensorFormats {
   std::map<std::string, TensorFormat, std::less<>> tensors_;
 };
 
-// Of a stack the tensors of its parts, else the tensor itself.
+// The tensors of a stack's parts, or the tensor itself where it is no stack.
 std::vector<std::string> parts_of(const TensorFormats& formats, const std::string& name);
 
 // Whether some matrix is stored as integers.

@@ -412,7 +412,7 @@ INSTANTIATE_TEST_SUITE_P(Table, EveryFormat,
                                              all_weight_formats().end()),
                          [](const auto& info) { return std::string(info.param->name); });
 
-// Of as many bytes and another kind, by the kinds that parts have.
+// A type of as many bytes and another kind, by the kinds that parts have.
 DType of_another_kind(DType dtype) {
   switch (dtype) {
     case DType::kF32:

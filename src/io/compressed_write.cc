@@ -8,8 +8,8 @@
 namespace tessera {
 namespace {
 
-// Of a tensor's entry in the header of a safetensors file, and of a matrix's in config.json, with
-// shapes and offsets of the most digits there are; both without the name.
+// The bytes of a tensor's entry in the header of a safetensors file, and of a matrix's in
+// config.json, with shapes and offsets of the most digits there are; both without the name.
 constexpr int64_t kHeaderEntryBytes = 120;
 constexpr int64_t kConfigEntryBytes = 180;
 

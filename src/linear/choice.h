@@ -45,7 +45,7 @@ struct LinearChoices {
   Precision precision;
   // Asked of each product that may be run either way; unset: it is run as it is pruned.
   std::function<FormChoice(const PrunedProduct&)> form;
-  // Of a core. It decides how many rows are taken at a time, and no result.
+  // The L2 cache of a core. It decides how many rows are taken at a time, and no result.
   int64_t l2_bytes = kUsualL2Bytes;
   // Rows from which on they are rounded to bf16, where the precision allows it and this CPU gains.
   int64_t bf16_rows_from = 16;

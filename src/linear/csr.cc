@@ -83,7 +83,7 @@ class Csr final : public Linear {
 
   void multiply(const LinearArgs& args, Range rows, Range part) const {
     if (rows.size() <= 0 || part.size() <= 0) return;
-    // Of like height, so that none is left with a single row, whose sums have another order.
+    // The chunks are of like height: a single row that is left over would sum in another order.
     const int chunks = static_cast<int>(ceil_div(rows.size(), kChunkRows));
     for (int i = 0; i < chunks; ++i) {
       const Range chunk = slice(rows.size(), 1, i, chunks);

@@ -156,7 +156,7 @@ Result<matmul::Args> check(const DenseStack& weights, Precision precision) {
           fmt::format("Matrices of one linear map must have equal inputs: expected {}, found {}.",
                       shape.inputs, matrix.inputs()));
     }
-    // Of several types f32 holds all.
+    // Where the types differ, f32 holds them all.
     if (float_type(precision, matrix.dtype) == DType::kF32) shape.weight_type = DType::kF32;
     shape.outputs += matrix.outputs();
     if (shape.outputs > kMaxMatrixExtent) {

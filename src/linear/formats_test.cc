@@ -12,7 +12,7 @@ namespace {
 constexpr int64_t kOutputs = 70, kInputs = 50;
 constexpr double kEpsilon = std::numeric_limits<float>::epsilon();
 
-// Of every format: one matrix in it, alone and between others, and what it is written out.
+// For every format, one matrix in it, alone and between others, and what it is written out.
 class EveryFormat : public ::testing::TestWithParam<const WeightFormat*> {
  protected:
   void SetUp() override {

@@ -95,7 +95,7 @@ class Groups final : public Linear {
   int64_t panels() const { return group_matmul::panel_count(shape_.weights); }
   bool rounds_alone(int64_t rows) const { return rows * blocks().inputs <= kOwnValues; }
   RowForm form(int64_t rows) const { return rows <= kFewRows ? few_form_ : shape_.x.form; }
-  // Of a call of at most so many.
+  // The bytes that a call of at most this many rows needs.
   int64_t rounded_bytes(int64_t rows) const {
     return std::max(integer_rows_bytes(blocks(), shape_.x.form, rows),
                     integer_rows_bytes(blocks(), few_form_, std::min(rows, kFewRows)));

@@ -18,7 +18,7 @@ namespace tessera {
 struct TokenSequence;
 
 enum class Ffn { kPlain, kGated };  // f(W_in x)  or  f(W_gate x) * (W_up x)
-// Of queries and keys: each head alone, or all heads of a row together.
+// Queries and keys are normalised by each head alone, or by all heads of a row together.
 enum class QkNorm { kNone, kPerHead, kWholeWidth };
 // kSequential: x <- x + attention(x), then x <- x + ffn(x).  kParallel: x <- x + attention(x) +
 // ffn(x), where a layer without an FFN norm reads what its attention reads.
@@ -125,7 +125,7 @@ struct LayerRecord {
 
   int32_t query_width() const { return query_heads * head_size; }
   int32_t kv_width() const { return kv_heads * head_size; }
-  // Of the rows between the two maps of the FFN.
+  // The width of the rows between the two maps of the FFN.
   int64_t ffn_width() const { return int64_t{ffn_size} * (ffn == Ffn::kGated ? 2 : 1); }
 };
 
@@ -179,7 +179,7 @@ struct Architecture {
   int32_t layer_count() const { return static_cast<int32_t>(layers.size()); }
   const LayerRecord& layer(int32_t number) const { return layers[static_cast<size_t>(number)]; }
   int32_t embedding_width() const { return embedding_size > 0 ? embedding_size : hidden_size; }
-  // Of a layer whose values stay as the checkpoint has them.
+  // The shape of a layer whose values stay as the checkpoint has them.
   AttentionShape attention_shape_as_stored(int32_t layer) const;
 };
 

@@ -33,8 +33,8 @@ using EmbeddingStep = std::variant<DenseStep, LayerNormStep, NormaliseStep>;
 Result<EmbeddingStep> read_dense_step(const std::string& folder);
 Result<EmbeddingStep> read_layer_norm_step(const std::string& folder);
 
-// Of the vectors behind a step, which takes vectors of so many numbers; kInvalidInput where it
-// takes others.
+// The width of the vectors that a step gives for vectors of `inputs` numbers; kInvalidInput where
+// it takes vectors of another width.
 Result<int64_t> outputs_of(const EmbeddingStep& step, int64_t inputs);
 // In place; x grows or shrinks with a dense step.
 void apply(const EmbeddingStep& step, std::vector<float>& x);

@@ -43,7 +43,7 @@ Head head_of_weights(const Checkpoint& checkpoint) {
     if (has(row.name)) return row.head;
   }
   if (has("classifier.weight")) {
-    // Of a whole text it reads the pooler's output.
+    // A classifier of whole texts reads the pooler's output.
     const bool has_pooler = std::any_of(names.begin(), names.end(), [](const std::string& name) {
       return name.find("pooler.dense.weight") != std::string::npos;
     });

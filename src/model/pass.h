@@ -87,7 +87,7 @@ struct PassShape {
   const TokenLayout& layout(const LayerPass& layer) const {
     return sets[static_cast<size_t>(layer.set)].layout;
   }
-  // Of the layer's tables, [sequences].
+  // How many keys the layer's tables held before the pass, [sequences].
   const int32_t* keys_before_of(const LayerPass& layer) const {
     return keys_before.data() + (layer.layer - first_layer) * sequences();
   }

@@ -31,7 +31,7 @@ struct SentenceEncoder {
   Similarity similarity = Similarity::kCosine;
   std::optional<LabelScores> relevance_scores;  // of a cross-encoder, where a file says
 
-  // Of the vectors.
+  // The width of the vectors.
   int64_t width(int64_t hidden_size) const;
   // The steps fit each other and the model.
   Status check(int64_t hidden_size, const std::string& directory) const;

@@ -54,13 +54,13 @@ struct Weights {
   const AttentionShape& attention_shape(int32_t layer) const {
     return layers[static_cast<size_t>(layer)].attention;
   }
-  // Of what a layer's projection gives: queries, keys and values.
+  // The width of what a layer's projection gives: queries, keys and values.
   int64_t qkv_width(int32_t layer) const { return attention_shape(layer).qkv_width(); }
   // A page that serves every layer.
   PageShape largest_page() const;
 
   int64_t bytes() const;
-  // Of the linear maps, head included: as they would be dense, and as they are executed.
+  // The FLOPs of the linear maps, head included: as they would be dense, and as they are executed.
   int64_t flops_per_token() const;
   int64_t executed_flops_per_token() const;
 };

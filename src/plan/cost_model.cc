@@ -49,7 +49,7 @@ const Coefficients* find(CostForm form, CostNumbers numbers, Isa isa) {
   return best;
 }
 
-// Of a weight, with what says where it stands.
+// The bytes of a weight, with what says where it stands.
 double weight_bytes(CostForm form, CostNumbers numbers) {
   const double index = form == CostForm::kSingleWeights ? 2 : 0;
   switch (numbers) {

@@ -15,7 +15,8 @@ namespace tessera {
 
 // kTiles, kNarrowTiles, kSingleInputs: blocks of 16 outputs, of 8, and of 16 by single inputs.
 enum class CostForm : uint8_t { kDense, kTiles, kNarrowTiles, kSingleInputs, kSingleWeights };
-// Of weights; rows are f32 beside floats, but for kBF16Rows, and integers beside integers.
+// The type of the weights; rows are f32 beside floats, but for kBF16Rows, and integers beside
+// integers.
 enum class CostNumbers : uint8_t { kF32, kBF16, kBF16Rows, kInt8, kInt4, kW8, kW4 };
 
 // What a machine can do.

@@ -26,7 +26,7 @@ struct VoProblem {
   int64_t hidden_size = 0;
   int64_t value_size = 0;  // of a head, in two steps
   int64_t features = 0;    // that the output matrix keeps: the width of a pre-computed head
-  // Of V and the output matrix for one token, in two steps, as they are stored.
+  // The FLOPs of V and the output matrix for one token, in two steps, as they are stored.
   double two_step_flops = 0;
   Precision weights = Precision::kF32;
   Mask mask = Mask::kNone;

@@ -16,7 +16,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = os.environ.get("TESSERA_BINARY", str(ROOT / "build/release/bin/tessera"))
 OPTION = re.compile(r"--[a-z][a-z0-9-]*")
-# Of other programs that the pages mention.
+# Options of other programs that the pages mention.
 FOREIGN = {"--build", "--cflags", "--install", "--libs", "--preset", "--prefix", "--config"}
 
 

@@ -45,7 +45,7 @@ std::string without(std::string_view prefix, const std::string& message) {
   return message.starts_with(prefix) ? message.substr(prefix.size()) : message;
 }
 
-// Of that name, where the model has one.
+// The prompt of that name, where the model has one.
 std::optional<std::string> prompt_for(const ModelInfo& info, std::string_view name) {
   for (const Prompt& prompt : info.prompts) {
     if (prompt.name == name) return prompt.text;
