@@ -11,12 +11,12 @@ namespace {
 
 constexpr Synopsis kSynopsis = {
     "answer", "MODEL [QUESTION ...]",
-    "Finds the answers to questions in a context, which may be long: it is read in overlapping\n"
-    "windows. Prints a line for each question, in their order. Questions of the arguments, with "
-    "one\n"
-    "context for all or a --pair each, or of a file or standard input: JSON lines of "
-    "{\"question\",\n"
-    "\"context\"}, CSV or TSV. Offsets of --json count characters (code points) of the context.",
+    "Finds answers to questions in a context of any length, which is read in overlapping windows. "
+    "Questions are arguments, with one context for all or a --pair for each, or come from a file "
+    "or "
+    "standard input: JSON lines of {\"question\", \"context\"}, CSV or TSV. Prints one line for "
+    "each "
+    "question, in their order. Offsets of --json count characters (code points).",
     "  tessera answer models/squad \"Who wrote it?\" \"When?\" --context-file chapter.txt\n"
     "  tessera answer models/squad \"Who?\" --context \"Ada wrote it in 1843.\" --answers 3\n"
     "  tessera answer models/squad --file questions.jsonl --json\n"
@@ -155,27 +155,31 @@ void add_answer_options(Parser& parser, Options* options) {
       options->task.records.pairs = RecordPair::kOptional;
     };
   };
-  const Option context =
-      parser.add_text({"--context", "TEXT", "The context of questions that come without"},
-                      take_context(&options->context));
-  const Option file =
-      parser.add_text({"--context-file", "FILE", "The same, from FILE (- for standard input)"},
-                      take_context(&options->context_file));
+  parser.group("Input");
+  const Option context = parser.add_text(
+      {"--context", "TEXT", "Search TEXT for questions that come without a context."},
+      take_context(&options->context));
+  const Option file = parser.add_text(
+      {"--context-file", "FILE", "Search the text in FILE (- is standard input) instead."},
+      take_context(&options->context_file));
   context.excludes({file});
-  parser.add_integer({"--answers", 1, INT32_MAX, "Answers to a question, best first (default: 1)"},
-                     &options->answers);
-  parser.add_integer({"--max-answer-tokens", 1, INT32_MAX, "Longest answer (default: 30)"},
-                     &options->max_answer_tokens);
+  parser.group("Answers");
   parser.add_integer(
-      {"--window", 1, INT32_MAX, "Tokens read at once, the question's included (default: 384)"},
+      {"--answers", 1, INT32_MAX, "Give the N best answers to each question (default: 1)."},
+      &options->answers);
+  parser.add_integer(
+      {"--max-answer-tokens", 1, INT32_MAX, "Give answers of at most N tokens (default: 30)."},
+      &options->max_answer_tokens);
+  parser.add_integer(
+      {"--window", 1, INT32_MAX, "Read N tokens at a time, including the question (default: 384)."},
       &options->window_tokens);
   parser.add_integer(
       {"--overlap", 0, INT32_MAX,
-       "Tokens of the context that windows share (default: 128, or half of what fits)"},
+       "Let neighbouring windows share N tokens of the context (default: 128, or half of "
+       "what fits)."},
       &options->overlap_tokens);
-  parser.add_flag(
-      "--no-answer", &options->no_answer,
-      "Say - (null in JSON) where that no answer is there is likelier than the best one");
+  parser.add_flag("--no-answer", &options->no_answer,
+                  "Print - (null in JSON) when it is more likely that the context has no answer.");
 }
 
 }  // namespace
@@ -191,9 +195,9 @@ int answer_verb(const Arguments& arguments) {
   Parser parser(kSynopsis);
   add_answer_options(parser, &options);
   add_task_options(parser,
-                   {"Print lines of {\"question\", \"answer\", \"answers\": [{\"text\", \"start\", "
-                    "\"end\", \"score\"}], ...}",
-                    "With start and end logits where ids were given (with --json)"},
+                   {"Print one JSON object per question: {\"question\", \"answer\", \"answers\": "
+                    "[{\"text\", \"start\", \"end\", \"score\"}], ...}.",
+                    "Add start and end logits of inputs of --ids to the output of --json."},
                    &options.task);
   // Ids hold their context; one beside them would be left unread.
   for (const char* context : {"--context", "--context-file"}) {

@@ -19,13 +19,16 @@ using Clock = std::chrono::steady_clock;
 
 constexpr Synopsis kSynopsis = {
     "bench", "MODEL",
-    "Measures on random ids of a fixed seed, after warm-up. Encoders: the time of a batch of texts "
-    "of\n"
-    "one length. Decoders: tokens/s of reading prompts and of generating behind them.",
+    "Measures how fast a model runs, on random token ids from a fixed seed and after warm-up. For "
+    "an "
+    "encoder: the time of a batch of texts of one length. For a decoder: tokens per second while "
+    "it "
+    "reads prompts and while it generates.",
     "  tessera bench models/all-MiniLM-L6-v2 --batch 1,8 --length 128,256\n"
     "  tessera bench models/tales --prompt-tokens 256 --new-tokens 64 --repeat 10\n"
     "  tessera bench models/tales --threads 1 --json\n"
-    "  tessera bench models/all-MiniLM-L6-v2 --ragged 12,80,200     one batch of such texts\n"
+    "  tessera bench models/all-MiniLM-L6-v2 --ragged 12,80,200     # one batch of texts of these "
+    "lengths\n"
     "  tessera machine && tessera bench models/tales --roofline\n"};
 
 constexpr int64_t kMaxBatch = 4096;
@@ -109,17 +112,18 @@ class Bench {
                       number("gflops", 1)});
     }
     constexpr Align kRight = Align::kRight;
-    std::string text = fmt::format("{}: {}{}, {} threads{}\n", info().directory, info().weight_type,
-                                   narrow_cache(), info().threads, saved_flops()) +
-                       format_table({{"", Align::kLeft},
-                                     {"batch", kRight},
-                                     {"length", kRight},
-                                     {"median ms", kRight},
-                                     {"p10", kRight},
-                                     {"p90", kRight},
-                                     {"tokens/s", kRight},
-                                     {"GFLOP/s", kRight}},
-                                    rows);
+    std::string text =
+        fmt::format("{}: {}{}, {}{}\n", info().directory, info().weight_type, narrow_cache(),
+                    counted(info().threads, "threads"), saved_flops()) +
+        format_table({{"", Align::kLeft},
+                      {"batch", kRight},
+                      {"length", kRight},
+                      {"median ms", kRight},
+                      {"p10", kRight},
+                      {"p90", kRight},
+                      {"tokens/s", kRight},
+                      {"GFLOP/s", kRight}},
+                     rows);
     for (const Measurement& measurement : measurements_) {
       if (measurement.profile.empty()) continue;
       text += fmt::format("\n{}, batch {}, length {}: one pass\n", measurement.what,
@@ -361,27 +365,31 @@ Status bench(const Options& options) {
 int bench_verb(const Arguments& arguments) {
   Options options;
   Parser parser(kSynopsis);
-  parser.add_integers({"--batch", 1, kMaxBatch, "Texts at a time (default: 1,8)"},
+  parser.group("Workload");
+  parser.add_integers({"--batch", 1, kMaxBatch, "Measure N texts at a time (default: 1,8)."},
                       &options.batches);
   parser.add_integers(
-      {"--length", 1, kMaxLength, "Encoders: tokens of each text (default: 128,384)"},
+      {"--length", 1, kMaxLength, "Measure an encoder with texts of N tokens (default: 128,384)."},
       &options.lengths);
+  parser.add_integer({"--prompt-tokens", 1, kMaxLength,
+                      "Measure a decoder with prompts of N tokens (default: 512)."},
+                     &options.prompt_tokens);
   parser.add_integer(
-      {"--prompt-tokens", 1, kMaxLength, "Decoders: tokens of each prompt (default: 512)"},
-      &options.prompt_tokens);
-  parser.add_integer({"--new-tokens", 1, kMaxLength, "Decoders: tokens to generate (default: 64)"},
-                     &options.new_tokens);
-  parser.add_integers(
-      {"--ragged", 1, kMaxLength,
-       "Encoders: one batch of texts of these lengths, instead of --batch and --length"},
-      &options.ragged);
+      {"--new-tokens", 1, kMaxLength, "Let a decoder generate N tokens (default: 64)."},
+      &options.new_tokens);
+  parser.add_integers({"--ragged", 1, kMaxLength,
+                       "Measure an encoder with one batch of texts of these lengths, instead of "
+                       "--batch and --length."},
+                      &options.ragged);
   parser.add_integer({"--repeat", 1, 1000000,
-                      "Measure N times (default: 10, decoders 5; with --seconds 1), at least"},
+                      "Measure at least N times (default: 10, for decoders 5, with --seconds 1)."},
                      &options.repeat);
-  parser.add_number({"--seconds", 0, 86400, "Measure so long at least"}, &options.seconds);
+  parser.add_number({"--seconds", 0, 86400, "Measure for at least X seconds."}, &options.seconds);
+  parser.group("Output");
   parser.add_flag("--roofline", &options.roofline,
-                  "The time of each kind of operation, beside what the machine table allows");
-  parser.add_flag("--json", &options.json, "Print JSON instead of a table");
+                  "Show the time of each kind of operation next to the limit that tessera machine "
+                  "measured.");
+  parser.add_flag("--json", &options.json, "Print JSON instead of a table.");
   add_model_options(parser, &options.model);
   add_cache_option(parser, &options.model);
   if (const auto code = parser.parse(arguments)) return *code;

@@ -11,9 +11,8 @@ namespace {
 
 constexpr Synopsis kSynopsis = {
     "classify", "MODEL [TEXT ...]",
-    "Gives each text its label: texts of the arguments, or of a file or standard input, one a "
-    "line.\n"
-    "Prints a line for each, in their order. Texts behind -- may begin with -.",
+    "Gives each text a label: each TEXT, or each line of a file or of standard input. Prints one "
+    "line for each, in their order. Put -- before texts that start with -.",
     "  tessera classify models/sst2 \"A joy to watch.\" \"Two hours I will not get back.\"\n"
     "  tessera classify models/sst2 --file reviews.csv --column review --json\n"
     "  tessera classify models/mnli \"It rains.\" --pair \"The street is wet.\" --top 3\n"
@@ -106,14 +105,16 @@ int classify_verb(const Arguments& arguments) {
   Options options;
   options.task.records.pairs = RecordPair::kOptional;
   Parser parser(kSynopsis);
-  parser.add_integer(
-      {"--top", 1, INT32_MAX, "Show the so many best labels (default: the best one)"},
-      &options.top);
+  parser.group("Output");
+  parser.add_integer({"--top", 1, INT32_MAX,
+                      "Show the N best labels (default: the best, or all when several can apply)."},
+                     &options.top);
   add_refuse_long(parser, &options.task);
-  add_task_options(parser,
-                   {"Print lines of {\"text\", \"label\", \"score\", \"scores\", ...}",
-                    "With the logits, in the order of the labels (with --json)"},
-                   &options.task);
+  add_task_options(
+      parser,
+      {"Print one JSON object per text: {\"text\", \"label\", \"score\", \"scores\", ...}.",
+       "Add the logits, in the order of the labels, to the output of --json."},
+      &options.task);
   if (const auto code = parse_task(parser, arguments, &options.task)) return *code;
   return finish(classify_records(options));
 }

@@ -20,14 +20,11 @@ using Json = nlohmann::ordered_json;
 
 constexpr Synopsis kSynopsis = {
     "compress", "MODEL -o OUT [--prune-tiles SHARE] [--quantize PRECISION]",
-    "Prunes or quantizes a model's matrices and writes it as a new directory that every verb "
-    "takes:\n"
-    "whole tiles that cost neither time nor memory any more, or, to compare with, single weights "
-    "or\n"
-    "whole rows and columns; then integers of 8 or 4 bits for what is left dense. With a text to\n"
-    "calibrate on, what is pruned is chosen by its effect there, what is left is fitted to it, "
-    "and\n"
-    "roundings make up for each other.",
+    "Prunes or quantizes the matrices of a model and writes a new directory that every verb takes. "
+    "It removes whole tiles, which then take no memory and no time, or, for comparison, single "
+    "weights or whole rows and columns, and rounds what stays dense to 8 or 4 bits. With a text to "
+    "calibrate on, it removes what matters least there, fits the rest to it, and lets rounding "
+    "errors cancel each other.",
     "  tessera compress models/tales -o small --prune-tiles 0.5\n"
     "  tessera compress models/all-MiniLM-L6-v2 -o small --quantize int8\n"
     "  tessera compress models/tales -o small --quantize w4 --calibrate texts.txt\n"
@@ -53,48 +50,34 @@ struct UnitOption {
   const char* help;
 };
 constexpr UnitOption kUnits[] = {
-    {"--prune-tiles", PruneUnit::kTiles, "Remove so large a share of tiles, 0 to 1"},
-    {"--prune-elements", PruneUnit::kElements, "Remove single weights"},
-    {"--prune-outputs", PruneUnit::kOutputs, "Remove whole rows of W in y = W x"},
-    {"--prune-inputs", PruneUnit::kInputs, "Remove whole columns of W in y = W x"},
+    {"--prune-tiles", PruneUnit::kTiles, "Remove this fraction of the tiles, from 0 to 1."},
+    {"--prune-elements", PruneUnit::kElements, "Remove this fraction of the single weights."},
+    {"--prune-outputs", PruneUnit::kOutputs, "Remove this fraction of the rows of W in y = W x."},
+    {"--prune-inputs", PruneUnit::kInputs, "Remove this fraction of the columns of W in y = W x."},
     {"--prune-attention-aware", PruneUnit::kAttentionAware,
-     "Remove tiles, but of values (or outputs) whole features"},
+     "Remove this fraction of the tiles, but whole features of the value (or output) matrices."},
 };
-
-[[noreturn]] void wrong(const char* option, const std::string& expected, const std::string& found) {
-  usage_error(fmt::format("{}: expected {}, found \"{}\"", option, expected, found));
-}
 
 int32_t parse_extent(const std::string& whole, std::string_view text) {
   int32_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc() || end != text.data() + text.size() || value < 1 || value > 256)
-    wrong("--tile", "ROWSxCOLUMNS, each 1 to 256", whole);
+    bad_value("--tile", "ROWSxCOLUMNS, each from 1 to 256", whole);
   return value;
 }
 
 void parse_tile(const std::string& text, PruneOptions& prune) {
   const size_t cross = text.find('x');
-  if (cross == std::string::npos) wrong("--tile", "ROWSxCOLUMNS, as 16x16", text);
+  if (cross == std::string::npos) bad_value("--tile", "ROWSxCOLUMNS, as 16x16", text);
   prune.tile_rows = parse_extent(text, std::string_view(text).substr(0, cross));
   prune.tile_cols = parse_extent(text, std::string_view(text).substr(cross + 1));
 }
 
-PruneScope parse_scope(const std::string& text) {
-  constexpr const char* kNames[] = {"matrix", "balanced", "global", "allocated"};
-  for (size_t i = 0; i < std::size(kNames); ++i) {
-    if (text == kNames[i]) return static_cast<PruneScope>(i);
-  }
-  wrong("--scope", "matrix, balanced, global or allocated", text);
-}
+constexpr const char* kScopes[] = {"matrix", "balanced", "global", "allocated"};
 
-WeightType parse_quantize(const std::string& text) {
-  const std::optional<WeightType> type = parse_weight_type(text);
-  for (const WeightType each :
-       {WeightType::kInt8, WeightType::kInt4, WeightType::kW8, WeightType::kW4}) {
-    if (type == each) return each;
-  }
-  wrong("--quantize", "int8, int4, w8 or w4", text);
+PruneScope scope_called(const std::string& name) {
+  return static_cast<PruneScope>(std::find(std::begin(kScopes), std::end(kScopes), name) -
+                                 std::begin(kScopes));
 }
 
 std::string percent(double value) {
@@ -213,7 +196,7 @@ Status run(const Options& options) {
         named_task(*options.task, *options.data, options.split.value_or("test"));
     if (!named.ok()) return named.status();
     task = std::move(named).value();
-    // What is wrong with a task is found out before the work of hours, not behind it.
+    // What is wrong with a task is found out before the work of hours, not after it.
     Result<Evaluation> evaluation = evaluate_model(*task, options.source, threads, steps);
     if (!evaluation.ok()) return evaluation.status();
     before = std::move(evaluation).value();
@@ -248,65 +231,105 @@ class CommandLine {
  public:
   explicit CommandLine(Options& options) : options_(options) {
     add_directory_options(parser_, &options.source, &options.compress.calibration.threads);
+    parser_.group("Output");
     parser_
-        .add_text({"-o,--output", "OUT", "The directory to write, which must not be there"},
+        .add_text({"-o,--output", "OUT", "Write the model to OUT, which must not exist."},
                   &options.target)
         .required();
-    for (size_t i = 0; i < std::size(kUnits); ++i)
-      parser_.add_number({kUnits[i].name, 0, 1, kUnits[i].help}, &shares_[i]);
-    parser_.add_text({"--tile", "RxC", "Rows and columns of tiles (default: 16x16)"}, &tile_);
-    parser_.add_text(
-        {"--scope", "SCOPE",
-         "Seek the least per matrix, balanced over its rows of tiles, global, or allocated by "
-         "error (default: matrix)"},
-        &scope_);
-    parser_.add_text({"--quantize", "PRECISION",
-                      "Round what is left dense: int8, int4, w8 or w4 (see tessera run --dtype)"},
-                     &quantize_);
-    parser_.add_integer(
-        {"--group", 0, 1 << 20,
-         "Inputs that share a scale, 0: all (default: 0 of int8, 64 of w8, else 32)"},
-        &group_);
-    parser_.add_text(
-        {"--rounding", "ROUNDING",
-         "nearest, or compensated: GPTQ's (default: compensated where there is a text)"},
-        &rounding_);
-    parser_.add_number(
-        {"--smooth", 0, 1,
-         "Of int8 and int4: let weights take over so much of the inputs' outliers, as 0.5"},
-        &smooth_);
-    parser_.add_text({"--matrices", "NAMES",
-                      "Only these, between commas: qkv, query, key, value, attention_output, ffn"},
-                     &matrices_);
-    parser_.add_integers({"--layers", 0, 4095, "Only these layers"}, &layers_);
-    parser_.add_text(
-        {"--calibrate", "FILE", "Choose and round by the effect on this text, a text a line"},
-        &calibrate_);
-    parser_.add_integer({"--calibrate-tokens", 1, 1 << 24, "Read so many tokens (default: 16384)"},
-                        &tokens_);
-    parser_.add_text(
-        {"--score", "SCORE", "magnitude or calibrated (default: calibrated where there is a text)"},
-        &score_);
-    parser_.add_flag("--repair", &repair_, "Fit what is left to the calibration text");
-    parser_.add_flag("--precompute-vo", &precompute_,
-                     "Attention-aware for a V*O that is multiplied beforehand");
-    parser_.add_flag("--no-measure", &no_measure_, "Leave the speed of the matrices unmeasured");
-    parser_.add_text({"--task", "TASK", "Evaluate before and after (see tessera eval)"},
-                     &options.task);
-    parser_.add_text({"--data", "PATH", "The task's data"}, &options.data);
-    parser_.add_text({"--split", "SPLIT", "The task's split (default: test)"}, &options.split);
-    parser_.add_flag("--json", &options.json, "Print JSON");
+    parser_.add_flag("--json", &options.json, "Print JSON instead of a table.");
+    add_pruning();
+    add_quantization();
+    add_calibration();
+    add_evaluation();
     parser_.then([this] { complete(); });
   }
 
   std::optional<int> parse(const Arguments& arguments) { return parser_.parse(arguments); }
 
  private:
+  void add_pruning() {
+    parser_.group("Pruning");
+    for (size_t i = 0; i < std::size(kUnits); ++i)
+      parser_.add_number({kUnits[i].name, 0, 1, kUnits[i].help}, &shares_[i]);
+    parser_.add_text({"--tile", "RxC", "Use tiles of R rows and C columns (default: 16x16)."},
+                     &tile_);
+    parser_.add_choice(
+        {"--scope",
+         "SCOPE",
+         "Let units compete for removal within each matrix (matrix), each row of tiles (balanced) "
+         "or the whole model (global), or allocate shares by error (allocated) (default: matrix).",
+         {std::begin(kScopes), std::end(kScopes)}},
+        &scope_);
+    parser_.add_choice({"--score",
+                        "SCORE",
+                        "Remove what is smallest (magnitude) or what matters least to the "
+                        "calibration text (calibrated, the default with --calibrate).",
+                        {"magnitude", "calibrated"}},
+                       &score_);
+    parser_.add_flag("--repair", &repair_,
+                     "Fit what is left to the calibration text, by least squares.");
+    parser_.add_flag("--precompute-vo", &precompute_,
+                     "Choose features for a product of value and output matrices that is computed "
+                     "at load time (with --prune-attention-aware).");
+  }
+
+  void add_quantization() {
+    parser_.group("Quantization");
+    parser_.add_choice({"--quantize",
+                        "PRECISION",
+                        "Round what stays dense to int8, int4, w8 or w4; tessera run --dtype "
+                        "takes the same words.",
+                        {"int8", "int4", "w8", "w4"}},
+                       &quantize_);
+    parser_.add_integer({"--group", 0, 1 << 20,
+                         "Share a scale among N inputs; 0 means all (default: 0 for int8, 64 for "
+                         "w8, else 32)."},
+                        &group_);
+    parser_.add_choice({"--rounding",
+                        "ROUNDING",
+                        "Round to the nearest value (nearest) or so that errors cancel, as GPTQ "
+                        "does (compensated, the default with --calibrate).",
+                        {"nearest", "compensated"}},
+                       &rounding_);
+    parser_.add_number({"--smooth", 0, 1,
+                        "Move this share of the inputs' outliers into the weights, as SmoothQuant "
+                        "does; 0.5 is usual (for int8 and int4)."},
+                       &smooth_);
+  }
+
+  void add_calibration() {
+    parser_.group("Calibration");
+    parser_.add_text({"--calibrate", "FILE",
+                      "Choose and round by the effect on the texts in FILE, one per line."},
+                     &calibrate_);
+    parser_.add_integer({"--calibrate-tokens", 1, 1 << 24,
+                         "Read N tokens of the calibration text (default: 16384)."},
+                        &tokens_);
+    parser_.add_text({"--matrices", "NAMES",
+                      "Change only these matrices, separated by commas: qkv, query, key, value, "
+                      "attention_output, ffn (default: all)."},
+                     &matrices_);
+    parser_.add_integers({"--layers", 0, 4095, "Change only these layers (default: all)."},
+                         &layers_);
+  }
+
+  void add_evaluation() {
+    parser_.group("Evaluation");
+    parser_.add_flag("--no-measure", &no_measure_, "Do not measure the speed of the matrices.");
+    parser_.add_text(
+        {"--task", "TASK", "Evaluate the model at TASK before and after; see tessera eval."},
+        &options_.task);
+    parser_.add_text({"--data", "PATH", "Read the data of --task from PATH."}, &options_.data);
+    parser_.add_text(
+        {"--split", "SPLIT", "Use the train, dev or test part of the data (default: test)."},
+        &options_.split);
+  }
+
   void complete() {
     complete_prune();
     complete_quantize();
     if (!options_.compress.prune && !options_.compress.quantize)
-      usage_error("expected --prune-... or --quantize, see tessera compress --help");
+      usage_error("expected an option --prune-... or --quantize, found none");
     if (matrices_) options_.compress.matrices = split_at_commas(*matrices_);
     for (const int64_t layer : layers_)
       options_.compress.layers.push_back(static_cast<int32_t>(layer));
@@ -315,9 +338,9 @@ class CommandLine {
     calibration.tokens = tokens_.value_or(calibration.tokens);
     if (no_measure_) options_.compress.measure = CompressOptions::Measure::kNo;
     if (options_.task.has_value() != options_.data.has_value())
-      usage_error("expected --task and --data together, found one of them");
-    if (options_.split && !options_.task) usage_error("--split: expected --task as well");
-    if (tokens_ && !calibrate_) usage_error("--calibrate-tokens: expected --calibrate as well");
+      lacks(options_.task ? "--task" : "--data", options_.task ? "--data" : "--task");
+    if (options_.split && !options_.task) lacks("--split", "--task");
+    if (tokens_ && !calibrate_) lacks("--calibrate-tokens", "--calibrate");
   }
 
   void complete_prune() {
@@ -329,27 +352,27 @@ class CommandLine {
       prune.share = *shares_[i];
       ++units;
     }
-    if (units > 1) usage_error("expected one option --prune-..., see tessera compress --help");
+    if (units > 1) usage_error(fmt::format("expected one option --prune-..., found {}", units));
     const bool has_tiles =
         prune.unit == PruneUnit::kTiles || prune.unit == PruneUnit::kAttentionAware;
     if (tile_ && units > 0 && !has_tiles)
-      usage_error("--tile: expected --prune-tiles or --prune-attention-aware as well");
+      lacks("--tile", "--prune-tiles or --prune-attention-aware");
     for (const auto& [name, given] :
          {std::pair{"--tile", tile_.has_value()}, std::pair{"--scope", scope_.has_value()},
           std::pair{"--score", score_.has_value()}, std::pair{"--repair", repair_}}) {
-      if (given && units == 0) usage_error(fmt::format("{}: expected --prune-... as well", name));
+      if (given && units == 0) lacks(name, "an option --prune-...");
     }
     if (precompute_ && (units == 0 || prune.unit != PruneUnit::kAttentionAware))
-      usage_error("--precompute-vo: expected --prune-attention-aware as well");
+      lacks("--precompute-vo", "--prune-attention-aware");
     if (units == 0) return;
     if (tile_) parse_tile(*tile_, prune);
-    if (scope_) prune.scope = parse_scope(*scope_);
+    if (scope_) prune.scope = scope_called(*scope_);
     complete_score(prune);
     if (repair_) prune.repair = PruneOptions::Repair::kLeastSquares;
     if (precompute_) prune.precompute_vo = PruneOptions::PrecomputeVo::kYes;
     const bool needs_text = repair_ || prune.scope == PruneScope::kAllocated;
     if (needs_text && !calibrate_)
-      usage_error("expected --calibrate FILE with --repair and --scope allocated, found none");
+      lacks(repair_ ? "--repair" : "--scope allocated", "--calibrate FILE");
     options_.compress.prune = prune;
   }
 
@@ -357,28 +380,23 @@ class CommandLine {
     for (const auto& [name, given] :
          {std::pair{"--group", group_.has_value()}, std::pair{"--smooth", smooth_.has_value()},
           std::pair{"--rounding", rounding_.has_value()}}) {
-      if (given && !quantize_) usage_error(fmt::format("{}: expected --quantize as well", name));
+      if (given && !quantize_) lacks(name, "--quantize");
     }
     if (!quantize_) return;
-    QuantizeOptions quantize{.weights = parse_quantize(*quantize_),
+    QuantizeOptions quantize{.weights = *parse_weight_type(*quantize_),
                              .rounding = calibrate_ ? Rounding::kCompensated : Rounding::kNearest,
                              .smooth = smooth_.value_or(0)};
     if (group_) quantize.group = static_cast<int32_t>(*group_);
-    if (rounding_ && *rounding_ != "nearest" && *rounding_ != "compensated")
-      wrong("--rounding", "nearest or compensated", *rounding_);
     if (rounding_ == "nearest") quantize.rounding = Rounding::kNearest;
     if ((rounding_ == "compensated" || quantize.smooth > 0) && !calibrate_)
-      usage_error("expected --calibrate FILE with --rounding compensated and --smooth, found none");
+      lacks(quantize.smooth > 0 ? "--smooth" : "--rounding compensated", "--calibrate FILE");
     options_.compress.quantize = quantize;
   }
 
   void complete_score(PruneOptions& prune) const {
     prune.score = calibrate_ ? PruneScore::kCalibrated : PruneScore::kMagnitude;
     if (!score_) return;
-    if (*score_ != "magnitude" && *score_ != "calibrated")
-      wrong("--score", "magnitude or calibrated", *score_);
-    if (*score_ == "calibrated" && !calibrate_)
-      usage_error("--score calibrated: expected --calibrate FILE as well");
+    if (*score_ == "calibrated" && !calibrate_) lacks("--score calibrated", "--calibrate FILE");
     if (*score_ == "magnitude") prune.score = PruneScore::kMagnitude;
   }
 

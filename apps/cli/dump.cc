@@ -9,7 +9,8 @@ namespace {
 
 constexpr Synopsis kSynopsis = {
     "dump", "MODEL --cases FILE -o FILE",
-    "Writes logits and hidden states of given inputs as safetensors, to be compared with another\n"
+    "Writes the logits and hidden states of given inputs as safetensors, for comparison with "
+    "another "
     "engine's.",
     "  tessera dump models/tales --cases golden.json -o out.safetensors\n"};
 
@@ -37,13 +38,15 @@ int dump_verb(const Arguments& arguments) {
   Parser parser(kSynopsis);
   add_model_options(parser, &options.model);
   add_cache_option(parser, &options.model);
+  parser.group("Input");
   parser
       .add_text({"--cases", "FILE",
-                 "JSON: {\"cases\": [{\"name\", \"input_ids\": [[...]], ...}]}, with "
-                 "attention_mask, token_type_ids, new_tokens and beams where wanted"},
+                 "Read inputs from FILE, as JSON: {\"cases\": [{\"name\", \"input_ids\": [[...]], "
+                 "...}]}, optionally with attention_mask, token_type_ids, new_tokens and beams."},
                 &options.cases)
       .required();
-  parser.add_text({"-o,--output", "FILE", "The safetensors file to write"}, &options.output)
+  parser.group("Output");
+  parser.add_text({"-o,--output", "FILE", "Write the safetensors to FILE."}, &options.output)
       .required();
   if (const auto code = parser.parse(arguments)) return *code;
   return finish(dump(options));

@@ -14,9 +14,9 @@ namespace {
 
 constexpr Synopsis kSynopsis = {
     "embed", "MODEL [TEXT ...]",
-    "Turns each text into a vector: of the arguments, or of a file or standard input. Prints a "
-    "line\n"
-    "of numbers for each, in their order. Texts behind -- may begin with -.",
+    "Turns each text into a vector: each TEXT, or each input of a file or of standard input. "
+    "Prints "
+    "one line of numbers for each, in their order. Put -- before texts that start with -.",
     "  tessera embed models/all-MiniLM-L6-v2 \"A first sentence\" \"A second one\"\n"
     "  tessera embed models/all-MiniLM-L6-v2 --file sentences.txt -o vectors.txt\n"
     "  tessera embed models/all-MiniLM-L6-v2 --file pairs.csv --column question --json\n"
@@ -98,13 +98,12 @@ Status embed(const Options& options) {
 }
 
 std::vector<Pooling> parse_poolings(const std::string& text) {
+  std::vector<std::string> names = split_at_commas(kPoolings.data());
+  for (std::string& name : names) name.erase(0, name.find_first_not_of(' '));
   std::vector<Pooling> poolings;
   for (const std::string& part : split_at_commas(text)) {
-    const std::optional<Pooling> pooling = parse_pooling(part);
-    if (!pooling) {
-      usage_error(fmt::format("--pooling: expected {}, found \"{}\"", kPoolings, part));
-    }
-    poolings.push_back(*pooling);
+    check_choice("--pooling", names, part);
+    poolings.push_back(*parse_pooling(part));
   }
   return poolings;
 }
@@ -117,25 +116,29 @@ struct EmbeddingFlags {
 
 // How texts become vectors, where that is not as the model says.
 void add_embedding_options(Parser& parser, EmbedOptions* options, EmbeddingFlags* flags) {
+  parser.group("Embedding");
   const Option prompt =
-      parser.add_text({"--prompt", "TEXT", "Put TEXT before each text"}, &options->prompt);
+      parser.add_text({"--prompt", "TEXT", "Put TEXT before each text."}, &options->prompt);
   parser
       .add_text({"--prompt-name", "NAME",
-                 "Put the model's prompt of this name before each text (default: as the model "
-                 "says)"},
+                 "Put the model's prompt of this name before each text (default: the model's "
+                 "default prompt, if it has one)."},
                 &options->prompt_name)
       .excludes({prompt});
-  parser.add_integer({"--dimensions", 1, INT32_MAX, "Keep the first N numbers of each vector"},
+  parser.add_integer({"--dimensions", 1, INT32_MAX,
+                      "Keep only the first N numbers of each vector (default: all)."},
                      &flags->dimensions);
-  parser.add_text(
-      {"--pooling", "HOW",
-       fmt::format("Pool the states of a text's tokens so: {}; several between commas", kPoolings)},
-      [options](const std::string& text) { options->poolings = parse_poolings(text); });
-  const Option normalize =
-      parser.add_flag("--normalize", &flags->normalize, "Give every vector the length 1");
+  parser.add_text({"--pooling", "HOW",
+                   fmt::format("Combine a text's token states by {}; several, separated by commas, "
+                               "stand side by side (default: the model's).",
+                               kPoolings)},
+                  [options](const std::string& text) { options->poolings = parse_poolings(text); });
+  const Option normalize = parser.add_flag(
+      "--normalize", &flags->normalize,
+      "Scale every vector to length 1, after --dimensions (default: as the model says).");
   parser
       .add_flag("--no-normalize", &flags->leave_length,
-                "Leave vectors the length that they have (default: as the model says)")
+                "Leave every vector at its length (default: as the model says).")
       .excludes({normalize});
 }
 
@@ -147,8 +150,10 @@ int embed_verb(const Arguments& arguments) {
   add_record_options(parser, &options.records);
   EmbeddingFlags flags;
   add_embedding_options(parser, &options.embedding, &flags);
-  parser.add_flag("--json", &options.json, "Print lines of {\"text\", \"ids\", \"embedding\"}");
-  parser.add_text({"-o,--output", "FILE", "Write to FILE instead of standard output"},
+  parser.group("Output");
+  parser.add_flag("--json", &options.json,
+                  "Print one JSON object per text: {\"text\", \"ids\", \"embedding\"}.");
+  parser.add_text({"-o,--output", "FILE", "Write to FILE instead of standard output."},
                   &options.output);
   add_model_options(parser, &options.model);
   if (const auto code = parse_records(parser, arguments, &options.records)) return *code;

@@ -16,7 +16,8 @@ namespace {
 
 constexpr Synopsis kSynopsis = {
     "eval", "MODEL --task NAME --data PATH",
-    "Says how good a model is at a task, with intervals, and compares it with another one.",
+    "Measures how accurate a model is at a task, with confidence intervals, and compares it with "
+    "another model.",
     "  tessera eval models/tales --task perplexity --data tales/test.txt --stride 256\n"
     "  tessera eval models/all-MiniLM-L6-v2 --task stsb --data data/glue --split test\n"
     "  tessera eval models/pruned --task sst2 --data data/glue --base models/dense --json\n"
@@ -38,16 +39,16 @@ std::string interval(double low, double high) {
 
 std::string counts_line(const Evaluation& evaluation) {
   const EvaluationCounts& counts = evaluation.counts;
-  std::string line = fmt::format("{} examples", counts.examples);
-  const auto add = [&](int64_t count, const char* what) {
-    if (count > 0) line += fmt::format(", {} {}", count, what);
+  std::string line = counted(counts.examples, "examples");
+  const auto add = [&](int64_t count, std::string_view unit, std::string_view what) {
+    if (count > 0) line += fmt::format(", {}{}", counted(count, unit), what);
   };
-  add(counts.tokens, "tokens read");
-  add(counts.scored_tokens, "tokens scored");
-  add(counts.words, "words");
-  add(counts.bytes, "bytes");
-  add(counts.skipped, "left out");
-  add(counts.cut, "cut");
+  add(counts.tokens, "tokens", " read");
+  add(counts.scored_tokens, "tokens", " scored");
+  add(counts.words, "words", "");
+  add(counts.bytes, "bytes", "");
+  if (counts.skipped > 0) line += fmt::format(", {} left out", counts.skipped);
+  if (counts.cut > 0) line += fmt::format(", {} cut", counts.cut);
   return line + fmt::format(", {:.1f} s", evaluation.seconds);
 }
 
@@ -114,12 +115,11 @@ void report_notes(const Evaluation& evaluation) {
   constexpr size_t kMost = 10;
   const int64_t all = evaluation.counts.skipped + evaluation.counts.cut;
   for (size_t i = 0; i < std::min(kMost, evaluation.notes.size()); ++i) {
-    fmt::print(stderr, "tessera: {}\n", on_one_line(evaluation.notes[i]));
+    warn(on_one_line(evaluation.notes[i]));
   }
   if (evaluation.notes.size() > kMost) {
-    fmt::print(
-        stderr, "tessera: and {} more (--json has them)\n",
-        std::max(all, static_cast<int64_t>(evaluation.notes.size())) - static_cast<int64_t>(kMost));
+    const int64_t count = std::max(all, static_cast<int64_t>(evaluation.notes.size()));
+    warn(fmt::format("and {} more (--json has them)", count - static_cast<int64_t>(kMost)));
   }
 }
 

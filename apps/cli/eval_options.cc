@@ -56,82 +56,102 @@ std::string task_help() {
   for (const NamedTask& task : named_tasks()) names += task.name + ", ";
   for (const KindName& kind : kKinds) names += fmt::format("{}, ", kind.name);
   names.resize(names.size() - 2);
-  return "What to evaluate: " + names;
+  return fmt::format("Evaluate this task: {}.", names);
 }
 
 void add_data_options(Parser& parser, EvalOptions* options) {
+  parser.group("Data");
   parser
-      .add_texts({"--data", "PATH", "The published files' folder, or a file; may be given again"},
+      .add_texts({"--data", "PATH",
+                  "Read the data from PATH, a folder of published files or a file; may be "
+                  "repeated."},
                  &options->data)
       .required();
-  parser.add_text({"--split", "NAME", "train, dev or test (default: test)"}, &options->split);
-  parser.add_text(
-      {"--format", "FORMAT", "Of own files: csv, tsv or jsonl (default: by the ending)"},
-      &options->format);
-  parser.add_flag("--header", &options->header, "The first row of own files holds names");
-  parser.add_text({"--text", "NAME", "The column of the text (default: text)"}, &options->text);
-  parser.add_text({"--pair", "NAME", "The column of the second text, or of the reference"},
+  parser.add_choice({"--split",
+                     "NAME",
+                     "Use the train, dev or test part (default: test).",
+                     {"train", "dev", "test"}},
+                    &options->split);
+  parser.add_choice({"--format",
+                     "FORMAT",
+                     "Format of your files: csv, tsv or jsonl (default: as the file's name ends).",
+                     {"csv", "tsv", "jsonl"}},
+                    &options->format);
+  parser.add_flag("--header", &options->header,
+                  "Read column names from the first row of your files.");
+  parser.add_text({"--text", "NAME", "Take the text from this column (default: text)."},
+                  &options->text);
+  parser.add_text({"--pair", "NAME", "Take the second text, or the reference, from this column."},
                   &options->pair);
-  parser.add_text({"--label", "NAME", "The column of the label (default: label)"}, &options->label);
-  parser.add_text({"--score", "NAME", "The column of the score (default: score)"}, &options->score);
-  parser.add_text({"--id", "NAME", "The column of documents' and queries' ids (default: id)"},
-                  &options->id);
+  parser.add_text({"--label", "NAME", "Take the label from this column (default: label)."},
+                  &options->label);
+  parser.add_text({"--score", "NAME", "Take the score from this column (default: score)."},
+                  &options->score);
   parser.add_text(
-      {"--labels", "A,B,...", "The labels as the data spells them, in the model's order"},
+      {"--id", "NAME", "Take the ids of documents and queries from this column (default: id)."},
+      &options->id);
+  parser.add_text(
+      {"--labels", "A,B,...", "Name the labels as the data spells them, in the model's order."},
       &options->labels);
-  parser.add_text({"--positive", "LABEL", "The label that f1 is about (default: the last one)"},
+  parser.add_text({"--positive", "LABEL", "Compute f1 for this label (default: the last one)."},
                   &options->positive);
-  parser.add_text({"--train", "FILE", "What a linear probe is trained on"}, &options->train);
-  parser.add_text({"--dev", "FILE", "What its strength is chosen on"}, &options->dev);
-  parser.add_text({"--queries", "FILE", "Of retrieval, with --judgements"}, &options->queries);
-  parser.add_text({"--judgements", "FILE", "Lines of query, 0, document, relevance"},
+  parser.add_text({"--train", "FILE", "Train a linear probe on FILE."}, &options->train);
+  parser.add_text({"--dev", "FILE", "Choose the strength of the probe on FILE."}, &options->dev);
+  parser.add_text({"--queries", "FILE", "Read the queries of retrieval from FILE."},
+                  &options->queries);
+  parser.add_text({"--judgements", "FILE",
+                   "Read which documents are relevant from FILE: lines of query, 0, document, "
+                   "relevance."},
                   &options->judgements);
 }
 
 void add_task_settings(Parser& parser, EvalOptions* options) {
+  parser.group("Task");
   const auto integer = [&parser](const char* name, const char* help,
                                  std::optional<int64_t>* value) {
     parser.add_integer({name, 1, INT32_MAX, help}, value);
   };
   integer("--window",
-          "Tokens read at once (default: the model's context, at most 2048; see the page)",
+          "Read N tokens at a time (default: the model's context, at most 2048; 512 for agreement, "
+          "384 for questions).",
           &options->window);
-  integer("--stride", "Tokens between windows of perplexity (default: half a window)",
+  integer("--stride", "Move the window of perplexity by N tokens (default: half a window).",
           &options->stride);
-  integer("--overlap", "Tokens of a context that windows share (default: 128)", &options->overlap);
-  integer("--max-answer-tokens", "Of an answer (default: 30)", &options->max_answer_tokens);
+  integer("--overlap", "Let neighbouring windows share N tokens of a context (default: 128).",
+          &options->overlap);
+  integer("--max-answer-tokens", "Give answers of at most N tokens (default: 30).",
+          &options->max_answer_tokens);
   parser.add_number({"--probe-strength", 1e-9, 1e9,
-                     "C of the linear probe (default: the best on the dev file, or 1)"},
+                     "Set C of the linear probe (default: the best on the dev file, or 1)."},
                     &options->strength);
-  integer("--depth", "K of ndcg@K (default: 10)", &options->depth);
-  parser.add_text({"--predictions", "FILE", "Texts to score instead of generating, one a line"},
-                  &options->predictions);
-  parser.add_text({"--prompt", "TEXT", "What is continued; {} is the input (default: {})"},
-                  &options->prompt);
-  parser.add_text({"--stop", "TEXT", "What ends a generated text (default: a line end)"},
+  integer("--depth", "Rank N documents: K of ndcg@K (default: 10).", &options->depth);
+  parser.add_text(
+      {"--predictions", "FILE", "Score the texts in FILE, one per line, instead of generating."},
+      &options->predictions);
+  parser.add_text(
+      {"--prompt", "TEXT", "Continue TEXT, in which {} stands for the input (default: {})."},
+      &options->prompt);
+  parser.add_text({"--stop", "TEXT", "End a generated text before TEXT (default: a newline)."},
                   &options->stop);
-  integer("--beams", "Generate by a beam search (default: 1, greedy)", &options->beams);
-  integer("--max-tokens", "Of a generated text (default: 64)", &options->max_tokens);
-  parser.add_text({"--reference", "DIR", "The model that agreement compares with"},
+  integer("--beams", "Generate by a search with N beams (default: 1, greedy).", &options->beams);
+  integer("-n,--max-tokens", "Generate at most N tokens (default: 64).", &options->max_tokens);
+  parser.add_text({"--reference", "DIR", "Measure agreement with the model in DIR."},
                   &options->reference);
 }
 
-Result<DataFormat> parse_format(const std::optional<std::string>& format) {
+DataFormat parse_format(const std::optional<std::string>& format) {
   if (!format) return DataFormat::kAuto;
   if (*format == "csv") return DataFormat::kCsv;
   if (*format == "tsv") return DataFormat::kTsv;
-  if (*format == "jsonl") return DataFormat::kJsonLines;
-  return invalid_input(fmt::format("--format: expected csv, tsv or jsonl, found \"{}\"", *format));
+  return DataFormat::kJsonLines;
 }
 
 Result<EvaluationTask> own_task(const EvalOptions& options, EvaluationKind kind) {
   EvaluationTask task;
   task.kind = kind;
   task.name = options.task;
-  const Result<DataFormat> format = parse_format(options.format);
-  if (!format.ok()) return format.status();
   task.data.paths = options.data;
-  task.data.format = *format;
+  task.data.format = parse_format(options.format);
   if (options.header) task.data.header = HeaderRow::kFirstRow;
   DataColumns& columns = task.data.columns;
   columns.text = options.text.value_or(columns.text);
@@ -197,36 +217,47 @@ Status check_options(const Parser& parser, const EvalOptions& options, const Eva
                                      options.task, fmt::join(options.data, ", ")));
   }
   if (task.kind == EvaluationKind::kAgreement && !options.reference)
-    return invalid_input("expected --reference with --task agreement, found none");
+    return invalid_input("--task agreement: expected --reference as well");
   const bool needs_model =
       task.kind != EvaluationKind::kDataToText || task.data_to_text.predictions.empty();
-  return needs_model && !options.has_model ? invalid_input("expected MODEL") : Status();
+  return needs_model && !options.has_model ? invalid_input("expected MODEL, found none") : Status();
 }
 
 }  // namespace
 
 void add_eval_options(Parser& parser, EvalOptions* options) {
+  parser.group("Task");
   parser.add_text({"--task", "NAME", task_help()}, &options->task).required();
-  add_data_options(parser, options);
   add_task_settings(parser, options);
-  parser.add_text({"--base", "DIR", "A model to compare with, example by example"}, &options->base);
-  parser.add_integer({"--max-examples", 1, INT32_MAX, "Only the first so many"},
-                     &options->max_examples);
-  parser.add_text(
-      {"--on-error", "WHAT", "Bad data: stop at the first, or skip and name each (default: stop)"},
-      &options->on_error);
-  parser.add_flag("--refuse-long", &options->refuse_long,
-                  "Texts longer than the model's context are bad data; else they are cut");
+  add_data_options(parser, options);
   parser.add_integer(
-      {"--resamples", 0, 1'000'000, "Of the bootstrap; 0: no intervals (default: 1000)"},
-      &options->resamples);
-  parser.add_number({"--confidence", 0.01, 0.9999, "Of the intervals (default: 0.95)"},
-                    &options->confidence);
-  parser.add_integer({"--seed", 0, INT64_MAX, "Of the bootstrap (default: 0)"}, &options->seed);
-  parser.add_flag("--json", &options->json, "Print an object of JSON");
-  parser.add_text({"--output-examples", "FILE", "Write each example's result as a line of JSON"},
-                  &options->examples_file);
-  parser.add_text({"-o,--output", "FILE", "Write to FILE instead of standard output"},
+      {"--max-examples", 1, INT32_MAX, "Use only the first N examples (default: all)."},
+      &options->max_examples);
+  parser.add_choice({"--on-error",
+                     "WHAT",
+                     "At bad data, stop, or skip it and say where it is (default: stop).",
+                     {"stop", "skip"}},
+                    &options->on_error);
+  parser.add_flag("--refuse-long", &options->refuse_long,
+                  "Treat texts longer than the model's context as bad data instead of cutting "
+                  "them.");
+  parser.group("Statistics");
+  parser.add_text({"--base", "DIR", "Compare with the model in DIR, example by example."},
+                  &options->base);
+  parser.add_integer({"--resamples", 0, 1'000'000,
+                      "Bootstrap with N resamples; 0 means no intervals (default: 1000)."},
+                     &options->resamples);
+  parser.add_number(
+      {"--confidence", 0.01, 0.9999, "Give intervals of this confidence (default: 0.95)."},
+      &options->confidence);
+  parser.add_integer({"--seed", 0, INT64_MAX, "Random seed of the bootstrap (default: 0)."},
+                     &options->seed);
+  parser.group("Output");
+  parser.add_flag("--json", &options->json, "Print JSON instead of a table.");
+  parser.add_text(
+      {"--output-examples", "FILE", "Write each example's result to FILE, as lines of JSON."},
+      &options->examples_file);
+  parser.add_text({"-o,--output", "FILE", "Write to FILE instead of standard output."},
                   &options->output);
   add_model_options(parser, &options->model);
   add_cache_option(parser, &options->model);
@@ -235,10 +266,6 @@ void add_eval_options(Parser& parser, EvalOptions* options) {
 }
 
 Result<EvaluationTask> eval_task(const Parser& parser, const EvalOptions& options) {
-  if (options.on_error && options.on_error != "stop" && options.on_error != "skip") {
-    return invalid_input(
-        fmt::format("--on-error: expected stop or skip, found \"{}\"", *options.on_error));
-  }
   const auto* const own =
       std::find_if(std::begin(kKinds), std::end(kKinds),
                    [&](const KindName& kind) { return options.task == kind.name; });

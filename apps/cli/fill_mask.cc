@@ -9,10 +9,10 @@ namespace {
 
 constexpr Synopsis kSynopsis = {
     "fill-mask", "MODEL [TEXT ...]",
-    "Says what may stand at the masks of each text ([MASK] or <mask>, as the model spells it).\n"
-    "Texts of the arguments, or of a file or standard input, one a line; prints a line for each, "
-    "in\n"
-    "their order, with the best candidates of each mask.",
+    "Suggests words for the masks in each text ([MASK] or <mask>, as the model spells it). Reads "
+    "each TEXT, or each line of a file or of standard input, and prints one line for each, in "
+    "their "
+    "order, with the best candidates for each mask.",
     "  tessera fill-mask models/bert \"The capital of France is [MASK].\"\n"
     "  tessera fill-mask models/roberta \"A <mask> barked at the <mask>.\" --top 3 --json\n"
     "  tessera fill-mask models/bert --ids 101,1996,103,102 --mask-id 103\n"};
@@ -102,16 +102,18 @@ int fill_mask_verb(const Arguments& arguments) {
   Options options;
   options.task.records.pairs = RecordPair::kOptional;
   Parser parser(kSynopsis);
-  parser.add_integer({"--top", 1, INT32_MAX, "Candidates for each mask (default: 5)"},
-                     &options.top);
+  parser.group("Output");
   parser.add_integer(
-      {"--mask-id", 0, INT32_MAX, "The token id that is a mask (default: the tokenizer's)"},
+      {"--top", 1, INT32_MAX, "Show the N best candidates for each mask (default: 5)."},
+      &options.top);
+  parser.add_integer(
+      {"--mask-id", 0, INT32_MAX, "Take this token id for the mask (default: the tokenizer's)."},
       &options.mask_id);
   add_refuse_long(parser, &options.task);
   add_task_options(parser,
-                   {"Print lines of {\"text\", \"masks\": [{\"position\", \"candidates\"}], "
-                    "\"filled\", ...}",
-                    "With the logits at each mask (with --json)"},
+                   {"Print one JSON object per text: {\"text\", \"masks\": [{\"position\", "
+                    "\"candidates\"}], \"filled\", ...}.",
+                    "Add the logits at each mask to the output of --json."},
                    &options.task);
   if (const auto code = parse_task(parser, arguments, &options.task)) return *code;
   return finish(fill_records(options));

@@ -12,15 +12,16 @@ namespace {
 using Json = nlohmann::ordered_json;
 using Rows = std::vector<std::vector<std::string>>;
 
-constexpr Synopsis kSynopsis = {
-    "inspect", "[MODEL]",
-    "Says what a model is and how it will be executed: architecture, sizes, the plan with the "
-    "reason\n"
-    "of every choice, and with --kernels what this machine can run, which needs no model.",
-    "  tessera inspect models/tales\n"
-    "  tessera inspect models/tales --json\n"
-    "  tessera inspect models/tales --save-plan plan.json\n"
-    "  tessera inspect --kernels\n"};
+constexpr Synopsis kSynopsis = {"inspect", "[MODEL]",
+                                "Shows what a model is and how it will be executed: its "
+                                "architecture and sizes, and the plan with "
+                                "the reason for every choice. With --kernels it shows what this "
+                                "machine can run, which needs no "
+                                "model.",
+                                "  tessera inspect models/tales\n"
+                                "  tessera inspect models/tales --json\n"
+                                "  tessera inspect models/tales --save-plan plan.json\n"
+                                "  tessera inspect --kernels\n"};
 
 struct Options {
   ModelOptions model;
@@ -234,7 +235,7 @@ Status inspect(const Options& options) {
     const ModelInfo& info = (*model)->info();
     json["model"] = to_json(info);
     json["plan"] = *plan;
-    text = describe(info) + fmt::format("\nPlan for {} threads\n", info.threads) +
+    text = describe(info) + fmt::format("\nPlan for {}\n", counted(info.threads, "threads")) +
            PlanTable(*plan).text();
   }
   Result<Json> kernels = parsed(kernels_json(), "kernels");
@@ -252,17 +253,22 @@ Status inspect(const Options& options) {
 int inspect_verb(const Arguments& arguments) {
   Options options;
   Parser parser(kSynopsis);
-  parser.add_flag("--kernels", &options.kernels, "List every kernel and why it would run or not");
-  parser.add_flag("--json", &options.json, "Print {\"model\", \"plan\", \"kernels\"}");
-  parser.add_text({"--save-plan", "FILE", "Write the plan to FILE, for --plan"},
-                  &options.save_plan);
+  parser.group("Output");
+  parser.add_flag("--kernels", &options.kernels,
+                  "List every kernel and whether it would run, and why not.");
+  parser.add_flag("--json", &options.json,
+                  "Print one JSON object: {\"model\", \"plan\", \"kernels\"}.");
+  parser.add_text(
+      {"--save-plan", "FILE", "Write the plan to FILE, which --plan of other verbs reads."},
+      &options.save_plan);
   add_model_options(parser, &options.model);
   add_cache_option(parser, &options.model);
   parser.option("MODEL").optional();
   parser.then([&] {
     options.has_model = parser.is_given("MODEL");
-    if (!options.has_model && !options.kernels) usage_error("expected MODEL or --kernels");
-    if (!options.has_model && options.save_plan) usage_error("--save-plan: expected MODEL as well");
+    if (!options.has_model && !options.kernels)
+      usage_error("expected MODEL or --kernels, found neither");
+    if (!options.has_model && options.save_plan) lacks("--save-plan", "MODEL");
   });
   if (const auto code = parser.parse(arguments)) return *code;
   return finish(inspect(options));

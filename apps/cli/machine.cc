@@ -13,14 +13,12 @@ namespace {
 
 constexpr Synopsis kSynopsis = {
     "machine", "",
-    "Measures what this machine can do at most, arithmetic for each data type, reading memory, "
-    "and\n"
-    "the lengths at which attention methods cross over, and keeps it in a file: for `bench\n"
-    "--roofline`, and for the plan of every model that is loaded from then on. Nothing is "
-    "measured\n"
-    "again unless this is run again. Wants a machine that does nothing else.",
+    "Measures the limits of this machine: arithmetic for each data type, reading memory, and the "
+    "lengths at which one attention method overtakes another. The result is kept in a file, for "
+    "bench --roofline and for the plan of every model that is loaded from then on; nothing is "
+    "measured again unless this is run again. Run it while the machine does nothing else.",
     "  tessera machine\n"
-    "  tessera machine --show                  what was kept\n"
+    "  tessera machine --show                  # what was kept\n"
     "  tessera machine --threads 1,2 --json -o table.json\n"};
 
 constexpr double kQuickSeconds = 0.03;
@@ -39,7 +37,7 @@ struct Options {
 std::string best_read(const MachineSpeeds& speeds) {
   for (const ReadSpeed& read : speeds.reads) {
     if (read.gb_per_s != speeds.read_gb_per_s) continue;
-    return fmt::format("{} stream{}, {} pages", read.streams, read.streams == 1 ? "" : "s",
+    return fmt::format("{}, {} pages", counted(read.streams, "streams"),
                        read.huge_pages ? "huge" : "small");
   }
   return "";
@@ -105,7 +103,7 @@ Result<std::string> place_of(const Options& options) {
 Status keep(const Options& options, const MachineTable& table, const std::string& path) {
   if (path.empty()) return {};
   if (Status status = write_machine_table(table, path); !status.ok()) return status;
-  if (!options.json && is_terminal(stderr)) fmt::print(stderr, "[kept in {}]\n", path);
+  if (!options.json && is_terminal(stderr)) note(fmt::format("kept in {}", path));
   return {};
 }
 
@@ -130,18 +128,24 @@ Status machine(const Options& options) {
 int machine_verb(const Arguments& arguments) {
   Options options;
   Parser parser(kSynopsis);
-  parser.add_integers(
-      {"--threads", 1, 65536, "Measure with so many threads (default: 1 and all CPUs)"},
-      &options.threads);
+  parser.group("Measuring");
+  parser.add_integers({"-t,--threads", 1, 65536,
+                       "Measure with these numbers of threads (default: 1 and one for each CPU)."},
+                      &options.threads);
+  const Option quick =
+      parser.add_flag("--quick", &options.quick,
+                      "Measure roughly, in seconds; the result is kept only with --output.");
+  parser.group("Output");
   const Option output =
-      parser.add_text({"-o,--output", "FILE", "Keep the table in FILE instead"}, &options.output);
-  const Option show = parser.add_flag("--show", &options.show, "Print the table that was kept");
-  const Option no_keep = parser.add_flag("--no-keep", &options.no_keep, "Print the table only");
-  const Option quick = parser.add_flag("--quick", &options.quick,
-                                       "A rough look in seconds, kept only with --output");
+      parser.add_text({"-o,--output", "FILE", "Keep the table in FILE instead of the usual place."},
+                      &options.output);
+  const Option show =
+      parser.add_flag("--show", &options.show, "Print the table that was kept; measure nothing.");
+  const Option no_keep =
+      parser.add_flag("--no-keep", &options.no_keep, "Print the table without keeping it.");
   show.excludes({output, no_keep, quick});
   no_keep.excludes({output});
-  parser.add_flag("--json", &options.json, "Print JSON");
+  parser.add_flag("--json", &options.json, "Print JSON instead of a table.");
   if (const auto code = parser.parse(arguments)) return *code;
   return finish(machine(options));
 }

@@ -1,10 +1,14 @@
 #include <fmt/format.h>
+#include <sys/stat.h>
 
+#include <algorithm>
 #include <csignal>
 #include <exception>
 #include <new>
 
 #include "cli/bus_error.h"
+#include "cli/help.h"
+#include "cli/hints.h"
 #include "cli/table.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
@@ -12,29 +16,37 @@
 namespace tessera::cli {
 namespace {
 
-struct Verb {
-  const char* name;
-  const char* summary;
-  int (*main)(const Arguments& arguments);
+// What is called with the words after it.
+constexpr Verb kOwnVerbs[] = {
+    {"completion", "", completion_verb},
+    {"man", "", manual_verb},
+    {"version", "", version_verb},
 };
 
-constexpr Verb kVerbs[] = {
-    {"run", "continue a text", run_verb},
-    {"embed", "turn texts into vectors", embed_verb},
-    {"classify", "give texts their labels", classify_verb},
-    {"tag", "find entities in texts", tag_verb},
-    {"answer", "find answers in a context", answer_verb},
-    {"fill-mask", "say what may stand at a mask", fill_mask_verb},
-    {"rerank", "order documents by relevance", rerank_verb},
-    {"tokenize", "turn texts into token ids and back", tokenize_verb},
-    {"inspect", "say what a model is and how it will be executed", inspect_verb},
-    {"compress", "make it smaller and faster", compress_verb},
-    {"eval", "measure how good it is at a task", eval_verb},
-    {"bench", "measure how fast it runs", bench_verb},
-    {"machine", "measure what this machine can do at most", machine_verb},
-    {"dump", "write logits and hidden states for comparison", dump_verb},
-    {"report", "accuracy, latency and size of variants side by side", report_verb},
-    {"plot", "draw what reports and benchmarks measure", plot_verb},
+// What other programs call our verbs.
+struct OtherName {
+  const char* name;
+  const char* instead;
+};
+constexpr OtherName kOtherNames[] = {
+    {"generate", "run"},
+    {"chat", "run MODEL --chat"},
+    {"complete", "run"},
+    {"infer", "run"},
+    {"predict", "run"},
+    {"encode", "embed"},
+    {"embedding", "embed"},
+    {"ner", "tag"},
+    {"qa", "answer"},
+    {"quantize", "compress MODEL -o OUT --quantize int8"},
+    {"prune", "compress MODEL -o OUT --prune-tiles 0.5"},
+    {"optimize", "compress"},
+    {"perplexity", "eval --task perplexity"},
+    {"evaluate", "eval"},
+    {"benchmark", "bench"},
+    {"info", "inspect"},
+    {"show", "inspect"},
+    {"detokenize", "tokenize MODEL --decode"},
 };
 
 int print(const std::string& text) {
@@ -44,38 +56,88 @@ int print(const std::string& text) {
   return finish(status);
 }
 
-std::string help() {
+std::string help(int width) {
   std::vector<std::vector<std::string>> rows;
-  for (const Verb& verb : kVerbs) rows.push_back({"  " + std::string(verb.name), verb.summary});
-  return "Runs transformers on the CPU, from Hugging Face checkpoint directories.\n"
-         "Usage: tessera VERB [options] MODEL ...\n\nVerbs:\n" +
-         format_table({{}, {}}, rows) +
-         "\n  tessera VERB --help    all options of a verb, with examples\n"
-         "  tessera --version\n\n"
-         "Examples:\n"
-         "  tessera run models/tales --prompt \"Once upon a time\"\n"
-         "  tessera embed models/all-MiniLM-L6-v2 \"An example sentence\" --json\n"
+  for (const Verb& verb : verbs()) rows.push_back({"  " + std::string(verb.name), verb.summary});
+  const auto prose = [&](const char* text) { return wrapped(text, width); };
+  return prose("Usage: tessera VERB [options] MODEL ...") +
+         prose(
+             "\nTessera runs, compresses and measures transformers on the CPU. MODEL is a "
+             "directory from Hugging Face.") +
+         "\nVerbs:\n" + format_table({{}, {}}, rows, width) + "\nMore:\n" +
+         format_table({{}, {}},
+                      {{"  help VERB", "List all options of a verb, with examples."},
+                       {"  -V, --version", "Show version, commit, compiler, CPU and kernels."},
+                       {"  completion SHELL", "Print a completion script for bash, zsh or fish."}},
+                      width) +
+         "\nExamples:\n"
+         "  tessera run models/tales \"Once upon a time\"\n"
          "  tessera inspect models/tales\n"
-         "  tessera bench models/tales --batch 1,8\n\n"
-         "Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted.\n";
+         "  tessera bench models/tales --batch 1,8\n"
+         "  tessera compress models/tales -o small --quantize int8\n\n" +
+         prose(
+             "Any option can also be set by an environment variable, as "
+             "TESSERA_RUN_TEMPERATURE sets --temperature of run, or in a file: --config FILE.") +
+         prose(
+             "\nThe exit status is 0 when all is done, 1 after a failure, 2 for wrong usage and "
+             "130 after an interrupt.");
 }
 
-int dispatch(const Arguments& arguments) {
-  if (arguments.empty()) {
-    fmt::print(stderr, "{}", help());
+int show_help() { return print(help(terminal_width(stdout).value_or(kUsualWidth))); }
+
+const Verb* find_verb(const std::string& name) {
+  for (const std::span<const Verb> table : {verbs(), std::span<const Verb>(kOwnVerbs)}) {
+    const auto found = std::find_if(table.begin(), table.end(),
+                                    [&](const Verb& verb) { return name == verb.name; });
+    if (found != table.end()) return &*found;
+  }
+  return nullptr;
+}
+
+// What a word that is no verb was meant to be.
+std::string hint_at_verb(const std::string& word) {
+  for (const OtherName& other : kOtherNames) {
+    if (word == other.name) return fmt::format("; Tessera calls it tessera {}", other.instead);
+  }
+  struct stat found {};
+  if (stat(word.c_str(), &found) == 0 && S_ISDIR(found.st_mode))
+    return "; the verb comes first, as in tessera run " + word;
+  std::vector<std::string> names;
+  for (const Verb& verb : verbs()) names.push_back(verb.name);
+  return did_you_mean(word, names);
+}
+
+int refuse(const std::string& word) {
+  std::vector<std::string> names;
+  for (const Verb& verb : verbs()) names.push_back(verb.name);
+  if (word.starts_with('-') && word.size() > 1) {
+    const std::vector<std::string> options = {"--help", "--version"};
+    complain(fmt::format("unknown option {}{}; options of a verb come after it", word,
+                         did_you_mean(word, options)));
+  } else {
+    complain(
+        fmt::format("expected {}, found \"{}\"{}", either_of(names), word, hint_at_verb(word)));
+  }
+  fmt::print(stderr, "Try: tessera --help\n");
+  return kUsage;
+}
+
+int dispatch(std::vector<std::string> words) {
+  if (words.empty()) {
+    fmt::print(stderr, "{}", help(terminal_width(stderr).value_or(kUsualWidth)));
     return kUsage;
   }
-  if (arguments[0] == "--help" || arguments[0] == "-h") return print(help());
-  if (arguments[0] == "--version") return print("tessera " TESSERA_VERSION "\n");
-  for (const Verb& verb : kVerbs) {
-    if (arguments[0] == verb.name) return verb.main({arguments.begin() + 1, arguments.end()});
+  std::string name = words.front();
+  words.erase(words.begin());
+  if (name == "help" && !words.empty()) {
+    name = words.front();
+    words = {"--help"};
   }
-  std::string names;
-  for (const Verb& verb : kVerbs)
-    names += fmt::format("{}{}", names.empty() ? "" : ", ", verb.name);
-  fmt::print(stderr, "tessera: expected a verb ({}), found \"{}\"\nTry: tessera --help\n", names,
-             arguments[0]);
-  return kUsage;
+  if (name == "help" || name == "--help" || name == "-h") return show_help();
+  if (name == "--version" || name == "-V") name = "version";
+  const Verb* const verb = find_verb(name);
+  if (verb == nullptr) return refuse(name);
+  return verb->main({words, nullptr});
 }
 
 }  // namespace
@@ -88,9 +150,9 @@ int main(int argc, char** argv) {
   try {
     return tessera::cli::dispatch({argv + 1, argv + argc});
   } catch (const std::bad_alloc&) {
-    fmt::print(stderr, "tessera: out of memory\n");
+    tessera::cli::complain("out of memory");
   } catch (const std::exception& error) {
-    fmt::print(stderr, "tessera: {}\n", error.what());
+    tessera::cli::complain(error.what());
   }
   return tessera::cli::kFailed;
 }

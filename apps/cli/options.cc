@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <chrono>
+
 #include "cli/terminal.h"
 
 namespace tessera::cli {
@@ -9,48 +11,40 @@ namespace {
 
 constexpr int64_t kMaxThreads = 4096;
 
-[[noreturn]] void bad_value(const char* name, std::string_view expected, std::string_view found) {
-  usage_error(fmt::format("{}: expected {}, found \"{}\"", name, expected, found));
-}
-
-WeightType parse_dtype(const std::string& text) {
-  if (const auto type = parse_weight_type(text)) return *type;
-  bad_value("--dtype", kWeightTypes, text);
-}
-
 PrecomputeVo parse_precompute_vo(const std::string& text) {
   if (text == "auto") return PrecomputeVo::kAuto;
-  if (text == "on") return PrecomputeVo::kOn;
-  if (text == "off") return PrecomputeVo::kOff;
-  bad_value("--precompute-vo", "auto, on or off", text);
-}
-
-CacheType parse_cache(const std::string& text) {
-  if (const auto type = parse_cache_type(text)) return *type;
-  bad_value("--cache", kCacheTypes, text);
+  return text == "on" ? PrecomputeVo::kOn : PrecomputeVo::kOff;
 }
 
 }  // namespace
 
 void add_directory_options(Parser& parser, std::string* directory, int* threads) {
-  parser.add_argument("MODEL", directory, "A checkpoint directory");
-  parser.add_integer(
-      {"--threads", 1, kMaxThreads, "Threads (default: every CPU this process may use)"}, threads);
+  parser.group("Model");
+  parser.add_argument("MODEL", directory, "A checkpoint directory.");
+  parser.add_integer({"-t,--threads", 1, kMaxThreads,
+                      "Use N threads (default: one for each CPU this process may use)."},
+                     threads);
 }
 
 void add_model_options(Parser& parser, ModelOptions* options) {
   add_directory_options(parser, &options->directory, &options->load.threads);
-  parser.add_text(
+  parser.add_choice(
       {"--dtype", "TYPE",
-       "Numbers of the weights: auto, f32, bf16, int8, int4, w8 or w4 (default: auto)"},
-      [options](const std::string& text) { options->load.weights = parse_dtype(text); });
-  parser.add_text(
-      {"--precompute-vo", "WHEN",
-       "Multiply the values' and the output's matrix beforehand: auto, on or off (default: auto)"},
-      [options](const std::string& text) {
-        options->load.precompute_vo = parse_precompute_vo(text);
-      });
-  parser.add_text({"--plan", "FILE", "Force the plan in FILE (see tessera inspect --save-plan)"},
+       "Keep the weights as TYPE: auto (as stored), f32, bf16, int8, int4, w8 or w4 "
+       "(default: auto).",
+       weight_types()},
+      [options](const std::string& text) { options->load.weights = *parse_weight_type(text); });
+  parser.add_choice({"--precompute-vo",
+                     "WHEN",
+                     "Multiply the value matrix by the output matrix once, at load time: auto, on "
+                     "or off (default: auto, where it is faster).",
+                     {"auto", "on", "off"}},
+                    [options](const std::string& text) {
+                      options->load.precompute_vo = parse_precompute_vo(text);
+                    });
+  parser.add_text({"--plan", "FILE",
+                   "Run the plan in FILE instead of choosing one; tessera inspect --save-plan "
+                   "writes it."},
                   [options](const std::string& text) {
                     if (text.empty()) bad_value("--plan", "a file name", text);
                     options->load.plan_file = text;
@@ -58,21 +52,40 @@ void add_model_options(Parser& parser, ModelOptions* options) {
 }
 
 void add_cache_option(Parser& parser, ModelOptions* options) {
-  parser.add_text({"--cache", "TYPE",
-                   "Numbers of a decoder's keys and values: f32, bf16 or int8 (default: f32)"},
-                  [options](const std::string& text) { options->load.cache = parse_cache(text); });
+  parser.group("Model");
+  parser.add_choice(
+      {"--cache",
+       "TYPE",
+       "Keep a decoder's keys and values as TYPE: f32, bf16 or int8 (default: f32).",
+       {"f32", "bf16", "int8"}},
+      [options](const std::string& text) { options->load.cache = *parse_cache_type(text); });
+}
+
+std::vector<std::string> weight_types() {
+  return {"auto", "f32", "bf16", "int8", "int4", "w8", "w4"};
 }
 
 int finish(const Status& status) {
   if (status.ok()) return kOk;
   if (status.code() == StatusCode::kCancelled) return kInterrupted;
-  fmt::print(stderr, "tessera: {}\n", status.message());
+  complain(status.message());
   return kFailed;
 }
 
 Result<std::shared_ptr<Model>> load_model(const ModelOptions& options) {
-  const Progress progress(fmt::format("loading {}", options.directory), 0);
-  return Model::load(options.directory, options.load);
+  const auto start = std::chrono::steady_clock::now();
+  Result<std::shared_ptr<Model>> model = [&] {
+    const Progress progress(fmt::format("loading {}", options.directory), 0);
+    return Model::load(options.directory, options.load);
+  }();
+  if (!model.ok() || verbosity() != Verbosity::kVerbose) return model;
+  const ModelInfo& info = (*model)->info();
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+  note(fmt::format("loaded {} in {:.2f} s: {}, {} parameters, {} as {}, {}", info.directory,
+                   seconds.count(), info.architecture, human_count(info.parameters),
+                   human_bytes(info.prepared_bytes), info.weight_type,
+                   counted(info.threads, "threads")));
+  return model;
 }
 
 }  // namespace tessera::cli

@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "cli/parser.h"
 #include "tessera/model.h"
@@ -28,8 +29,11 @@ void add_model_options(Parser& parser, ModelOptions* options);
 // For verbs that run decoders: --cache.
 void add_cache_option(Parser& parser, ModelOptions* options);
 
-// Reports a failure as "tessera: sentence" and gives the exit code; kCancelled is an interrupt and
-// says nothing.
+// The values of --dtype.
+std::vector<std::string> weight_types();
+
+// Reports a failure as "tessera VERB: sentence" and gives the exit code; kCancelled is an interrupt
+// and says nothing.
 int finish(const Status& status);
 
 // Loads with a note on the terminal meanwhile.

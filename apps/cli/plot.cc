@@ -8,12 +8,12 @@
 namespace tessera::cli {
 namespace {
 
-constexpr Synopsis kSynopsis = {
-    "plot", "FILE",
-    "Draws points and lines that a JSON file gives as SVG: what reports and benchmarks draw with.\n"
-    "FILE may be - for standard input.",
-    "  tessera plot times.json -o times.svg\n"
-    "  tessera plot - < times.json > times.svg\n"};
+constexpr Synopsis kSynopsis = {"plot", "FILE",
+                                "Draws the points and lines in a JSON file as SVG; reports and "
+                                "benchmarks draw with it. FILE may "
+                                "be - for standard input.",
+                                "  tessera plot times.json -o times.svg\n"
+                                "  tessera plot - < times.json > times.svg\n"};
 
 struct Options {
   std::string input;
@@ -37,8 +37,9 @@ Status plot(const Options& options) {
 int plot_verb(const Arguments& arguments) {
   Options options;
   Parser parser(kSynopsis);
-  parser.add_argument("FILE", &options.input, "What to draw, as JSON");
-  parser.add_text({"-o,--output", "FILE", "The SVG file to write (default: standard output)"},
+  parser.add_argument("FILE", &options.input, "What to draw, as JSON.");
+  parser.group("Output");
+  parser.add_text({"-o,--output", "FILE", "Write the SVG to FILE instead of standard output."},
                   &options.output);
   if (const auto code = parser.parse(arguments)) return *code;
   return finish(plot(options));

@@ -121,16 +121,16 @@ double RecordRun::seconds() const {
 
 void RecordRun::report() const {
   if (is_terminal(stderr)) {
-    std::string line = fmt::format("{} {}", done_, options_.unit);
-    if (tokens_ > 0) line += fmt::format(", {} tokens", tokens_);
+    std::string line = counted(done_, options_.unit);
+    if (tokens_ > 0) line += ", " + counted(tokens_, "tokens");
     line += fmt::format(", {:.1f} {}/s", static_cast<double>(done_) / seconds(), options_.unit);
     if (tokens_ > 0)
       line += fmt::format(", {:.0f} tokens/s", static_cast<double>(tokens_) / seconds());
-    fmt::print(stderr, "[{}, peak memory {}]\n", line, human_bytes(peak_memory_bytes()));
+    note(fmt::format("{}, peak memory {}", line, human_bytes(peak_memory_bytes())));
   }
   if (truncated_ > 0) {
-    fmt::print(stderr, "tessera: {} of {} {} were cut to the model's limit\n", truncated_, done_,
-               options_.unit);
+    warn(fmt::format("{} of {} {} cut to the model's limit", truncated_,
+                     counted(done_, options_.unit), truncated_ == 1 ? "was" : "were"));
   }
 }
 

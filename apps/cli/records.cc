@@ -32,20 +32,18 @@ bool accepts(const RecordOptions& options, RecordFormat format) {
   return true;
 }
 
-std::string names_of_formats(const RecordOptions& options) {
-  std::string names;
+std::vector<std::string> formats_of(const RecordOptions& options) {
+  std::vector<std::string> names;
   for (const FormatName& each : kFormats) {
-    if (accepts(options, each.format))
-      names += (names.empty() ? "" : ", ") + std::string(each.name);
+    if (accepts(options, each.format)) names.push_back(each.name);
   }
   return names;
 }
 
-RecordFormat parse_format(const RecordOptions& options, const std::string& text) {
-  for (const FormatName& each : kFormats) {
-    if (text == each.name && accepts(options, each.format)) return each.format;
-  }
-  usage_error(fmt::format("--format: expected {}, found \"{}\"", names_of_formats(options), text));
+RecordFormat format_called(const std::string& text) {
+  return std::find_if(kFormats.begin(), kFormats.end(),
+                      [&](const FormatName& each) { return text == each.name; })
+      ->format;
 }
 
 void check_format(const RecordOptions& options) {
@@ -53,17 +51,17 @@ void check_format(const RecordOptions& options) {
   const bool has_columns = format == RecordFormat::kCsv || format == RecordFormat::kTsv;
   if ((options.column || options.pair_column) && !has_columns &&
       format != RecordFormat::kJsonLines) {
-    usage_error("--column, --pair-column: expected --format csv, tsv or jsonl, found none");
+    lacks(options.column ? "--column" : "--pair-column", "--format csv, tsv or jsonl");
   }
   if (options.header && !has_columns) {
-    usage_error("--header: expected --format csv or tsv, found none");
+    lacks("--header", "--format csv or tsv");
   }
   if (!accepts(options, format)) {
-    usage_error(fmt::format("{}: expected one of the formats {} (--format)",
-                            options.file.value_or("standard input"), names_of_formats(options)));
+    usage_error(fmt::format("{}: expected --format {}", options.file.value_or("standard input"),
+                            either_of(formats_of(options))));
   }
   if (options.pairs == RecordPair::kRequired && format == RecordFormat::kLines) {
-    usage_error("expected --format csv, tsv or jsonl, since each input has two texts");
+    usage_error("expected --format csv, tsv or jsonl, since each input has two texts, found lines");
   }
 }
 
@@ -99,7 +97,7 @@ bool has_format_options(const RecordOptions& options) {
 void check_records(const RecordOptions& options) {
   const int ways =
       (options.texts.empty() ? 0 : 1) + (options.ids.empty() ? 0 : 1) + (options.file ? 1 : 0);
-  if (ways > 1) usage_error("expected texts, --file or --ids, found several");
+  if (ways > 1) usage_error("expected texts, --file or --ids, found more than one of them");
   const bool reads = options.texts.empty() && options.ids.empty();
   if (!reads && has_format_options(options)) {
     usage_error("expected --format and columns with a file or standard input, found other inputs");
@@ -120,35 +118,39 @@ void check_records(const RecordOptions& options) {
 }
 
 void add_format_options(Parser& parser, RecordOptions* options) {
-  parser.add_text(
-      {"--format", "FORMAT",
-       fmt::format("How the inputs are written: {} (default: by the file's ending)",
-                   names_of_formats(*options))},
-      [options](const std::string& text) { options->format = parse_format(*options, text); });
+  parser.group("Input");
+  parser.add_choice({"--format", "FORMAT",
+                     fmt::format("Read inputs as {} (default: as the file's name ends, else {}).",
+                                 either_of(formats_of(*options)),
+                                 options->usual == RecordFormat::kJsonLines ? "jsonl" : "lines"),
+                     formats_of(*options)},
+                    [options](const std::string& text) { options->format = format_called(text); });
   if (options->content == RecordContent::kIds) return;
-  parser.add_text(
-      {"--column", "NAME",
-       "The column (name or number) of CSV and TSV, or the key of JSON lines, that holds the "
-       "text"},
-      &options->column);
+  parser.add_text({"--column", "NAME",
+                   "Take the text from this column of CSV or TSV (its name or number) or this key "
+                   "of JSON lines."},
+                  &options->column);
   if (options->pairs != RecordPair::kNone) {
-    parser.add_text({"--pair-column", "NAME", "The same for the second text"},
+    parser.add_text({"--pair-column", "NAME", "Take the second text from this column or key."},
                     &options->pair_column);
   }
   parser.add_flag("--header", &options->header,
-                  "The first row holds the columns' names; so it does where --column is a name");
+                  "Read column names from the first row (implied when --column is a name).");
 }
 
 void add_record_options(Parser& parser, RecordOptions* options) {
-  parser.add_text({"--file", "FILE", "Read the inputs from FILE (- for standard input)"},
+  parser.group("Input");
+  parser.add_text({"--file", "FILE", "Read inputs from FILE; - is standard input."},
                   &options->file);
   add_format_options(parser, options);
   if (options->content != RecordContent::kIds && options->pairs != RecordPair::kNone) {
-    parser.add_texts({"--pair", "TEXT", "The second text of a TEXT; once for each"},
+    parser.add_texts({"--pair", "TEXT",
+                      "Add TEXT as the second text of an input; repeat it for "
+                      "each."},
                      &options->text_pairs);
   }
   if (options->content != RecordContent::kText) {
-    parser.add_ids("Take these token ids; may be given again", &options->ids);
+    parser.add_ids("Use these token ids as an input; may be repeated.", &options->ids);
   }
 }
 
@@ -156,16 +158,9 @@ std::optional<int> parse_records(Parser& parser, const Arguments& arguments,
                                  RecordOptions* options) {
   // Texts are no CLI11 option: that would take "[a, b]" for a list of two texts.
   parser.keep_rest();
-  const auto dashes = std::find(arguments.begin(), arguments.end(), "--");
-  if (const auto code = parser.parse({arguments.begin(), dashes})) return code;
+  if (const auto code = parser.parse(arguments)) return code;
   try {
     options->texts = parser.rest();
-    for (const std::string& text : options->texts) {
-      if (text.size() > 1 && text[0] == '-') usage_error(fmt::format("unknown option {}", text));
-    }
-    if (dashes != arguments.end()) {
-      options->texts.insert(options->texts.end(), dashes + 1, arguments.end());
-    }
     check_records(*options);
   } catch (const UsageError& error) {
     return parser.report_usage(error.what());

@@ -14,10 +14,13 @@ namespace {
 
 constexpr Synopsis kSynopsis = {
     "report", "RECIPE",
-    "Accuracy, latency and size of variants of one model side by side: a table, the same as JSON,\n"
-    "and a plot. RECIPE is JSON that names the variants, the tasks that they are evaluated on and\n"
-    "the workloads that they are timed on. What is done is kept beside the output and not done\n"
-    "again, so that a report that was interrupted goes on.",
+    "Compares the accuracy, latency and size of variants of one model: a table, the same as JSON, "
+    "and "
+    "a plot. RECIPE is a JSON file that names the variants, the tasks on which they are evaluated "
+    "and "
+    "the workloads with which they are timed. What has been measured is kept next to the output, "
+    "so a "
+    "report that was interrupted goes on where it stopped.",
     "  tessera report minilm.json -o minilm-report.md\n"
     "  tessera report minilm.json --set data=glue --set models=models --quick\n"};
 
@@ -40,8 +43,7 @@ std::string default_output(const std::string& recipe) {
 void add_parameters(const std::vector<std::string>& given, ReportOptions* options) {
   for (const std::string& text : given) {
     const size_t sign = text.find('=');
-    if (sign == 0 || sign == std::string::npos)
-      usage_error(fmt::format("--set: expected NAME=VALUE, found \"{}\"", text));
+    if (sign == 0 || sign == std::string::npos) bad_value("--set", "NAME=VALUE", text);
     const std::string name = text.substr(0, sign);
     if (!options->parameters.emplace(name, text.substr(sign + 1)).second)
       usage_error(fmt::format("--set: expected each name once, found \"{}\" twice", name));
@@ -71,8 +73,8 @@ Status make(const Options& options, ReportOptions how) {
   Status status = out.write(options.json ? report->json : to_text(*report));
   if (status.ok()) status = out.flush();
   if (status.ok() && is_terminal(stderr)) {
-    fmt::print(stderr, "[{} written; {} of {} cells measured now]\n", report->files.front(),
-               report->cells_measured, report->cells);
+    note(fmt::format("{} written; {} of {} cells measured now", report->files.front(),
+                     report->cells_measured, report->cells));
   }
   return status;
 }
@@ -83,16 +85,20 @@ int report_verb(const Arguments& arguments) {
   Options options;
   ReportOptions how;
   Parser parser(kSynopsis);
-  parser.add_argument("RECIPE", &options.recipe, "What to report, as JSON");
+  parser.add_argument("RECIPE", &options.recipe, "What to report, as JSON.");
+  parser.group("Output");
   parser.add_text({"-o,--output", "FILE",
-                   "The Markdown file to write, with .json and .svg beside it (default: "
-                   "report-<recipe>.md here)"},
+                   "Write the Markdown to FILE, with .json and .svg next to it (default: "
+                   "report-<recipe>.md in this directory)."},
                   &options.output);
-  parser.add_texts({"--set", "NAME=VALUE", "A value for a parameter of the recipe"},
+  parser.group("Measuring");
+  parser.add_texts({"--set", "NAME=VALUE", "Set a parameter of the recipe; may be repeated."},
                    &options.parameters);
-  parser.add_flag("--quick", &options.quick, "Few examples and short turns, to see that it works");
-  parser.add_flag("--fresh", &options.fresh, "Measure again what was measured before");
-  parser.add_flag("--json", &options.json, "Print the report as JSON instead of the table");
+  parser.add_flag("--quick", &options.quick,
+                  "Use few examples and short measurements, to see that it works.");
+  parser.add_flag("--fresh", &options.fresh, "Measure again what was measured before.");
+  parser.group("Output");
+  parser.add_flag("--json", &options.json, "Print the report as JSON instead of the table.");
   parser.then([&] { add_parameters(options.parameters, &how); });
   if (const auto code = parser.parse(arguments)) return *code;
   return finish(make(options, std::move(how)));

@@ -10,10 +10,9 @@ namespace {
 
 constexpr Synopsis kSynopsis = {
     "rerank", "MODEL --query TEXT [DOCUMENT ...]",
-    "Orders documents by how relevant they are to a query: documents of the arguments, or of a "
-    "file\n"
-    "or standard input, one a line. Prints them best first, each with its score and its number. A\n"
-    "cross-encoder reads query and document together; an encoder compares their embeddings.",
+    "Orders documents by their relevance to a query: each DOCUMENT, or each line of a file or of "
+    "standard input. Prints them best first, each with its score and its number. A cross-encoder "
+    "reads query and document together; an encoder compares their embeddings.",
     "  tessera rerank models/cross-encoder --query \"wet streets\" \"It rains.\" \"It is noon.\"\n"
     "  tessera rerank models/all-MiniLM-L6-v2 --query \"wet streets\" --file lines.txt --top 10\n"
     "  tessera rerank models/cross-encoder --query \"tyres\" --file shop.csv --column title "
@@ -96,10 +95,16 @@ int rerank_verb(const Arguments& arguments) {
   options.task.records.content = RecordContent::kText;
   Parser parser(kSynopsis);
   std::optional<std::string> query;
-  parser.add_text({"--query", "TEXT", "What the documents are compared with"}, &query).required();
-  parser.add_integer({"--top", 1, INT32_MAX, "Print the so many best only"}, &options.top);
+  parser.group("Input");
+  parser.add_text({"--query", "TEXT", "Order documents by their relevance to TEXT."}, &query)
+      .required();
+  parser.group("Output");
+  parser.add_integer({"--top", 1, INT32_MAX, "Print only the N best (default: all)."},
+                     &options.top);
   add_refuse_long(parser, &options.task);
-  add_task_options(parser, {"Print lines of {\"document\", \"score\", \"text\"}"}, &options.task);
+  add_task_options(parser,
+                   {"Print one JSON object per document: {\"document\", \"score\", \"text\"}."},
+                   &options.task);
   if (const auto code = parse_task(parser, arguments, &options.task)) return *code;
   options.query = query.value_or("");
   return finish(rerank_records(options));

@@ -9,19 +9,17 @@ namespace tessera::cli {
 namespace {
 
 constexpr Synopsis kSynopsis = {
-    "run", "MODEL",
-    "Continues a text, from --prompt, --file, --ids or standard input; at a terminal without any "
-    "of\n"
-    "them it reads a line, continues it, and goes on in turns.",
-    "  tessera run models/tales --prompt \"Once upon a time\" --seed 7\n"
-    "  tessera run models/tales --greedy --max-tokens 50 < beginning.txt\n"
-    "  tessera run models/tales                      # in turns, Ctrl-D ends\n"
-    "  tessera run models/nano-gpt-sort --greedy --ids 2,0,1,1,0,2 --max-tokens 6\n"
-    "  tessera run models/tales --prompt \"The fox\" --json\n"
-    "  tessera run models/tales --prompt \"The fox\" --stop . --num-sequences 3\n"
-    "  tessera run models/tales --prompt \"The fox\" --beams 4 --max-tokens 30\n"
+    "run", "MODEL [TEXT]",
+    "Continues a text: TEXT, or what --prompt, --file, --ids or standard input give. At a terminal "
+    "without any of them it reads lines and continues them in turns.",
+    "  tessera run models/tales \"Once upon a time\" --seed 7\n"
+    "  tessera run models/tales --greedy -n 50 < beginning.txt\n"
+    "  tessera run models/tales                      # in turns; Ctrl-D ends\n"
+    "  tessera run models/tales \"The fox\" --json\n"
+    "  tessera run models/tales \"The fox\" --stop . --num-sequences 3\n"
+    "  tessera run models/tales \"The fox\" --beams 4 -n 30\n"
     "  tessera run models/tales --batch prompts.txt --json\n"
-    "  tessera run models/Qwen2.5-0.5B-Instruct --chat --system \"Be brief.\"\n"};
+    "  tessera run models/tales --ids 339,1625 --json\n"};
 
 Status print_text(const std::string& text) {
   Output out;
@@ -34,7 +32,7 @@ Result<std::string> echo_of(const Model& model, const std::vector<int32_t>& prom
   return join_ids(prompt_ids) + ",";
 }
 
-// Several sequences, each behind a line that counts them.
+// Several sequences, each after a line that counts them.
 std::string listed(const Job& job, const ModelInfo& info, const std::string& echo) {
   std::string text;
   const size_t count = job.generations.size();
@@ -96,8 +94,8 @@ Status check_model(const GenerateOptions& options, const ModelInfo& info) {
 
 void tell_not_followed(const GenerationDefaults& model) {
   if (model.not_followed.empty()) return;
-  fmt::print(stderr, "tessera: generation_config.json: not followed: {}\n",
-             fmt::join(model.not_followed, ", "));
+  warn(
+      fmt::format("generation_config.json: not followed: {}", fmt::join(model.not_followed, ", ")));
 }
 
 Status run(const GenerateOptions& options) {
@@ -132,7 +130,11 @@ int run_verb(const Arguments& arguments) {
   declare(parser, &options);
   add_model_options(parser, &options.model);
   add_cache_option(parser, &options.model);
-  parser.then([&] { check(&options); });
+  parser.keep_rest();
+  parser.then([&] {
+    take_text(parser.rest(), &options);
+    check(&options);
+  });
   if (const auto code = parser.parse(arguments)) return *code;
   return finish(run(options));
 }

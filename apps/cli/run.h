@@ -38,6 +38,8 @@ inline constexpr int64_t kDefaultMaxTokens = 200;
 
 // Declares all but those of the model.
 void declare(Parser& parser, GenerateOptions* options);
+// The text after MODEL is the prompt.
+void take_text(const std::vector<std::string>& rest, GenerateOptions* options);
 // What options alone tell to be wrong; to be called by the parser.
 void check(GenerateOptions* options);
 // What the user says, else what the model's generation_config.json recommends, else our own: a

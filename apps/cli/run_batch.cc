@@ -155,8 +155,9 @@ class Batch {
 
   void report() const {
     if (!is_terminal(stderr)) return;
-    fmt::print(stderr, "[{} prompts, {} tokens, {:.1f} tokens/s, peak memory {}]\n", first_,
-               tokens_, static_cast<double>(tokens_) / seconds(), human_bytes(peak_memory_bytes()));
+    note(fmt::format("{}, {}, {:.1f} tokens/s, peak memory {}",
+                     counted(static_cast<int64_t>(first_), "prompts"), counted(tokens_, "tokens"),
+                     static_cast<double>(tokens_) / seconds(), human_bytes(peak_memory_bytes())));
   }
 
   double seconds() const {

@@ -21,34 +21,37 @@ bool draws(const GenerateOptions& options) {
 
 // How the next token is chosen.
 void declare_choice(Parser& parser, GenerateOptions* options) {
-  parser.add_integer({"--seed", 0, INT64_MAX, "Draw as another run with this seed did"},
-                     &options->seed);
   parser.add_number({"--temperature", 0, 100,
-                     "Flatten (> 1) or sharpen (< 1) the choice (default: the model's, else 0.8)"},
+                     "Sampling temperature: higher is more random, lower more predictable "
+                     "(default: the model's, else 0.8)."},
                     &options->temperature);
   parser.add_integer({"--top-k", 0, kMaxInt32,
-                      "Draw from the N likeliest; 0: from all (default: the model's, else 0)"},
+                      "Sample from the N most likely tokens only; 0 means all (default: the "
+                      "model's, else 0)."},
                      &options->top_k);
-  parser.add_number(
-      {"--top-p", 0, 1, "Draw from the likeliest that make up X (default: the model's, else 0.95)"},
-      &options->top_p);
-  parser.add_number(
-      {"--min-p", 0, 1,
-       "Draw from those at least X times as likely as the likeliest (default: the model's, "
-       "else 0)"},
-      &options->min_p);
-  parser.add_number(
-      {"--repetition-penalty", 0, 100,
-       "Make tokens that occurred less (> 1) or more (< 1) likely (default: the model's, "
-       "else 1)"},
-      &options->repetition_penalty);
-  parser.add_integer(
-      {"--beams", 1, kMostSequences,
-       "Search with N beams for the likeliest continuation instead of drawing (default: 1)"},
-      &options->beams);
+  parser.add_number({"--top-p", 0, 1,
+                     "Nucleus sampling: sample from the smallest set of tokens with probability X "
+                     "(default: the model's, else 0.95)."},
+                    &options->top_p);
+  parser.add_number({"--min-p", 0, 1,
+                     "Sample from tokens at least X times as likely as the most likely one "
+                     "(default: the model's, else 0)."},
+                    &options->min_p);
+  parser.add_number({"--repetition-penalty", 0, 100,
+                     "Make tokens that have occurred less likely; below 1, more likely (default: "
+                     "the model's, else 1)."},
+                    &options->repetition_penalty);
+  parser.add_integer({"--seed", 0, INT64_MAX, "Random seed; the same seed gives the same text."},
+                     &options->seed);
+  parser.add_flag("--greedy", &options->greedy,
+                  "Always take the most likely token instead of sampling.");
+  parser.add_integer({"--beams", 1, kMostSequences,
+                      "Search for the most likely continuation with N beams instead of sampling "
+                      "(default: the model's, else 1)."},
+                     &options->beams);
   parser.add_integer({"--num-sequences", 1, kMostSequences,
-                      "Draw N continuations, with seed, seed + 1, ..., or give the N best beams "
-                      "(default: 1)"},
+                      "Give N continuations, with seed, seed + 1, ..., or the N best beams "
+                      "(default: 1)."},
                      &options->sequences);
 }
 
@@ -60,27 +63,28 @@ void check_choice(const GenerateOptions& options) {
         std::pair("--top-p", options.top_p.has_value()),
         std::pair("--min-p", options.min_p.has_value())}) {
     if (is_given && options.greedy) {
-      usage_error(fmt::format("expected --greedy or {}, found both", name));
+      both_given("--greedy", name);
     }
     if (is_given && beams > 1) {
-      usage_error(fmt::format("expected --beams or {}, found both", name));
+      both_given("--beams", name);
     }
   }
-  if (options.greedy && beams > 1) usage_error("expected --greedy or --beams, found both");
+  if (options.greedy && beams > 1) both_given("--greedy", "--beams");
   if (options.repetition_penalty && *options.repetition_penalty == 0) {
-    usage_error("--repetition-penalty: expected more than 0, found 0");
+    bad_value("--repetition-penalty", "a number above 0", "0");
   }
   if (std::find(options.stop.begin(), options.stop.end(), "") != options.stop.end()) {
-    usage_error("--stop: expected a text, found \"\"");
+    bad_value("--stop", "a text", "");
   }
-  if (options.logprobs && !options.json) usage_error("expected --logprobs with --json, found none");
-  if (beams > 1 && !options.stop.empty()) usage_error("expected --beams or --stop, found both");
+  if (options.logprobs && !options.json) lacks("--logprobs", "--json");
+  if (beams > 1 && !options.stop.empty()) both_given("--beams", "--stop");
   if (beams > 1 && sequences > beams) {
-    usage_error(fmt::format("--num-sequences: expected at most {}, one a beam, found {}", beams,
-                            sequences));
+    usage_error(fmt::format("--num-sequences: expected at most {}, one for each beam, found {}",
+                            beams, sequences));
   }
   if (beams == 1 && sequences > 1 && (options.greedy || options.temperature == 0.0)) {
-    usage_error("expected --num-sequences or --greedy, whose sequences would be equal, found both");
+    usage_error(
+        "expected --num-sequences or --greedy, which would give equal sequences, found both");
   }
 }
 
@@ -202,64 +206,82 @@ class Choice {
 }  // namespace
 
 void declare(Parser& parser, GenerateOptions* options) {
-  const Option prompt =
-      parser.add_text({"--prompt", "TEXT", "The text to continue"}, &options->prompt);
+  parser.group("Input");
+  const Option prompt = parser.add_text(
+      {"-p,--prompt", "TEXT", "Continue TEXT, like TEXT after MODEL."}, &options->prompt);
   const Option file = parser.add_text(
-      {"--file", "FILE", "Continue the text in FILE, less its last line end"}, &options->file);
-  const Option ids = parser.add_ids("Continue these token ids", &options->ids);
+      {"--file", "FILE", "Continue the text in FILE, without its trailing newline."},
+      &options->file);
+  const Option ids = parser.add_ids("Continue these token ids.", &options->ids);
   const Option batch =
       parser.add_text({"--batch", "FILE",
-                       "Continue every prompt in FILE (- for standard input), many at a time; "
-                       "answers come in the file's order"},
+                       "Continue every prompt in FILE (- is standard input), many at a time, and "
+                       "answer in the file's order."},
                       &options->batch.file);
   add_format_options(parser, &options->batch);
   prompt.excludes({file, ids, batch});
   file.excludes({ids, batch});
   ids.excludes({batch});
   parser.add_flag("--chat", &options->chat,
-                  "Prompts are what a user says, and the answer is the assistant's, as the model's "
-                  "chat template writes them");
-  parser.add_text(
-      {"--system", "TEXT",
-       "What the conversation begins with (with --chat, or conversations in JSON lines)"},
-      &options->system);
-  parser.add_integer({"--max-tokens", 1, kMaxInt32,
-                      "Stop after N tokens (default: the model's, else 200 or what fits)"},
+                  "Treat prompts as what a user says and write the assistant's answer, by the "
+                  "model's chat template.");
+  parser.add_text({"--system", "TEXT",
+                   "Begin the conversation with this system message (with --chat, or conversations "
+                   "in JSON lines)."},
+                  &options->system);
+  parser.group("Generation");
+  parser.add_integer({"-n,--max-tokens", 1, kMaxInt32,
+                      "Stop after N tokens (default: the model's, else 200 or what fits)."},
                      &options->max_tokens);
   parser.add_texts(
-      {"--stop", "TEXT",
-       "Stop before TEXT, where the continuation contains it; may be given several times"},
+      {"--stop", "TEXT", "Stop before TEXT when it is about to be written; may be repeated."},
       &options->stop);
+  parser.add_flag("--ignore-end", &options->ignore_end,
+                  "Do not stop at the model's end-of-text token.");
   declare_choice(parser, options);
-  parser.add_flag("--greedy", &options->greedy, "Always the likeliest, temperature 0");
-  parser.add_flag("--ignore-end", &options->ignore_end, "Go on behind the model's end token");
-  parser.add_flag("--echo", &options->echo, "Print the prompt before its continuation");
-  parser.add_flag(
-      "--logprobs", &options->logprobs,
-      "With --json: the natural logarithm of each token's probability, as the model gave "
-      "it before temperature and filters");
-  parser.add_flag("--json", &options->json, "Print one JSON object a prompt instead of the text");
+  parser.group("Output");
+  parser.add_flag("--echo", &options->echo, "Print the prompt before its continuation.");
+  parser.add_flag("--logprobs", &options->logprobs,
+                  "Add each token's natural log-probability, before temperature and filters, to "
+                  "the output of --json.");
+  parser.add_flag("--json", &options->json,
+                  "Print one JSON object for each prompt instead of the text.");
+}
+
+void take_text(const std::vector<std::string>& rest, GenerateOptions* options) {
+  if (rest.empty()) return;
+  if (rest.size() > 1) {
+    usage_error(fmt::format("expected one text after MODEL, found {}: put the text in quotes",
+                            rest.size()));
+  }
+  for (const auto& [name, is_given] :
+       {std::pair("--prompt", options->prompt.has_value()),
+        std::pair("--file", options->file.has_value()), std::pair("--ids", !options->ids.empty()),
+        std::pair("--batch", options->batch.file.has_value())}) {
+    if (is_given) both_given("TEXT", name);
+  }
+  options->prompt = rest.front();
 }
 
 void check(GenerateOptions* options) {
   if (options->ids.size() > 1)
     usage_error("--ids: expected one list, found several (see --batch and --format ids)");
   if (options->chat && !options->ids.empty()) {
-    usage_error("expected --chat or --ids, found both");
+    both_given("--chat", "--ids");
   }
   // Messages say themselves that they are a conversation.
   if (options->system && !options->chat && !options->batch.file) {
-    usage_error("expected --system with --chat, found it alone");
+    lacks("--system", "--chat");
   }
   if (options->batch.file) {
     check_records(options->batch);
     if (options->system && !options->chat &&
         format_of(options->batch) != RecordFormat::kJsonLines) {
-      usage_error("expected --system with --chat or --format jsonl, found neither");
+      lacks("--system", "--chat or --format jsonl");
     }
-    if (options->echo) usage_error("expected --echo or --batch, found both");
+    if (options->echo) both_given("--echo", "--batch");
   } else if (has_format_options(options->batch)) {
-    usage_error("expected --format and columns with --batch, found none");
+    lacks("--format and columns", "--batch");
   }
   check_choice(*options);
 }

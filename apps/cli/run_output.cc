@@ -82,8 +82,7 @@ double Job::tokens_per_second() const {
 }
 
 void print_summary(const Job& job) {
-  const bool one = job.tokens() == 1;
-  std::string line = fmt::format("{} token{}", job.tokens(), one ? "" : "s");
+  std::string line = counted(static_cast<int64_t>(job.tokens()), "tokens");
   if (const double rate = job.tokens_per_second(); rate > 0) {
     line += fmt::format(", {:.1f} tokens/s", rate);
   }
@@ -91,7 +90,7 @@ void print_summary(const Job& job) {
                       human_bytes(peak_memory_bytes()));
   const Sampling& sampling = job.request.sampling;
   if (sampling.temperature > 0) line += fmt::format(", seed {}", sampling.seed);
-  fmt::print(stderr, "[{}]\n", line);
+  note(line);
 }
 
 std::string to_json(const Job& job, const ModelInfo& info) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,7 +14,13 @@ struct Column {
 };
 
 // Columns two spaces apart, as wide as their widest cell; a line each, without trailing spaces.
-// Cells are UTF-8 of characters one column wide; missing cells are empty.
+// Cells are UTF-8 of characters one column wide; missing cells are empty. A table that is wider
+// than `width` has its text wrapped in narrower columns on the left; where even that is too wide
+// every row becomes lines of its own, "title: cell".
+std::string format_table(const std::vector<Column>& columns,
+                         const std::vector<std::vector<std::string>>& rows,
+                         std::optional<int> width);
+// As wide as the terminal that standard output is; as wide as the cells where it is none.
 std::string format_table(const std::vector<Column>& columns,
                          const std::vector<std::vector<std::string>>& rows);
 

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 
 #include "cli/task_verb.h"
@@ -11,10 +12,10 @@ namespace {
 
 constexpr Synopsis kSynopsis = {
     "tag", "MODEL [TEXT ...]",
-    "Finds the entities of each text: names, places, whatever the model labels its tokens with.\n"
-    "Texts of the arguments, or of a file or standard input, one a line; prints a line for each, "
-    "in\n"
-    "their order, - where there is none. Offsets of --json count characters (code points).",
+    "Finds the entities in each text: names, places, whatever the model labels its tokens with. "
+    "Reads each TEXT, or each line of a file or of standard input, and prints one line for each, "
+    "in "
+    "their order; - means none. Offsets of --json count characters (code points).",
     "  tessera tag models/ner \"Ada Lovelace lived in London.\"\n"
     "  tessera tag models/ner --file notes.txt --json --aggregation first\n"
     "  tessera tag models/pos --json --tokens \"Time flies.\"\n"};
@@ -129,12 +130,16 @@ Status tag_records(const Options& options) {
                  [&](std::span<const Record> records) { return tags.run(records, run); });
 }
 
-Aggregation parse_aggregation(const std::string& text) {
-  for (const AggregationName& each : kAggregations) {
-    if (text == each.name) return each.aggregation;
-  }
-  usage_error(
-      fmt::format("--aggregation: expected tokens, first, mean or max, found \"{}\"", text));
+std::vector<std::string> aggregation_names() {
+  std::vector<std::string> names;
+  for (const AggregationName& each : kAggregations) names.push_back(each.name);
+  return names;
+}
+
+Aggregation aggregation_called(const std::string& name) {
+  return std::find_if(kAggregations.begin(), kAggregations.end(),
+                      [&](const AggregationName& each) { return name == each.name; })
+      ->aggregation;
 }
 
 }  // namespace
@@ -142,18 +147,21 @@ Aggregation parse_aggregation(const std::string& text) {
 int tag_verb(const Arguments& arguments) {
   Options options;
   Parser parser(kSynopsis);
-  parser.add_text(
+  parser.group("Output");
+  parser.add_choice(
       {"--aggregation", "HOW",
-       "What entities are made of: tokens (default), or words with the label of their first token, "
-       "of the largest mean score (mean) or of their surest token (max)"},
-      [&](const std::string& text) { options.aggregation = parse_aggregation(text); });
-  parser.add_flag("--tokens", &options.tokens, "With every token and its label (with --json)");
+       "Build entities from tokens, or from words labelled by their first token (first), by the "
+       "highest mean score (mean) or by their surest token (max) (default: tokens).",
+       aggregation_names()},
+      [&](const std::string& text) { options.aggregation = aggregation_called(text); });
+  parser.add_flag("--tokens", &options.tokens,
+                  "Add every token and its label to the output of --json.");
   add_refuse_long(parser, &options.task);
   add_task_options(
       parser,
-      {"Print lines of {\"text\", \"entities\": [{\"label\", \"score\", \"text\", \"start\", "
-       "\"end\", ...}], ...}",
-       "With the logits of every token (with --json)"},
+      {"Print one JSON object per text: {\"text\", \"entities\": [{\"label\", \"score\", "
+       "\"text\", \"start\", \"end\", ...}], ...}.",
+       "Add the logits of every token to the output of --json."},
       &options.task);
   parser.option("--tokens").needs(parser.option("--json"));
   if (const auto code = parse_task(parser, arguments, &options.task)) return *code;

@@ -35,21 +35,23 @@ std::string quoted(std::string_view text) {
 
 void add_task_options(Parser& parser, const TaskHelp& help, TaskVerb* verb) {
   add_record_options(parser, &verb->records);
+  parser.group("Output");
   parser.add_flag("--json", &verb->json, help.json);
   if (help.logits != nullptr) parser.add_flag("--logits", &verb->logits, help.logits);
-  parser.add_text({"-o,--output", "FILE", "Write to FILE instead of standard output"},
+  parser.add_text({"-o,--output", "FILE", "Write to FILE instead of standard output."},
                   &verb->output);
   add_model_options(parser, &verb->model);
 }
 
 void add_refuse_long(Parser& parser, TaskVerb* verb) {
+  parser.group("Input");
   parser.add_flag("--refuse-long", &verb->refuse_long,
-                  "Fail on a text that is longer than the model's context instead of cutting it");
+                  "Fail when a text is longer than the model's context instead of cutting it.");
 }
 
 std::optional<int> parse_task(Parser& parser, const Arguments& arguments, TaskVerb* verb) {
   parser.then([verb] {
-    if (verb->logits && !verb->json) usage_error("--logits: expected --json as well");
+    if (verb->logits && !verb->json) lacks("--logits", "--json");
   });
   return parse_records(parser, arguments, &verb->records);
 }

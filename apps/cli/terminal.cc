@@ -1,10 +1,12 @@
 #include "cli/terminal.h"
 
 #include <fmt/format.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <charconv>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
@@ -15,6 +17,12 @@ namespace tessera::cli {
 namespace {
 
 volatile std::sig_atomic_t interrupts = 0;
+Verbosity chosen_verbosity = Verbosity::kNormal;
+
+std::string& speaker_name() {
+  static std::string name = "tessera";
+  return name;
+}
 
 void note_interrupt(int) {
   interrupts = interrupts + 1;
@@ -38,6 +46,36 @@ std::string scaled(double value, const char* const (&units)[5]) {
 }  // namespace
 
 bool is_terminal(std::FILE* file) { return isatty(fileno(file)) == 1; }
+
+std::optional<int> terminal_width(std::FILE* file) {
+  const char* const wanted = std::getenv("COLUMNS");
+  const std::string_view text = wanted == nullptr ? "" : wanted;
+  int columns = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), columns);
+  if (error == std::errc() && end == text.data() + text.size() && columns > 0) return columns;
+  struct winsize size {};
+  if (ioctl(fileno(file), TIOCGWINSZ, &size) != 0 || size.ws_col == 0) return std::nullopt;
+  return size.ws_col;
+}
+
+void set_verbosity(Verbosity verbosity) { chosen_verbosity = verbosity; }
+Verbosity verbosity() { return chosen_verbosity; }
+
+void set_speaker(const std::string& verb) { speaker_name() = "tessera " + verb; }
+const std::string& speaker() { return speaker_name(); }
+
+void complain(std::string_view message) { fmt::print(stderr, "{}: {}\n", speaker(), message); }
+void warn(std::string_view message) {
+  if (verbosity() != Verbosity::kQuiet) complain(message);
+}
+void note(std::string_view message) {
+  if (verbosity() != Verbosity::kQuiet) fmt::print(stderr, "[{}]\n", message);
+}
+
+std::string counted(int64_t count, std::string_view units) {
+  if (count == 1) units.remove_suffix(1);
+  return fmt::format("{} {}", count, units);
+}
 
 Output::~Output() {
   if (file_ != nullptr && file_ != stdout) std::fclose(file_);
@@ -89,7 +127,9 @@ Interrupt::~Interrupt() {
 bool Interrupt::requested() { return interrupts > 0; }
 
 Progress::Progress(std::string label, int64_t total)
-    : label_(std::move(label)), total_(total), shown_(is_terminal(stderr)) {
+    : label_(std::move(label)),
+      total_(total),
+      shown_(is_terminal(stderr) && verbosity() != Verbosity::kQuiet) {
   if (shown_) draw(0, {});
 }
 
@@ -108,14 +148,19 @@ void Progress::update(int64_t done, std::string_view note) {
 
 void Progress::draw(int64_t done, std::string_view note) {
   last_draw_ = std::chrono::steady_clock::now();
-  if (total_ <= 0) {
-    fmt::print(stderr, "\r\033[K{}{}", label_, note);
-  } else {
-    constexpr int kWidth = 24;
-    const int filled = static_cast<int>(done * kWidth / total_);
-    fmt::print(stderr, "\r\033[K{} [{:#<{}}{:.<{}}] {}/{}{}", label_, "", filled, "",
-               kWidth - filled, done, total_, note);
+  constexpr int kBar = 24;
+  const int width = terminal_width(stderr).value_or(kUsualWidth);
+  std::string line = label_;
+  if (total_ > 0) {
+    const int filled = static_cast<int>(done * kBar / total_);
+    const bool fits = static_cast<int>(label_.size() + note.size()) + kBar + 25 < width;
+    if (fits) line += fmt::format(" [{:#<{}}{:.<{}}]", "", filled, "", kBar - filled);
+    line += fmt::format(" {}/{}", done, total_);
   }
+  line += note;
+  // A line that wraps would not be erased by the next one.
+  if (static_cast<int>(line.size()) >= width) line.resize(static_cast<size_t>(width - 1));
+  fmt::print(stderr, "\r\033[K{}", line);
   std::fflush(stderr);
 }
 

@@ -13,6 +13,30 @@ namespace tessera::cli {
 
 bool is_terminal(std::FILE* file);
 
+// How many columns a line to `file` may take: COLUMNS where it is set to a number, else the
+// terminal's; none where there is no terminal.
+std::optional<int> terminal_width(std::FILE* file);
+inline constexpr int kUsualWidth = 80;  // of prose that goes to no terminal
+
+// How much is said on standard error beside errors: with kQuiet nothing, with kVerbose also what is
+// being done and why. Set once, when the command line has been read.
+enum class Verbosity { kQuiet, kNormal, kVerbose };
+void set_verbosity(Verbosity verbosity);
+Verbosity verbosity();
+
+// Messages begin with "tessera", and with "tessera VERB" once the verb is known.
+void set_speaker(const std::string& verb);
+const std::string& speaker();
+// "tessera VERB: message" on standard error: an error, which is always said.
+void complain(std::string_view message);
+// The same for what a user should know though nothing failed: nothing with --quiet.
+void warn(std::string_view message);
+// "[message]" on standard error: a summary of what was done; nothing with --quiet.
+void note(std::string_view message);
+
+// "2 tokens", but "1 token": units end with s.
+std::string counted(int64_t count, std::string_view units);
+
 // A stream that tells when something could not be written. Not copyable; `file` is not owned unless
 // opened here.
 class Output {

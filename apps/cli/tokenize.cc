@@ -13,9 +13,9 @@ namespace {
 
 constexpr Synopsis kSynopsis = {
     "tokenize", "MODEL [TEXT ...]",
-    "Turns texts into token ids and, with --decode, ids into texts: of the arguments, or of a file "
-    "or\n"
-    "standard input. A line for each, in their order. Only the tokenizer is loaded.",
+    "Turns texts into token ids and, with --decode, ids into texts: each TEXT, or each line of a "
+    "file or of standard input. Prints one line for each, in their order. Only the tokenizer is "
+    "loaded.",
     "  tessera tokenize models/tales \"Once upon a time\"\n"
     "  tessera tokenize models/tales --file stories.txt -o ids.txt\n"
     "  tessera tokenize models/tales --decode --file ids.txt\n"
@@ -187,7 +187,7 @@ void settle(Options* options) {
     records.usual = RecordFormat::kIds;
   }
   if (options->decode && options->max_tokens) {
-    usage_error("expected --decode or --max-tokens, found both");
+    both_given("--decode", "--max-tokens");
   }
 }
 
@@ -197,18 +197,21 @@ int tokenize_verb(const Arguments& arguments) {
   Options options;
   options.records.pairs = RecordPair::kOptional;
   Parser parser(kSynopsis);
-  parser.add_flag("--decode", &options.decode, "Turn ids into texts");
+  parser.group("Tokens");
+  parser.add_flag("--decode", &options.decode, "Turn token ids into texts.");
   parser.add_flag("--no-special", &options.no_special,
-                  "Without the special tokens that are put around texts; with --decode: leave out "
-                  "special tokens");
-  parser.add_integer({"--max-tokens", 1, INT32_MAX, "Cut to N tokens, special ones included"},
-                     &options.max_tokens);
+                  "Leave out the special tokens that are put around texts; with --decode, all "
+                  "special tokens.");
+  parser.add_integer(
+      {"-n,--max-tokens", 1, INT32_MAX, "Cut each text to N tokens, counting special ones."},
+      &options.max_tokens);
   add_record_options(parser, &options.records);
+  parser.group("Output");
   parser.add_flag("--json", &options.json,
                   "Read and print JSON lines: {\"text\", \"pair\"} gives {\"ids\", \"type_ids\", "
-                  "\"tokens\", \"offsets\"}, the offsets in characters; with --decode {\"ids\"} "
-                  "gives {\"text\"}");
-  parser.add_text({"-o,--output", "FILE", "Write to FILE instead of standard output"},
+                  "\"tokens\", \"offsets\"}, with offsets in characters; with --decode, {\"ids\"} "
+                  "gives {\"text\"}.");
+  parser.add_text({"-o,--output", "FILE", "Write to FILE instead of standard output."},
                   &options.output);
   add_directory_options(parser, &options.directory, &options.threads);
   parser.then([&] { settle(&options); });

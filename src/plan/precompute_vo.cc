@@ -18,8 +18,9 @@ Costs costs_of(const VoProblem& p) {
 }
 
 std::string comparison(const VoProblem& p, const Costs& costs) {
-  return fmt::format("{} of {} output features kept: {:.2f} of the work of two steps at {} tokens",
-                     p.features, p.hidden_size, costs.precomputed / costs.two_steps, p.tokens);
+  return fmt::format(
+      "{} of {} output features kept: {:.2f} times the work of two steps at {} tokens", p.features,
+      p.hidden_size, costs.precomputed / costs.two_steps, p.tokens);
 }
 
 bool rounds(Precision precision) {

@@ -45,7 +45,7 @@ class ReportTest(unittest.TestCase):
     def assert_fails(self, *arguments, says=()):
         out, err = self.call(*arguments, expect=1)
         self.assertEqual(out, "")
-        self.assertRegex(err, r"\Atessera: [^\n]+\n\Z")
+        self.assertRegex(err, r"\Atessera [a-z]+: [^\n]+\n\Z")
         for text in says:
             self.assertIn(str(text), err)
 

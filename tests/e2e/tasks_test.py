@@ -167,7 +167,7 @@ class Tasks(TaskTest):
 
     def test_long_texts(self):
         _, err = self.call("classify", self.classifier, "abc", "a" * 60, "b" * 80)
-        self.assertEqual(err, "tessera: 2 of 3 texts were cut to the model's limit\n")
+        self.assertEqual(err, "tessera classify: 2 of 3 texts were cut to the model's limit\n")
         self.assert_fails("classify", self.classifier, "abc", "a" * 60, "--refuse-long", says=["text 2", "48"])
 
     def test_errors_name_their_place(self):
@@ -269,7 +269,7 @@ class Tasks(TaskTest):
         cross = make_model(self.folder / "cross", "SequenceClassification", 1)
         for model in (self.masked, cross):
             _, err = self.call("rerank", model, "--query", "a b", "a" * 60, "b", "c" * 80)
-            self.assertEqual(err, "tessera: 2 of 3 documents were cut to the model's limit\n")
+            self.assertEqual(err, "tessera rerank: 2 of 3 documents were cut to the model's limit\n")
             self.assert_fails("rerank", model, "--query", "c " * 60, "b", "--refuse-long", says=["48"])
             self.assert_fails("rerank", model, "--query", "c", "b", "c" * 60, "b" * 60, "--refuse-long", says=["text 2", "48"])
         lines = self.json_lines("rerank", cross, "--query", "a b", *documents)
