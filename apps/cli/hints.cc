@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <numeric>
 #include <utility>
 
@@ -212,6 +213,12 @@ std::string in_our_spelling(std::string_view word, char dash) {
   return spelled;
 }
 
+// Whether `whole` goes on after `beginning`, which says enough.
+bool begins_with(std::string_view whole, std::string_view beginning) {
+  constexpr size_t kEnough = 4;
+  return beginning.size() >= kEnough && whole.starts_with(beginning);
+}
+
 // Insertions, deletions, replacements and swaps of neighbours that lead from one to the other.
 size_t distance(std::string_view a, std::string_view b) {
   std::vector<size_t> before(b.size() + 1), row(b.size() + 1), next(b.size() + 1);
@@ -232,22 +239,23 @@ size_t distance(std::string_view a, std::string_view b) {
 
 std::string nearest(std::string_view word, const std::vector<std::string>& candidates) {
   const std::string wanted = in_our_spelling(word, '-');
-  std::string best;
+  std::string best, longer_or_shorter;
   size_t least = SIZE_MAX;
-  size_t begins = 0;
+  size_t begun = 0;
   for (const std::string& candidate : candidates) {
     const size_t wrong = distance(wanted, candidate);
-    const size_t letters = std::min(wanted.size(), candidate.size()) -
-                           std::min<size_t>(2, candidate.starts_with("--") ? 2 : 0);
+    const size_t dashes = candidate.starts_with("--") ? 2 : 0;
+    const size_t letters = std::max(wanted.size(), candidate.size()) - dashes;
     if (wrong < least && wrong <= std::max<size_t>(1, letters / 3)) {
       least = wrong;
       best = candidate;
     }
-    if (wanted.size() > 3 && candidate.starts_with(wanted)) ++begins;
+    if (begins_with(candidate, wanted) || begins_with(wanted, candidate)) {
+      ++begun;
+      longer_or_shorter = candidate;
+    }
   }
-  if (!best.empty() || begins != 1) return best;
-  return *std::find_if(candidates.begin(), candidates.end(),
-                       [&](const std::string& candidate) { return candidate.starts_with(wanted); });
+  return best.empty() && begun == 1 ? longer_or_shorter : best;
 }
 
 std::string did_you_mean(std::string_view word, const std::vector<std::string>& candidates) {

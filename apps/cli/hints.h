@@ -10,8 +10,8 @@
 // What a message adds for a word that is not one of ours.
 namespace tessera::cli {
 
-// The candidate that the word is a slip of: at most a third of its letters are wrong, or it is a
-// beginning of one candidate alone. Empty when there is none.
+// The candidate that the word is a slip of: at most a third of the letters are wrong, or one of
+// the two begins with the other. Empty when there is none.
 std::string nearest(std::string_view word, const std::vector<std::string>& candidates);
 
 // "; did you mean X?", or nothing.

@@ -115,8 +115,9 @@ int refuse(const std::string& word) {
     complain(fmt::format("unknown option {}{}; options of a verb come after it", word,
                          did_you_mean(word, options)));
   } else {
-    complain(
-        fmt::format("expected {}, found \"{}\"{}", either_of(names), word, hint_at_verb(word)));
+    const std::string hint = hint_at_verb(word);
+    const std::string list = hint.empty() ? fmt::format(" ({})", either_of(names)) : "";
+    complain(fmt::format("expected a verb{}, found \"{}\"{}", list, word, hint));
   }
   fmt::print(stderr, "Try: tessera --help\n");
   return kUsage;

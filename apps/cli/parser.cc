@@ -65,10 +65,10 @@ OptionDescription described(const CLI::Option& option) {
   return found;
 }
 
-// The options that a user may set elsewhere than on the command line.
+// Whether a user may set an option elsewhere than on the command line.
+bool is_setting(std::string_view name) { return name != "--help" && name != kConfig; }
 bool is_setting(const CLI::Option& option) {
-  return option.get_configurable() && !option.get_lnames().empty() &&
-         option.get_lnames().front() != "help";
+  return !option.get_lnames().empty() && is_setting("--" + option.get_lnames().front());
 }
 
 // Comments go, since CLI11 takes a # between quotes for one as well, and what CLI11 would misread
@@ -111,8 +111,9 @@ std::string message_of(const CLI::App& app, const CLI::Error& error) {
       if (kind == "RequiresError" && option->count() > 0 && other->count() == 0)
         return fmt::format("{}: expected {} as well", name, other->get_name());
     }
+    if (kind == "ConversionError" && is_flag(*option) && said.find(name) != std::string::npos)
+      return fmt::format("{}: expected no value, found one", name);
     if (kind == "ArgumentMismatch" && subject == name) {
-      if (is_flag(*option)) return fmt::format("{}: expected no value, found one", name);
       if (option->count() < 2)
         return fmt::format("{}: expected {}, found none", name, option->get_option_text());
       return fmt::format("{}: expected one value, found {}", name, option->count());
@@ -121,9 +122,20 @@ std::string message_of(const CLI::App& app, const CLI::Error& error) {
   if (kind == "FileError") {
     const auto& given = app.get_config_ptr()->results();
     return fmt::format("{}: expected a file that can be read, found \"{}\"", kConfig,
-                       given.empty() ? "" : given.front());
+                       given.empty() ? app.get_config_ptr()->get_default_str() : given.front());
   }
   return said;
+}
+
+// "; it is an option of run and eval", or nothing.
+std::string other_verbs_with(const std::string& option) {
+  std::string names;
+  for (const Verb& verb : verbs()) {
+    for (const OptionDescription& each : describe(verb).options) {
+      if (each.long_name == option) names += (names.empty() ? "" : ", ") + std::string(verb.name);
+    }
+  }
+  return names.empty() ? "" : "; it is an option of " + names;
 }
 
 }  // namespace
@@ -192,6 +204,7 @@ class Parser::Settings : public CLI::ConfigTOML {
       verb_names.push_back(verb.name);
       if (!item.parents.empty() && item.parents.front() != verb.name) continue;
       for (const OptionDescription& option : describe(verb).options) {
+        if (!is_setting(option.long_name)) continue;
         keys.push_back(option.long_name.substr(2));
         is_known = is_known || keys.back() == key;
       }
@@ -310,8 +323,8 @@ Parser::Parser(const Synopsis& synopsis)
   // A default that is always there, so that CLI11 asks Settings even without a file.
   const std::string file = default_config();
   app_->set_config(kConfig, file.empty() ? kNoFile : file,
-                   "Read options from FILE, in TOML: lines like threads = 4, for all verbs or "
-                   "below a line like [run] for one.",
+                   "Read options from FILE, in TOML: keys before the first section are for all "
+                   "verbs, those in [run] for run.",
                    true)
       ->option_text("FILE")
       ->group(group_);
@@ -436,17 +449,19 @@ VerbDescription Parser::description() const {
   return found;
 }
 
-void Parser::check_rest() const {
+std::string Parser::wrong_with_rest() const {
   std::vector<std::string> names;
   for (const OptionDescription& option : description().options) names.push_back(option.long_name);
   for (const std::string& word : app_->remaining()) {
-    if (word.size() < 2 || word[0] != '-') {
-      if (keeps_rest_) continue;
-      usage_error(fmt::format("expected no more arguments, found \"{}\"", word));
+    if (word.size() > 1 && word[0] == '-') {
+      const std::string name = word.substr(0, word.find('='));
+      std::string hint = did_you_mean(name, names);
+      if (hint.empty()) hint = other_verbs_with(name);
+      return fmt::format("unknown option {}{}", name, hint);
     }
-    const std::string name = word.substr(0, word.find('='));
-    usage_error(fmt::format("unknown option {}{}", name, did_you_mean(name, names)));
+    if (!keeps_rest_) return fmt::format("expected no more arguments, found \"{}\"", word);
   }
+  return "";
 }
 
 void Parser::parse_words(const std::vector<std::string>& words) {
@@ -462,7 +477,7 @@ void Parser::parse_words(const std::vector<std::string>& words) {
     }
   }
   app_->parse(std::move(reversed));
-  check_rest();
+  if (const std::string wrong = wrong_with_rest(); !wrong.empty()) usage_error(wrong);
   rest_ = app_->remaining();
   if (dashes != words.end()) rest_.insert(rest_.end(), dashes + 1, words.end());
   if (quiet_ && verbose_) both_given("--quiet", "--verbose");
@@ -491,13 +506,19 @@ std::optional<int> Parser::parse(const Arguments& arguments) {
   try {
     parse_words(arguments.words);
   } catch (const CLI::CallForHelp&) {
+    // CLI11 also takes -hf for -h.
+    const std::string foreign = explained("", arguments.words);
+    if (!foreign.empty()) return report_usage(foreign);
     Output out;
     const int width = terminal_width(stdout).value_or(kUsualWidth);
     Status status = out.write(help_of(description(), width));
     if (status.ok()) status = out.flush();
     return finish(status);
   } catch (const CLI::Error& error) {
-    return report_usage(explained(message_of(*app_, error), arguments.words));
+    // An unknown option is likelier to be the cause than what it leaves missing.
+    const std::string wrong = wrong_with_rest();
+    return report_usage(
+        explained(wrong.empty() ? message_of(*app_, error) : wrong, arguments.words));
   } catch (const UsageError& error) {
     return report_usage(explained(error.what(), arguments.words));
   }

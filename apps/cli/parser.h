@@ -150,7 +150,7 @@ class Parser {
   Option declared(CLI::Option* option);
   std::string default_config() const;  // the file that the environment names, or ""
   void parse_words(const std::vector<std::string>& words);
-  void check_rest() const;
+  std::string wrong_with_rest() const;  // of what is neither an option nor its value; "": nothing
   VerbDescription description() const;
   // The message, or what another tool's option among the words calls for.
   std::string explained(std::string message, const std::vector<std::string>& words) const;

@@ -208,7 +208,7 @@ class Choice {
 void declare(Parser& parser, GenerateOptions* options) {
   parser.group("Input");
   const Option prompt = parser.add_text(
-      {"-p,--prompt", "TEXT", "Continue TEXT, like TEXT after MODEL."}, &options->prompt);
+      {"-p,--prompt", "TEXT", "Continue TEXT; the same as TEXT after MODEL."}, &options->prompt);
   const Option file = parser.add_text(
       {"--file", "FILE", "Continue the text in FILE, without its trailing newline."},
       &options->file);

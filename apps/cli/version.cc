@@ -40,13 +40,15 @@ std::string cpu_name() {
   return "unknown";
 }
 
-// The rows that are first choice for some kernel are named after what they need.
+// The rows that are first choice for some kernel are named after what they need, but for those
+// that need nothing.
 std::vector<std::string> instruction_sets() {
   std::vector<std::string> sets;
   const auto kernels = nlohmann::json::parse(kernels_json(), nullptr, false);
   for (const auto& kernel : kernels) {
     const std::string row = kernel.value("row", "");
-    const bool is_used = kernel.value("state", "") == "first choice" && row != "ref";
+    const bool is_used = kernel.value("state", "") == "first choice" &&
+                         (row.starts_with("avx") || row.starts_with("amx"));
     if (is_used && std::find(sets.begin(), sets.end(), row) == sets.end()) sets.push_back(row);
   }
   std::sort(sets.begin(), sets.end());

@@ -233,7 +233,7 @@ class Settings(CliTest):
 
     def test_values(self):
         text = self.run_model("-n", 60, "--seed", 1)["text"]
-        stop = next(text[i:i + 2] for i in range(8, 40) if re.fullmatch("[A-Za-z ]{2}", text[i:i + 2]))
+        stop = next(c for i, c in enumerate(text) if i > 3 and re.match("[A-Za-z]", c) and text.index(c) == i)
         config = self.write(f"[run] # a comment\nstop = ['none # such', \"{stop}\"]\nmax_tokens = 60 # with _\n"
                             "greedy = false\n; another\nseed = 1\n")
         stopped = self.run_model("--config", config)
@@ -268,7 +268,7 @@ class Settings(CliTest):
                             ("[embed]\nsede = 1\n", "unknown key sede"),
                             ("[run]\nseed = x\n", "--seed", "found \"x\"", "--seed comes from", "tessera.toml"),
                             ("[run]\ngreedy = maybe\n", "true or false", "maybe"),
-                            ("[run]\nprompt = Once upon a time\n", "prompt", "quotes"),
+                            ("[run]\nsystem = Once upon a time\n", "system", "quotes"),
                             ("[run]\nstop = \"a\\n\"\n", "line 2", "\\"),
                             ("seed = \"1\n", "line 1", "closing quote"),
                             ("[run]\nhelp = true\n", "help"), ("[run]\nconfig = 'x'\n", "config")):

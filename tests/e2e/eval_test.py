@@ -161,7 +161,8 @@ class Evaluations(EvalTest):
                 ("question-answering", table, ["--text", "--label", "--prompt"]), ("cranfield", "x", ["--id"])):
             for option in options:
                 with self.subTest(task=task, option=option):
-                    self.assert_usage("eval", "m", "--task", task, "--data", data, option, 8,
+                    self.assert_usage("eval", "m", "--task", task, "--data", data, option,
+                                      "dev" if option == "--split" else 8,
                                       says=[f"tessera eval: {option}: expected ", f"found {task}"])
         self.assert_usage("eval", "m", "--task", "squad", "--data", table, "--header", says=["--header", "squad"])
         self.assert_usage("eval", "m", "--task", "squad", "--data", "x", "--split", "dev", says=["expected the split test"])

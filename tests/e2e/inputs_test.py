@@ -37,7 +37,7 @@ class Integers(CliTest):
         found = set()
         for verb in VERBS:
             out, _ = self.call(verb, "--help")
-            for option in re.findall(r"^  (?:-\w,)?(--[\w-]+) N(?:,N,\.\.\.)? ", out, re.MULTILINE):
+            for option in re.findall(r"^  (?:-\w, |    )(--[\w-]+) N(?:,N,\.\.\.)?(?: |$)", out, re.MULTILINE):
                 if option != "--ids":
                     found.add((verb, option))
         for known in {("run", "--max-tokens"), ("tokenize", "--max-tokens"), ("bench", "--batch"),
