@@ -6,10 +6,10 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "cli/commit.h"
 #include "cli/help.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
-#include "commit.h"
 #include "tessera/model.h"
 
 namespace tessera::cli {
@@ -56,7 +56,7 @@ std::vector<std::string> instruction_sets() {
 }
 
 std::string as_text() {
-  const std::string commit = TESSERA_COMMIT;
+  const std::string commit = kCommit;
   const std::vector<std::string> sets = instruction_sets();
   std::string text = "tessera " TESSERA_VERSION;
   if (!commit.empty()) text += fmt::format(" (commit {})", commit);
@@ -66,7 +66,7 @@ std::string as_text() {
 }
 
 std::string as_json() {
-  const std::string commit = TESSERA_COMMIT;
+  const std::string commit = kCommit;
   nlohmann::ordered_json json = {{"version", TESSERA_VERSION},
                                  {"commit", nullptr},
                                  {"compiler", kCompiler},
