@@ -64,6 +64,7 @@ Json to_json(const ModelInfo& info) {
   json["vocabulary_size"] = info.vocabulary_size;
   json["type_vocabulary_size"] = info.type_vocabulary_size;
   json["max_positions"] = info.max_positions;
+  json["positions"] = info.positions;
   json["parameters"] = info.parameters;
   json["checkpoint_bytes"] = info.checkpoint_bytes;
   json["prepared_bytes"] = info.prepared_bytes;
@@ -102,6 +103,7 @@ std::string describe(const ModelInfo& info) {
       {"vocabulary",
        fmt::format("{}{}", info.vocabulary_size, info.has_tokenizer ? "" : " (no tokenizer)")},
       {"context", fmt::format("{} tokens", info.max_positions)},
+      {"positions", info.positions},
       {"parameters", human_count(info.parameters)},
       {"on disk", human_bytes(info.checkpoint_bytes)},
       {"in memory", fmt::format("{} as {}", human_bytes(info.prepared_bytes), info.weight_type)},

@@ -137,6 +137,7 @@ struct ModelInfo {
   int32_t ffn_size = 0;
   int32_t vocabulary_size = 0;
   int32_t max_positions = 0;  // the longest sequence the model can take, in tokens
+  std::string positions;      // "learned", or the kind of rotary positions with its numbers
   int32_t type_vocabulary_size = 0;
   int64_t parameters = 0;
   int64_t checkpoint_bytes = 0;          // of the safetensors files

@@ -4,6 +4,7 @@
 
 #include <charconv>
 #include <cmath>
+#include <optional>
 #include <utility>
 
 #include "io/json.h"
@@ -20,6 +21,13 @@ Status unexpected(const std::string& source, std::string_view key, const std::st
                                    found == nullptr ? "nothing" : shortened(*found)));
 }
 
+std::optional<double> finite_number(const Json& value) {
+  if (const auto* integer = value.as<int64_t>()) return static_cast<double>(*integer);
+  if (const auto* large = value.as<uint64_t>()) return static_cast<double>(*large);
+  const auto* number = value.as<double>();
+  return number != nullptr && std::isfinite(*number) ? std::optional(*number) : std::nullopt;
+}
+
 }  // namespace
 
 struct Config::Node {
@@ -29,6 +37,10 @@ struct Config::Node {
   const Json* find(std::string_view key) const {
     const Json* value = object->find(key);
     return value != nullptr && !value->is_null() ? value : nullptr;
+  }
+  // What a value that must be there is not; a null is named as such.
+  Status lacks(std::string_view key, const std::string& expected) const {
+    return unexpected(source, key, expected, object->find(key));
   }
 };
 
@@ -72,7 +84,7 @@ Result<int64_t> Config::integer(std::string_view key, int64_t least, int64_t mos
   const Json* value = node_->find(key);
   const int64_t* integer = value == nullptr ? nullptr : value->as<int64_t>();
   if (integer != nullptr && *integer >= least && *integer <= most) return *integer;
-  return unexpected(source(), key, fmt::format("an integer from {} to {}", least, most), value);
+  return node_->lacks(key, fmt::format("an integer from {} to {}", least, most));
 }
 
 Result<int64_t> Config::integer_or(std::string_view key, int64_t fallback, int64_t least,
@@ -81,14 +93,31 @@ Result<int64_t> Config::integer_or(std::string_view key, int64_t fallback, int64
   return integer(key, least, most);
 }
 
-Result<double> Config::number_or(std::string_view key, double fallback) const {
+Result<double> Config::number(std::string_view key) const {
   const Json* value = node_->find(key);
-  if (value == nullptr) return fallback;
-  if (const auto* integer = value->as<int64_t>()) return static_cast<double>(*integer);
-  if (const auto* large = value->as<uint64_t>()) return static_cast<double>(*large);
-  if (const auto* number = value->as<double>(); number != nullptr && std::isfinite(*number))
-    return *number;
-  return unexpected(source(), key, "a finite number", value);
+  const std::optional<double> number = value == nullptr ? std::nullopt : finite_number(*value);
+  if (number) return *number;
+  return node_->lacks(key, "a finite number");
+}
+
+Result<double> Config::number_or(std::string_view key, double fallback) const {
+  if (!has(key)) return fallback;
+  return number(key);
+}
+
+Result<std::vector<double>> Config::numbers(std::string_view key) const {
+  const Json* value = node_->find(key);
+  std::vector<double> numbers;
+  if (value == nullptr) return numbers;
+  constexpr const char* kExpected = "a list of finite numbers";
+  const auto* items = value->as<Json::Array>();
+  if (items == nullptr) return unexpected(source(), key, kExpected, value);
+  for (const Json& item : *items) {
+    const std::optional<double> number = finite_number(item);
+    if (!number) return unexpected(source(), key, kExpected, &item);
+    numbers.push_back(*number);
+  }
+  return numbers;
 }
 
 Result<std::string> Config::string(std::string_view key) const {
@@ -96,7 +125,7 @@ Result<std::string> Config::string(std::string_view key) const {
   if (value != nullptr) {
     if (const auto* text = value->as<std::string>()) return *text;
   }
-  return unexpected(source(), key, "a string", value);
+  return node_->lacks(key, "a string");
 }
 
 Result<std::string> Config::string_or(std::string_view key, std::string_view fallback) const {

@@ -13,7 +13,8 @@ namespace tessera {
 
 // A JSON object with typed access whose errors name file, key, expected and found:
 //   "config.json: hidden_size: expected an integer from 1 to 2147483647, found \"abc\"".
-// A key that is absent or null gives the fallback, or an error where there is none. Cheap to copy.
+// A key that is absent or null gives the fallback, or an error where there is none; contains()
+// tells the two apart. Cheap to copy.
 class Config {
  public:
   // source is used in messages. Depth and size are limited; duplicate keys, trailing text and NaN
@@ -31,7 +32,9 @@ class Config {
   Result<int64_t> integer(std::string_view key, int64_t least, int64_t most) const;
   Result<int64_t> integer_or(std::string_view key, int64_t fallback, int64_t least,
                              int64_t most) const;
-  Result<double> number_or(std::string_view key, double fallback) const;  // finite
+  Result<double> number(std::string_view key) const;  // finite
+  Result<double> number_or(std::string_view key, double fallback) const;
+  Result<std::vector<double>> numbers(std::string_view key) const;  // empty when absent
   Result<std::string> string(std::string_view key) const;
   Result<std::string> string_or(std::string_view key, std::string_view fallback) const;
   enum class Truth { kNo, kYes };

@@ -26,7 +26,7 @@ TEST(Config, IntegersWithinTheirRange) {
   expect_message(config.integer("half", 0, 9).status(), {"found 1.5"});
   expect_message(config.integer("missing", 0, 9).status(),
                  {"config.json: missing", "found nothing"});
-  expect_message(config.integer("none", 0, 9).status(), {"found nothing"});
+  expect_message(config.integer("none", 0, 9).status(), {"found null"});
   EXPECT_EQ(*config.integer_or("missing", 3, 5, 9), 3);
   EXPECT_EQ(*config.integer_or("none", 3, 5, 9), 3);
   EXPECT_EQ(*config.integer_or("a", 3, 5, 9), 7);
@@ -40,6 +40,9 @@ TEST(Config, NumbersStringsAndTruths) {
   EXPECT_EQ(*config.number_or("n", 1), 3.0);
   EXPECT_EQ(*config.number_or("u", 1), 18446744073709551616.0);
   EXPECT_EQ(*config.number_or("none", 2.5), 2.5);
+  EXPECT_EQ(*config.number("n"), 3.0);
+  expect_message(config.number("none").status(), {"none: expected a finite number, found null"});
+  expect_message(config.number("gone").status(), {"gone: expected a finite number, found nothing"});
   expect_message(config.number_or("s", 1).status(),
                  {"config.json: s: expected a finite number, found \"x\""});
   EXPECT_EQ(*config.string("s"), "x");
@@ -92,6 +95,11 @@ TEST(Config, ListsOfStringsAndIntegers) {
   expect_message(config.integers("half").status(),
                  {"half: expected an integer or a list of integers, found 2.5"});
   expect_message(config.integers("o").status(), {"found {}"});
+  EXPECT_EQ(*config.numbers("half"), (std::vector<double>{1, 2.5}));
+  EXPECT_TRUE(config.numbers("gone")->empty());
+  expect_message(config.numbers("s").status(),
+                 {"s: expected a list of finite numbers, found \"a\""});
+  expect_message(config.numbers("one").status(), {"found 5"});
 }
 
 TEST(Config, StringsByIndexWithoutHoles) {

@@ -91,12 +91,25 @@ struct TensorNames {
   HeadNames head;
 };
 
+// The frequencies of sequences that are longer than usual: a list of their own (LongRoPE, Ding et
+// al. 2024) or, where it is empty, those of a base that grows with the length L (dynamic NTK):
+//   (theta * (factor * L / usual_tokens - (factor - 1))^(d / (d - 2)))^(-2j / d)
+struct LongerSequences {
+  int32_t usual_tokens = 0;  // 0: sequences of any length have the same frequencies
+  std::vector<float> inverse_frequencies;
+  double theta = 0;
+  double factor = 1;
+  int32_t rotated = 0;  // d
+};
+
 // Rotary positions (Su et al. 2021). The angle of pair j at position p is p *
 // inverse_frequencies[j], in f32 as transformers has it; elements behind the pairs stay as they
 // are.
 struct Rotary {
   std::vector<float> inverse_frequencies;
   float scale = 1;  // of cosines and sines
+  LongerSequences longer = {};
+  std::string description = "rotary";  // for people
 
   int32_t rotated() const { return static_cast<int32_t>(2 * inverse_frequencies.size()); }
 };

@@ -114,9 +114,7 @@ Status Executor::run(const ForwardInput& input, ForwardOutput& output) {
                            shape_of_pass(input, architecture_, plan_, team_.size()));
   if (pass.sets.size() > 1 && output.all_hidden != nullptr)
     return unsupported("pass: the states behind every layer cannot be kept where rows leave");
-  const std::vector<int32_t>& positions = pass.input().positions;
-  TESSERA_RETURN_IF_ERROR(
-      rotary_.extend(*std::max_element(positions.begin(), positions.end()) + 1));
+  TESSERA_RETURN_IF_ERROR(rotary_.prepare(input));
   TESSERA_ASSIGN_OR_RETURN(PassScratch scratch,
                            carve(scratch_sizes(pass, input, architecture_, weights_, team_.size()),
                                  pass, input, team_.size(), arena_));

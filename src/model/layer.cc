@@ -1,5 +1,7 @@
 #include "model/layer.h"
 
+#include <optional>
+
 #include "kernels/activation/activation.h"
 #include "kernels/norm/norm.h"
 #include "kernels/rotary/rotary.h"
@@ -206,18 +208,18 @@ void project(const Execution& e, const Group& group) {
 
 void place(const Execution& e, const Group& group) {
   const LayerRecord& layer = record_of(e, *group.layer);
-  const RotaryTables::Table* table = e.rotary.of(layer);
-  if (layer.qk_norm == QkNorm::kNone && table == nullptr) return;
+  const std::optional<RotaryTables::View> view = e.rotary.of(layer, e.pass.set_of(*group.layer));
+  if (layer.qk_norm == QkNorm::kNone && !view) return;
   if (layer.qk_norm != QkNorm::kNone) normalise_heads(e, group);
-  if (table != nullptr) {
+  if (view) {
     rotary::kernels.run({.x = e.scratch.qkv,
                          .x_stride = weights_of(e, *group.layer).attention.qkv_width(),
                          .heads = layer.query_heads + layer.kv_heads,
                          .head_size = layer.head_size,
-                         .rotated = table->rotary.rotated(),
-                         .positions = e.pass.layout(*group.layer).positions.data(),
-                         .cosines = table->cosines.data(),
-                         .sines = table->sines.data()},
+                         .rotated = view->rotated,
+                         .positions = view->entries,
+                         .cosines = view->cosines,
+                         .sines = view->sines},
                         {group.rows.begin, group.rows.end});
   }
   // The member appends the keys of the same rows, so nobody need wait.

@@ -36,6 +36,10 @@ Status check_parts(const ForwardInput& input, const Architecture& a) {
     TESSERA_RETURN_IF_ERROR(
         check_count("numbers of states", input.states.size(), rows * a.hidden_size));
   }
+  if (!input.prompt_tokens.empty()) {
+    TESSERA_RETURN_IF_ERROR(
+        check_count("lengths of prompts", input.prompt_tokens.size(), layout.sequences()));
+  }
   if (!input.tables.empty()) {
     TESSERA_RETURN_IF_ERROR(
         check_count("page tables", input.tables.size(), a.layer_count() * layout.sequences()));

@@ -33,6 +33,9 @@ struct ForwardInput {
   std::span<const int32_t> ids;       // [rows]
   std::span<const int32_t> type_ids;  // [rows], or empty: all 0
   const TokenLayout* layout = nullptr;
+  // [sequences]: tokens of each one's prompt, of which this pass may run a part; rotary positions
+  // that depend on the length count them. Empty: a prompt ends with the pass.
+  std::span<const int32_t> prompt_tokens;
   // [layer][sequence], every layer of the model: page tables that hold what came before and have
   // pages for the new rows; the pass appends to them. Empty: there is nothing before, and keys and
   // values live for the pass only.
@@ -84,8 +87,9 @@ struct PassShape {
   const TokenLayout& input() const { return sets.front().layout; }
   int64_t rows() const { return input().rows(); }
   int64_t sequences() const { return input().sequences(); }
-  const TokenLayout& layout(const LayerPass& layer) const {
-    return sets[static_cast<size_t>(layer.set)].layout;
+  const TokenLayout& layout(const LayerPass& layer) const { return set_of(layer).layout; }
+  const RowSet& set_of(const LayerPass& layer) const {
+    return sets[static_cast<size_t>(layer.set)];
   }
   // How many keys the layer's tables held before the pass, [sequences].
   const int32_t* keys_before_of(const LayerPass& layer) const {

@@ -36,6 +36,9 @@ ModelInfo make_info(const Checkpoint& checkpoint, const ModelState& state, int64
   info.vocabulary_size = a.vocabulary_size;
   info.type_vocabulary_size = a.type_vocabulary_size;
   info.max_positions = a.max_positions;
+  const int32_t rotary = a.layer(0).rotary;
+  info.positions =
+      rotary == kNoRotary ? "learned" : a.rotaries[static_cast<size_t>(rotary)].description;
   info.parameters = parameters;
   info.checkpoint_bytes = static_cast<int64_t>(checkpoint.size_bytes());
   info.prepared_bytes = state.weights.bytes();

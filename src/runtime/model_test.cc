@@ -253,9 +253,9 @@ TEST(LoadErrors, UnsupportedSettings) {
       load_error(
           tiny_llama()
               .with("\"rms_norm_eps\"",
-                    "\"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 4}, \"rms_norm_eps\"")
-              .write("yarn")),
-      "yarn");
+                    "\"rope_scaling\": {\"rope_type\": \"su\", \"factor\": 4}, \"rms_norm_eps\"")
+              .write("rotary")),
+      "rope_type: expected one of default, linear, dynamic, yarn, longrope, llama3, proportional");
   EXPECT_CONTAINS(load_error(tiny_bert().with("\"gelu\"", "\"mish\"").write("mish")), "mish");
 }
 
@@ -304,21 +304,11 @@ TEST(LoadErrors, PlansOfTheWrongShape) {
 
 TEST(LoadErrors, WidthsThatOverflow) {
   EXPECT_CONTAINS(load_error(tiny_llama()
+                                 .with("\"llama\"", "\"mistral\"")
                                  .with("num_attention_heads\": 4, \"num_key_value_heads\": 2",
                                        "num_attention_heads\": 16777216, \"head_dim\": 256")
                                  .write("widths")),
                   "16777216 x 256");
-}
-
-TEST(LoadErrors, PartialRotation) {
-  for (const char* share : {"0.5", "1e300", "-1"}) {
-    EXPECT_CONTAINS(
-        load_error(tiny_llama()
-                       .with("\"rms_norm_eps\"", std::string("\"partial_rotary_factor\": ") +
-                                                     share + ", \"rms_norm_eps\"")
-                       .write("rotation")),
-        "partial_rotary_factor");
-  }
 }
 
 TEST(LoadErrors, HeadsThatAFamilyLacks) {

@@ -111,7 +111,7 @@ Status EngineState::run_together(std::span<const Turn> turns) {
 // Runs the next rows of each turn through the model, with the logits of those that draw.
 Status EngineState::forward_parts(std::span<const Turn> turns, ForwardOutput& output) {
   TokenLayout layout;
-  std::vector<int32_t> ids, head_rows;
+  std::vector<int32_t> ids, head_rows, prompt_tokens;
   std::vector<Running::Part> parts;
   for (const Turn& turn : turns) {
     for (const Running::Part& part : turn.job->running()->parts(turn.rows)) {
@@ -121,6 +121,8 @@ Status EngineState::forward_parts(std::span<const Turn> turns, ForwardOutput& ou
       if (turn.job->running()->draws_after(turn.rows))
         head_rows.push_back(static_cast<int32_t>(ids.size()) - 1);
       parts.push_back(part);
+      prompt_tokens.push_back(
+          static_cast<int32_t>(turn.job->running()->request().prompt_ids.size()));
     }
   }
   std::vector<PageTable*> tables;
@@ -133,6 +135,7 @@ Status EngineState::forward_parts(std::span<const Turn> turns, ForwardOutput& ou
   }
   const ForwardInput input{.ids = ids,
                            .layout = &layout,
+                           .prompt_tokens = prompt_tokens,
                            .tables = tables,
                            .head_rows = head_rows.empty() ? HeadRows::kNone : HeadRows::kGiven,
                            .given_head_rows = head_rows};

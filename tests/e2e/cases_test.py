@@ -48,11 +48,6 @@ linked-shards
 message-lfs-tokenizer
 prune-a-quantized-model
 quantized-by-another-tool
-qwen2-kv-heads-null-4
-qwen2-mlp-bias-key
-rope-linear-without-factor
-rope-llama3-without-original
-rope-parameters-beside-rope-scaling
 unclear-refusals
 unused-tensor-U32
 """.split())

@@ -14,6 +14,8 @@ void set_encoder(Architecture& architecture, LayerRecord& layer) {
 
 Status read_bert_sizes(const Config& config, Architecture& architecture, LayerRecord& layer) {
   set_encoder(architecture, layer);
+  TESSERA_RETURN_IF_ERROR(
+      refuse_nulls(config, {"layer_norm_eps", "hidden_act", "is_decoder", "tie_word_embeddings"}));
   TESSERA_RETURN_IF_ERROR(read_eps(config, "layer_norm_eps", 1e-12, architecture.norm_eps));
   TESSERA_RETURN_IF_ERROR(
       require_truth(config, "is_decoder", Config::Truth::kNo, Config::Truth::kNo));
@@ -149,6 +151,7 @@ Status read_bert(const Config& config, Architecture& architecture) {
 
 Status read_roberta(const Config& config, Architecture& architecture) {
   LayerRecord layer;
+  TESSERA_RETURN_IF_ERROR(refuse_nulls(config, {"pad_token_id"}));
   TESSERA_RETURN_IF_ERROR(read_bert_sizes(config, architecture, layer));
   TESSERA_ASSIGN_OR_RETURN(const int64_t padding,
                            config.integer_or("pad_token_id", 1, 0, kMostUnits));
@@ -170,11 +173,14 @@ Status read_roberta(const Config& config, Architecture& architecture) {
 Status read_distilbert(const Config& config, Architecture& architecture) {
   LayerRecord layer;
   set_encoder(architecture, layer);
-  TESSERA_RETURN_IF_ERROR(read_size(config, "dim", architecture.hidden_size));
+  TESSERA_RETURN_IF_ERROR(refuse_nulls(config, {"activation", "tie_word_embeddings"}));
+  TESSERA_RETURN_IF_ERROR(
+      read_size(config, spelling(config, "dim", "hidden_size"), architecture.hidden_size));
   TESSERA_RETURN_IF_ERROR(read_size(config, "hidden_dim", layer.ffn_size));
   TESSERA_RETURN_IF_ERROR(read_size(config, "vocab_size", architecture.vocabulary_size));
   TESSERA_RETURN_IF_ERROR(read_size(config, "max_position_embeddings", architecture.max_positions));
-  TESSERA_RETURN_IF_ERROR(read_heads(config, "n_heads", architecture.hidden_size, layer));
+  TESSERA_RETURN_IF_ERROR(read_heads(config, spelling(config, "n_heads", "num_attention_heads"),
+                                     architecture.hidden_size, layer));
   TESSERA_RETURN_IF_ERROR(read_activation(config, "activation", "gelu", layer.activation));
   TensorNames& names = architecture.names;
   names.prefix = "distilbert.";
@@ -190,7 +196,8 @@ Status read_distilbert(const Config& config, Architecture& architecture) {
   layer.names.ffn_in = linear_names(each + "ffn.lin1");
   layer.names.ffn_out = linear_names(each + "ffn.lin2");
   layer.names.ffn_sum_norm = norm_names(each + "output_layer_norm");
-  TESSERA_RETURN_IF_ERROR(read_layers(config, "n_layers", layer, architecture));
+  TESSERA_RETURN_IF_ERROR(
+      read_layers(config, spelling(config, "n_layers", "num_hidden_layers"), layer, architecture));
   return name_distilbert_head(config, architecture);
 }
 

@@ -1,8 +1,5 @@
 #include <fmt/format.h>
 
-#include <cmath>
-#include <numbers>
-
 #include "model/families/families.h"
 
 namespace tessera {
@@ -24,74 +21,30 @@ constexpr NamedActivation kActivations[] = {
     {"tanh", Activation::kTanh},
 };
 
-// Llama 3's rule: long wavelengths are stretched by factor, short ones stay, those between are
-// blended.
-Status scale_as_llama3(const Config& rope, std::vector<float>& frequencies) {
-  TESSERA_ASSIGN_OR_RETURN(const double factor, rope.number_or("factor", 8));
-  TESSERA_ASSIGN_OR_RETURN(const double low, rope.number_or("low_freq_factor", 1));
-  TESSERA_ASSIGN_OR_RETURN(const double high, rope.number_or("high_freq_factor", 4));
-  TESSERA_ASSIGN_OR_RETURN(const int64_t original,
-                           rope.integer("original_max_position_embeddings", 1, kMostUnits));
-  if (factor <= 0 || low <= 0 || high <= low) {
-    return invalid_input(fmt::format(
-        "{}: expected factor > 0 and 0 < low_freq_factor < high_freq_factor, found {}, {} and {}",
-        rope.source(), factor, low, high));
-  }
-  for (float& frequency : frequencies) {
-    const double wavelength = 2 * std::numbers::pi / frequency;
-    const double turns = static_cast<double>(original) / wavelength;
-    if (turns < low) {
-      frequency = static_cast<float>(frequency / factor);
-    } else if (turns <= high) {
-      const double smooth = (turns - low) / (high - low);
-      frequency = static_cast<float>((1 - smooth) * frequency / factor + smooth * frequency);
-    }
-  }
-  return {};
-}
-
-Status keep(const Config&, std::vector<float>&) { return {}; }
-
-Status scale_linearly(const Config& rope, std::vector<float>& frequencies) {
-  TESSERA_ASSIGN_OR_RETURN(const double factor, rope.number_or("factor", 1));
-  if (factor <= 0) {
-    return invalid_input(
-        fmt::format("{}: factor: expected a number > 0, found {}", rope.source(), factor));
-  }
-  for (float& frequency : frequencies) frequency = static_cast<float>(frequency / factor);
-  return {};
-}
-
-struct RotaryScaling {
-  std::string_view type;
-  Status (*scale)(const Config& rope, std::vector<float>& frequencies);
-};
-constexpr RotaryScaling kRotaryScalings[] = {
-    {"default", keep}, {"linear", scale_linearly}, {"llama3", scale_as_llama3}};
-
-// The names of a table's rows, for messages.
-template <typename Table, typename Name>
-std::string names_of(const Table& table, Name name) {
-  std::string names;
-  for (const auto& row : table) names += fmt::format("{}{}", names.empty() ? "" : ", ", row.*name);
-  return names;
-}
-
-Status scale_rotary(const Config& rope, std::vector<float>& frequencies) {
-  TESSERA_ASSIGN_OR_RETURN(const std::string old_type, rope.string_or("type", "default"));
-  TESSERA_ASSIGN_OR_RETURN(const std::string type, rope.string_or("rope_type", old_type));
-  for (const RotaryScaling& row : kRotaryScalings) {
-    if (row.type == type) return row.scale(rope, frequencies);
-  }
-  return unsupported(fmt::format("{}: rope_type: expected one of {}, found \"{}\"", rope.source(),
-                                 names_of(kRotaryScalings, &RotaryScaling::type), type));
-}
-
 }  // namespace
 
 Status read_size(const Config& config, std::string_view key, int32_t& target) {
   TESSERA_ASSIGN_OR_RETURN(const int64_t value, config.integer(key, 1, kMostUnits));
   target = static_cast<int32_t>(value);
+  return {};
+}
+
+Status read_size_or(const Config& config, std::string_view key, int32_t fallback, int32_t& target) {
+  if (config.contains(key)) return read_size(config, key, target);
+  target = fallback;
+  return {};
+}
+
+std::string_view spelling(const Config& config, std::string_view own, std::string_view common) {
+  return config.contains(common) ? common : own;
+}
+
+Status refuse_nulls(const Config& config, std::initializer_list<std::string_view> keys) {
+  for (const std::string_view key : keys) {
+    if (!config.contains(key) || config.has(key)) continue;
+    return invalid_input(
+        fmt::format("{}: {}: expected a value, or no such key, found null", config.source(), key));
+  }
   return {};
 }
 
@@ -105,13 +58,16 @@ Status read_layers(const Config& config, std::string_view key, const LayerRecord
 Status read_activation(const Config& config, std::string_view key, std::string_view fallback,
                        Activation& target) {
   TESSERA_ASSIGN_OR_RETURN(const std::string name, config.string_or(key, fallback));
+  std::string known;
   for (const NamedActivation& row : kActivations) {
-    if (row.name != name) continue;
-    target = row.activation;
-    return {};
+    if (row.name == name) {
+      target = row.activation;
+      return {};
+    }
+    known += fmt::format("{}{}", known.empty() ? "" : ", ", row.name);
   }
-  return unsupported(fmt::format("{}: {}: expected one of {}, found \"{}\"", config.source(), key,
-                                 names_of(kActivations, &NamedActivation::name), name));
+  return unsupported(
+      fmt::format("{}: {}: expected one of {}, found \"{}\"", config.source(), key, known, name));
 }
 
 Status read_eps(const Config& config, std::string_view key, double fallback, float& target) {
@@ -136,41 +92,11 @@ Status read_heads(const Config& config, std::string_view heads_key, int32_t hidd
   return {};
 }
 
-Result<Rotary> read_rotary(const Config& config, const RotaryDefaults& defaults,
-                           int32_t head_size) {
-  const std::string_view key = config.has("rope_parameters") ? "rope_parameters" : "rope_scaling";
-  TESSERA_ASSIGN_OR_RETURN(const Config rope, config.child(key));
-  TESSERA_ASSIGN_OR_RETURN(const double outer_theta,
-                           config.number_or("rope_theta", defaults.theta));
-  TESSERA_ASSIGN_OR_RETURN(const double theta, rope.number_or("rope_theta", outer_theta));
-  TESSERA_ASSIGN_OR_RETURN(const double outer_share, config.number_or("partial_rotary_factor", 1));
-  TESSERA_ASSIGN_OR_RETURN(const double share,
-                           rope.number_or("partial_rotary_factor", outer_share));
-  if (theta <= 0) {
-    return invalid_input(
-        fmt::format("{}: rope_theta: expected a number > 0, found {}", config.source(), theta));
-  }
-  const bool whole = defaults.rotates == RotaryDefaults::Rotates::kWholeHeads;
-  if (whole && share != 1) {
-    return unsupported(
-        fmt::format("{}: partial_rotary_factor: expected 1, found {}", config.source(), share));
-  }
-  if (!(share > 0 && share <= 1)) {
-    return invalid_input(
-        fmt::format("{}: partial_rotary_factor: expected a number > 0 and at most 1, found {}",
-                    config.source(), share));
-  }
-  const auto rotated = static_cast<int32_t>(head_size * share);
-  if (rotated % 2 != 0 || rotated == 0) {
-    return invalid_input(
-        fmt::format("{}: expected an even number of elements of a head to rotate, found {} of {}",
-                    config.source(), rotated, head_size));
-  }
-  Rotary rotary;
-  for (int32_t j = 0; j < rotated / 2; ++j)
-    rotary.inverse_frequencies.push_back(static_cast<float>(std::pow(theta, -2.0 * j / rotated)));
-  TESSERA_RETURN_IF_ERROR(scale_rotary(rope, rotary.inverse_frequencies));
-  return rotary;
+Status read_mask(const Config& config, Architecture& architecture) {
+  TESSERA_ASSIGN_OR_RETURN(const Config::Truth causal,
+                           config.truth_or("is_causal", Config::Truth::kYes));
+  architecture.mask = causal == Config::Truth::kYes ? Mask::kCausal : Mask::kNone;
+  return {};
 }
 
 Status require_truth(const Config& config, std::string_view key, Config::Truth expected,
