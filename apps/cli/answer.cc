@@ -133,7 +133,7 @@ Status answer_records(Options& options) {
     if (!text.ok()) return text.status();
     options.context = std::move(text).value();
   }
-  Result<std::shared_ptr<Model>> model = load_for(options.task, kSynopsis.verb, kHeads);
+  Result<std::shared_ptr<Model>> model = load_for(options.task, kHeads);
   if (!model.ok()) return model.status();
   Answerer answerer(**model, options);
   RunOptions run_options{"answering", "questions", options.task.output};

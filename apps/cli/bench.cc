@@ -160,7 +160,7 @@ class Bench {
   // What the linear maps of a compressed model execute.
   std::string saved_flops() const {
     if (info().executed_flops_per_token == info().flops_per_token) return "";
-    return fmt::format(", {}FLOP a token instead of {} if dense",
+    return fmt::format(", {}FLOP per token instead of {} if dense",
                        human_count(info().executed_flops_per_token),
                        human_count(info().flops_per_token));
   }

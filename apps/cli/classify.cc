@@ -91,7 +91,7 @@ class Classifier {
 
 Status classify_records(const Options& options) {
   constexpr Head kHeads[] = {Head::kSequenceClassification};
-  Result<std::shared_ptr<Model>> model = load_for(options.task, kSynopsis.verb, kHeads);
+  Result<std::shared_ptr<Model>> model = load_for(options.task, kHeads);
   if (!model.ok()) return model.status();
   Classifier classifier(**model, options);
   RecordRun run({"classifying", "texts", options.task.output});

@@ -268,9 +268,10 @@ class CommandLine {
                        &score_);
     parser_.add_flag("--repair", &repair_,
                      "Fit what is left to the calibration text, by least squares.");
-    parser_.add_flag("--precompute-vo", &precompute_,
-                     "Choose features for a product of value and output matrices that is computed "
-                     "at load time (with --prune-attention-aware).");
+    parser_.add_flag(
+        "--precompute-vo", &precompute_,
+        "With --prune-attention-aware, keep features that suit value and output matrices "
+        "multiplied at load time.");
   }
 
   void add_quantization() {

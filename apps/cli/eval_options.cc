@@ -74,7 +74,7 @@ void add_data_options(Parser& parser, EvalOptions* options) {
                     &options->split);
   parser.add_choice({"--format",
                      "FORMAT",
-                     "Format of your files: csv, tsv or jsonl (default: as the file's name ends).",
+                     "Format of your files: csv, tsv or jsonl (default: from the file name).",
                      {"csv", "tsv", "jsonl"}},
                     &options->format);
   parser.add_flag("--header", &options->header,

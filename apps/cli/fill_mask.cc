@@ -83,7 +83,7 @@ Status fill(Model& model, const Options& options, std::span<const Record> record
 
 Status fill_records(const Options& options) {
   constexpr Head kHeads[] = {Head::kMaskedLm};
-  Result<std::shared_ptr<Model>> model = load_for(options.task, kSynopsis.verb, kHeads);
+  Result<std::shared_ptr<Model>> model = load_for(options.task, kHeads);
   if (!model.ok()) return model.status();
   const std::shared_ptr<const Tokenizer> tokenizer = (*model)->tokenizer();
   if (!options.mask_id && (tokenizer == nullptr || !tokenizer->mask_id())) {

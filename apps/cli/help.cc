@@ -39,6 +39,30 @@ std::string line_of(const OptionDescription& option, int width) {
   return text + "\n" + help;
 }
 
+// Commands that are wider than `width` go on below, as a shell takes them.
+std::string continued(std::string_view commands, int width) {
+  constexpr std::string_view kIndent = "      ";
+  std::string text;
+  for (size_t end = 0; !commands.empty(); commands.remove_prefix(end)) {
+    end = std::min(commands.find('\n'), commands.size() - 1) + 1;
+    std::string line(commands.substr(0, end));
+    const auto most = static_cast<size_t>(std::max(width, kNarrowIndent + kLeastText) - 2);
+    while (line.size() > most + 2 && line.find('#') == std::string::npos) {
+      size_t place = line.rfind(' ', most);
+      // Not inside quotes, and not in the indentation.
+      while (place != std::string::npos &&
+             std::count(line.begin(), line.begin() + static_cast<std::ptrdiff_t>(place), '"') % 2 >
+                 0)
+        place = place == 0 ? std::string::npos : line.rfind(' ', place - 1);
+      if (place == std::string::npos || place <= kIndent.size()) break;
+      text += line.substr(0, place) + " \\\n";
+      line = std::string(kIndent) + line.substr(place + 1);
+    }
+    text += line;
+  }
+  return text;
+}
+
 std::vector<std::string> groups_of(const VerbDescription& verb) {
   std::vector<std::string> groups;
   for (const OptionDescription& option : verb.options) {
@@ -94,12 +118,12 @@ std::string help_of(const VerbDescription& verb, int width) {
       if (option.group == group) text += line_of(option, width);
     }
   }
-  text += "\n" + wrapped(fmt::format("Any option can also be set by an environment variable, as {} "
-                                     "sets {}, or in the file of --config.",
+  text += "\n" + wrapped(fmt::format("Any option can also be set by an environment variable ({} "
+                                     "sets {}) or in the file of --config.",
                                      variable_of(verb.verb, verb.options.front()),
                                      verb.options.front().long_name),
                          width);
-  return text + "\nExamples:\n" + verb.examples;
+  return text + "\nExamples:\n" + continued(verb.examples, width);
 }
 
 }  // namespace tessera::cli

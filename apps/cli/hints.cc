@@ -238,7 +238,8 @@ size_t distance(std::string_view a, std::string_view b) {
 }  // namespace
 
 std::string nearest(std::string_view word, const std::vector<std::string>& candidates) {
-  const std::string wanted = in_our_spelling(word, '-');
+  const bool is_variable = word.starts_with("TESSERA_");
+  const std::string wanted = is_variable ? std::string(word) : in_our_spelling(word, '-');
   std::string best, longer_or_shorter;
   size_t least = SIZE_MAX;
   size_t begun = 0;

@@ -136,9 +136,10 @@ std::vector<std::string> choice_of(const Json& value) {
   if (!value.is_object()) return {text_of(value), ""};
   if (value.contains("kernel")) return {describe_map(value), text_of(value.value("why", Json("")))};
   if (value.contains("own_rows_from")) {
-    return {fmt::format("own rows from {} a thread, in groups of {}", value["own_rows_from"].dump(),
-                        human_bytes(value.value("group_bytes", int64_t{0}))),
-            text_of(value.value("why", Json("")))};
+    return {
+        fmt::format("own rows from {} per thread, in groups of {}", value["own_rows_from"].dump(),
+                    human_bytes(value.value("group_bytes", int64_t{0}))),
+        text_of(value.value("why", Json("")))};
   }
   std::string choice = text_of(value.value("method", Json("")));
   if (value.contains("up_to_keys"))

@@ -1,6 +1,7 @@
 #include "cli/parser.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -151,6 +152,7 @@ class Parser::Settings : public CLI::ConfigTOML {
     std::istringstream cleaned(without_comments(text, file()));
     std::vector<CLI::ConfigItem> from_file = CLI::ConfigTOML::from_config(cleaned);
     std::vector<CLI::ConfigItem> items;
+    warn_of_unknown_variables();
     for (const CLI::Option* option : open_options()) {
       const std::string variable = variable_of(app_.get_name(), described(*option));
       const char* value = std::getenv(variable.c_str());
@@ -178,6 +180,24 @@ class Parser::Settings : public CLI::ConfigTOML {
     const auto& given = app_.get_config_ptr()->results();
     if (!given.empty()) return given.front();
     return parser_.default_config();
+  }
+
+  // A slip in the name of a variable would otherwise be passed over.
+  void warn_of_unknown_variables() const {
+    const VerbDescription verb = parser_.description();
+    std::vector<std::string> known;
+    for (const OptionDescription& option : verb.options)
+      known.push_back(variable_of(verb.verb, option));
+    const std::string_view first = known.front();
+    const std::string_view prefix =
+        first.substr(0, first.size() - verb.options.front().long_name.size() + 2);
+    for (char** entry = environ; *entry != nullptr; ++entry) {
+      const std::string_view text = *entry;
+      const std::string name(text.substr(0, text.find('=')));
+      if (!name.starts_with(prefix) || std::find(known.begin(), known.end(), name) != known.end())
+        continue;
+      warn(fmt::format("unknown variable {}{}", name, did_you_mean(name, known)));
+    }
   }
 
   // Those that the command line neither gives nor excludes.
@@ -443,9 +463,11 @@ VerbDescription Parser::description() const {
     if (const auto choices = choices_.find(option); choices != choices_.end())
       found.options.back().choices = choices->second;
   }
-  // What every verb has comes last.
-  std::stable_partition(found.options.begin(), found.options.end(),
-                        [](const OptionDescription& option) { return option.group != "General"; });
+  // What most verbs have comes last.
+  for (const char* last : {"Model", "General"}) {
+    std::stable_partition(found.options.begin(), found.options.end(),
+                          [&](const OptionDescription& option) { return option.group != last; });
+  }
   return found;
 }
 

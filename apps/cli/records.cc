@@ -120,7 +120,7 @@ void check_records(const RecordOptions& options) {
 void add_format_options(Parser& parser, RecordOptions* options) {
   parser.group("Input");
   parser.add_choice({"--format", "FORMAT",
-                     fmt::format("Read inputs as {} (default: as the file's name ends, else {}).",
+                     fmt::format("Read inputs as {} (default: from the file name, else {}).",
                                  either_of(formats_of(*options)),
                                  options->usual == RecordFormat::kJsonLines ? "jsonl" : "lines"),
                      formats_of(*options)},

@@ -78,7 +78,7 @@ class Ranking {
 
 Status rerank_records(const Options& options) {
   constexpr Head kHeads[] = {Head::kSequenceClassification, Head::kNone, Head::kMaskedLm};
-  Result<std::shared_ptr<Model>> model = load_for(options.task, kSynopsis.verb, kHeads);
+  Result<std::shared_ptr<Model>> model = load_for(options.task, kHeads);
   if (!model.ok()) return model.status();
   Ranking ranking(**model, options);
   RecordRun run({"ranking", "documents", options.task.output});

@@ -122,7 +122,7 @@ class Tags {
 
 Status tag_records(const Options& options) {
   constexpr Head kHeads[] = {Head::kTokenClassification};
-  Result<std::shared_ptr<Model>> model = load_for(options.task, kSynopsis.verb, kHeads);
+  Result<std::shared_ptr<Model>> model = load_for(options.task, kHeads);
   if (!model.ok()) return model.status();
   Tags tags(**model, options);
   RecordRun run({"tagging", "texts", options.task.output});

@@ -56,8 +56,7 @@ std::optional<int> parse_task(Parser& parser, const Arguments& arguments, TaskVe
   return parse_records(parser, arguments, &verb->records);
 }
 
-Result<std::shared_ptr<Model>> load_for(const TaskVerb& verb, std::string_view name,
-                                        std::span<const Head> heads) {
+Result<std::shared_ptr<Model>> load_for(const TaskVerb& verb, std::span<const Head> heads) {
   Result<std::shared_ptr<Model>> model = load_model(verb.model);
   if (!model.ok()) return model;
   const ModelInfo& info = (*model)->info();
@@ -68,9 +67,8 @@ Result<std::shared_ptr<Model>> load_for(const TaskVerb& verb, std::string_view n
   for (const Head head : heads) {
     expected += fmt::format("{}{}", expected.empty() ? "" : " or ", verb_of(head).does);
   }
-  return unsupported(fmt::format("tessera {} expects {}, found {} in {}: try tessera {}", name,
-                                 expected, verb_of(info.head).does, info.directory,
-                                 verb_of(info.head).verb));
+  return unsupported(fmt::format("expected {}, found {} in {}: try tessera {}", expected,
+                                 verb_of(info.head).does, info.directory, verb_of(info.head).verb));
 }
 
 void JsonLine::begin(std::string_view key) {

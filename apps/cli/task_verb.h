@@ -40,8 +40,7 @@ void add_refuse_long(Parser& parser, TaskVerb* verb);
 std::optional<int> parse_task(Parser& parser, const Arguments& arguments, TaskVerb* verb);
 
 // Loads the model; kUnsupported, with the verb that fits instead, when it has none of these heads.
-Result<std::shared_ptr<Model>> load_for(const TaskVerb& verb, std::string_view name,
-                                        std::span<const Head> heads);
+Result<std::shared_ptr<Model>> load_for(const TaskVerb& verb, std::span<const Head> heads);
 
 // Progress and what the verb says about long texts.
 template <typename Options = TaskOptions>

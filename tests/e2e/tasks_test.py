@@ -114,7 +114,7 @@ class Tasks(TaskTest):
             for other, model in self.models.items():
                 if other == verb or (verb == "rerank" and other in ("classify", "fill-mask")):
                     continue
-                self.assert_fails(verb, model, *self.more(verb), says=[f"tessera {verb} expects", f"try tessera {fits[other]}"])
+                self.assert_fails(verb, model, *self.more(verb), says=["expected ", f"try tessera {fits[other]}"])
         encoder = checkpoints.make_encoder(self.folder / "encoder")
         decoder = checkpoints.make_decoder(self.folder / "decoder")
         self.assert_fails("classify", encoder, "a", says=["try tessera embed"])
