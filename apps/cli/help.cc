@@ -39,26 +39,35 @@ std::string line_of(const OptionDescription& option, int width) {
   return text + "\n" + help;
 }
 
+constexpr std::string_view kContinuation = "      ";  // before what goes on
+
+// Where a command may be broken: the last space before `most`, else the first one after it, outside
+// quotes and behind the indentation.
+size_t break_of(std::string_view line, size_t most) {
+  size_t place = std::string_view::npos;
+  bool quoted = false;
+  for (size_t i = 0; i < line.size() && (i < most || place == std::string_view::npos); ++i) {
+    if (line[i] == '"') quoted = !quoted;
+    if (line[i] == ' ' && !quoted && i >= kContinuation.size()) place = i;
+  }
+  return place;
+}
+
 // Commands that are wider than `width` go on below, as a shell takes them.
 std::string continued(std::string_view commands, int width) {
-  constexpr std::string_view kIndent = "      ";
+  const auto widest = static_cast<size_t>(std::max(width, kNarrowIndent + kLeastText));
   std::string text;
-  for (size_t end = 0; !commands.empty(); commands.remove_prefix(end)) {
-    end = std::min(commands.find('\n'), commands.size() - 1) + 1;
+  while (!commands.empty()) {
+    const size_t end = std::min(commands.find('\n'), commands.size());
     std::string line(commands.substr(0, end));
-    const auto most = static_cast<size_t>(std::max(width, kNarrowIndent + kLeastText) - 2);
-    while (line.size() > most + 2 && line.find('#') == std::string::npos) {
-      size_t place = line.rfind(' ', most);
-      // Not inside quotes, and not in the indentation.
-      while (place != std::string::npos &&
-             std::count(line.begin(), line.begin() + static_cast<std::ptrdiff_t>(place), '"') % 2 >
-                 0)
-        place = place == 0 ? std::string::npos : line.rfind(' ', place - 1);
-      if (place == std::string::npos || place <= kIndent.size()) break;
+    commands.remove_prefix(std::min(end + 1, commands.size()));
+    while (line.size() > widest && line.find('#') == std::string::npos) {
+      const size_t place = break_of(line, widest - 1);
+      if (place == std::string::npos) break;
       text += line.substr(0, place) + " \\\n";
-      line = std::string(kIndent) + line.substr(place + 1);
+      line = std::string(kContinuation) + line.substr(place + 1);
     }
-    text += line;
+    text += line + "\n";
   }
   return text;
 }
