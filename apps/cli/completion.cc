@@ -193,6 +193,8 @@ std::string fish_script() {
   add_verb("version", "Show version, commit, compiler, CPU and kernels.");
   script +=
       "complete -c tessera -n '__fish_seen_subcommand_from completion' -f -a 'bash zsh fish'\n";
+  script += fmt::format("complete -c tessera -n '__fish_seen_subcommand_from help' -f -a '{}'\n",
+                        fmt::join(verb_names(), " "));
   for (const Verb& verb : verbs()) {
     add_verb(verb.name, verb.summary);
     for (const OptionDescription& option : describe(verb).options) {

@@ -41,16 +41,18 @@ std::string line_of(const OptionDescription& option, int width) {
 
 constexpr std::string_view kContinuation = "      ";  // before what goes on
 
-// Where a command may be broken: the last space before `most`, else the first one after it, outside
-// quotes and behind the indentation.
+// Where a command may be broken: before the last option that begins before `most`, else at the last
+// space there, else at the first one after it; outside quotes and after the indentation.
 size_t break_of(std::string_view line, size_t most) {
-  size_t place = std::string_view::npos;
+  size_t place = std::string_view::npos, option = std::string_view::npos;
   bool quoted = false;
   for (size_t i = 0; i < line.size() && (i < most || place == std::string_view::npos); ++i) {
     if (line[i] == '"') quoted = !quoted;
-    if (line[i] == ' ' && !quoted && i >= kContinuation.size()) place = i;
+    if (line[i] != ' ' || quoted || i < kContinuation.size()) continue;
+    place = i;
+    if (i < most && i + 1 < line.size() && line[i + 1] == '-') option = i;
   }
-  return place;
+  return option != std::string_view::npos ? option : place;
 }
 
 // Commands that are wider than `width` go on below, as a shell takes them.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "cli/commit.h"
 #include "cli/hints.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
@@ -41,7 +42,7 @@ std::string upper(std::string text) {
 }
 
 std::string heading(const std::string& page) {
-  return fmt::format(".TH {} 1 \"\" \"Tessera {}\" \"User Commands\"\n", escaped(upper(page)),
+  return fmt::format(".TH {} 1 {} \"Tessera {}\" \"User Commands\"\n", escaped(upper(page)), kDate,
                      TESSERA_VERSION);
 }
 

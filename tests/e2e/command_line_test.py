@@ -386,17 +386,34 @@ class Completion(CliTest):
         self.assert_usage("completion", "tcsh", says=["bash, zsh or fish"])
         self.assert_usage("completion", says=["SHELL"])
 
-    def test_syntax(self):
-        checked = 0
-        for shell in ("bash", "zsh", "fish"):
-            if shutil.which(shell) is None:
-                continue
-            script = self.folder / f"script.{shell}"
-            script.write_text(self.call("completion", shell)[0])
-            done = subprocess.run([shell, "-n", script], capture_output=True, text=True, timeout=60)
-            self.assertEqual((done.returncode, done.stdout + done.stderr), (0, ""))
-            checked += 1
-        self.assertGreater(checked, 0)
+    def check_syntax(self, shell):
+        if shutil.which(shell) is None:
+            self.skipTest(f"{shell} is not here")
+        script = self.folder / f"script.{shell}"
+        script.write_text(self.call("completion", shell)[0])
+        done = subprocess.run([shell, "-n", script], capture_output=True, text=True, timeout=60)
+        self.assertEqual((done.returncode, done.stdout + done.stderr), (0, ""))
+
+    def test_bash_reads_its_script(self):
+        self.check_syntax("bash")
+
+    def test_zsh_reads_its_script(self):
+        self.check_syntax("zsh")
+
+    def test_fish_reads_its_script(self):
+        self.check_syntax("fish")
+
+    def test_fish(self):
+        if shutil.which("fish") is None:
+            self.skipTest("fish is not here")
+        (self.folder / "completions.fish").write_text(self.call("completion", "fish")[0])
+        for line, offered in (("tessera tok", {"tokenize"}), ("tessera run m --temp", {"--temperature"}),
+                              ("tessera run m --dtype b", {"bf16"}), ("tessera help emb", {"embed"}),
+                              ("tessera completion z", {"zsh"})):
+            done = subprocess.run(["fish", "--no-config", "-c", f"source completions.fish; complete -C '{line}'"],
+                                  capture_output=True, text=True, timeout=60, cwd=self.folder)
+            self.assertEqual(done.stderr, "")
+            self.assertEqual({each.split("\t")[0] for each in done.stdout.splitlines()}, offered)
 
 
 class Manual(CliTest):
