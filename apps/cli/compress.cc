@@ -233,9 +233,11 @@ class CommandLine {
     add_directory_options(parser_, &options.source, &options.compress.calibration.threads);
     parser_.group("Output");
     parser_
-        .add_text({"-o,--output", "OUT", "Write the model to OUT, which must not exist."},
+        .add_text({"-o,--output", "OUT", "Write the model to OUT, a new directory."},
                   &options.target)
         .required();
+    parser_.add_flag("--force", &force_,
+                     "Replace OUT if it exists and is a model that Tessera wrote.");
     parser_.add_flag("--json", &options.json, "Print JSON instead of a table.");
     add_pruning();
     add_quantization();
@@ -337,6 +339,7 @@ class CommandLine {
     CalibrationOptions& calibration = options_.compress.calibration;
     calibration.text_file = calibrate_.value_or("");
     calibration.tokens = tokens_.value_or(calibration.tokens);
+    if (force_) options_.compress.existing = Existing::kReplace;
     if (no_measure_) options_.compress.measure = CompressOptions::Measure::kNo;
     if (options_.task.has_value() != options_.data.has_value())
       lacks(options_.task ? "--task" : "--data", options_.task ? "--data" : "--task");
@@ -408,7 +411,7 @@ class CommandLine {
   std::vector<int64_t> layers_;
   std::optional<int64_t> tokens_, group_;
   std::optional<double> smooth_;
-  bool repair_ = false, precompute_ = false, no_measure_ = false;
+  bool repair_ = false, precompute_ = false, no_measure_ = false, force_ = false;
 };
 
 }  // namespace

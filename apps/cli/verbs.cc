@@ -14,6 +14,7 @@ constexpr Verb kVerbs[] = {
     {"tokenize", "Turn texts into token ids and back.", tokenize_verb},
     {"inspect", "Show what a model is and how it will be executed.", inspect_verb},
     {"compress", "Make a model smaller and faster.", compress_verb},
+    {"export", "Write a compressed model out for other programs.", export_verb},
     {"eval", "Measure how accurate a model is at a task.", eval_verb},
     {"bench", "Measure how fast a model runs.", bench_verb},
     {"machine", "Measure the limits of this machine.", machine_verb},

@@ -100,6 +100,10 @@ struct CompressReport {
   double share = 0;                           // reached, of the weights of the pruned matrices
 };
 
+// What happens where something stands already at the place of a result: it is an error, or a model
+// that Tessera wrote is replaced by the new one once that is whole. Anything else is never touched.
+enum class Existing { kRefuse, kReplace };
+
 // Matrices are pruned first, and what is left dense, or for products with integer rows in tiles, is
 // quantized then; one of the two is needed.
 struct CompressOptions {
@@ -111,15 +115,44 @@ struct CompressOptions {
   std::vector<int32_t> layers = {};  // empty: all
   CalibrationOptions calibration;
   enum class Measure { kNo, kYes } measure = Measure::kYes;
+  Existing existing = Existing::kRefuse;
   // Called with what is being done, steps done and their number; false stops with kCancelled, but
   // while speeds are measured, when all is written: then the rest stays unmeasured.
   std::function<bool(const std::string&, int64_t, int64_t)> on_progress = {};
 };
 
 // Writes the compressed checkpoint as a new directory, not inside the source, with every other file
-// of the source. The target must not exist; it appears whole, by a rename. What an interrupted run
-// of the same options left beside it, as TARGET.part, is resumed. Equal inputs give equal bytes.
+// of the source. The target appears whole, by a rename; while a run puts it together in
+// TARGET.part, another one to the same target is refused. What an interrupted run of the same
+// options left there is resumed. Equal inputs give equal bytes.
 TESSERA_API Result<CompressReport> compress(const std::string& source, const std::string& target,
                                             const CompressOptions& options);
+
+// The numbers of an exported checkpoint: as each tensor is stored, of which integers become f32, or
+// all floats in one type.
+enum class ExportType { kStored, kF32, kF16, kBF16 };
+
+struct ExportOptions {
+  ExportType type = ExportType::kStored;
+  // Whether masks.safetensors is written too: for each matrix of a layer that was pruned a BOOL
+  // tensor of its name and shape, true where a weight was kept.
+  enum class Masks { kNo, kYes } masks = Masks::kNo;
+  Existing existing = Existing::kRefuse;
+  // As of CompressOptions.
+  std::function<bool(const std::string&, int64_t, int64_t)> on_progress = {};
+};
+
+struct ExportReport {
+  int64_t matrices = 0;                       // that were multiplied out
+  int64_t masks = 0;                          // that were written
+  int64_t bytes_before = 0, bytes_after = 0;  // of the weights' files
+};
+
+// Writes a compressed model as a plain checkpoint, which any program reads that read the model it
+// was made from: every matrix multiplied out, under the names and in the shapes that it had, and
+// every other file. A plain model is copied, in another type where one is given. The target as in
+// compress.
+TESSERA_API Result<ExportReport> export_dense(const std::string& source, const std::string& target,
+                                              const ExportOptions& options = {});
 
 }  // namespace tessera

@@ -125,7 +125,7 @@ struct GenerationDefaults {
 
 // A loaded model in numbers. Sizes are what config.json says, whatever it calls them.
 struct ModelInfo {
-  std::string directory;     // as given to load
+  std::string directory;     // where load found the model
   std::string family;        // "bert", "llama", ...
   std::string architecture;  // class name in config.json, may be empty
   Head head = Head::kNone;

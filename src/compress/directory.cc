@@ -10,7 +10,7 @@
 #include <set>
 #include <utility>
 
-#include "compress/sha256.h"
+#include "compress/model_files.h"
 #include "io/atomic_file.h"
 #include "io/json.h"
 #include "io/mapped_file.h"
@@ -23,8 +23,6 @@ using OrderedJson = nlohmann::ordered_json;
 
 constexpr size_t kConfigLimitBytes = size_t{64} << 20;
 constexpr const char* kRunFile = "run.json";
-constexpr const char* kWhole = "whole";
-constexpr const char* kTensorFile = "model.safetensors";
 
 Status cannot(const char* what, const std::string& path, const std::error_code& error) {
   return io_error(fmt::format("{}: cannot {}: {}", path, what, error.message()));
@@ -151,57 +149,6 @@ class LayerTensors {
   std::deque<std::vector<char>> biases_;
 };
 
-// Weights in other formats are of the dense model.
-bool is_other_file(const fs::path& path) {
-  static const std::set<std::string> kWeights = {".safetensors", ".bin",       ".pt",   ".pth",
-                                                 ".h5",          ".onnx_data", ".data", ".msgpack",
-                                                 ".onnx",        ".ot",        ".ckpt", ".gguf"};
-  const std::string name = path.filename();
-  return !kWeights.contains(path.extension()) && name != "model.safetensors.index.json" &&
-         name != "config.json" && !name.ends_with(".tmp");
-}
-
-// Whether inner is outer or lies under it, links followed.
-bool is_within(const fs::path& inner, const fs::path& outer) {
-  std::error_code ignored;
-  const fs::path in = fs::weakly_canonical(fs::absolute(inner), ignored);
-  const fs::path out = fs::weakly_canonical(fs::absolute(outer), ignored);
-  return std::mismatch(out.begin(), out.end(), in.begin(), in.end()).first == out.end();
-}
-
-// On the disk when it returns, as all that is written.
-Status copy_durably(const fs::path& from, const fs::path& to) {
-  TESSERA_ASSIGN_OR_RETURN(const MappedFile file, MappedFile::open(from));
-  TESSERA_ASSIGN_OR_RETURN(AtomicFile target, AtomicFile::create(to));
-  TESSERA_RETURN_IF_ERROR(target.append(file.data(), file.size_bytes()));
-  return target.commit();
-}
-
-Status copy_files(const fs::path& from, const fs::path& to) {
-  std::error_code error;
-  fs::directory_iterator entry(from, error);
-  if (error) return cannot("read", from, error);
-  for (const fs::directory_iterator end; entry != end; entry.increment(error)) {
-    if (error) return cannot("read", from, error);
-    const fs::path& path = entry->path();
-    std::error_code ignored;
-    if (fs::is_directory(path, ignored)) {
-      // Modules of sentence-transformers; not .git or other hidden folders.
-      if (path.filename().string().starts_with('.')) continue;
-      if (is_within(from, path)) continue;  // a link upwards
-      fs::create_directory(to / path.filename(), error);
-      if (error) return cannot("write", to / path.filename(), error);
-      TESSERA_RETURN_IF_ERROR(copy_files(path, to / path.filename()));
-      continue;
-    }
-    const bool is_config = path.filename() == "config.json" && !fs::exists(to / "config.json");
-    if (fs::is_regular_file(path, ignored) && (is_other_file(path) || is_config))
-      TESSERA_RETURN_IF_ERROR(copy_durably(path, to / path.filename()));
-  }
-  sync_directory(to / "");  // its folders
-  return {};
-}
-
 Result<OrderedJson> read_config(const std::string& directory) {
   const std::string path = directory + "/config.json";
   TESSERA_ASSIGN_OR_RETURN(const std::string text, read_text_file(path, kConfigLimitBytes));
@@ -230,7 +177,7 @@ Status write_part(const std::string& path, const LayerTensors& tensors,
   fs::remove_all(temporary, error);
   fs::create_directory(temporary, error);
   if (error) return cannot("make the directory", temporary, error);
-  TESSERA_RETURN_IF_ERROR(write_safetensors(temporary + "/" + kTensorFile, tensors.tensors()));
+  TESSERA_RETURN_IF_ERROR(write_safetensors(temporary + "/" + kCompressedFile, tensors.tensors()));
   TESSERA_RETURN_IF_ERROR(write_file_atomically(temporary + "/config.json", text_of(config)));
   fs::rename(temporary, path, error);
   if (error) return cannot("put in place", path, error);
@@ -247,43 +194,24 @@ Result<std::unique_ptr<OpenCheckpoint>> OpenCheckpoint::open(const std::string& 
   return opened;
 }
 
-Status check_target(const std::string& source, const std::string& target) {
-  std::error_code ignored;
-  if (fs::exists(fs::symlink_status(target, ignored))) {
-    return invalid_input(
-        fmt::format("{}: expected a directory that is not there yet, found one", target));
-  }
-  // Its files would be taken for the source's.
-  if (!is_within(target, source)) return {};
-  return invalid_input(
-      fmt::format("{}: expected a directory outside of {}, found one inside", target, source));
-}
-
-Status check_space(const std::string& target, int64_t needed_bytes) {
-  std::error_code error;
-  const fs::path parent = fs::absolute(fs::path(target)).parent_path();
-  const fs::space_info space = fs::space(parent, error);
-  const auto needed = static_cast<uintmax_t>(needed_bytes);
-  if (error || space.available >= needed) return {};
-  return io_error(fmt::format("{}: expected about {} bytes of free space, found {}",
-                              parent.string(), needed, space.available));
-}
-
-Result<PartDirectory> PartDirectory::open(const std::string& target, const std::string& run) {
-  std::error_code error;
-  PartDirectory part(target);
+Result<PartDirectory> PartDirectory::open(const std::string& target, const std::string& run,
+                                          Existing existing) {
+  TESSERA_ASSIGN_OR_RETURN(OutputDirectory output, OutputDirectory::open(target, existing));
+  PartDirectory part(std::move(output));
   const std::string run_path = part.path() + "/" + kRunFile;
-  if (!fs::exists(part.path(), error)) {
-    fs::create_directory(part.path(), error);
-    if (error) return cannot("make the directory", part.path(), error);
-    TESSERA_RETURN_IF_ERROR(write_file_atomically(run_path, run));
-    return part;
-  }
   const Result<std::string> found = read_text_file(run_path, kConfigLimitBytes);
   if (found.ok() && *found == run) return part;
-  return invalid_input(fmt::format(
-      "{}: expected what an interrupted run of the same options left, found another's: remove it",
-      part.path()));
+  // A run may be killed before it has written what it is.
+  const bool may_go = found.ok() ? existing == Existing::kReplace : part.output_.is_as_new();
+  if (!may_go) {
+    return invalid_input(fmt::format(
+        "{}: expected what an interrupted run of the same options left, found {}: {}remove it",
+        part.path(), found.ok() ? "that of other options" : "other files",
+        found.ok() ? "--force begins anew, or " : ""));
+  }
+  TESSERA_RETURN_IF_ERROR(part.output_.clear());
+  TESSERA_RETURN_IF_ERROR(write_file_atomically(run_path, run));
+  return part;
 }
 
 std::string PartDirectory::layer_path(int32_t layer) const {
@@ -330,24 +258,6 @@ Result<std::vector<MatrixReport>> PartDirectory::read_reports(int32_t layer) con
   return reports;
 }
 
-Result<std::string> PartDirectory::make_whole() const {
-  const std::string directory = path() + "/" + kWhole;
-  std::error_code error;
-  fs::remove_all(directory, error);
-  fs::create_directory(directory, error);
-  if (error) return cannot("make the directory", directory, error);
-  return directory;
-}
-
-Status PartDirectory::finish() const {
-  std::error_code error;
-  fs::rename(path() + "/" + kWhole, target_, error);
-  if (error) return cannot("put in place", target_, error);
-  sync_directory(target_);
-  fs::remove_all(path(), error);
-  return error ? cannot("remove", path(), error) : Status();
-}
-
 Status write_checkpoint(const OpenCheckpoint& source,
                         const std::vector<std::unique_ptr<OpenCheckpoint>>& layers,
                         const std::string& section, const std::string& directory) {
@@ -375,33 +285,15 @@ Status write_checkpoint(const OpenCheckpoint& source,
     TESSERA_ASSIGN_OR_RETURN(const TensorView view, source.checkpoint.any_tensor(name));
     tensors.push_back(as_written(name, view));
   }
-  TESSERA_ASSIGN_OR_RETURN(OrderedJson config, read_config(source.checkpoint.directory()));
   OrderedJson own = OrderedJson::parse(section);
   for (const auto& [name, format] : formats)
     own["tensors"][name] = OrderedJson::parse(to_json(format));
   if (!own.contains("tensors")) own["tensors"] = OrderedJson::object();
-  config["tessera"] = std::move(own);
-  TESSERA_RETURN_IF_ERROR(
-      write_safetensors(directory + "/" + kTensorFile, tensors, {{"format", "pt"}}));
-  TESSERA_RETURN_IF_ERROR(write_file_atomically(directory + "/config.json", text_of(config)));
-  return copy_files(source.checkpoint.directory(), directory);
-}
-
-Result<std::map<std::string, std::string>> hash_tensor_files(const std::string& directory) {
-  std::map<std::string, std::string> hashes;
-  std::error_code error;
-  fs::directory_iterator entry(directory, error);
-  if (error) return cannot("read", directory, error);
-  for (const fs::directory_iterator end; entry != end; entry.increment(error)) {
-    if (error) return cannot("read", directory, error);
-    if (entry->path().extension() != ".safetensors") continue;
-    TESSERA_ASSIGN_OR_RETURN(const MappedFile file, MappedFile::open(entry->path()));
-    Sha256 hash;
-    hash.add(file.data(), file.size_bytes());
-    file.release(file.data(), file.size_bytes());
-    hashes[entry->path().filename()] = hash.finish();
-  }
-  return hashes;
+  TESSERA_ASSIGN_OR_RETURN(const std::string config,
+                           changed_config(source.checkpoint.directory(), {.section = own.dump()}));
+  const std::string file = directory + "/" + kCompressedFile;
+  TESSERA_RETURN_IF_ERROR(write_safetensors(file, tensors, {{"format", "pt"}}));
+  return write_file_atomically(directory + "/config.json", config);
 }
 
 }  // namespace tessera

@@ -1,12 +1,13 @@
 #pragma once
 
-#include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/status.h"
 #include "compress/matrix.h"
+#include "compress/output.h"
 #include "compress/tables.h"
 #include "io/checkpoint.h"
 #include "io/compressed.h"
@@ -22,19 +23,15 @@ struct OpenCheckpoint {
   Source source() const { return {&checkpoint, &formats}; }
 };
 
-// Whether a run may write there: nothing stands there yet, and it is not inside the source.
-Status check_target(const std::string& source, const std::string& target);
-
-// Whether there is room for so many bytes where the target will stand.
-Status check_space(const std::string& target, int64_t needed_bytes);
-
 // The directory TARGET.part in which a run collects the layers it is done with, each a checkpoint
 // of its own, so that an interrupted run can be taken up. What a run is, its options and its
 // source, stands in run.json there.
 class PartDirectory {
  public:
-  // Makes the directory, or takes up one of the same run; kInvalidInput for one of another run.
-  static Result<PartDirectory> open(const std::string& target, const std::string& run);
+  // Makes the directory, or takes up one of the same run; kInvalidInput for one of another run, of
+  // which nothing is kept where the target may be replaced, and while another run is at work there.
+  static Result<PartDirectory> open(const std::string& target, const std::string& run,
+                                    Existing existing);
 
   bool has_layer(int32_t layer) const;
   std::string layer_path(int32_t layer) const;
@@ -45,24 +42,18 @@ class PartDirectory {
   // The same for tables, as if they were a layer.
   Status write_tables(int32_t layer, std::vector<RoundedTable> tables) const;
   Result<std::vector<MatrixReport>> read_reports(int32_t layer) const;
-  // Where the finished checkpoint is put together, empty.
-  Result<std::string> make_whole() const;
-  // Makes that directory the target and removes the rest.
-  Status finish() const;
+  const OutputDirectory& output() const { return output_; }
 
  private:
-  explicit PartDirectory(std::string target) : target_(std::move(target)) {}
-  std::string path() const { return target_ + ".part"; }
-  std::string target_;
+  explicit PartDirectory(OutputDirectory output) : output_(std::move(output)) {}
+  std::string path() const { return output_.path(); }
+  OutputDirectory output_;
 };
 
-// Puts a checkpoint together: the source's tensors but those that a layer has anew, its config with
-// the section, and its other files but weights in other formats. section: JSON without "tensors".
+// Puts a checkpoint together: the source's tensors but those that a layer has anew, and its config
+// with the section. section: JSON without "tensors".
 Status write_checkpoint(const OpenCheckpoint& source,
                         const std::vector<std::unique_ptr<OpenCheckpoint>>& layers,
                         const std::string& section, const std::string& directory);
-
-// SHA-256 of the source's tensor files by name, and of several as one, for provenance.
-Result<std::map<std::string, std::string>> hash_tensor_files(const std::string& directory);
 
 }  // namespace tessera

@@ -78,6 +78,27 @@ void keep_mask(const StoredMatrix& stored, Matrix& matrix) {
   }
 }
 
+// first: where the item's outputs begin in what is stored.
+void keep_rounding(const StoredMatrix& stored, int64_t first, Matrix& matrix) {
+  const Item& item = matrix.item;
+  const int64_t end = first + item.outputs;
+  if (end > outputs(stored)) return;  // which is refused when all parts are there
+  const auto take_inputs = [&](const float* scales) {
+    if (scales != nullptr) matrix.rounding->input_scales.assign(scales, scales + item.inputs);
+  };
+  if (const auto quantized = as<QuantizedMatrix>(stored)) {
+    matrix.rounding = {quantized->precision, quantized->group, {}, {}};
+    for (int64_t o = first; o < end; ++o) {
+      for (int64_t g = 0; g < quantized->groups(); ++g)
+        matrix.rounding->scales.push_back(quantized->scale(o, g));
+    }
+    take_inputs(quantized->input_scales);
+  } else if (const auto tiles = as<TileMatrix>(stored); tiles && tiles->is_quantized()) {
+    matrix.rounding = {Precision::kInt8, 0, {tiles->scales + first, tiles->scales + end}, {}};
+    take_inputs(tiles->input_scales);
+  }
+}
+
 // All of a tensor, the parts of a stack one after another.
 Status read_tensor(const Source& source, const Item& item, Matrix& matrix) {
   Weight whole{item.tensor_outputs, item.inputs, {}};
@@ -102,6 +123,11 @@ Status read_tensor(const Source& source, const Item& item, Matrix& matrix) {
     widen(dense, stored, whole.values.data() + first);
     matrix.dtype = dtype(stored);
     if (part == item.name()) keep_mask(stored, matrix);
+    if (part == item.tensor) {
+      keep_rounding(stored, item.first, matrix);
+    } else if (part == item.name()) {
+      keep_rounding(stored, 0, matrix);
+    }
     for (const TensorView& tensor : read.tensors) source.checkpoint->release(tensor);
   }
   if (static_cast<int64_t>(whole.values.size()) != whole.outputs * whole.inputs) {
@@ -134,18 +160,6 @@ std::vector<float> rounded(const std::vector<float>& values, DType dtype) {
   return result;
 }
 
-// Values [outputs, inputs] row-major in the order of the file.
-template <typename Value>
-std::vector<Value> in_order(const std::vector<Value>& values, const Item& item) {
-  if (item.order == MatrixOrder::kOutputRows) return values;
-  std::vector<Value> turned(values.size());
-  for (int64_t o = 0; o < item.outputs; ++o) {
-    for (int64_t i = 0; i < item.inputs; ++i)
-      turned[at(i * item.outputs + o)] = values[at(o * item.inputs + i)];
-  }
-  return turned;
-}
-
 DenseView view_of(const void* values, DType dtype, const Item& item) {
   const bool output_rows = item.order == MatrixOrder::kOutputRows;
   return {values, dtype, output_rows ? item.outputs : item.inputs,
@@ -171,7 +185,9 @@ Result<PackedMatrix> pack_unit(const Matrix& matrix, const DenseView& dense) {
 // Tiles of integers that have a scale for each output.
 Result<PackedMatrix> pack_integer_tiles(const Matrix& matrix) {
   const Integers& integers = *matrix.integers;
-  const std::vector<int8_t> values = in_order(integers.values, matrix.item);
+  const auto* bytes = reinterpret_cast<const char*>(integers.values.data());
+  const std::vector<char> values =
+      in_order({bytes, bytes + integers.values.size()}, 1, matrix.item);
   TESSERA_ASSIGN_OR_RETURN(PackedMatrix packed,
                            pack_unit(matrix, view_of(values.data(), DType::kI8, matrix.item)));
   set_scales(".tile_scales", integers.scales, packed);
@@ -222,6 +238,30 @@ std::vector<char> narrowed(const std::vector<float>& values, DType dtype) {
   return bytes;
 }
 
+std::vector<char> in_order(const std::vector<char>& values, size_t value_bytes, const Item& item) {
+  if (item.order == MatrixOrder::kOutputRows) return values;
+  std::vector<char> turned(values.size());
+  for (int64_t o = 0; o < item.outputs; ++o) {
+    for (int64_t i = 0; i < item.inputs; ++i)
+      std::memcpy(turned.data() + at(i * item.outputs + o) * value_bytes,
+                  values.data() + at(o * item.inputs + i) * value_bytes, value_bytes);
+  }
+  return turned;
+}
+
+std::optional<Precision> source_precision(const Source& source, const Item& item) {
+  for (const std::string& name : {item.name(), item.tensor}) {
+    const TensorFormat* entry = source.formats->find(name);
+    if (entry == nullptr || entry->is_stack()) continue;
+    if (entry->format == &QuantizedMatrix::kFormat) {
+      const AttributeSpec& precision = entry->format->attributes.front();
+      return parse_precision(precision.words[at(entry->attributes.front()[0])]);
+    }
+    if (source.checkpoint->has(name + ".tile_scales")) return Precision::kInt8;
+  }
+  return std::nullopt;
+}
+
 Result<Matrix> read_item(const Sources& sources, const Item& item) {
   Matrix matrix{.item = item};
   for (const Source& source : sources) {
@@ -267,9 +307,9 @@ void move_bias(const std::vector<double>& shift, Matrix& matrix) {
 
 Result<PackedMatrix> pack(const Matrix& matrix) {
   if (matrix.integers.has_value()) return pack_rounded(matrix);
-  PackedMatrix dense =
-      packed_with(view_of(nullptr, matrix.dtype, matrix.item),
-                  narrowed(in_order(matrix.pruned.values, matrix.item), matrix.dtype));
+  PackedMatrix dense = packed_with(view_of(nullptr, matrix.dtype, matrix.item),
+                                   in_order(narrowed(matrix.pruned.values, matrix.dtype),
+                                            size_bytes(matrix.dtype), matrix.item));
   if (!matrix.mask.has_value()) return dense;
   TESSERA_ASSIGN_OR_RETURN(PackedMatrix packed, pack_unit(matrix, get<DenseView>(dense.matrix)));
   const std::string name = matrix.item.name();

@@ -33,6 +33,17 @@ enum class Removed {
   kInputsOfValues,
 };
 
+// How the source has rounded a matrix, as Integers have it.
+struct SourceRounding {
+  Precision precision = Precision::kInt8;
+  int32_t group = 0;
+  std::vector<float> scales;        // [outputs, groups]
+  std::vector<float> input_scales;  // [inputs], or empty
+};
+
+// In which integers the source has an item's matrix; nothing: in floats.
+std::optional<Precision> source_precision(const Source& source, const Item& item);
+
 // A matrix on its way through the pipeline, in f32 as W [outputs, inputs].
 struct Matrix {
   Item item;
@@ -42,6 +53,7 @@ struct Matrix {
   Weight pruned;                     // what is left, rounded to dtype once it is final
   std::optional<TileMask> mask;      // of a matrix that is stored sparse already, too
   std::optional<Integers> integers;  // what is left, once it is quantized
+  std::optional<SourceRounding> rounding;
   bool waits = false;  // to be changed with a later map of its layer; other passes leave it alone
   std::vector<float> bias;  // empty: none
   DType bias_dtype = DType::kF32;
@@ -69,6 +81,9 @@ void move_bias(const std::vector<double>& shift, Matrix& matrix);
 // The matrix quantized where it is, else in the format that its unit asks for, or dense where that
 // is not larger.
 Result<PackedMatrix> pack(const Matrix& matrix);
+
+// Values [outputs, inputs] row-major in the order of the file.
+std::vector<char> in_order(const std::vector<char>& values, size_t value_bytes, const Item& item);
 
 // f32 as values of an f32, f16 or bf16 tensor.
 std::vector<char> narrowed(const std::vector<float>& values, DType dtype);

@@ -4,11 +4,13 @@
 
 #include <algorithm>
 #include <chrono>
+#include <filesystem>
 
 #include "base/guarded.h"
 #include "compress/calibration.h"
 #include "compress/directory.h"
 #include "compress/measure.h"
+#include "compress/model_files.h"
 #include "compress/provenance.h"
 #include "compress/report.h"
 #include "compress/tables.h"
@@ -21,7 +23,7 @@ class Pipeline {
  public:
   Pipeline(const std::string& source, const std::string& target, const CompressOptions& options,
            const Passes& passes)
-      : source_directory_(source), target_(target), options_(options), passes_(passes) {}
+      : name_(source), target_(target), options_(options), passes_(passes) {}
 
   Result<CompressReport> run() {
     TESSERA_RETURN_IF_ERROR(open());
@@ -29,8 +31,8 @@ class Pipeline {
     TESSERA_RETURN_IF_ERROR(progress("reading the calibration text", 0, 1));
     TESSERA_RETURN_IF_ERROR(read_texts());
     TESSERA_RETURN_IF_ERROR(begin_calibration());  // so that texts are checked first
-    TESSERA_ASSIGN_OR_RETURN(PartDirectory part,
-                             PartDirectory::open(target_, run_text(this_run())));
+    TESSERA_ASSIGN_OR_RETURN(const PartDirectory part,
+                             PartDirectory::open(target_, run_text(this_run()), options_.existing));
     TESSERA_RETURN_IF_ERROR(look());
     TESSERA_RETURN_IF_ERROR(compress_layers(part));
     TESSERA_RETURN_IF_ERROR(round_tables(part));
@@ -70,8 +72,9 @@ class Pipeline {
 
   Status open() {
     TESSERA_RETURN_IF_ERROR(check_options());
-    TESSERA_RETURN_IF_ERROR(check_target(source_directory_, target_));
-    TESSERA_ASSIGN_OR_RETURN(source_, OpenCheckpoint::open(source_directory_));
+    TESSERA_ASSIGN_OR_RETURN(home_, find_model(name_));
+    TESSERA_RETURN_IF_ERROR(check_target(home_.path, target_, options_.existing));
+    TESSERA_ASSIGN_OR_RETURN(source_, OpenCheckpoint::open(home_.transformer));
     model_.source = source_->source();
     TESSERA_ASSIGN_OR_RETURN(model_.architecture, read_architecture(source_->checkpoint));
     TESSERA_RETURN_IF_ERROR(list());
@@ -79,7 +82,7 @@ class Pipeline {
     TESSERA_RETURN_IF_ERROR(check_needed_space());
     team_ = std::make_unique<Team>(options_.calibration.threads);
     report_.bytes_before = static_cast<int64_t>(source_->checkpoint.size_bytes());
-    TESSERA_ASSIGN_OR_RETURN(hashes_, hash_tensor_files(source_directory_));
+    TESSERA_ASSIGN_OR_RETURN(hashes_, hash_tensor_files(home_.transformer));
     return {};
   }
 
@@ -89,6 +92,7 @@ class Pipeline {
     TESSERA_ASSIGN_OR_RETURN(model_.items, list_items(model_.architecture, options_, fused));
     bool any = false;
     for (Item& item : model_.items) {
+      chooses_any_ = chooses_any_ || item.selected;
       std::vector<Pass*> own;
       for (const auto& pass : passes_) {
         if (!item.selected || !pass->takes(item)) continue;
@@ -98,12 +102,31 @@ class Pipeline {
       any = any || item.selected;
       passes_of_.push_back(std::move(own));
     }
-    if (!any) return invalid_input("expected options that choose at least one matrix, found none");
+    if (!any) return nothing_to_do();
     for (const auto& pass : passes_) {
       if (!table_precision_) table_precision_ = pass->table_precision();
     }
     if (table_precision_) tables_ = list_tables(model_.source, model_.architecture);
     return {};
+  }
+
+  // Why no matrix is worked on: none was chosen, or all have forms that the passes leave alone.
+  Status nothing_to_do() const {
+    std::string names;
+    bool any_taken = false;
+    for (const auto& pass : passes_) {
+      names += fmt::format("{}{}", names.empty() ? "" : " or ", pass->info().name);
+      any_taken = any_taken || std::any_of(model_.items.begin(), model_.items.end(),
+                                           [&](const Item& item) { return pass->takes(item); });
+    }
+    if (!any_taken || !chooses_any_)
+      return invalid_input("expected options that choose at least one matrix, found none");
+    return invalid_input(fmt::format(
+        "{}: expected at least one matrix that can be worked on, found nothing left: those that "
+        "the "
+        "options choose are stored pruned or quantized already, in forms that {} leaves as they "
+        "are; compress the model that this one was made from",
+        source_->checkpoint.directory(), names));
   }
 
   bool works_on(const Pass& pass, const Item& item) const {
@@ -135,7 +158,7 @@ class Pipeline {
       return {};
     }
     TESSERA_ASSIGN_OR_RETURN(
-        sequences_, read_calibration(source_directory_, model_.architecture, options_.calibration));
+        sequences_, read_calibration(home_.transformer, model_.architecture, options_.calibration));
     return {};
   }
 
@@ -299,12 +322,15 @@ class Pipeline {
 
   Status write(const PartDirectory& part) {
     TESSERA_RETURN_IF_ERROR(progress("writing", 0, 1));
-    TESSERA_ASSIGN_OR_RETURN(const std::string whole, part.make_whole());
+    TESSERA_ASSIGN_OR_RETURN(const std::string whole, part.output().make_whole());
+    const std::string inner = home_.transformer_in(whole);
+    std::filesystem::create_directories(inner);
     TESSERA_RETURN_IF_ERROR(
-        write_checkpoint(*source_, layers_, section(this_run(), source_->checkpoint), whole));
+        write_checkpoint(*source_, layers_, section(this_run(), source_->checkpoint), inner));
+    TESSERA_RETURN_IF_ERROR(copy_other_files(home_, whole));
     layers_.clear();
-    TESSERA_RETURN_IF_ERROR(part.finish());
-    TESSERA_ASSIGN_OR_RETURN(result_, OpenCheckpoint::open(target_));
+    TESSERA_RETURN_IF_ERROR(part.output().finish());
+    TESSERA_ASSIGN_OR_RETURN(result_, OpenCheckpoint::open(home_.transformer_in(target_)));
     report_.bytes_after = static_cast<int64_t>(result_->checkpoint.size_bytes());
     return {};
   }
@@ -360,12 +386,14 @@ class Pipeline {
     Clock::time_point begin_ = Clock::now();
   };
 
-  const std::string& source_directory_;
+  const std::string& name_;
   const std::string& target_;
   const CompressOptions& options_;
   const Passes& passes_;
+  ModelDirectory home_;
   std::unique_ptr<OpenCheckpoint> source_, result_;
   SourceModel model_;
+  bool chooses_any_ = false;                   // whether the options choose a matrix at all
   std::vector<std::vector<Pass*>> passes_of_;  // of each item, in their order
   std::vector<Table> tables_;                  // to be rounded
   std::optional<Precision> table_precision_;
@@ -376,12 +404,6 @@ class Pipeline {
   std::vector<std::unique_ptr<OpenCheckpoint>> layers_;
   CompressReport report_;
 };
-
-// A directory may be named with a slash behind it.
-std::string without_slashes(std::string path) {
-  while (path.size() > 1 && path.ends_with('/')) path.pop_back();
-  return path;
-}
 
 }  // namespace
 

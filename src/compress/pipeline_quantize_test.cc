@@ -160,7 +160,7 @@ TEST_F(Compress, EqualInputsGiveEqualIntegersAndRunsAreTakenUp) {
   other.quantize->group = 16;
   testing::expect_message(compress(source, target("taken_up"), other).status(), {"same options"});
   run(source, "taken_up", options);
-  for (const char* file : {"/model.safetensors", "/config.json"})
+  for (const char* file : {"/tessera.safetensors", "/config.json"})
     EXPECT_EQ(testing::content_of(target("whole") + file),
               testing::content_of(target("taken_up") + file));
 }

@@ -96,7 +96,7 @@ TEST_F(Compress, EqualInputsGiveEqualBytesOnAnyNumberOfThreads) {
     options.calibration.threads = threads;
     const std::string name = "on" + std::to_string(threads);
     run(source, name, options);
-    for (const char* file : {"/model.safetensors", "/config.json"})
+    for (const char* file : {"/tessera.safetensors", "/config.json"})
       EXPECT_EQ(testing::content_of(target(name) + file), testing::content_of(target("on1") + file))
           << threads << " threads";
   }
@@ -120,8 +120,8 @@ TEST_F(Compress, AnInterruptedRunIsTakenUp) {
   testing::expect_message(refused.status(), {"same options", "remove it"});
   options.on_progress = {};
   run(source, "taken_up", options);
-  EXPECT_EQ(testing::content_of(target("whole/model.safetensors")),
-            testing::content_of(target("taken_up/model.safetensors")));
+  EXPECT_EQ(testing::content_of(target("whole/tessera.safetensors")),
+            testing::content_of(target("taken_up/tessera.safetensors")));
   EXPECT_FALSE(fs::exists(target("taken_up.part")));
 }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "compress/sweep.h"
 
@@ -54,7 +55,7 @@ float stored_scale(float scale, Precision precision) {
 // The first of the best candidates: that by which the largest value is reached exactly, and shares
 // of it down to where a clipped value costs more than finer steps gain; of 4 bits, whose range is
 // not symmetric, with either sign and a little above it, where the value is reached from below.
-float choose_scale(const Group& group, Precision precision) {
+float choose_scale(const Group& group, Precision precision, std::optional<float> earlier) {
   float largest = 0;
   for (const float value : group.values) {
     if (std::abs(value) > std::abs(largest)) largest = value;
@@ -76,15 +77,19 @@ float choose_scale(const Group& group, Precision precision) {
       }
     }
   }
-  return best;
+  // What was rounded before and has not changed since stays as it is, bit by bit.
+  return earlier.has_value() && error_of(group, *earlier, limit) <= least ? *earlier : best;
 }
 
 // What stays of weights: integers, which it writes down.
 class Rounder {
  public:
-  Rounder(const std::vector<double>& importances, const TileMask* mask, Integers& integers)
+  // earlier: how the matrix was rounded before; null: it was not.
+  Rounder(const std::vector<double>& importances, const TileMask* mask,
+          const SourceRounding* earlier, Integers& integers)
       : importances_(importances),
         mask_(mask),
+        earlier_(earlier),
         integers_(integers),
         size_(integers.group == 0 ? integers.inputs : integers.group),
         groups_((integers.inputs + size_ - 1) / size_) {
@@ -93,8 +98,12 @@ class Rounder {
   }
 
   double operator()(int64_t output, int64_t input, const double* row) {
-    float& scale = integers_.scales[at(output * groups_ + input / size_)];
-    if (input % size_ == 0) scale = choose_scale(group_at(output, input, row), integers_.precision);
+    const size_t place = at(output * groups_ + input / size_);
+    float& scale = integers_.scales[place];
+    if (input % size_ == 0) {
+      scale = choose_scale(group_at(output, input, row), integers_.precision,
+                           earlier_ == nullptr ? std::optional<float>() : earlier_->scales[place]);
+    }
     if (scale == 0 || prunes(output, input)) return 0;
     const Limits limit = limits(integers_.precision);
     const double exact = row[input] * input_scale(input) / scale;
@@ -125,6 +134,7 @@ class Rounder {
 
   const std::vector<double>& importances_;
   const TileMask* mask_;
+  const SourceRounding* earlier_;
   Integers& integers_;
   int64_t size_, groups_;
 };
@@ -215,7 +225,12 @@ Status quantize_matrix(const QuantizeContext& context, Matrix& matrix) {
                     .inputs = inputs,
                     .group = tiles ? 0 : group_of(*context.options, inputs),
                     .input_scales = context.input_scales};
-  Rounder rounder(importances, matrix.mask.has_value() ? &*matrix.mask : nullptr, integers);
+  const bool has_scales = matrix.rounding.has_value() &&
+                          matrix.rounding->precision == integers.precision &&
+                          matrix.rounding->group == integers.group &&
+                          matrix.rounding->input_scales == integers.input_scales;
+  Rounder rounder(importances, matrix.mask.has_value() ? &*matrix.mask : nullptr,
+                  has_scales ? &*matrix.rounding : nullptr, integers);
   const Weight before = matrix.pruned;
   TESSERA_RETURN_IF_ERROR(
       sweep(hessian, integers.group, std::ref(rounder), matrix.pruned, *context.team));

@@ -11,6 +11,8 @@
 
 #include "io/json.h"
 #include "io/mapped_file.h"
+#include "io/model_directory.h"
+#include "io/other_tools.h"
 
 namespace tessera {
 namespace {
@@ -26,46 +28,52 @@ bool is_there(const fs::path& path) {
   return fs::exists(path, ignored);
 }
 
-Status check_directory(const std::string& directory) {
-  std::error_code error;
-  const fs::file_status status = fs::status(directory, error);
-  const std::string expected =
-      fmt::format("{}: expected a directory with config.json and {}", directory, kSingleFile);
-  if (status.type() == fs::file_type::not_found) return not_found(expected + ", found nothing");
-  if (fs::is_directory(status)) return {};
-  if (status.type() == fs::file_type::none) {
-    return io_error(fmt::format("{}: cannot open: {}", directory, error.message()));
-  }
-  return invalid_input(expected + ", found a file");
-}
-
-// Says what there is in a directory without safetensors, if it is another form of weights.
-std::string other_weights(const std::string& directory) {
+// What stands in a directory, by name.
+std::vector<std::string> names_in(const std::string& directory) {
   std::vector<std::string> names;
   std::error_code error;
   fs::directory_iterator entry(directory, error);
-  for (const fs::directory_iterator end; !error && entry != end; entry.increment(error)) {
-    const fs::path file = entry->path().filename();
-    const std::string extension = file.extension();
-    if (extension == ".bin" || extension == ".gguf" || extension == ".pt" || extension == ".pth" ||
-        extension == ".h5" || extension == ".msgpack" || extension == ".onnx" ||
-        extension == ".ckpt") {
-      names.push_back(file);
-    }
-  }
-  return names.empty() ? "" : *std::min_element(names.begin(), names.end());
+  for (const fs::directory_iterator end; !error && entry != end; entry.increment(error))
+    names.push_back(entry->path().filename());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+// Where a file that was expected is a link to none, as in a cache whose download stopped.
+Status check_link(const fs::path& path) {
+  std::error_code ignored;
+  if (is_there(path) || !fs::is_symlink(path, ignored)) return {};
+  return not_found(fmt::format("{}: expected a file, found a link that leads nowhere (to {})",
+                               path.string(), fs::read_symlink(path, ignored).string()));
+}
+
+bool is_other_form_of_weights(const std::string& name) {
+  constexpr const char* kExtensions[] = {".bin",     ".pt",   ".pth", ".h5",
+                                         ".msgpack", ".onnx", ".ckpt"};
+  return std::any_of(std::begin(kExtensions), std::end(kExtensions),
+                     [&](const char* extension) { return name.ends_with(extension); });
 }
 
 Status no_weights(const std::string& directory) {
-  const std::string found = other_weights(directory);
-  if (found.empty()) {
-    return not_found(
-        fmt::format("{}: expected {} or {}, found neither", directory, kSingleFile, kIndexFile));
+  for (const char* file : {kSingleFile, kIndexFile, kCompressedFile})
+    TESSERA_RETURN_IF_ERROR(check_link(fs::path(directory) / file));
+  for (const std::string& name : names_in(directory)) {
+    if (name.ends_with(".safetensors")) {
+      return not_found(fmt::format(
+          "{}: expected {}, or {} beside its shards, found {} without it: fetch the index too",
+          directory, kSingleFile, kIndexFile, quote(name)));
+    }
   }
-  return unsupported(
-      fmt::format("{}: expected {}, found {}: convert it to safetensors first (in Python: "
-                  "model.save_pretrained(directory, safe_serialization=True))",
-                  directory, kSingleFile, quote(found)));
+  for (const std::string& name : names_in(directory)) {
+    if (is_other_form_of_weights(name)) {
+      return unsupported(
+          fmt::format("{}: expected {}, found {}: convert it to safetensors first (in Python: "
+                      "model.save_pretrained(directory, safe_serialization=True))",
+                      directory, kSingleFile, quote(name)));
+    }
+  }
+  return not_found(
+      fmt::format("{}: expected {} or {}, found neither", directory, kSingleFile, kIndexFile));
 }
 
 bool is_plain_name(const std::string& name) {
@@ -73,30 +81,18 @@ bool is_plain_name(const std::string& name) {
          name.find_first_of(std::string_view("/\0", 2)) == std::string::npos;
 }
 
-// An index is data from elsewhere, so what it names must lie in the directory, links resolved; or,
-// in a snapshot of the hub's cache (.../snapshots/<revision>), among the blobs that snapshots link
-// to.
+// An index is data from elsewhere, so what it names must stand in the directory itself.
 Result<std::string> resolve_shard(const std::string& directory, const std::string& name) {
-  const std::string what =
-      fmt::format("{}: {}", (fs::path(directory) / kIndexFile).string(), "weight_map");
+  const fs::path home(directory);
   if (!is_plain_name(name)) {
-    return invalid_input(fmt::format("{}: expected plain file names inside the directory, found {}",
-                                     what, quote(name)));
+    return invalid_input(
+        fmt::format("{}: weight_map: expected plain file names inside the directory, found {}",
+                    (home / kIndexFile).string(), quote(name)));
   }
-  std::error_code error;
-  const fs::path home = fs::canonical(directory, error);
-  const fs::path target = error ? fs::path() : fs::canonical(home / name, error);
-  if (error) {
-    return not_found(fmt::format("{}: expected the shard {}, found no such file ({})", directory,
-                                 quote(name), error.message()));
-  }
-  const fs::path parent = target.parent_path();
-  const bool in_hub_cache = home.parent_path().filename() == "snapshots" &&
-                            parent == home.parent_path().parent_path() / "blobs";
-  if (parent == home || in_hub_cache) return target.string();
-  return invalid_input(
-      fmt::format("{}: expected the shard {} inside the directory, found a link to {}", what,
-                  quote(name), quote(target.string())));
+  TESSERA_RETURN_IF_ERROR(check_link(home / name));
+  if (is_there(home / name)) return (home / name).string();
+  return not_found(
+      fmt::format("{}: expected the shard {}, found no such file", directory, quote(name)));
 }
 
 using WeightMap = std::map<std::string, std::string>;  // tensor -> shard
@@ -189,7 +185,19 @@ Status Checkpoint::add_file(const std::string& path) {
         fmt::format("{}: tensor {}: expected it in one shard, found it in two, the second {}",
                     directory_, quote(name), quote(path)));
   }
+  others_.insert(files_.back()->others().begin(), files_.back()->others().end());
   return {};
+}
+
+// Older directories have compressed tensors in model.safetensors, and that of a plain model is not
+// to be overruled by a file that lies beside it.
+Status Checkpoint::add_files() {
+  const fs::path home(directory_);
+  if (config_.has("tessera") && is_there(home / kCompressedFile))
+    return add_file(home / kCompressedFile);
+  if (is_there(home / kSingleFile)) return add_file(home / kSingleFile);
+  if (is_there(home / kIndexFile)) return add_shards(home / kIndexFile);
+  return no_weights(directory_);
 }
 
 Status Checkpoint::add_shards(const std::string& index_path) {
@@ -205,7 +213,8 @@ Status Checkpoint::add_shards(const std::string& index_path) {
     TESSERA_RETURN_IF_ERROR(add_file(path));
   }
   for (const auto& [tensor, shard] : weight_map) {
-    if (files_[opened[shard]]->tensors().contains(tensor)) continue;
+    const Safetensors& file = *files_[opened[shard]];
+    if (file.tensors().contains(tensor) || file.others().contains(tensor)) continue;
     return invalid_input(
         fmt::format("{}: weight_map: expected tensor {} in {}, found none of that name there",
                     index_path, quote(tensor), quote(shard)));
@@ -215,10 +224,13 @@ Status Checkpoint::add_shards(const std::string& index_path) {
 
 Result<Checkpoint> Checkpoint::open(const std::string& directory) try {
   TESSERA_RETURN_IF_ERROR(check_directory(directory));
+  TESSERA_RETURN_IF_ERROR(check_other_tools(directory));
   const fs::path home(directory);
-  const bool single = is_there(home / kSingleFile);
-  if (!single && !is_there(home / kIndexFile)) return no_weights(directory);
   if (!is_there(home / "config.json")) {
+    const bool has_weights = is_there(home / kSingleFile) || is_there(home / kIndexFile) ||
+                             is_there(home / kCompressedFile);
+    if (!has_weights) return no_weights(directory);
+    TESSERA_RETURN_IF_ERROR(check_link(home / "config.json"));
     return not_found(
         fmt::format("{}: expected config.json beside the weights, found none", directory));
   }
@@ -229,11 +241,7 @@ Result<Checkpoint> Checkpoint::open(const std::string& directory) try {
     TESSERA_ASSIGN_OR_RETURN(checkpoint.generation_config_,
                              Config::read(home / "generation_config.json"));
   }
-  if (single) {
-    TESSERA_RETURN_IF_ERROR(checkpoint.add_file(home / kSingleFile));
-  } else {
-    TESSERA_RETURN_IF_ERROR(checkpoint.add_shards(home / kIndexFile));
-  }
+  TESSERA_RETURN_IF_ERROR(checkpoint.add_files());
   return checkpoint;
 } catch (const std::bad_alloc&) {
   return out_of_memory(fmt::format("{}: not enough memory to open it", directory));
@@ -253,13 +261,19 @@ size_t Checkpoint::size_bytes() const {
   return total;
 }
 
-bool Checkpoint::has(std::string_view name) const { return tensors_.find(name) != tensors_.end(); }
+bool Checkpoint::has(std::string_view name) const {
+  return tensors_.find(name) != tensors_.end() || others_.find(name) != others_.end();
+}
 
 Result<TensorView> Checkpoint::find(std::string_view name,
                                     const std::vector<int64_t>& shape) const {
   const std::string what = fmt::format("{}: tensor {}", directory_, quote(name));
   const auto place = tensors_.find(name);
   if (place == tensors_.end()) {
+    if (const auto other = others_.find(name); other != others_.end()) {
+      return unsupported(
+          fmt::format("{}: expected F32, F16 or BF16, found {}", what, other->second));
+    }
     const std::string near = nearest(name, tensors_);
     const std::string hint =
         near.empty() ? "no such name" : "no such name; the nearest is " + quote(near);

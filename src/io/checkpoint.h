@@ -12,9 +12,15 @@
 
 namespace tessera {
 
+// The tensors of a compressed directory. No other program takes them for a plain model's, whose
+// files have other names; a directory of format 1 may still have them in model.safetensors.
+inline constexpr const char* kCompressedFile = "tessera.safetensors";
+
 // A Hugging Face directory: config.json and model.safetensors, or model.safetensors.index.json with
-// its shards. Shards are plain file names inside the directory; links may lead out of it only to
-// the blobs of the hub's cache. Cheap to copy; views live as long as a copy does.
+// its shards; or where config.json has a `tessera` section, tessera.safetensors. Shards are plain
+// file names, so that an index can name no file outside of the directory; links in it are followed
+// wherever they lead, as only its owner can have made them. Cheap to copy; views live as long as a
+// copy does.
 class Checkpoint {
  public:
   static Result<Checkpoint> open(const std::string& directory);
@@ -44,6 +50,7 @@ class Checkpoint {
 
  private:
   Result<TensorView> find(std::string_view name, const std::vector<int64_t>& shape) const;
+  Status add_files();
   Status add_file(const std::string& path);
   Status add_shards(const std::string& index_path);
 
@@ -52,6 +59,8 @@ class Checkpoint {
   Config generation_config_;
   std::vector<std::shared_ptr<Safetensors>> files_;
   std::map<std::string, size_t, std::less<>> tensors_;  // name -> index of its file
+  // Names of tensors that cannot be read, with their dtypes.
+  std::map<std::string, std::string, std::less<>> others_;
 };
 
 }  // namespace tessera

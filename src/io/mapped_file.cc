@@ -126,10 +126,16 @@ Result<std::string> read_text_file(const std::string& path, size_t limit_bytes) 
       filled += static_cast<size_t>(got);
     }
     text.resize(filled);
+    if (is_git_lfs_pointer(text))
+      return invalid_input(fmt::format("{}: expected its text, {}", path, kFoundGitLfsPointer));
     return text;
   } catch (const std::bad_alloc&) {
     return out_of_memory(fmt::format("{}: not enough memory for {} bytes", path, file.size_bytes));
   }
+}
+
+bool is_git_lfs_pointer(std::string_view bytes) {
+  return bytes.starts_with("version https://git-lfs");
 }
 
 Status write_file_atomically(const std::string& path, const std::string& content) {

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <string>
+#include <string_view>
 
 #include "base/status.h"
 
@@ -28,7 +29,13 @@ class MappedFile {
   size_t size_bytes_ = 0;
 };
 
-// A small text file whole; larger than limit_bytes is an error.
+// Whether the bytes of a file are what git leaves of it where Git LFS did not fetch it, and the end
+// of the sentence that says so.
+bool is_git_lfs_pointer(std::string_view bytes);
+inline constexpr std::string_view kFoundGitLfsPointer =
+    "found a Git LFS pointer in its place (git lfs pull fetches the file)";
+
+// A small text file whole; larger than limit_bytes is an error, and so is a Git LFS pointer.
 Result<std::string> read_text_file(const std::string& path, size_t limit_bytes);
 
 // Writes to a temporary beside path, then renames: path is either whole or as it was.

@@ -16,8 +16,20 @@ namespace {
 
 constexpr size_t kLengthBytes = 8;
 
+// The format's dtypes that Tessera has no use for.
+struct OtherDType {
+  std::string_view name;
+  int64_t bits;
+};
+constexpr OtherDType kOtherDTypes[] = {
+    {"F4", 4},      {"F6_E2M3", 6}, {"F6_E3M2", 6},     {"F8_E4M3", 8},
+    {"F8_E5M2", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8},
+    {"U16", 16},    {"U32", 32},    {"U64", 64},        {"C64", 64},
+};
+
 struct Entry {
   std::string name;
+  const OtherDType* other = nullptr;  // in place of the view's dtype
   TensorView view;
   int64_t begin = 0;
   int64_t end = 0;
@@ -45,6 +57,10 @@ class Parser {
     }
     TESSERA_RETURN_IF_ERROR(check_offsets(entries));
     for (Entry& entry : entries) {
+      if (entry.other != nullptr) {
+        contents.others.emplace(std::move(entry.name), entry.other->name);
+        continue;
+      }
       entry.view.data = data_.data() + entry.begin;
       contents.tensors.emplace(std::move(entry.name), std::move(entry.view));
     }
@@ -62,9 +78,9 @@ class Parser {
     if (file_.size() < kLengthBytes) {
       return wrong("file", "a header length of 8 bytes", fmt::format("{} bytes", file_.size()));
     }
-    if (file_.starts_with("version https://git-lfs")) {
-      return wrong("file", "safetensors",
-                   "a Git LFS pointer in its place (git lfs pull fetches the file)");
+    if (is_git_lfs_pointer(file_)) {
+      return invalid_input(
+          fmt::format("{}: file: expected safetensors, {}", source_, kFoundGitLfsPointer));
     }
     uint64_t length = 0;
     for (size_t i = 0; i < kLengthBytes; ++i) {
@@ -121,13 +137,19 @@ class Parser {
     const Json* value = tensor.find("dtype");
     const auto* dtype_name = value == nullptr ? nullptr : value->as<std::string>();
     if (dtype_name == nullptr) return wrong(what, "the name of a dtype", found(value));
-    const std::optional<DType> dtype = parse_dtype(*dtype_name);
-    if (!dtype) {
-      return unsupported(fmt::format(
-          "{}: {}: expected F64, F32, F16, BF16, I64, I32, I16, I8, U8 or BOOL, found {}", source_,
-          what, shortened(*value)));
+    if (const std::optional<DType> dtype = parse_dtype(*dtype_name)) {
+      entry.view.dtype = *dtype;
+      return {};
     }
-    entry.view.dtype = *dtype;
+    const auto* other =
+        std::find_if(std::begin(kOtherDTypes), std::end(kOtherDTypes),
+                     [&](const OtherDType& row) { return row.name == *dtype_name; });
+    if (other == std::end(kOtherDTypes)) {
+      return unsupported(
+          fmt::format("{}: {}: expected a dtype of safetensors, as F32, BF16 or U8, found {}",
+                      source_, what, shortened(*value)));
+    }
+    entry.other = other;
     return {};
   }
 
@@ -149,6 +171,13 @@ class Parser {
     return {};
   }
 
+  // Values of less than a byte fill whole bytes together.
+  static std::optional<int64_t> bytes_of(const Entry& entry) {
+    if (entry.other == nullptr) return tensor_bytes(entry.view.dtype, entry.view.shape);
+    const std::optional<int64_t> bits = tensor_size(entry.other->bits, entry.view.shape);
+    return bits.has_value() && *bits % 8 == 0 ? std::optional(*bits / 8) : std::nullopt;
+  }
+
   Status read_offsets(const Json& tensor, const std::string& what, Entry& entry) const {
     const std::string offsets_of = what + ": data_offsets";
     const Json* value = tensor.find("data_offsets");
@@ -162,7 +191,9 @@ class Parser {
         return wrong(
             offsets_of,
             fmt::format("integers from 0 to {}, the bytes of data in the file", data_.size()),
-            shortened(item));
+            offset == nullptr || *offset < 0
+                ? shortened(item)
+                : shortened(item) + ": the file ends early, as where a download stopped");
       }
     }
     entry.begin = *(*pair)[0].as<int64_t>();
@@ -171,9 +202,10 @@ class Parser {
       return wrong(offsets_of, "a begin that is not after the end", shortened(*value));
     }
     const int64_t size = entry.end - entry.begin;
-    const std::optional<int64_t> needed = tensor_bytes(entry.view.dtype, entry.view.shape);
+    const std::optional<int64_t> needed = bytes_of(entry);
     const std::string shape =
-        fmt::format("{} [{}]", name(entry.view.dtype), fmt::join(entry.view.shape, ", "));
+        fmt::format("{} [{}]", entry.other != nullptr ? entry.other->name : name(entry.view.dtype),
+                    fmt::join(entry.view.shape, ", "));
     if (!needed) return wrong(what, "bytes that 63 bits can count", shape);
     if (*needed != size) {
       return wrong(offsets_of, fmt::format("{} bytes for {}", *needed, shape),

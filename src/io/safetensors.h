@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <string_view>
@@ -24,6 +25,9 @@ struct TensorView {
 
 struct SafetensorsContents {
   std::map<std::string, TensorView> tensors;
+  // Tensors of dtypes that the format knows and Tessera has no use for, by name: their dtypes. They
+  // are checked as the others are.
+  std::map<std::string, std::string> others;
   std::map<std::string, std::string> metadata;
 };
 
@@ -40,6 +44,7 @@ class Safetensors {
   static Result<Safetensors> open(const std::string& path);
 
   const std::map<std::string, TensorView>& tensors() const { return contents_.tensors; }
+  const std::map<std::string, std::string>& others() const { return contents_.others; }
   const std::map<std::string, std::string>& metadata() const { return contents_.metadata; }
   size_t size_bytes() const { return file_.size_bytes(); }
   void release(const TensorView& tensor) const { file_.release(tensor.data, tensor.size_bytes); }
@@ -49,12 +54,14 @@ class Safetensors {
   SafetensorsContents contents_;
 };
 
-// Tensors to write; data belongs to the caller.
+// Tensors to write; data belongs to the caller. Where there is none, make gives the values when
+// their turn comes, so that they need not all be in memory at once.
 struct TensorToWrite {
   std::string name;
   DType dtype = DType::kF32;
   std::vector<int64_t> shape;
   const void* data = nullptr;
+  std::function<Result<std::vector<char>>()> make = {};
 };
 
 // Writes a safetensors file through a temporary and a rename. The order is by size of dtype,

@@ -1,5 +1,6 @@
 #include "io/safetensors.h"
 
+#include <fmt/format.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
@@ -166,9 +167,36 @@ TEST(Safetensors, NumbersThatAreNoSizes) {
 }
 
 TEST(Safetensors, UnknownDtypesAreNamed) {
-  const Status status = tensor_error(R"("dtype":"F8_E4M3","shape":[8],"data_offsets":[0,8])");
-  expect_message(status, {"tensor \"t\": dtype: expected F64", "found \"F8_E4M3\""});
+  const Status status = tensor_error(R"("dtype":"F7","shape":[8],"data_offsets":[0,8])");
+  expect_message(status, {"tensor \"t\": dtype: expected a dtype of safetensors", "found \"F7\""});
   EXPECT_EQ(status.code(), StatusCode::kUnsupported);
+}
+
+TEST(Safetensors, DtypesWithoutUseAreCheckedAndSetAside) {
+  for (const auto& [dtype, shape] :
+       {std::pair("U64", "[1]"), std::pair("C64", "[1]"), std::pair("U32", "[2]"),
+        std::pair("U16", "[4]"), std::pair("F8_E4M3", "[2, 4]"), std::pair("F8_E5M2", "[8]"),
+        std::pair("F8_E8M0", "[8]"), std::pair("F8_E4M3FNUZ", "[8]"),
+        std::pair("F8_E5M2FNUZ", "[8]"), std::pair("F4", "[16]")}) {
+    const std::string members =
+        fmt::format(R"("dtype":"{}","shape":{},"data_offsets":)", dtype, shape);
+    EXPECT_TRUE(tensor_error(members + "[0,8]").ok()) << tensor_error(members + "[0,8]").message();
+    expect_message(tensor_error(members + "[0,7]"), {"expected 8 bytes for", dtype, "found 7"});
+  }
+  expect_message(tensor_error(R"("dtype":"F4","shape":[15],"data_offsets":[0,8])"), {"F4 [15]"});
+  const auto contents = parse_safetensors(
+      safetensors_bytes(R"({"a":{"dtype":"F6_E2M3","shape":[4],"data_offsets":[0,3]},)"
+                        R"("b":{"dtype":"U8","shape":[5],"data_offsets":[3,8]}})",
+                        "12345678"),
+      kSource);
+  ASSERT_TRUE(contents.ok()) << contents.status().message();
+  EXPECT_EQ(contents->others.at("a"), "F6_E2M3");
+  EXPECT_EQ(contents->tensors.size(), 1u);
+}
+
+TEST(Safetensors, AFileThatEndsEarlyIsSaidToDoSo) {
+  expect_message(tensor_error(R"("dtype":"U8","shape":[9],"data_offsets":[0,9])"),
+                 {"found 9: the file ends early, as where a download stopped"});
 }
 
 TEST(Safetensors, TooManyDimensions) {

@@ -33,7 +33,7 @@ Status check_tensor(const std::string& path, const TensorToWrite& tensor) {
         fmt::format("{}: expected extents from 0 whose bytes 63 bits can count, found [{}]", what,
                     fmt::join(tensor.shape, ", ")));
   }
-  if (*bytes > 0 && tensor.data == nullptr) {
+  if (*bytes > 0 && tensor.data == nullptr && !tensor.make) {
     return invalid_input(fmt::format("{}: expected {} bytes of data, found none", what, *bytes));
   }
   return {};
@@ -98,6 +98,15 @@ Result<std::string> make_header(const std::string& path, const Order& order,
   return header;
 }
 
+Status append(const std::string& path, const TensorToWrite& tensor, AtomicFile& file) {
+  const auto bytes = static_cast<size_t>(*tensor_bytes(tensor.dtype, tensor.shape));
+  if (!tensor.make) return file.append(tensor.data, bytes);
+  TESSERA_ASSIGN_OR_RETURN(const std::vector<char> values, tensor.make());
+  if (values.size() == bytes) return file.append(values.data(), bytes);
+  return invalid_input(fmt::format("{}: tensor {}: expected {} bytes of data, found {}", path,
+                                   quote(tensor.name), bytes, values.size()));
+}
+
 }  // namespace
 
 Status write_safetensors(const std::string& path, const std::vector<TensorToWrite>& tensors,
@@ -111,8 +120,7 @@ Status write_safetensors(const std::string& path, const std::vector<TensorToWrit
   TESSERA_RETURN_IF_ERROR(file.append(length));
   TESSERA_RETURN_IF_ERROR(file.append(header));
   for (const TensorToWrite* tensor : order) {
-    TESSERA_RETURN_IF_ERROR(file.append(
-        tensor->data, static_cast<size_t>(*tensor_bytes(tensor->dtype, tensor->shape))));
+    TESSERA_RETURN_IF_ERROR(append(path, *tensor, file));
   }
   return file.commit();
 } catch (const std::bad_alloc&) {

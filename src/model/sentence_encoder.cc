@@ -356,27 +356,26 @@ Result<LabelScores> read_score_activation(std::string_view path, const std::stri
                   source, names_of(kScoreActivations), quote(path)));
 }
 
-Result<SentenceEncoder> read_sentence_encoder(const std::string& directory) {
+Result<SentenceEncoder> read_sentence_encoder(const ModelDirectory& home) {
   SentenceEncoder encoder;
-  const std::string path = directory + "/modules.json";
+  const std::string path = home.path + "/modules.json";
   if (!exists(path)) {
-    TESSERA_ASSIGN_OR_RETURN(encoder.max_tokens, read_max_tokens(Config(), directory));
+    TESSERA_ASSIGN_OR_RETURN(encoder.max_tokens, read_max_tokens(Config(), home.path));
     return encoder;
   }
   TESSERA_ASSIGN_OR_RETURN(const std::vector<Module> modules, read_modules(path));
   encoder.kind = Kind::kEmbeddings;
   encoder.steps.clear();
   TESSERA_RETURN_IF_ERROR(
-      read_model_settings(directory + "/config_sentence_transformers.json", encoder));
+      read_model_settings(home.path + "/config_sentence_transformers.json", encoder));
   if (modules.empty() || modules.front().name != "Transformer") {
     return unsupported(fmt::format("{}: expected a Transformer first, found {}", path,
                                    modules.empty() ? "nothing" : modules.front().name));
   }
-  encoder.folder = modules.front().folder;
-  TESSERA_RETURN_IF_ERROR(read_transformer(below(directory, encoder.folder), encoder));
+  TESSERA_RETURN_IF_ERROR(read_transformer(home.transformer, encoder));
   TESSERA_RETURN_IF_ERROR(check_order(modules, encoder, path));
   for (const Module& module : modules) {
-    TESSERA_RETURN_IF_ERROR(read_module(module, directory, encoder));
+    TESSERA_RETURN_IF_ERROR(read_module(module, home.path, encoder));
   }
   return encoder;
 }

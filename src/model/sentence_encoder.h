@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "io/model_directory.h"
 #include "model/embedding_steps.h"
 #include "model/pooling.h"
 #include "tessera/model.h"
@@ -21,7 +22,6 @@ struct SentenceEncoder {
   enum class Kind { kPlain, kEmbeddings, kClassifier };
 
   Kind kind = Kind::kPlain;
-  std::string folder;  // of config.json, weights and tokenizer, within the directory
   std::vector<Pooling> poolings = {Pooling::kMean};
   PromptTokens prompt_tokens = PromptTokens::kPooled;
   std::vector<EmbeddingStep> steps = {NormaliseStep()};  // behind the pooling
@@ -40,7 +40,7 @@ struct SentenceEncoder {
 };
 
 // Reads modules.json and what it names. Modules that Tessera does not run are kUnsupported.
-Result<SentenceEncoder> read_sentence_encoder(const std::string& directory);
+Result<SentenceEncoder> read_sentence_encoder(const ModelDirectory& home);
 
 // The module path of a PyTorch activation, as "torch.nn.modules.activation.Tanh", to what makes
 // scores of a cross-encoder's logits.

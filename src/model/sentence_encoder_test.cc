@@ -40,7 +40,7 @@ class Directory {
     }
     return put("modules.json", "[" + list + "]");
   }
-  Result<SentenceEncoder> read() const { return read_sentence_encoder(path_); }
+  Result<SentenceEncoder> read() const { return read_sentence_encoder(*find_model(path_)); }
   std::string error() const { return read().status().message(); }
   const std::string& path() const { return path_; }
 

@@ -4,33 +4,28 @@
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
-#include <cstring>
 #include <ctime>
-#include <fstream>
 #include <optional>
-#include <sstream>
 
 #include "base/guarded.h"
 #include "base/status.h"
 #include "io/json.h"
+#include "io/mapped_file.h"
+#include "io/model_directory.h"
 #include "runtime/chat_forms.h"
 #include "runtime/chat_signature.h"
 
 namespace tessera {
 namespace {
 
+constexpr size_t kFileLimitBytes = size_t{64} << 20;
+
 // Empty where there is no such file.
 Result<std::optional<std::string>> read_if_there(const std::string& path) {
-  errno = 0;
-  std::ifstream file(path, std::ios::binary);
-  if (!file && errno == ENOENT) return std::optional<std::string>();
-  std::ostringstream text;
-  if (file) text << file.rdbuf();
-  if (!file || file.bad()) {
-    return io_error(fmt::format("cannot read {}: {}", path, std::strerror(errno)));
-  }
-  return std::optional<std::string>(std::move(text).str());
+  Result<std::string> text = read_text_file(path, kFileLimitBytes);
+  if (text.ok()) return std::optional(std::move(text).value());
+  if (text.status().code() == StatusCode::kNotFound) return std::optional<std::string>();
+  return text.status();
 }
 
 Result<Json> read_json_if_there(const std::string& path) {
@@ -241,8 +236,10 @@ Result<ChatFormat> ChatFormat::from_template(std::string_view text, std::string 
   });
 }
 
-Result<ChatFormat> ChatFormat::open(const std::string& directory) {
-  return guarded(directory, [&]() -> Result<ChatFormat> {
+Result<ChatFormat> ChatFormat::open(const std::string& name) {
+  return guarded(name, [&]() -> Result<ChatFormat> {
+    TESSERA_ASSIGN_OR_RETURN(const ModelDirectory home, find_model(name));
+    const std::string& directory = home.path;
     TESSERA_ASSIGN_OR_RETURN(const Json config,
                              read_json_if_there(directory + "/tokenizer_config.json"));
     TESSERA_ASSIGN_OR_RETURN(const Json special,

@@ -7,6 +7,7 @@
 
 #include "base/guarded.h"
 #include "base/isa.h"
+#include "io/model_directory.h"
 #include "kernels/family.h"
 #include "model/loader.h"
 #include "model/slots.h"
@@ -92,22 +93,21 @@ Status fit_head(const std::string& directory, ModelState& state) {
   return state.sentence_encoder.check(a.hidden_size, directory);
 }
 
-Result<std::unique_ptr<ModelState>> load_state(const std::string& directory,
+Result<std::unique_ptr<ModelState>> load_state(const std::string& name,
                                                const LoadOptions& options) {
   auto state = std::make_unique<ModelState>();
-  TESSERA_ASSIGN_OR_RETURN(state->sentence_encoder, read_sentence_encoder(directory));
-  const std::string& inner = state->sentence_encoder.folder;
-  const std::string folder = inner.empty() ? directory : directory + "/" + inner;
-  TESSERA_ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::open(folder));
+  TESSERA_ASSIGN_OR_RETURN(const ModelDirectory home, find_model(name));
+  TESSERA_ASSIGN_OR_RETURN(state->sentence_encoder, read_sentence_encoder(home));
+  TESSERA_ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::open(home.transformer));
   TESSERA_ASSIGN_OR_RETURN(state->architecture, read_architecture(checkpoint));
-  TESSERA_RETURN_IF_ERROR(fit_head(directory, *state));
+  TESSERA_RETURN_IF_ERROR(fit_head(home.path, *state));
   for (int32_t layer = 0; layer < state->architecture.layer_count(); ++layer) {
     TESSERA_RETURN_IF_ERROR(check_attention(state->architecture.attention_shape_as_stored(layer)));
   }
   TESSERA_ASSIGN_OR_RETURN(state->plan, plan_for(checkpoint, state->architecture, options));
   // An encoder's keys and values live for a pass only.
   if (!state->architecture.is_decoder()) state->plan.cache = DType::kF32;
-  auto tokenizer = Tokenizer::open(folder);
+  auto tokenizer = Tokenizer::open(home.transformer);
   if (!tokenizer.ok() && tokenizer.status().code() != StatusCode::kNotFound)
     return tokenizer.status();
   if (tokenizer.ok()) state->tokenizer = std::move(tokenizer).value();
@@ -121,7 +121,7 @@ Result<std::unique_ptr<ModelState>> load_state(const std::string& directory,
   state->executor =
       std::make_unique<Executor>(state->architecture, state->weights, state->plan, *state->team);
   state->info = make_info(checkpoint, *state, loaded.parameters);
-  state->info.directory = directory;
+  state->info.directory = home.path;
   state->info.generation = read_generation_defaults(checkpoint.generation_config());
   return state;
 }

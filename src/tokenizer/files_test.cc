@@ -375,5 +375,22 @@ TEST_F(Files, SayAtWhichEndTextsAreCut) {
   EXPECT_EQ((*open())->truncation_side(), TruncationSide::kRight);
 }
 
+// transformers 5 leaves these keys aside where there is a tokenizer.json, whose post_processor says
+// it.
+TEST_F(Files, ATokenizerJsonSaysItselfWhichTokensBeginAndEndAText) {
+  Parts parts;
+  parts.model = R"({"type": "BPE", "vocab": {"a": 0, "<s>": 1, "</s>": 2}, "merges": []})";
+  parts.post_processor =
+      R"({"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}},
+      {"Sequence": {"id": "A", "type_id": 0}}], "special_tokens": {"<s>": {"ids": [1]}}})";
+  write("tokenizer.json", to_json(parts));
+  for (const char* config :
+       {"{}", R"({"add_bos_token": false, "add_eos_token": true, "bos_token": "<s>",
+                  "eos_token": "</s>"})"}) {
+    write("tokenizer_config.json", config);
+    EXPECT_EQ(ids("a"), (Ids{1, 0})) << config;
+  }
+}
+
 }  // namespace
 }  // namespace tessera::tokenizer

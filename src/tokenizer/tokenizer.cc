@@ -1,5 +1,6 @@
 #include "tokenizer/tokenizer.h"
 
+#include "io/model_directory.h"
 #include "tokenizer/pipeline.h"
 #include "tokenizer/pipeline_tokenizer.h"
 
@@ -7,9 +8,11 @@ namespace tessera {
 
 using Made = Result<std::shared_ptr<const Tokenizer>>;
 
-Made Tokenizer::open(const std::string& directory) {
+Made Tokenizer::open(const std::string& name) {
   using tokenizer::PipelineTokenizer;
-  return tokenizer::guarded(directory, [&]() -> Made {
+  return tokenizer::guarded(name, [&]() -> Made {
+    TESSERA_ASSIGN_OR_RETURN(const ModelDirectory home, find_model(name));
+    const std::string& directory = home.transformer;
     TESSERA_ASSIGN_OR_RETURN(auto config, tokenizer::TokenizerConfig::read(directory));
     const std::string mask = config.special("mask_token", "");
     const std::string json_path = directory + "/tokenizer.json";

@@ -4,10 +4,11 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+
+#include "io/mapped_file.h"
 
 namespace tessera::tokenizer {
 namespace {
@@ -76,21 +77,9 @@ struct TokenizerConfig::Files {
 };
 
 Result<std::string> read_file(const std::string& path) {
-  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"),
-                                                             &std::fclose);
-  if (file == nullptr) {
-    return not_found(fmt::format("expected a tokenizer in {}, found no such file", path));
-  }
-  std::string text;
-  char buffer[65536];
-  for (size_t count; (count = std::fread(buffer, 1, sizeof buffer, file.get())) > 0;) {
-    text.append(buffer, count);
-    if (text.size() > kFileLimit) {
-      return invalid_input(fmt::format("{}: expected at most {} bytes", path, kFileLimit));
-    }
-  }
-  if (std::ferror(file.get()) != 0) return io_error(fmt::format("{}: cannot be read", path));
-  return text;
+  Result<std::string> text = read_text_file(path, kFileLimit);
+  if (text.ok() || text.status().code() != StatusCode::kNotFound) return text;
+  return not_found(fmt::format("expected a tokenizer in {}, found no such file", path));
 }
 
 Result<TokenizerConfig> TokenizerConfig::read(const std::string& directory) {

@@ -23,7 +23,8 @@ FIXTURES = pathlib.Path(__file__).resolve().parent
 
 
 def tensors_of(directory):
-    return checkpoints.read_safetensors(os.path.join(directory, "model.safetensors"))
+    names = [name for name in ("tessera.safetensors", "model.safetensors") if os.path.exists(os.path.join(directory, name))]
+    return checkpoints.read_safetensors(os.path.join(directory, names[0]))
 
 
 def section_of(directory):
@@ -153,7 +154,7 @@ class Compress(CliTest):
         arguments = ["--prune-tiles", "0.6", "--tile", "8x8", "--calibrate", self.text, "--repair"]
         first, _ = self.compress(self.decoder, "first", *arguments)
         second, _ = self.compress(self.decoder, "second", *arguments)
-        for file in ("model.safetensors", "config.json"):
+        for file in ("tessera.safetensors", "config.json"):
             self.assertEqual((first / file).read_bytes(), (second / file).read_bytes(), file)
 
     def test_inspect_says_how_maps_are_stored(self):
@@ -245,7 +246,7 @@ class Compress(CliTest):
 
         def index(suffix, value):
             def change(directory):
-                path = directory / "model.safetensors"
+                path = directory / "tessera.safetensors"
                 data = bytearray(path.read_bytes())
                 (length,) = struct.unpack("<Q", data[:8])
                 entry = json.loads(data[8 : 8 + length])[name + suffix]
@@ -274,7 +275,7 @@ class Compress(CliTest):
         if process.returncode != 0:
             self.assertFalse(target.exists())
             self.call(*arguments)
-        self.assertTrue((target / "model.safetensors").exists())
+        self.assertTrue((target / "tessera.safetensors").exists())
         self.assertFalse(pathlib.Path(f"{target}.part").exists())
 
     def check_fixture(self, fixture, formats, *options):

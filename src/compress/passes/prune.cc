@@ -9,7 +9,9 @@
 #include "compress/allocation.h"
 #include "compress/pass.h"
 #include "compress/prune_units.h"
+#include "compress/quantize.h"
 #include "compress/report.h"
+#include "io/json.h"
 
 namespace tessera {
 namespace {
@@ -38,7 +40,8 @@ class PrunePass final : public Pass {
       : matrices_(options.matrices),
         layers_(options.layers),
         prune_(*options.prune),
-        rule_(find_rule(prune_.unit)) {}
+        rule_(find_rule(prune_.unit)),
+        is_quantized_next_(options.quantize.has_value()) {}
 
   PassInfo info() const override {
     return {.name = rule_.name,
@@ -74,6 +77,7 @@ class PrunePass final : public Pass {
 
   Status check(const SourceModel& model) const override {
     TESSERA_RETURN_IF_ERROR(check_rule(rule_, prune_));
+    TESSERA_RETURN_IF_ERROR(check_integers(model));
     return check_pairs(model.items);
   }
   FusedQkv fused(const Source&) const override { return rule_.fused; }
@@ -146,6 +150,7 @@ class PrunePass final : public Pass {
       } else {
         choose_mask(context, choice_of(matrix->item), *matrix);
         TESSERA_RETURN_IF_ERROR(prune_matrix(context, *matrix));
+        TESSERA_RETURN_IF_ERROR(round_as_source(work, *matrix));
       }
     }
     return {};
@@ -164,6 +169,33 @@ class PrunePass final : public Pass {
   void begin(Matrix& matrix) const {
     matrix.removed = removed(matrix.item);
     matrix.mask.reset();
+  }
+
+  // What is left of integers is stored as integers where there is such a form, which tiles have.
+  Status check_integers(const SourceModel& model) const {
+    for (const Item& item : model.items) {
+      if (!item.selected || removed(item) == Removed::kNothing) continue;
+      const std::optional<Precision> precision = source_precision(model.source, item);
+      if (!precision || (removed(item) == Removed::kTiles && has_integer_rows(*precision)))
+        continue;
+      return unsupported(fmt::format(
+          "{}: {}: expected floats to prune, or tiles of int8 or int4, found {}: what this leaves "
+          "would be floats again and take more room; compress the model that it was quantized "
+          "from, with both options in one run",
+          rule_.name, quote(item.name()), name(*precision)));
+    }
+    return {};
+  }
+
+  // Pruning alone would leave floats, which take more room than the integers did.
+  Status round_as_source(const MapWork& work, Matrix& matrix) const {
+    if (!matrix.rounding.has_value() || is_quantized_next_) return {};
+    const QuantizeOptions options{
+        .weights = *parse_weight_type(name(matrix.rounding->precision)),
+        .group = matrix.rounding->group,
+        .rounding = repairs() ? Rounding::kCompensated : Rounding::kNearest};
+    return quantize_matrix({&options, &work.inputs, &work.team, matrix.rounding->input_scales},
+                           matrix);
   }
 
   // Values lose features together with the inputs of the output matrix.
@@ -222,6 +254,7 @@ class PrunePass final : public Pass {
   const std::vector<int32_t> layers_;
   const PruneOptions prune_;
   const PruneRule& rule_;
+  const bool is_quantized_next_;
   // What a look at all matrices gives: of each one its number and its scores or its curve.
   std::vector<size_t> looked_at_;
   std::vector<std::vector<double>> scores_;

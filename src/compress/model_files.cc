@@ -1,0 +1,137 @@
+#include "compress/model_files.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "compress/sha256.h"
+#include "io/atomic_file.h"
+#include "io/mapped_file.h"
+
+namespace tessera {
+namespace {
+
+namespace fs = std::filesystem;
+using OrderedJson = nlohmann::ordered_json;
+
+constexpr size_t kConfigLimitBytes = size_t{64} << 20;
+
+Status cannot(const char* what, const std::string& path, const std::error_code& error) {
+  return io_error(fmt::format("{}: cannot {}: {}", path, what, error.message()));
+}
+
+// Weights in other formats are of the dense model.
+bool is_other_file(const fs::path& path) {
+  static const std::set<std::string> kWeights = {".safetensors", ".bin",       ".pt",   ".pth",
+                                                 ".h5",          ".onnx_data", ".data", ".msgpack",
+                                                 ".onnx",        ".ot",        ".ckpt", ".gguf"};
+  const std::string name = path.filename();
+  return !kWeights.contains(path.extension()) && name != "model.safetensors.index.json" &&
+         name != "config.json" && !name.ends_with(".tmp");
+}
+
+// Whether inner is outer or lies under it, links followed.
+bool is_within(const fs::path& inner, const fs::path& outer) {
+  std::error_code ignored;
+  const fs::path in = fs::weakly_canonical(inner, ignored);
+  const fs::path out = fs::weakly_canonical(outer, ignored);
+  return std::mismatch(out.begin(), out.end(), in.begin(), in.end()).first == out.end();
+}
+
+Status copy_durably(const fs::path& from, const fs::path& to) {
+  TESSERA_ASSIGN_OR_RETURN(const MappedFile file, MappedFile::open(from));
+  TESSERA_ASSIGN_OR_RETURN(AtomicFile target, AtomicFile::create(to));
+  TESSERA_RETURN_IF_ERROR(target.append(file.data(), file.size_bytes()));
+  return target.commit();
+}
+
+class Copy {
+ public:
+  explicit Copy(const ModelDirectory& home) : home_(home) {
+    std::error_code ignored;
+    has_modules_ = fs::exists(fs::path(home.path) / "modules.json", ignored);
+  }
+
+  Status folder(const fs::path& from, const fs::path& to) const {
+    std::error_code error;
+    fs::directory_iterator entry(from, error);
+    if (error) return cannot("read", from, error);
+    for (const fs::directory_iterator end; entry != end; entry.increment(error)) {
+      if (error) return cannot("read", from, error);
+      const fs::path& path = entry->path();
+      std::error_code ignored;
+      if (!fs::is_directory(path, ignored)) {
+        if (fs::is_regular_file(path, ignored) && belongs(path, to))
+          TESSERA_RETURN_IF_ERROR(copy_durably(path, to / path.filename()));
+        continue;
+      }
+      if (path.filename().string().starts_with('.')) continue;  // .git and such
+      if (is_within(from, path)) continue;                      // a link upwards
+      fs::create_directory(to / path.filename(), error);
+      if (error) return cannot("write", to / path.filename(), error);
+      TESSERA_RETURN_IF_ERROR(folder(path, to / path.filename()));
+    }
+    sync_directory(to / "");  // its folders
+    return {};
+  }
+
+ private:
+  bool belongs(const fs::path& path, const fs::path& to) const {
+    std::error_code ignored;
+    if (path.filename() == "config.json") return !fs::exists(to / "config.json", ignored);
+    if (is_other_file(path)) return true;
+    // Of a module of sentence-transformers behind the transformer.
+    const fs::path folder = path.parent_path();
+    return has_modules_ && path.filename() == "model.safetensors" && folder != home_.path &&
+           folder != home_.transformer;
+  }
+
+  const ModelDirectory& home_;
+  bool has_modules_ = false;
+};
+
+}  // namespace
+
+Result<std::string> changed_config(const std::string& directory, const ConfigChange& change) {
+  const std::string path = directory + "/config.json";
+  TESSERA_ASSIGN_OR_RETURN(const std::string text, read_text_file(path, kConfigLimitBytes));
+  OrderedJson config = OrderedJson::parse(text, nullptr, false);
+  if (!config.is_object()) {
+    return invalid_input(fmt::format("{}: expected a JSON object, found something else", path));
+  }
+  config.erase("tessera");
+  if (!change.section.empty()) config["tessera"] = OrderedJson::parse(change.section);
+  if (!change.dtype.empty()) {
+    // The older of the two names is read by every version of transformers.
+    if (config.contains("dtype")) config["dtype"] = change.dtype;
+    if (config.contains("torch_dtype") || !config.contains("dtype"))
+      config["torch_dtype"] = change.dtype;
+  }
+  return config.dump(2, ' ', false, OrderedJson::error_handler_t::replace) + "\n";
+}
+
+Status copy_other_files(const ModelDirectory& home, const std::string& target) {
+  return Copy(home).folder(home.path, target);
+}
+
+Result<std::map<std::string, std::string>> hash_tensor_files(const std::string& directory) {
+  std::map<std::string, std::string> hashes;
+  std::error_code error;
+  fs::directory_iterator entry(directory, error);
+  if (error) return cannot("read", directory, error);
+  for (const fs::directory_iterator end; entry != end; entry.increment(error)) {
+    if (error) return cannot("read", directory, error);
+    if (entry->path().extension() != ".safetensors") continue;
+    TESSERA_ASSIGN_OR_RETURN(const MappedFile file, MappedFile::open(entry->path()));
+    Sha256 hash;
+    hash.add(file.data(), file.size_bytes());
+    file.release(file.data(), file.size_bytes());
+    hashes[entry->path().filename()] = hash.finish();
+  }
+  return hashes;
+}
+
+}  // namespace tessera

@@ -1,0 +1,27 @@
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "base/status.h"
+#include "io/model_directory.h"
+
+namespace tessera {
+
+// What becomes of a config.json.
+struct ConfigChange {
+  std::string section = {};  // JSON: the `tessera` section; empty: there is none
+  std::string dtype = {};    // as transformers calls it; empty: as it is
+};
+
+// The text of a directory's config.json with a change.
+Result<std::string> changed_config(const std::string& directory, const ConfigChange& change);
+
+// Copies what belongs to a model but its own weights, of whatever format, with the folders that are
+// not hidden; config.json where there is none yet. All is on the disk when it returns.
+Status copy_other_files(const ModelDirectory& home, const std::string& target);
+
+// SHA-256 of a directory's tensor files by name, for provenance.
+Result<std::map<std::string, std::string>> hash_tensor_files(const std::string& directory);
+
+}  // namespace tessera
