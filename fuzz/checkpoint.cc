@@ -21,8 +21,6 @@ struct Folders {
   Folders() {
     home.put("config.json", "{}");
     outside.put("secret.safetensors", one_tensor("secret"));
-    std::filesystem::create_symlink(outside.path() + "/secret.safetensors",
-                                    home.path() + "/link.safetensors");
     std::filesystem::create_directory_symlink(outside.path(), home.path() + "/folder");
   }
   Folder home, outside;

@@ -78,7 +78,9 @@ Status run(const Options& options) {
 int export_verb(const Arguments& arguments) {
   Options options;
   Parser parser(kSynopsis);
-  parser.add_argument("MODEL", &options.source, "A checkpoint directory");
+  parser.add_argument(
+      "MODEL", &options.source,
+      "A checkpoint directory, or OWNER/NAME in the cache of the Hugging Face hub.");
   parser.group("Output");
   parser
       .add_text({"-o,--output", "OUT", "Write the checkpoint to OUT, a new directory."},

@@ -20,7 +20,9 @@ PrecomputeVo parse_precompute_vo(const std::string& text) {
 
 void add_directory_options(Parser& parser, std::string* directory, int* threads) {
   parser.group("Model");
-  parser.add_argument("MODEL", directory, "A checkpoint directory.");
+  parser.add_argument(
+      "MODEL", directory,
+      "A checkpoint directory, or OWNER/NAME in the cache of the Hugging Face hub.");
   parser.add_integer({"-t,--threads", 1, kMaxThreads,
                       "Use N threads (default: one for each CPU this process may use)."},
                      threads);
