@@ -43,8 +43,9 @@ std::vector<std::string> names_in(const std::string& directory) {
 Status check_link(const fs::path& path) {
   std::error_code ignored;
   if (is_there(path) || !fs::is_symlink(path, ignored)) return {};
-  return not_found(fmt::format("{}: expected a file, found a link that leads nowhere (to {})",
-                               path.string(), fs::read_symlink(path, ignored).string()));
+  return not_found(fmt::format("{}: expected a file, found a link that leads nowhere (to {}){}",
+                               path.string(), fs::read_symlink(path, ignored).string(),
+                               hint_to_fetch(path.parent_path())));
 }
 
 bool is_other_form_of_weights(const std::string& name) {
@@ -72,8 +73,8 @@ Status no_weights(const std::string& directory) {
                       directory, kSingleFile, quote(name)));
     }
   }
-  return not_found(
-      fmt::format("{}: expected {} or {}, found neither", directory, kSingleFile, kIndexFile));
+  return not_found(fmt::format("{}: expected {} or {}, found neither{}", directory, kSingleFile,
+                               kIndexFile, hint_to_fetch(directory)));
 }
 
 bool is_plain_name(const std::string& name) {
@@ -91,8 +92,8 @@ Result<std::string> resolve_shard(const std::string& directory, const std::strin
   }
   TESSERA_RETURN_IF_ERROR(check_link(home / name));
   if (is_there(home / name)) return (home / name).string();
-  return not_found(
-      fmt::format("{}: expected the shard {}, found no such file", directory, quote(name)));
+  return not_found(fmt::format("{}: expected the shard {}, found no such file{}", directory,
+                               quote(name), hint_to_fetch(directory)));
 }
 
 using WeightMap = std::map<std::string, std::string>;  // tensor -> shard

@@ -217,6 +217,17 @@ TEST(CheckpointLayout, HubCache) {
   EXPECT_TRUE(Checkpoint::open(snapshot + "/").ok());
 }
 
+// What a download that stopped leaves is named with the command that goes on.
+TEST(CheckpointLayout, ASnapshotThatIsNotWholeSaysHowToFetchTheRest) {
+  const TempDir cache;
+  cache.put("models--acme--tiny/snapshots/r/config.json", "{}");
+  const std::string snapshot = cache / "models--acme--tiny/snapshots/r";
+  expect_message(Checkpoint::open(snapshot).status(),
+                 {"found neither", "to fetch what is missing: hf download acme/tiny"});
+  fs::create_symlink("../../blobs/0123", snapshot + "/model.safetensors");
+  expect_message(Checkpoint::open(snapshot).status(), {"leads nowhere", "hf download acme/tiny"});
+}
+
 // A snapshot with one file is links alone, config.json among them.
 TEST(CheckpointLayout, HubCacheOfASingleFile) {
   const TempDir cache;

@@ -179,6 +179,14 @@ std::string transformer_folder(const fs::path& directory) {
 
 }  // namespace
 
+std::string hint_to_fetch(const std::string& directory) {
+  const fs::path snapshots = fs::path(directory).parent_path();
+  const std::string repository = snapshots.parent_path().filename().string();
+  if (snapshots.filename() != "snapshots" || !repository.starts_with(kRepositoryPrefix)) return "";
+  const std::optional<std::string> id = hub_id(repository);
+  return id.has_value() ? fmt::format("; to fetch what is missing: hf download {}", *id) : "";
+}
+
 Status check_directory(const std::string& path) {
   std::error_code error;
   const fs::file_status status = fs::status(path, error);

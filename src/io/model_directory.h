@@ -25,6 +25,10 @@ struct ModelDirectory {
 // the first module says where the transformer is; what else modules.json holds is not checked.
 Result<ModelDirectory> find_model(const std::string& name);
 
+// What a message about files that a model lacks ends with: for a snapshot in the hub's cache the
+// command that fetches them, else nothing.
+std::string hint_to_fetch(const std::string& directory);
+
 // That a path is a directory at all.
 Status check_directory(const std::string& path);
 
