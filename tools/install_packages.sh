@@ -7,7 +7,7 @@ set -euo pipefail
 # ocl-icd-opencl-dev: CMake's file of libdnnl-dev looks for OpenCL, which the package does not bring.
 declare -A groups=(
   [build]="g++ cmake ninja-build ccache pkg-config
-           libdnnl-dev ocl-icd-opencl-dev libfmt-dev nlohmann-json3-dev libcli11-dev libpcre2-dev libutf8proc-dev"
+           libdnnl-dev ocl-icd-opencl-dev libfmt-dev nlohmann-json3-dev libcli11-dev libpcre2-dev libutf8proc-dev libedit-dev"
   [test]="libgtest-dev python3"
   [dev]="libbenchmark-dev clang-format shellcheck"
   [fuzz]="clang libomp-dev"

@@ -46,7 +46,8 @@ class Answerer {
     if (!results.ok()) return results.status();
     for (size_t i = 0; i < records.size(); ++i) {
       const Answers& result = (*results)[i];
-      const Status status = run.write(options_.task.json ? json(inputs[i], result) : plain(result));
+      const Status status =
+          run.write(records[i], options_.task.json ? json(inputs[i], result) : plain(result));
       if (!status.ok()) return status;
     }
     return {};
@@ -136,11 +137,14 @@ Status answer_records(Options& options) {
   Result<std::shared_ptr<Model>> model = load_for(options.task, kHeads);
   if (!model.ok()) return model.status();
   Answerer answerer(**model, options);
-  RunOptions run_options{"answering", "questions", options.task.output};
+  RunOptions run_options{
+      "answering", "questions",
+      results_of(options.task, {"ids", "question", "answer", "answers", "no_answer_score",
+                                "windows", "start_logits", "end_logits"})};
   // The windows of a chunk are held together, and each question has its own over the context.
   if (options.context) {
-    run_options.most_records = std::clamp<size_t>(
-        kChunkContextBytes / (options.context->size() + 1), 1, run_options.most_records);
+    size_t& most = run_options.chunk.records;
+    most = std::clamp<size_t>(kChunkContextBytes / (options.context->size() + 1), 1, most);
   }
   RecordRun run(std::move(run_options));
   return run.all(options.task.records,

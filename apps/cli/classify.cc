@@ -37,7 +37,7 @@ class Classifier {
       run.count_tokens(result.tokens);
       run.count_truncated(result.truncated ? 1 : 0);
       const Status status =
-          run.write(options_.task.json ? json(records[i], result) : plain(result));
+          run.write(records[i], options_.task.json ? json(records[i], result) : plain(result));
       if (!status.ok()) return status;
     }
     return {};
@@ -94,7 +94,9 @@ Status classify_records(const Options& options) {
   Result<std::shared_ptr<Model>> model = load_for(options.task, kHeads);
   if (!model.ok()) return model.status();
   Classifier classifier(**model, options);
-  RecordRun run({"classifying", "texts", options.task.output});
+  RecordRun run({"classifying", "texts",
+                 results_of(options.task, {"text", "pair", "ids", "label", "score", "scores",
+                                           "logits", "tokens", "truncated"})});
   return run.all(options.task.records,
                  [&](std::span<const Record> records) { return classifier.run(records, run); });
 }

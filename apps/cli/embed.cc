@@ -18,7 +18,7 @@ constexpr Synopsis kSynopsis = {
     "Prints "
     "one line of numbers for each, in their order. Put -- before texts that start with -.",
     "  tessera embed models/all-MiniLM-L6-v2 \"A first sentence\" \"A second one\"\n"
-    "  tessera embed models/all-MiniLM-L6-v2 --file sentences.txt -o vectors.txt\n"
+    "  tessera embed models/all-MiniLM-L6-v2 --file sentences.txt -o vectors.npy\n"
     "  tessera embed models/all-MiniLM-L6-v2 --file pairs.csv --column question --json\n"
     "  tessera embed models/bert --ids 101,7592,102 --ids 101,2088,102\n"};
 
@@ -30,10 +30,14 @@ struct Options {
   EmbedOptions embedding;
 };
 
+ResultOptions results_of(const Options& options) {
+  return {options.output, options.json, ResultKind::kVectors, {"text", "ids", "embedding"}};
+}
+
 class Embedder {
  public:
   Embedder(Model& model, const Options& options)
-      : model_(model), options_(options), run_({"embedding", "texts", options.output}) {}
+      : model_(model), options_(options), run_({"embedding", "texts", results_of(options)}) {}
 
   Status run() {
     return run_.all(options_.records,
@@ -56,7 +60,8 @@ class Embedder {
       const Embedding& result = (*results)[i];
       run_.count_tokens(static_cast<int64_t>(result.ids.size()));
       run_.count_truncated(result.truncated ? 1 : 0);
-      Status status = write(records[i], result.ids, result.vector);
+      Status status = run_.writes_vectors() ? run_.write(records[i], result.vector)
+                                            : write(records[i], result.ids, result.vector);
       if (!status.ok()) return status;
     }
     return {};
@@ -67,9 +72,9 @@ class Embedder {
                std::span<const float> vector) {
     line_.clear();
     auto to = std::back_inserter(line_);
-    if (!options_.json) {
+    if (!run_.writes_json()) {
       fmt::format_to(to, "{}\n", fmt::join(vector, " "));
-      return run_.write(line_);
+      return run_.write(record, line_);
     }
     const nlohmann::json text = record.text ? nlohmann::json(*record.text) : nlohmann::json();
     fmt::format_to(to, "{{\"text\":{},\"ids\":[{}],\"embedding\":[", text.dump(),
@@ -82,7 +87,7 @@ class Embedder {
       separator = ",";
     }
     line_ += "]}\n";
-    return run_.write(line_);
+    return run_.write(record, line_);
   }
 
   Model& model_;
@@ -157,9 +162,12 @@ int embed_verb(const Arguments& arguments) {
   parser.group("Output");
   parser.add_flag("--json", &options.json,
                   "Print one JSON object per text: {\"text\", \"ids\", \"embedding\"}.");
-  parser.add_text({"-o,--output", "FILE", "Write to FILE instead of standard output."},
+  parser.add_text({"-o,--output", "FILE",
+                   "Write to FILE instead of standard output: by its ending a matrix (.npy, "
+                   ".safetensors), a table (.csv, .tsv), JSON lines (.jsonl) or lines of numbers."},
                   &options.output);
   add_model_options(parser, &options.model);
+  parser.then([&] { (void)format_of(results_of(options)); });
   if (const auto code = parse_records(parser, arguments, &options.records)) return *code;
   options.embedding.dimensions = static_cast<int32_t>(flags.dimensions.value_or(0));
   if (flags.normalize) options.embedding.normalise = Normalise::kYes;

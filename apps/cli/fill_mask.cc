@@ -74,8 +74,8 @@ Status fill(Model& model, const Options& options, std::span<const Record> record
   for (size_t i = 0; i < records.size(); ++i) {
     const FilledMasks& result = (*results)[i];
     run.count_truncated(result.truncated ? 1 : 0);
-    const Status status =
-        run.write(options.task.json ? json(records[i], result, options) : plain(result));
+    const Status status = run.write(
+        records[i], options.task.json ? json(records[i], result, options) : plain(result));
     if (!status.ok()) return status;
   }
   return {};
@@ -90,7 +90,9 @@ Status fill_records(const Options& options) {
     return not_found(fmt::format("{} names no mask token: give its id with --mask-id",
                                  (*model)->info().directory));
   }
-  RecordRun run({"filling", "texts", options.task.output});
+  RecordRun run({"filling", "texts",
+                 results_of(options.task,
+                            {"text", "pair", "ids", "masks", "filled", "logits", "truncated"})});
   return run.all(options.task.records, [&](std::span<const Record> records) {
     return fill(**model, options, records, run);
   });

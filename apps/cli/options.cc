@@ -69,7 +69,7 @@ std::vector<std::string> weight_types() {
 
 int finish(const Status& status) {
   if (status.ok()) return kOk;
-  if (status.code() == StatusCode::kCancelled) return kInterrupted;
+  if (status.code() == StatusCode::kCancelled) return Interrupt::exit_code();
   complain(status.message());
   return kFailed;
 }

@@ -1,6 +1,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
+#include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "cli/inputs.h"
@@ -13,9 +15,6 @@ namespace {
 
 using Json = nlohmann::json;
 
-// Records of one chunk are held together with what is made of them.
-constexpr size_t kChunkBytes = size_t{1} << 20;
-
 size_t bytes_of(const Record& record) {
   size_t bytes = record.text.value_or("").size() + record.pair.value_or("").size();
   if (record.tokens) bytes += record.tokens->ids.size() * sizeof(int32_t);
@@ -26,7 +25,8 @@ size_t bytes_of(const Record& record) {
 // Texts or ids of the command line.
 class ArgumentReader : public RecordReader {
  public:
-  explicit ArgumentReader(const RecordOptions& options) : options_(options) {}
+  explicit ArgumentReader(const RecordOptions& options)
+      : RecordReader(options.on_error), options_(options) {}
 
   std::string place(const Record& record) const override {
     if (*total() == 1) return "";
@@ -56,6 +56,8 @@ class ArgumentReader : public RecordReader {
     }
     return true;
   }
+  bool has_come() override { return true; }
+  bool can_go_on() const override { return true; }
 
  private:
   RecordOptions options_;
@@ -67,26 +69,53 @@ bool wait_on() { return !Interrupt::requested(); }
 // Records that are lines.
 class FileReader : public RecordReader {
  public:
-  explicit FileReader(std::unique_ptr<LineReader> lines) : lines_(std::move(lines)) {}
+  FileReader(const RecordOptions& options, std::unique_ptr<LineReader> lines)
+      : RecordReader(options.on_error), lines_(std::move(lines)) {}
 
   std::string place(const Record& record) const override {
     return fmt::format("{}, line {}", lines_->name(), record.line);
   }
 
  protected:
-  // A line less a CR at its end.
-  Result<bool> next_line(Record* record) {
-    Result<bool> more = lines_->next(&line_);
-    if (more.ok() && *more && line_.ends_with('\r')) line_.pop_back();
+  // What a line without its end says.
+  virtual Status take(std::string& line, Record* record) = 0;
+  virtual bool is_record(const std::string& line) const = 0;
+
+  Result<bool> read(Record* record) override {
+    while (!has_line_) {
+      Result<bool> more = next_line();
+      if (!more.ok() || !*more) return more;
+    }
+    has_line_ = false;
     record->line = lines_->line();
-    return more;
+    if (Status status = take(line_, record); !status.ok()) {
+      return lines_->error(record->line, status.message());
+    }
+    return true;
   }
-  Status error(const Record& record, const std::string& message) const {
-    return lines_->error(record.line, message);
+  bool has_come() override {
+    while (!has_line_ && lines_->ready()) {
+      const Result<bool> more = next_line();
+      if (!more.ok() || !*more) return true;  // read says so again
+    }
+    return has_line_;
+  }
+  bool can_go_on() const override { return !broken_; }
+
+ private:
+  Result<bool> next_line() {
+    Result<bool> more = lines_->next(&line_);
+    broken_ = !more.ok();
+    if (!more.ok() || !*more) return more;
+    if (line_.ends_with('\r')) line_.pop_back();
+    has_line_ = is_record(line_);
+    return true;
   }
 
   std::unique_ptr<LineReader> lines_;
   std::string line_;
+  bool has_line_ = false;  // line_ is the next record
+  bool broken_ = false;
 };
 
 class TextLineReader : public FileReader {
@@ -94,12 +123,11 @@ class TextLineReader : public FileReader {
   using FileReader::FileReader;
 
  protected:
-  Result<bool> read(Record* record) override {
-    Result<bool> more = next_line(record);
-    if (!more.ok() || !*more) return more;
-    if (Status status = check_utf8(line_); !status.ok()) return error(*record, status.message());
-    record->text = std::move(line_);
-    return true;
+  bool is_record(const std::string&) const override { return true; }
+  Status take(std::string& line, Record* record) override {
+    if (Status status = check_utf8(line); !status.ok()) return status;
+    record->text = std::move(line);
+    return {};
   }
 };
 
@@ -108,15 +136,14 @@ class IdLineReader : public FileReader {
   using FileReader::FileReader;
 
  protected:
-  Result<bool> read(Record* record) override {
-    do {
-      Result<bool> more = next_line(record);
-      if (!more.ok() || !*more) return more;
-    } while (line_.find_first_not_of(" \t") == std::string::npos);
-    Result<std::vector<int32_t>> ids = parse_ids(line_);
-    if (!ids.ok()) return error(*record, ids.status().message());
+  bool is_record(const std::string& line) const override {
+    return line.find_first_not_of(" \t") != std::string::npos;
+  }
+  Status take(std::string& line, Record* record) override {
+    Result<std::vector<int32_t>> ids = parse_ids(line);
+    if (!ids.ok()) return ids.status();
     record->tokens = TokenSequence{std::move(ids).value(), {}};
-    return true;
+    return {};
   }
 };
 
@@ -126,11 +153,16 @@ class RowRecordReader : public RecordReader {
   static Result<std::unique_ptr<RecordReader>> open(const RecordOptions& options,
                                                     RowOptions row_options) {
     row_options.keep_waiting = wait_on;
+    auto& kept = options.keep_columns.empty() ? row_options.optional_columns : row_options.columns;
+    const size_t own = row_options.columns.size();
+    for (const std::string& name : kept_names(options)) kept.push_back(name);
     Result<std::unique_ptr<RowReader>> rows =
         RowReader::open(options.file.value_or("-"), row_options);
     if (!rows.ok()) return rows.status();
-    return std::unique_ptr<RecordReader>(
-        new RowRecordReader(options, std::move(row_options.columns), std::move(rows).value()));
+    return std::unique_ptr<RecordReader>(new RowRecordReader(
+        options,
+        {row_options.columns.begin(), row_options.columns.begin() + static_cast<ptrdiff_t>(own)},
+        std::move(rows).value()));
   }
 
   std::string place(const Record& record) const override {
@@ -140,19 +172,27 @@ class RowRecordReader : public RecordReader {
  protected:
   Result<bool> read(Record* record) override {
     Result<bool> more = rows_->next(&row_);
-    if (!more.ok() || !*more) return more;
     record->line = row_.line;
+    if (!more.ok() || !*more) return more;
+    const auto kept = row_.fields.begin() + static_cast<ptrdiff_t>(keys_.size());
+    record->kept.assign(std::make_move_iterator(kept), std::make_move_iterator(row_.fields.end()));
+    row_.fields.resize(keys_.size());
     if (Status status = take(record); !status.ok()) {
       return invalid_input(fmt::format("{}: {}", place(*record), status.message()));
     }
     return true;
   }
+  bool has_come() override { return rows_->ready(); }
+  bool can_go_on() const override { return rows_->can_go_on(); }
 
  private:
   // keys: of the text, the pair, the ids, the type ids and the messages, as far as there are any.
   RowRecordReader(const RecordOptions& options, std::vector<std::string> keys,
                   std::unique_ptr<RowReader> rows)
-      : options_(options), keys_(std::move(keys)), rows_(std::move(rows)) {
+      : RecordReader(options.on_error),
+        options_(options),
+        keys_(std::move(keys)),
+        rows_(std::move(rows)) {
     is_json_ = format_of(options) == RecordFormat::kJsonLines;
   }
 
@@ -275,19 +315,47 @@ Result<std::unique_ptr<RecordReader>> open_json(const RecordOptions& options) {
 
 }  // namespace
 
-Result<std::vector<Record>> RecordReader::next(size_t most) {
+bool RecordReader::may_skip(const Status& wrong) const {
+  return on_error_ == OnError::kSkip && wrong.code() == StatusCode::kInvalidInput && can_go_on();
+}
+
+Result<std::vector<Record>> RecordReader::next(const ChunkLimits& limits) {
   std::vector<Record> records;
-  for (size_t bytes = 0; !ended_ && records.size() < most && bytes < kChunkBytes;) {
+  for (size_t bytes = 0; !ended_ && records.size() < limits.records && bytes < limits.bytes;) {
+    // What was read is not held back for what has not been written yet.
+    if (!records.empty() && !has_come()) break;
     Record record;
-    Result<bool> more = read(&record);
-    if (!more.ok()) failed_ = more.status();
-    ended_ = !more.ok() || !*more;
-    if (ended_) break;
+    const Result<bool> more = read(&record);
+    if (!more.ok() && may_skip(more.status())) {
+      record = {
+          .kept = std::move(record.kept), .line = record.line, .error = more.status().message()};
+    } else {
+      // An interrupt is no end: what is left can still be counted.
+      if (more.status().code() == StatusCode::kCancelled) return more.status();
+      if (!more.ok()) failed_ = more.status();
+      ended_ = !more.ok() || !*more;
+      if (ended_) break;
+    }
     bytes += bytes_of(record);
+    record.number = ++given_;
     records.push_back(std::move(record));
   }
   if (records.empty() && !failed_.ok()) return failed_;
   return records;
+}
+
+std::optional<int64_t> RecordReader::count_rest() {
+  constexpr std::chrono::milliseconds kMost(500);
+  const auto start = std::chrono::steady_clock::now();
+  for (int64_t count = 0;;) {
+    if (ended_) return count;
+    if (!has_come() || std::chrono::steady_clock::now() - start > kMost) return std::nullopt;
+    Record record;
+    const Result<bool> more = read(&record);
+    if (!more.ok() && !may_skip(more.status())) return std::nullopt;
+    ended_ = more.ok() && !*more;
+    count += ended_ ? 0 : 1;
+  }
 }
 
 Result<std::unique_ptr<RecordReader>> RecordReader::open(const RecordOptions& options) {
@@ -297,7 +365,7 @@ Result<std::unique_ptr<RecordReader>> RecordReader::open(const RecordOptions& op
   }
   const RecordFormat format = format_of(options);
   if (!options.file && is_terminal(stdin)) {
-    fmt::print(stderr, "One {} a line, then Ctrl-D:\n",
+    fmt::print(stderr, "One {} a line; Ctrl-D ends.\n",
                format == RecordFormat::kLines ? "text" : "input");
   }
   if (format == RecordFormat::kCsv || format == RecordFormat::kTsv) return open_table(options);
@@ -305,9 +373,9 @@ Result<std::unique_ptr<RecordReader>> RecordReader::open(const RecordOptions& op
   Result<std::unique_ptr<LineReader>> lines = LineReader::open(options.file.value_or("-"), wait_on);
   if (!lines.ok()) return lines.status();
   if (format == RecordFormat::kIds) {
-    return Reader(std::make_unique<IdLineReader>(std::move(lines).value()));
+    return Reader(std::make_unique<IdLineReader>(options, std::move(lines).value()));
   }
-  return Reader(std::make_unique<TextLineReader>(std::move(lines).value()));
+  return Reader(std::make_unique<TextLineReader>(options, std::move(lines).value()));
 }
 
 }  // namespace tessera::cli

@@ -46,12 +46,25 @@ RecordFormat format_called(const std::string& text) {
       ->format;
 }
 
+std::vector<std::string> parse_kept(const std::string& text) {
+  std::vector<std::string> names = split_at_commas(text);
+  std::vector<std::string> sorted = names;
+  std::sort(sorted.begin(), sorted.end());
+  if (sorted.front().empty() || std::adjacent_find(sorted.begin(), sorted.end()) != sorted.end()) {
+    bad_value("--keep-columns", "names between commas, each of them once", text);
+  }
+  return names;
+}
+
 void check_format(const RecordOptions& options) {
   const RecordFormat format = format_of(options);
   const bool has_columns = format == RecordFormat::kCsv || format == RecordFormat::kTsv;
   if ((options.column || options.pair_column) && !has_columns &&
       format != RecordFormat::kJsonLines) {
     lacks(options.column ? "--column" : "--pair-column", "--format csv, tsv or jsonl");
+  }
+  if (!options.keep_columns.empty() && !has_columns && format != RecordFormat::kJsonLines) {
+    lacks("--keep-columns", "--format csv, tsv or jsonl");
   }
   if (options.header && !has_columns) {
     lacks("--header", "--format csv or tsv");
@@ -89,9 +102,13 @@ RecordFormat format_of(const RecordOptions& options) {
   return options.usual;
 }
 
+std::vector<std::string> kept_names(const RecordOptions& options) {
+  return options.keep_columns.empty() ? std::vector<std::string>{"id"} : options.keep_columns;
+}
+
 bool has_format_options(const RecordOptions& options) {
   return options.format != RecordFormat::kAuto || options.column || options.pair_column ||
-         options.header;
+         options.header || !options.keep_columns.empty();
 }
 
 void check_records(const RecordOptions& options) {
@@ -125,6 +142,17 @@ void add_format_options(Parser& parser, RecordOptions* options) {
                                  options->usual == RecordFormat::kJsonLines ? "jsonl" : "lines"),
                      formats_of(*options)},
                     [options](const std::string& text) { options->format = format_called(text); });
+  parser.add_text({"--keep-columns", "NAME,...",
+                   "Carry these columns or keys over into the results (default: id, where there is "
+                   "one)."},
+                  [options](const std::string& text) { options->keep_columns = parse_kept(text); });
+  parser.add_choice({"--on-error",
+                     "WHAT",
+                     "At an input that is wrong, stop, or skip it and go on (default: stop).",
+                     {"stop", "skip"}},
+                    [options](const std::string& text) {
+                      options->on_error = text == "skip" ? OnError::kSkip : OnError::kStop;
+                    });
   if (options->content == RecordContent::kIds) return;
   parser.add_text({"--column", "NAME",
                    "Take the text from this column of CSV or TSV (its name or number) or this key "

@@ -9,6 +9,7 @@
 
 #include "cli/options.h"
 #include "tessera/chat.h"
+#include "tessera/records.h"
 #include "tessera/tasks.h"
 
 namespace tessera::cli {
@@ -19,7 +20,10 @@ struct Record {
   std::optional<std::string> pair;      // the text that belongs to it
   std::optional<TokenSequence> tokens;  // where ids were given
   std::vector<ChatMessage> messages;    // a conversation instead of texts
-  int64_t line = 0;  // where it begins in its file, or its place on the command line; from 1
+  std::vector<RowField> kept;           // what the results carry over: one for each of kept_names
+  int64_t number = 0;                   // among all, from 1
+  int64_t line = 0;   // where it begins in its file, or its place on the command line; from 1
+  std::string error;  // where it could not be read: why, with its place; nothing else is there then
 };
 
 // Ids, where there are some, and otherwise the texts.
@@ -38,6 +42,9 @@ enum class RecordFormat {
 // What a verb can use.
 enum class RecordContent { kTextOrIds, kText, kIds };
 enum class RecordPair { kNone, kOptional, kRequired };
+
+// What a record that is wrong does to the others.
+enum class OnError { kStop, kSkip };
 
 // What a verb says of its inputs, and what the user chose.
 struct RecordOptions {
@@ -61,17 +68,23 @@ struct RecordOptions {
   // required, the second. A name needs a row of names.
   std::optional<std::string> column, pair_column;
   bool header = false;  // the first row of CSV and TSV holds names
+  // Columns or keys that results carry over; none: the one called "id", where there is one.
+  std::vector<std::string> keep_columns;
+  OnError on_error = OnError::kStop;
 };
 
 // The format in force.
 RecordFormat format_of(const RecordOptions& options);
+// What Record::kept holds.
+std::vector<std::string> kept_names(const RecordOptions& options);
 
-// Declares --file, --format, --column, --pair-column, --header, --ids and --pair, as far as
-// `options` says that the verb can use them. The texts of the command line come from parse_records.
+// Declares --file, --format, --column, --pair-column, --header, --keep-columns, --on-error, --ids
+// and --pair, as far as `options` says that the verb can use them. The texts of the command line
+// come from parse_records.
 void add_record_options(Parser& parser, RecordOptions* options);
 
-// Only --format, --column, --pair-column and --header, and the checks of them that parse_records
-// does (it throws usage errors), for a verb that names its file itself.
+// Only those that say how a file is read, and the checks of them that parse_records does (it throws
+// usage errors), for a verb that names its file itself.
 void add_format_options(Parser& parser, RecordOptions* options);
 void check_records(const RecordOptions& options);
 bool has_format_options(const RecordOptions& options);  // given by the user
@@ -81,6 +94,12 @@ bool has_format_options(const RecordOptions& options);  // given by the user
 std::optional<int> parse_records(Parser& parser, const Arguments& arguments,
                                  RecordOptions* options);
 
+// How much a chunk may hold: records, and bytes of their texts.
+struct ChunkLimits {
+  size_t records = 8192;
+  size_t bytes = size_t{1} << 20;
+};
+
 // Inputs in their order, a chunk at a time, so that an endless input needs bounded memory.
 class RecordReader {
  public:
@@ -88,9 +107,15 @@ class RecordReader {
   static Result<std::unique_ptr<RecordReader>> open(const RecordOptions& options);
   virtual ~RecordReader() = default;
 
-  // At most so many, fewer where they are long, none at the end. An error names the line; the
-  // records before it have been given then. kCancelled: interrupted while waiting.
-  Result<std::vector<Record>> next(size_t most);
+  // Waits for one record and takes those that can be had without waiting for more, as far as the
+  // limits go; none at the end. With OnError::kSkip a record that is wrong comes with its error.
+  // Else that is a status that names the line; the records before it have been given then.
+  // kCancelled: interrupted while waiting.
+  Result<std::vector<Record>> next(const ChunkLimits& limits);
+  // Whether next would not wait.
+  bool ready() { return ended_ || has_come(); }
+  // How many records are left, read for that; nothing where it would take long to know.
+  std::optional<int64_t> count_rest();
 
   // Where a record stands: "standard input, line 3", "text 3"; empty for the only one of the
   // command line.
@@ -99,10 +124,19 @@ class RecordReader {
   virtual std::optional<int64_t> total() const { return std::nullopt; }
 
  protected:
-  // False at the end.
+  explicit RecordReader(OnError on_error) : on_error_(on_error) {}
+  // False at the end. The record has its line also where it is wrong.
   virtual Result<bool> read(Record* record) = 0;
+  // Whether read would not wait.
+  virtual bool has_come() = 0;
+  // After an error of read: it would go on behind the record.
+  virtual bool can_go_on() const = 0;
 
  private:
+  bool may_skip(const Status& wrong) const;
+
+  OnError on_error_;
+  int64_t given_ = 0;
   Status failed_;  // found behind records that had to be given first
   bool ended_ = false;
 };

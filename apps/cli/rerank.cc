@@ -25,8 +25,7 @@ struct Options {
 };
 
 struct Document {
-  std::string text;
-  int64_t number = 0;  // from 1
+  Record record;
   float score = 0;
 };
 
@@ -41,12 +40,9 @@ class Ranking {
     Result<std::vector<Ranked>> ranked =
         rerank(model_, options_.query, texts, task_options(options_.task, run));
     if (!ranked.ok()) return ranked.status();
-    const int64_t before = count_;
-    count_ += static_cast<int64_t>(texts.size());
     for (const Ranked& each : *ranked) {
       run.count_truncated(each.truncated ? 1 : 0);
-      documents_.push_back({std::move(texts[static_cast<size_t>(each.document)]),
-                            before + each.document + 1, each.score});
+      documents_.push_back({records[static_cast<size_t>(each.document)], each.score});
     }
     std::stable_sort(documents_.begin(), documents_.end(),
                      [](const Document& a, const Document& b) { return a.score > b.score; });
@@ -58,12 +54,13 @@ class Ranking {
 
   Status write(RecordRun& run) const {
     for (const Document& document : documents_) {
+      const std::string text = document.record.text.value_or("");
       JsonLine line;
-      line.integer("document", document.number).number("score", document.score);
-      line.text("text", document.text);
-      const std::string plain = fmt::format("{:.4f}  {}  {}\n", document.score, document.number,
-                                            on_one_line(document.text));
-      const Status status = run.write(options_.task.json ? line.line() : plain);
+      line.integer("document", document.record.number).number("score", document.score);
+      line.text("text", text);
+      const std::string plain = fmt::format("{:.4f}  {}  {}\n", document.score,
+                                            document.record.number, on_one_line(text));
+      const Status status = run.write(document.record, options_.task.json ? line.line() : plain);
       if (!status.ok()) return status;
     }
     return {};
@@ -73,7 +70,6 @@ class Ranking {
   Model& model_;
   const Options& options_;
   std::vector<Document> documents_;  // best first
-  int64_t count_ = 0;
 };
 
 Status rerank_records(const Options& options) {
@@ -81,7 +77,8 @@ Status rerank_records(const Options& options) {
   Result<std::shared_ptr<Model>> model = load_for(options.task, kHeads);
   if (!model.ok()) return model.status();
   Ranking ranking(**model, options);
-  RecordRun run({"ranking", "documents", options.task.output});
+  RecordRun run({"ranking", "documents", results_of(options.task, {"document", "score", "text"}),
+                 SkippedRows::kOmit});
   return run.all(
       options.task.records,
       [&](std::span<const Record> records) { return ranking.add(records, run); },

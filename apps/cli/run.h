@@ -86,6 +86,8 @@ struct Job {
   // A step is done, with so many tokens of the prompt still to run.
   void stepped(int64_t prompt_tokens_left);
   void take(const Event& event);
+  // What is not finished is cancelled.
+  void give_up();
   bool is_cancelled() const;
   bool is_finished() const { return finished == generations.size(); }
   size_t tokens() const;

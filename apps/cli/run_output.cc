@@ -61,6 +61,13 @@ void Job::take(const Event& event) {
   if (event.log_probability) generation.log_probabilities.push_back(*event.log_probability);
 }
 
+void Job::give_up() {
+  for (Generation& generation : generations) {
+    if (generation.finished == FinishReason::kNone) generation.finished = FinishReason::kCancelled;
+  }
+  finished = generations.size();
+}
+
 bool Job::is_cancelled() const {
   return std::any_of(generations.begin(), generations.end(), [](const Generation& each) {
     return each.finished == FinishReason::kCancelled;

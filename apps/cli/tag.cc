@@ -49,7 +49,7 @@ class Tags {
       run.count_tokens(static_cast<int64_t>(result.tokens.size()));
       run.count_truncated(result.truncated ? 1 : 0);
       const Status status =
-          run.write(options_.task.json ? json(records[i], result) : plain(result));
+          run.write(records[i], options_.task.json ? json(records[i], result) : plain(result));
       if (!status.ok()) return status;
     }
     return {};
@@ -125,7 +125,9 @@ Status tag_records(const Options& options) {
   Result<std::shared_ptr<Model>> model = load_for(options.task, kHeads);
   if (!model.ok()) return model.status();
   Tags tags(**model, options);
-  RecordRun run({"tagging", "texts", options.task.output});
+  RecordRun run(
+      {"tagging", "texts",
+       results_of(options.task, {"text", "ids", "entities", "tokens", "logits", "truncated"})});
   return run.all(options.task.records,
                  [&](std::span<const Record> records) { return tags.run(records, run); });
 }

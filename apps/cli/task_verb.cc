@@ -38,9 +38,14 @@ void add_task_options(Parser& parser, const TaskHelp& help, TaskVerb* verb) {
   parser.group("Output");
   parser.add_flag("--json", &verb->json, help.json);
   if (help.logits != nullptr) parser.add_flag("--logits", &verb->logits, help.logits);
-  parser.add_text({"-o,--output", "FILE", "Write to FILE instead of standard output."},
+  parser.add_text({"-o,--output", "FILE",
+                   "Write to FILE instead of standard output, as JSON lines if it ends in .jsonl."},
                   &verb->output);
   add_model_options(parser, &verb->model);
+}
+
+ResultOptions results_of(const TaskVerb& verb, std::vector<std::string> keys) {
+  return {verb.output, verb.json, ResultKind::kTexts, std::move(keys)};
 }
 
 void add_refuse_long(Parser& parser, TaskVerb* verb) {
@@ -51,6 +56,7 @@ void add_refuse_long(Parser& parser, TaskVerb* verb) {
 
 std::optional<int> parse_task(Parser& parser, const Arguments& arguments, TaskVerb* verb) {
   parser.then([verb] {
+    verb->json = format_of(results_of(*verb, {})) == ResultFormat::kJson;
     if (verb->logits && !verb->json) lacks("--logits", "--json");
   });
   return parse_records(parser, arguments, &verb->records);

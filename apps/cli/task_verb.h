@@ -36,6 +36,9 @@ void add_task_options(Parser& parser, const TaskHelp& help, TaskVerb* verb);
 // --refuse-long, for verbs that cut texts.
 void add_refuse_long(Parser& parser, TaskVerb* verb);
 
+// What a verb writes whose JSON objects have these keys.
+ResultOptions results_of(const TaskVerb& verb, std::vector<std::string> keys);
+
 // Usage errors that show only when all options are known.
 std::optional<int> parse_task(Parser& parser, const Arguments& arguments, TaskVerb* verb);
 

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <csignal>
@@ -17,6 +18,7 @@ namespace tessera::cli {
 namespace {
 
 volatile std::sig_atomic_t interrupts = 0;
+volatile std::sig_atomic_t last_signal = SIGINT;
 Verbosity chosen_verbosity = Verbosity::kNormal;
 
 std::string& speaker_name() {
@@ -24,9 +26,29 @@ std::string& speaker_name() {
   return name;
 }
 
-void note_interrupt(int) {
+void note_interrupt(int signal) {
   interrupts = interrupts + 1;
-  if (interrupts > 1) _exit(130);
+  last_signal = signal;
+  if (interrupts > 1) _exit(128 + signal);
+}
+
+// How wide the window behind standard error is now: COLUMNS does not follow it.
+size_t columns_of_window() {
+  winsize size{};
+  const bool known = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
+  return known ? size.ws_col : size_t{kUsualWidth};
+}
+
+// fmt::print would throw where nobody reads any more.
+void say(const std::string& text) { (void)std::fputs(text.c_str(), stderr); }
+
+// The first so many characters (code points).
+std::string_view first_characters(std::string_view text, size_t most) {
+  for (size_t i = 0; i < text.size(); ++i) {
+    const bool begins = (static_cast<unsigned char>(text[i]) & 0xC0) != 0x80;
+    if (begins && most-- == 0) return text.substr(0, i);
+  }
+  return text;
 }
 
 Status cannot_write(const std::string& what) {
@@ -64,12 +86,12 @@ Verbosity verbosity() { return chosen_verbosity; }
 void set_speaker(const std::string& verb) { speaker_name() = "tessera " + verb; }
 const std::string& speaker() { return speaker_name(); }
 
-void complain(std::string_view message) { fmt::print(stderr, "{}: {}\n", speaker(), message); }
+void complain(std::string_view message) { say(fmt::format("{}: {}\n", speaker(), message)); }
 void warn(std::string_view message) {
   if (verbosity() != Verbosity::kQuiet) complain(message);
 }
 void note(std::string_view message) {
-  if (verbosity() != Verbosity::kQuiet) fmt::print(stderr, "[{}]\n", message);
+  if (verbosity() != Verbosity::kQuiet) say(fmt::format("[{}]\n", message));
 }
 
 std::string counted(int64_t count, std::string_view units) {
@@ -116,29 +138,34 @@ Status check_writable(const std::string& path) {
 
 Interrupt::Interrupt() {
   interrupts = 0;
-  std::signal(SIGINT, note_interrupt);
+  for (const int signal : {SIGINT, SIGTERM}) std::signal(signal, note_interrupt);
 }
 
 Interrupt::~Interrupt() {
-  std::signal(SIGINT, SIG_DFL);
+  for (const int signal : {SIGINT, SIGTERM}) std::signal(signal, SIG_DFL);
   interrupts = 0;
 }
 
 bool Interrupt::requested() { return interrupts > 0; }
+int Interrupt::exit_code() { return 128 + last_signal; }
 
 Progress::Progress(std::string label, int64_t total)
     : label_(std::move(label)),
       total_(total),
-      shown_(is_terminal(stderr) && verbosity() != Verbosity::kQuiet) {
-  if (shown_) draw(0, {});
+      has_terminal_(is_terminal(stderr) && verbosity() != Verbosity::kQuiet) {
+  if (has_terminal_) draw(0, {});
 }
 
-Progress::~Progress() {
+Progress::~Progress() { hide(); }
+
+void Progress::hide() {
   if (shown_) fmt::print(stderr, "\r\033[K");
+  shown_ = false;
+  std::fflush(stderr);
 }
 
 void Progress::update(int64_t done, std::string_view note) {
-  if (!shown_) return;
+  if (!has_terminal_) return;
   // Redrawing more often than the eye sees costs time on slow terminals.
   constexpr std::chrono::milliseconds kInterval(50);
   if ((total_ <= 0 || done < total_) && std::chrono::steady_clock::now() - last_draw_ < kInterval)
@@ -148,19 +175,23 @@ void Progress::update(int64_t done, std::string_view note) {
 
 void Progress::draw(int64_t done, std::string_view note) {
   last_draw_ = std::chrono::steady_clock::now();
-  constexpr int kBar = 24;
-  const int width = terminal_width(stderr).value_or(kUsualWidth);
+  shown_ = true;
   std::string line = label_;
+  // The last column stays free: a terminal may wrap behind it.
+  const size_t columns = columns_of_window() - 1;
   if (total_ > 0) {
-    const int filled = static_cast<int>(done * kBar / total_);
-    const bool fits = static_cast<int>(label_.size() + note.size()) + kBar + 25 < width;
-    if (fits) line += fmt::format(" [{:#<{}}{:.<{}}]", "", filled, "", kBar - filled);
-    line += fmt::format(" {}/{}", done, total_);
+    const std::string numbers = fmt::format(" {}/{}", done, total_);
+    constexpr size_t kLeast = 6, kMost = 24, kFrame = 3;
+    const size_t taken = label_.size() + numbers.size() + note.size() + kFrame;
+    const size_t width = columns > taken ? std::min(columns - taken, kMost) : 0;
+    if (width >= kLeast) {
+      const size_t filled = static_cast<size_t>(done) * width / static_cast<size_t>(total_);
+      line += fmt::format(" [{:#<{}}{:.<{}}]", "", filled, "", width - filled);
+    }
+    line += numbers;
   }
   line += note;
-  // A line that wraps would not be erased by the next one.
-  if (static_cast<int>(line.size()) >= width) line.resize(static_cast<size_t>(width - 1));
-  fmt::print(stderr, "\r\033[K{}", line);
+  fmt::print(stderr, "\r\033[K{}", first_characters(line, columns));
   std::fflush(stderr);
 }
 

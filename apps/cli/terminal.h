@@ -24,6 +24,8 @@ enum class Verbosity { kQuiet, kNormal, kVerbose };
 void set_verbosity(Verbosity verbosity);
 Verbosity verbosity();
 
+// That nobody reads standard error any more is no failure of what follows.
+//
 // Messages begin with "tessera", and with "tessera VERB" once the verb is known.
 void set_speaker(const std::string& verb);
 const std::string& speaker();
@@ -62,8 +64,8 @@ class Output {
 // is written after hours of work.
 Status check_writable(const std::string& path);
 
-// While it lives, the first SIGINT is only noted and a second one ends the process with 130. One at
-// a time.
+// While it lives, the first SIGINT or SIGTERM is only noted and a second one ends the process at
+// once. One at a time.
 class Interrupt {
  public:
   Interrupt();
@@ -72,9 +74,12 @@ class Interrupt {
   Interrupt& operator=(const Interrupt&) = delete;
 
   static bool requested();  // of the one that lives
+  // 128 and the signal that was noted last: 130, or 143 after SIGTERM.
+  static int exit_code();
 };
 
-// A line on standard error that is redrawn in place: only on a terminal, and gone when destroyed.
+// A line on standard error that is redrawn in place, cut to what the terminal is wide at that
+// moment: only on a terminal, and gone when destroyed.
 class Progress {
  public:
   // total 0: no bar, only the label.
@@ -84,13 +89,16 @@ class Progress {
   Progress& operator=(const Progress&) = delete;
 
   void update(int64_t done, std::string_view note = {});
+  // Makes room for other lines, until the next update.
+  void hide();
 
  private:
   void draw(int64_t done, std::string_view note);
 
   std::string label_;
   int64_t total_;
-  bool shown_;
+  bool has_terminal_;
+  bool shown_ = false;
   std::chrono::steady_clock::time_point last_draw_;
 };
 

@@ -34,6 +34,13 @@ struct Options {
   bool json = false;
 };
 
+ResultOptions results_of(const Options& options) {
+  return {options.output,
+          options.json,
+          ResultKind::kTexts,
+          {"ids", "type_ids", "tokens", "offsets", "text"}};
+}
+
 // Counts characters up to bytes of a text; cheap where the bytes asked for are near the last ones.
 class CharacterCounter {
  public:
@@ -59,7 +66,9 @@ class Converter {
       : tokenizer_(tokenizer),
         options_(options),
         shows_tokens_(!options.json && !options.output && is_terminal(stdout)),
-        run_({options.decode ? "decoding" : "tokenizing", "texts", options.output}),
+        run_({.label = options.decode ? "decoding" : "tokenizing",
+              .results = results_of(options),
+              .chunk = {}}),
         tokens_(static_cast<size_t>(tokenizer.vocabulary_size())) {}
 
   Status run() {
@@ -86,7 +95,7 @@ class Converter {
       run_.count_tokens(static_cast<int64_t>((*encodings)[i].ids.size()));
       line_.clear();
       add_line(texts[i], (*encodings)[i]);
-      if (Status status = run_.write(line_); !status.ok()) return status;
+      if (Status status = run_.write(records[i], line_); !status.ok()) return status;
     }
     return {};
   }
@@ -149,7 +158,7 @@ class Converter {
 
   Status decode(std::span<const Record> records) {
     const DecodeSpecial special = options_.no_special ? DecodeSpecial::kSkip : DecodeSpecial::kKeep;
-    line_.clear();
+    std::vector<std::string> texts;
     for (size_t i = 0; i < records.size(); ++i) {
       if (!run_.progress(static_cast<int64_t>(i))) return {StatusCode::kCancelled, ""};
       Result<std::string> text = tokenizer_.decode(records[i].tokens->ids, special);
@@ -157,10 +166,12 @@ class Converter {
         return {text.status().code(), fmt::format("input {}: {}", i, text.status().message())};
       }
       run_.count_tokens(static_cast<int64_t>(records[i].tokens->ids.size()));
-      line_ += options_.json ? nlohmann::json{{"text", *text}}.dump() : *text;
-      line_ += '\n';
+      texts.push_back((options_.json ? nlohmann::json{{"text", *text}}.dump() : *text) + "\n");
     }
-    return run_.write(line_);
+    for (size_t i = 0; i < records.size(); ++i) {
+      if (Status status = run_.write(records[i], texts[i]); !status.ok()) return status;
+    }
+    return {};
   }
 
   const Tokenizer& tokenizer_;
@@ -168,7 +179,7 @@ class Converter {
   bool shows_tokens_;
   RecordRun run_;
   std::vector<std::string> tokens_;  // by id, as JSON, where it was needed
-  std::string line_;                 // or lines
+  std::string line_;
 };
 
 Status tokenize(const Options& options) {
@@ -186,6 +197,7 @@ void settle(Options* options) {
   } else if (options->decode) {
     records.usual = RecordFormat::kIds;
   }
+  options->json = format_of(results_of(*options)) == ResultFormat::kJson;
   if (options->decode && options->max_tokens) {
     both_given("--decode", "--max-tokens");
   }
@@ -211,7 +223,8 @@ int tokenize_verb(const Arguments& arguments) {
                   "Read and print JSON lines: {\"text\", \"pair\"} gives {\"ids\", \"type_ids\", "
                   "\"tokens\", \"offsets\"}, with offsets in characters; with --decode, {\"ids\"} "
                   "gives {\"text\"}.");
-  parser.add_text({"-o,--output", "FILE", "Write to FILE instead of standard output."},
+  parser.add_text({"-o,--output", "FILE",
+                   "Write to FILE instead of standard output, as JSON lines if it ends in .jsonl."},
                   &options.output);
   add_directory_options(parser, &options.directory, &options.threads);
   parser.then([&] { settle(&options); });

@@ -36,6 +36,9 @@ class TESSERA_API LineReader {
   // The next line without its LF, and the first one without a byte order mark; a last line needs no
   // LF. False at the end.
   Result<bool> next(std::string* line);
+  // Whether next would give a line, the end or an error without waiting for input. Takes in what
+  // has come of the line.
+  bool ready();
   int64_t line() const { return line_; }  // number of the line that next gave last, from 1
   const std::string& name() const { return name_; }
   // kInvalidInput, "FILE, line 3: message"
@@ -43,14 +46,19 @@ class TESSERA_API LineReader {
 
  private:
   LineReader(int file, std::string name, KeepWaiting keep_waiting);
-  Result<bool> fill();
+  bool gather();
+  void fill();
 
   int file_;
   std::string name_;
   KeepWaiting keep_waiting_;
   int64_t line_ = 0;
   std::unique_ptr<char[]> buffer_;
-  size_t begin_ = 0, end_ = 0;  // what of the buffer is not yet given
+  size_t begin_ = 0, end_ = 0;  // what of the buffer is not yet in part_
+  std::string part_;            // of the next line
+  bool whole_ = false;          // part_ is all of it
+  bool ended_ = false;          // nothing will come any more
+  Status failed_;               // nothing more can be read
 };
 
 enum class DataFormat {
@@ -69,18 +77,21 @@ struct RowOptions {
   HeaderRow header = HeaderRow::kAuto;
   std::vector<std::string> columns;  // names, numbers from 1, or keys of JSON lines
   KeepWaiting keep_waiting = {};
+  // Names or keys; their fields follow those of `columns`, absent where the file has none. They do
+  // not make the first row one of names.
+  std::vector<std::string> optional_columns = {};
 };
 
 struct RowField {
   enum class Kind {
-    kAbsent,  // JSON lines: no such key, or null
+    kAbsent,  // JSON lines: no such key, or null; an optional column that is not there
     kText,
     kJson,  // JSON lines: a number, array, object, true or false; text is its JSON
   } kind = Kind::kAbsent;
   std::string text;
 };
 struct Row {
-  std::vector<RowField> fields;  // one for each of RowOptions::columns
+  std::vector<RowField> fields;  // one for each of RowOptions::columns and optional_columns
   int64_t line = 0;              // where it begins, from 1
 };
 
@@ -94,6 +105,8 @@ class TESSERA_API RowReader {
   // False at the end. kInvalidInput names file and line of a row that is wrong, or has too few
   // columns, or bytes that are not UTF-8 in those asked for.
   virtual Result<bool> next(Row* row) = 0;
+  // Whether next would give a row, the end or an error without waiting for input.
+  virtual bool ready() = 0;
   // After kInvalidInput: next() would go on behind that row. Not so where columns are not found.
   virtual bool can_go_on() const = 0;
   virtual const std::string& name() const = 0;  // of the file, for messages

@@ -79,6 +79,11 @@ Result<size_t> find_column(const std::string& column, const std::vector<std::str
       fmt::format("expected a column \"{}\", found {}", column, fmt::join(header, ", ")));
 }
 
+// Whether to wait for what has not come yet.
+enum class Patience { kNone, kAny };
+// True: there is one; false: the end. Nothing: it has not come yet.
+using Found = std::optional<Result<bool>>;
+
 // What both kinds of files have in common.
 class Rows : public RowReader {
  public:
@@ -87,23 +92,40 @@ class Rows : public RowReader {
 
   Result<bool> next(Row* row) override {
     return guarded(name(), [&]() -> Result<bool> {
-      Result<bool> more = read(row);
+      const Found found = found_ ? std::exchange(found_, std::nullopt) : gather(Patience::kAny);
       row->line = begin_;
-      return more;
+      if (!found->ok() || !**found) return *found;
+      row->fields.clear();
+      TESSERA_RETURN_IF_ERROR(fill(row));
+      return true;
     });
+  }
+  bool ready() override {
+    if (found_) return true;
+    const Result<bool> gathered = guarded(name(), [&]() -> Result<bool> {
+      found_ = gather(Patience::kNone);
+      return found_.has_value();
+    });
+    if (!gathered.ok()) found_ = gathered.status();
+    return found_.has_value();
   }
   bool can_go_on() const override { return !broken_; }
   const std::string& name() const override { return lines_->name(); }
 
  protected:
-  virtual Result<bool> read(Row* row) = 0;
+  // Takes in the lines of the next row, whose first one begin_ names.
+  virtual Found gather(Patience patience) = 0;
+  // The fields of the row that was gathered.
+  virtual Status fill(Row* row) = 0;
 
-  // A line less a CR at its end.
-  Result<bool> next_line() {
+  Found next_line(Patience patience) {
+    if (patience == Patience::kNone && !lines_->ready()) return std::nullopt;
     Result<bool> more = lines_->next(&line_);
     if (!more.ok()) broken_ = true;
-    if (more.ok() && *more && line_.ends_with('\r')) line_.pop_back();
     return more;
+  }
+  void drop_cr() {
+    if (line_.ends_with('\r')) line_.pop_back();
   }
   Status error(const std::string& message) const {
     // Before the first line what is wrong is the file as a whole.
@@ -116,6 +138,9 @@ class Rows : public RowReader {
   std::string line_;
   int64_t begin_ = 0;  // the line where the row in work begins
   bool broken_ = false;
+
+ private:
+  Found found_;  // by ready(), for next() to give
 };
 
 class TableRows : public Rows {
@@ -123,90 +148,115 @@ class TableRows : public Rows {
   using Rows::Rows;
 
  protected:
-  Result<bool> read(Row* row) override {
-    if (!started_) TESSERA_RETURN_IF_ERROR(start());
-    TESSERA_ASSIGN_OR_RETURN(const bool more, next_row());
-    if (!more) return false;
-    if (row_.fields.size() < needed_) {
-      return error(
-          fmt::format("expected at least {} columns, found {}", needed_, row_.fields.size()));
-    }
-    row->fields.clear();
-    for (const size_t column : columns_) {
-      if (Status status = check_utf8(row_.fields[column]); !status.ok()) {
-        return error(status.message());
+  Found gather(Patience patience) override {
+    if (!started_) {
+      std::vector<std::string> header;
+      if (has_header()) {
+        const Found found = gather_row(patience);
+        if (!found) return found;
+        broken_ = !found->ok();
+        if (!found->ok() || !**found) return found;  // an empty file holds no rows
+        header = row_.fields;
       }
-      row->fields.push_back({RowField::Kind::kText, row_.fields[column]});
+      started_ = true;
+      if (Status status = find_columns(header); !status.ok()) {
+        broken_ = true;
+        return status;
+      }
     }
-    return true;
+    return gather_row(patience);
   }
 
- private:
-  Status start() {
-    started_ = true;
-    const bool named = std::any_of(options_.columns.begin(), options_.columns.end(),
-                                   [](const std::string& column) { return !is_number(column); });
-    std::vector<std::string> header;
-    if (options_.header == HeaderRow::kFirstRow || (options_.header == HeaderRow::kAuto && named)) {
-      const Result<bool> more = next_row();
-      broken_ = !more.ok();
-      if (!more.ok()) return more.status();
-      if (!*more) return {};  // an empty file holds no rows
-      header = row_.fields;
+  Status fill(Row* row) override {
+    const std::vector<std::string>& fields = row_.fields;
+    if (fields.size() < needed_) {
+      return error(fmt::format("expected at least {} columns, found {}", needed_, fields.size()));
     }
-    for (const std::string& column : options_.columns) {
-      const Result<size_t> found = find_column(column, header);
-      broken_ = !found.ok();
-      if (!found.ok()) return error(found.status().message());
-      columns_.push_back(*found);
-      needed_ = std::max(needed_, *found + 1);
+    for (const size_t column : columns_) {
+      RowField& field = row->fields.emplace_back();
+      if (column >= fields.size()) continue;
+      if (Status status = check_utf8(fields[column]); !status.ok()) return error(status.message());
+      field = {RowField::Kind::kText, fields[column]};
     }
     return {};
   }
 
-  // Blank lines between rows are none.
-  Result<bool> next_row() {
-    const bool quotes = options_.format == DataFormat::kCsv;
-    do {
-      Result<bool> more = quotes ? lines_->next(&line_) : next_line();
-      if (!more.ok()) broken_ = true;
-      if (!more.ok() || !*more) return more;
-    } while (line_.empty() || line_ == "\r");
-    begin_ = lines_->line();
-    return quotes ? csv_row() : tsv_row();
+ private:
+  bool has_header() const {
+    if (options_.header != HeaderRow::kAuto) return options_.header == HeaderRow::kFirstRow;
+    return std::any_of(options_.columns.begin(), options_.columns.end(),
+                       [](const std::string& column) { return !is_number(column); });
   }
 
-  Result<bool> tsv_row() {
+  Status find_columns(const std::vector<std::string>& header) {
+    for (const std::string& column : options_.columns) {
+      const Result<size_t> found = find_column(column, header);
+      if (!found.ok()) return error(found.status().message());
+      columns_.push_back(*found);
+      needed_ = std::max(needed_, *found + 1);
+    }
+    for (const std::string& column : options_.optional_columns) {
+      const auto named = std::find(header.begin(), header.end(), column);
+      columns_.push_back(named == header.end() ? std::string::npos
+                                               : static_cast<size_t>(named - header.begin()));
+    }
+    return {};
+  }
+
+  Found gather_row(Patience patience) {
+    for (;;) {
+      Found found = next_line(patience);
+      if (!found || !found->ok()) return found;
+      if (!**found && std::exchange(open_, false)) {
+        return error("expected a quote that ends the field, found the end of the file");
+      }
+      if (!**found) return found;
+      if (!open_) {
+        if (line_.empty() || line_ == "\r") continue;  // blank lines between rows are none
+        begin_ = lines_->line();
+      }
+      if (options_.format != DataFormat::kCsv) {
+        split_at_tabs();
+        return true;
+      }
+      const Result<bool> whole = take_line();
+      open_ = whole.ok() && !*whole;
+      if (!open_) return whole;
+    }
+  }
+
+  void split_at_tabs() {
+    drop_cr();
     row_.fields.clear();
     for (std::string_view rest = line_;;) {
       const size_t tab = rest.find('\t');
       row_.fields.emplace_back(rest.substr(0, tab));
-      if (tab == std::string_view::npos) return true;
+      if (tab == std::string_view::npos) return;
       rest.remove_prefix(tab + 1);
     }
   }
 
-  Result<bool> csv_row() {
-    row_.clear();
-    for (size_t bytes = line_.size();; bytes += line_.size()) {
-      if (bytes > kLineLimitBytes) {
-        return error(
-            fmt::format("expected at most {} bytes in a row, found more", kLineLimitBytes));
-      }
-      const Result<bool> whole = row_.feed(line_);
-      if (!whole.ok()) return error(whole.status().message());
-      if (*whole) return true;
-      Result<bool> more = lines_->next(&line_);
-      if (!more.ok()) broken_ = true;
-      if (!more.ok()) return more;
-      if (!*more) return error("expected a quote that ends the field, found the end of the file");
+  // False: the row goes on.
+  Result<bool> take_line() {
+    if (!open_) {
+      row_.clear();
+      bytes_ = 0;
     }
+    bytes_ += line_.size();
+    if (bytes_ > kLineLimitBytes) {
+      return error(fmt::format("expected at most {} bytes in a row, found more", kLineLimitBytes));
+    }
+    Result<bool> whole = row_.feed(line_);
+    if (!whole.ok()) return error(whole.status().message());
+    return whole;
   }
 
   bool started_ = false;
-  std::vector<size_t> columns_;
-  size_t needed_ = 0;  // columns of a row
+  std::vector<size_t> columns_;  // npos: an optional one that is not there
+  size_t needed_ = 0;            // columns of a row
   CsvRow row_;
+  bool open_ = false;  // the row in row_ goes on in the next line
+  size_t bytes_ = 0;   // of its lines so far
 };
 
 class JsonRows : public Rows {
@@ -218,12 +268,17 @@ class JsonRows : public Rows {
   // Values are written out again, which takes stack for each level.
   static constexpr int kDeepest = 64;
 
-  Result<bool> read(Row* row) override {
+  Found gather(Patience patience) override {
     do {
-      Result<bool> more = next_line();
-      if (!more.ok() || !*more) return more;
+      Found found = next_line(patience);
+      if (!found || !found->ok() || !**found) return found;
+      drop_cr();
     } while (line_.find_first_not_of(" \t") == std::string::npos);
     begin_ = lines_->line();
+    return true;
+  }
+
+  Status fill(Row* row) override {
     if (Status status = check_utf8(line_); !status.ok()) return error(status.message());
     const bool is_first = !std::exchange(started_, true);
     if (is_first && line_[line_.find_first_not_of(" \t")] == '[') {
@@ -237,9 +292,10 @@ class JsonRows : public Rows {
       return error(fmt::format("expected a JSON object, found {} {}", json->is_array() ? "an" : "a",
                                json->type_name()));
     }
-    row->fields.clear();
-    for (const std::string& key : options_.columns) row->fields.push_back(field(*json, key));
-    return true;
+    for (const auto* columns : {&options_.columns, &options_.optional_columns}) {
+      for (const std::string& key : *columns) row->fields.push_back(field(*json, key));
+    }
+    return {};
   }
 
  private:

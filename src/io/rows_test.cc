@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <fstream>
+#include <utility>
 
 #include "tessera/records.h"
 
@@ -85,6 +86,82 @@ TEST(Rows, JsonLines) {
   const std::string deep = "{\"a\": " + std::string(100000, '[') + std::string(100000, ']') + "}";
   EXPECT_EQ(read(written("e.jsonl", deep), {.columns = {"a"}}),
             (Strings{", line 1: expected JSON of at most 64 levels, found more"}));
+}
+
+TEST(Rows, OptionalColumnsMakeNoHeader) {
+  const std::string path = written("i.csv", "id,text\n1,a\n");
+  EXPECT_EQ(read(path, {.columns = {"text"}, .optional_columns = {"id", "title"}}),
+            (Strings{"2:a|1|-"}));
+  EXPECT_EQ(read(path, {.columns = {"2"}, .optional_columns = {"id"}}),
+            (Strings{"1:text|-", "2:a|-"}));
+  EXPECT_EQ(read(written("j.jsonl", "{\"a\": \"x\", \"id\": 7}\n{\"a\": \"y\"}"),
+                 {.columns = {"a"}, .optional_columns = {"id"}}),
+            (Strings{"1:x|=7", "2:y|-"}));
+}
+
+// What is written into a pipe, piece by piece, read as its end at /dev/fd.
+class Pipe {
+ public:
+  Pipe() { EXPECT_EQ(pipe(ends_), 0); }
+  ~Pipe() {
+    close(ends_[0]);
+    if (ends_[1] >= 0) close(ends_[1]);
+  }
+  std::string path() const { return "/dev/fd/" + std::to_string(ends_[0]); }
+  void put(const std::string& text) const {
+    EXPECT_EQ(write(ends_[1], text.data(), text.size()), static_cast<ssize_t>(text.size()));
+  }
+  void end() { close(std::exchange(ends_[1], -1)); }
+
+ private:
+  int ends_[2] = {-1, -1};
+};
+
+TEST(Rows, AreReadyWhenNothingMustBeWaitedFor) {
+  Pipe pipe;
+  const auto reader = RowReader::open(pipe.path(), {.format = DataFormat::kCsv, .columns = {"b"}});
+  ASSERT_TRUE(reader.ok());
+  RowReader& rows = **reader;
+  Row row;
+  for (const char* part : {"a", ",b\n", "\n\r\n", "1,\"x\n", "\n", "y"}) {
+    EXPECT_FALSE(rows.ready()) << part;
+    pipe.put(part);
+  }
+  EXPECT_FALSE(rows.ready());
+  pipe.put("\"\n2,z\n3");
+  EXPECT_TRUE(rows.ready());
+  EXPECT_TRUE(*rows.next(&row));
+  EXPECT_EQ(row.fields[0].text, "x\n\ny");
+  EXPECT_EQ(row.line, 4);
+  EXPECT_TRUE(rows.ready());
+  EXPECT_TRUE(*rows.next(&row));
+  EXPECT_EQ(row.fields[0].text, "z");
+  EXPECT_FALSE(rows.ready());
+  pipe.end();
+  EXPECT_TRUE(rows.ready());
+  EXPECT_FALSE(rows.next(&row).ok());  // too few columns
+  EXPECT_TRUE(rows.ready());
+  EXPECT_FALSE(*rows.next(&row));
+}
+
+TEST(Lines, AreReadyWhenWhole) {
+  Pipe pipe;
+  const auto lines = LineReader::open(pipe.path());
+  std::string line;
+  EXPECT_FALSE((*lines)->ready());
+  pipe.put("a");
+  EXPECT_FALSE((*lines)->ready());
+  pipe.put("b\nc");
+  EXPECT_TRUE((*lines)->ready());
+  EXPECT_TRUE(*(*lines)->next(&line));
+  EXPECT_EQ(line, "ab");
+  EXPECT_FALSE((*lines)->ready());
+  pipe.end();
+  EXPECT_TRUE((*lines)->ready());
+  EXPECT_TRUE(*(*lines)->next(&line));
+  EXPECT_EQ(line, "c");
+  EXPECT_TRUE((*lines)->ready());
+  EXPECT_FALSE(*(*lines)->next(&line));
 }
 
 TEST(Rows, EmptyAndAbsentFiles) {

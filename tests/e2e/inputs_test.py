@@ -313,7 +313,8 @@ class Hostile(CliTest):
                         pipe.close()
                     except BrokenPipeError:
                         pass
-                self.assertEqual((process.wait(SECONDS), err), (130, b""))
+                self.assertEqual(process.wait(SECONDS), 130, err)
+                self.assertRegex(err, rb"\Atessera(?: \w+)?: interrupted after \d+(?: of \d+)? (?:texts|prompts)\n\Z")
                 self.assertTrue(out == b"" or out.endswith(b"\n"), out[-100:])
 
     def test_a_reader_that_leaves(self):
