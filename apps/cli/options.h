@@ -14,7 +14,6 @@ namespace tessera::cli {
 inline constexpr int kOk = 0;
 inline constexpr int kFailed = 1;
 inline constexpr int kUsage = 2;
-inline constexpr int kInterrupted = 130;
 
 // For verbs that load no weights: MODEL, --threads.
 void add_directory_options(Parser& parser, std::string* directory, int* threads);

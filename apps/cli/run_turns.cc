@@ -168,8 +168,8 @@ class Turns {
   }
 
   void tell_full(int64_t context) const {
-    fmt::print(stderr, "[the context of {} tokens is full: the {} left out]\n", context,
-               options_.chat ? "oldest messages are" : "beginning of the text is");
+    warn(fmt::format("the context of {} tokens is full: the {} left out", context,
+                     options_.chat ? "oldest messages are" : "beginning of the text is"));
   }
 
   std::shared_ptr<Model> model_;
