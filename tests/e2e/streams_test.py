@@ -212,7 +212,7 @@ class Interrupts(StreamTest):
                 process.send_signal(signal.SIGINT)  # while it waits
                 code, out, err = self.finish(process)
                 self.assertEqual((code, out), (130, b""))
-                self.assertRegex(err, rf"\Atessera(?: \w+)?: interrupted after 1 {unit}\n\Z")
+                self.assertRegex(err, rf"\Atessera(?: \w+)?: interrupted after 1 {unit[:-1]}\n\Z")
 
     def test_a_batch_that_is_at_work(self):
         prompts = self.write("prompts.txt", "a\nb\nc\n")
@@ -663,8 +663,8 @@ class Turns(Terminals):
             self.skipTest("built without libedit")
         process, outside = self.talk("--chat", kind="xterm")
         os.write(outside, b"hlp\033[D\033[De\x01/\n")  # left, left, e, to the begin, /
-        read_until_holds(outside, b"/reset")
-        read_until(outside, b"> ")
+        if not read_until_holds(outside, b"twice").endswith(b"> "):
+            read_until(outside, b"> ")
         self.leave(process, outside)
 
 

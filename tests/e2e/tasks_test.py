@@ -134,7 +134,8 @@ class Tasks(TaskTest):
         csv_path.write_text(table.getvalue())
         for arguments in (["--file", csv_path, "--column", "review"],
                           ["--file", csv_path, "--column", "2", "--header"]):
-            self.assertEqual(self.json_lines("classify", self.classifier, *arguments), expected)
+            self.assertEqual(self.json_lines("classify", self.classifier, *arguments),
+                             [{"id": str(i)} | line for i, line in enumerate(expected)])
         stdin = "\n".join(texts).encode() + b"\n"
         self.assertEqual(self.json_lines("classify", self.classifier, stdin=stdin), expected)
         stdin = lines_of({"text": text} for text in texts)
