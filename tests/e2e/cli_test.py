@@ -44,7 +44,8 @@ class CliTest(unittest.TestCase):
         cls.folder = pathlib.Path(folder.name)
 
     def start(self, *arguments, **options):
-        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE,
+                 "env": dict(os.environ, XDG_STATE_HOME=str(self.folder / "state"))}  # not the user's own history
         return subprocess.Popen([BINARY, *map(str, arguments)], **(pipes | options))
 
     def call(self, *arguments, expect=0, stdin=b"", **options):
