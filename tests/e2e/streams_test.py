@@ -224,6 +224,29 @@ class Interrupts(StreamTest):
         self.assertEqual((code, out), (143, b""))
         self.assertIn("interrupted after 0 of 3 prompts", err)
 
+    def test_a_batch_gives_what_is_done_behind_one_that_is_not(self):
+        prompts = [chr(c) for c in range(ord("a"), ord("z") + 1)]
+        greedy = ("run", self.decoder, "--batch", "-", "--greedy", "--ignore-end")
+        texts = [line["text"] for line in self.json_lines(*greedy, "--max-tokens", 1500, stdin="\n".join(prompts).encode())]
+        pieces = {b: texts[b][i:i + 3] for b in range(26) for i in range(200) if texts[b][i:i + 3].isprintable()}
+        pairs = ((a, b, piece) for b, piece in pieces.items() for a in range(26)
+                 if "\ufffd" not in piece and piece not in texts[a])
+        first, second, stop = next(pairs, (0, 0, None))
+        if stop is None:
+            self.skipTest("all prompts are continued alike")
+        process = self.start(*greedy, "--max-tokens", 100000, "--stop", stop, "--json", stdin=subprocess.PIPE)
+        process.stdin.write(f"{prompts[first]}\n{prompts[second]}\n".encode())
+        process.stdin.close()
+        wait_until_caught(process.pid, signal.SIGINT)
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        code, out, err = self.finish(process)
+        self.assertEqual(code, 130, err)
+        lines = [json.loads(line) for line in out.splitlines()]
+        self.assertEqual([line["finish_reason"] for line in lines], ["cancelled", "stop_string"])
+        self.assertTrue(lines[0]["ids"])
+        self.assertIn("interrupted after 1 of 2 prompts", err)
+
     def test_an_interrupt_before_anything_is_done(self):
         partial = self.folder / "none.npy.partial"
         process = self.start("embed", self.encoder, "-o", self.folder / "none.npy", stdin=subprocess.PIPE)
