@@ -634,7 +634,7 @@ class Turns(Terminals):
             with self.subTest(kind):
                 process, outside = self.talk("--ignore-end", kind=kind, tokens=100000)
                 os.write(outside, b"A fox\n")
-                time.sleep(0.3)
+                process.stdout.read(1)
                 os.write(outside, b"\x03")  # stops the text
                 said = read_until(outside, b"> ").decode()
                 self.assertIn("token", said)
