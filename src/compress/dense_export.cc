@@ -26,6 +26,8 @@ namespace {
 
 constexpr const char* kWeightsFile = "model.safetensors";
 constexpr const char* kMasksFile = "masks.safetensors";
+constexpr const char* kCard = "README.md";
+constexpr const char* kBaseCard = "base-model-card.md";
 
 constexpr size_t at(int64_t index) { return static_cast<size_t>(index); }
 
@@ -262,7 +264,20 @@ class DenseExport {
         changed_config(home_.transformer, {.dtype = type_ == nullptr ? "" : type_->config}));
     TESSERA_RETURN_IF_ERROR(write_file_atomically(inner + "/config.json", config));
     TESSERA_RETURN_IF_ERROR(copy_other_files(home_, whole));
+    TESSERA_RETURN_IF_ERROR(put_card_back(whole));
     return output.finish();
+  }
+
+  // The card of a compressed model tells of what is no longer so, and what the model that it was
+  // made from says of itself lies beside it.
+  static Status put_card_back(const std::string& directory) {
+    namespace fs = std::filesystem;
+    const fs::path card = fs::path(directory) / kCard, base = fs::path(directory) / kBaseCard;
+    std::error_code error;
+    if (!fs::exists(base, error)) return {};
+    fs::rename(base, card, error);
+    if (!error) return {};
+    return io_error(fmt::format("{}: cannot rename it: {}", base.string(), error.message()));
   }
 
   // Matrices of layers that a compression left dense are not among those that were multiplied out,

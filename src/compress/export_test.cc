@@ -154,6 +154,17 @@ TEST_F(Export, FoldersOfSentenceTransformersStayWhatTheyAre) {
   EXPECT_TRUE(fs::exists(target("dense/0_Transformer/model.safetensors")));
 }
 
+TEST_F(Export, TheModelsOwnCardIsPutBack) {
+  const std::string source = wider(tiny_bert()).write("export_card");
+  std::ofstream(source + "/README.md") << "of the compressed model";
+  write(source, "kept");
+  EXPECT_EQ(content_of(target("kept/README.md")), "of the compressed model");
+  std::ofstream(source + "/base-model-card.md") << "of the model";
+  write(source, "dense");
+  EXPECT_EQ(content_of(target("dense/README.md")), "of the model");
+  EXPECT_FALSE(fs::exists(target("dense/base-model-card.md")));
+}
+
 TEST_F(Export, WhatFailsOrIsCancelledLeavesNothing) {
   const std::string source = wider(tiny_bert()).write("export_bert");
   run(source, "small", options_of(PruneUnit::kTiles, 0.5));
