@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "io/testing.h"
+#include "model/rotary_frequencies.h"
 
 namespace tessera {
 namespace {
@@ -115,6 +116,31 @@ TEST(Rotary, SettingsOutOfRange) {
                   {.head_size = 2, .max_positions = 32})
           .status(),
       {"more than 2 elements"});
+}
+
+// Every eighth frequency of heads of 80, to the last bit as transformers 5.24 has them with torch
+// 2.15: the exponent, the power and its reciprocal are rounded to f32.
+TEST(Rotary, RoundingsOfTransformers) {
+  const auto frequencies = [](const std::string& settings, int32_t length) {
+    const auto found =
+        read_rotary(config(R"({"rope_theta": 1e6, "rope_scaling": {)" + settings + "}}"), {},
+                    {.head_size = 80, .max_positions = 1024});
+    EXPECT_TRUE(found.ok()) << found.status().message();
+    const int32_t usual = found->rotary.longer.usual_tokens;
+    const std::vector<float> all = usual > 0 && length > usual
+                                       ? frequencies_of_length(found->rotary, length)
+                                       : found->rotary.inverse_frequencies;
+    std::vector<float> some;
+    for (size_t j = 0; j < all.size(); j += 8) some.push_back(all[j]);
+    return some;
+  };
+  using Floats = std::vector<float>;
+  EXPECT_EQ(frequencies(R"("type": "default")", 3000),
+            (Floats{1, 0.0630957335f, 0.00398107152f, 0.000251188554f, 1.58489293e-05f}));
+  EXPECT_EQ(frequencies(R"("type": "yarn", "factor": 4)", 3000),
+            (Floats{1, 0.0458878055f, 0.000995267881f, 6.27971385e-05f, 3.96223231e-06f}));
+  EXPECT_EQ(frequencies(R"("type": "dynamic", "factor": 4)", 3000),
+            (Floats{1, 0.0404656306f, 0.00163746718f, 6.62611201e-05f, 2.68129861e-06f}));
 }
 
 Architecture architecture_of(const std::string& model_type, const std::string& json) {

@@ -5,25 +5,12 @@
 #include <numeric>
 
 #include "base/guarded.h"
+#include "model/rotary_frequencies.h"
 
 namespace tessera {
 namespace {
 
 constexpr size_t at(int64_t index) { return static_cast<size_t>(index); }
-
-std::vector<float> frequencies_of(const Rotary& rotary, int32_t length) {
-  const LongerSequences& longer = rotary.longer;
-  if (!longer.inverse_frequencies.empty()) return longer.inverse_frequencies;
-  const double stretch = longer.factor * length / longer.usual_tokens - (longer.factor - 1);
-  const double exponent = longer.rotated / (longer.rotated - 2.0);
-  const double base = longer.theta * std::pow(stretch, exponent);
-  std::vector<float> frequencies;
-  for (size_t j = 0; j < rotary.inverse_frequencies.size(); ++j) {
-    frequencies.push_back(
-        static_cast<float>(std::pow(base, -2.0 * static_cast<double>(j) / longer.rotated)));
-  }
-  return frequencies;
-}
 
 // How long each row's sequence counts as, [rows].
 std::vector<int32_t> lengths_of_rows(const ForwardInput& input) {
@@ -89,7 +76,7 @@ Status RotaryTables::prepare(const ForwardInput& input) {
         if (lengths[row] != length) {
           length = lengths[row];
           frequencies = length <= usual ? table.rotary.inverse_frequencies
-                                        : frequencies_of(table.rotary, length);
+                                        : frequencies_of_length(table.rotary, length);
         }
         table.by_row.add(table.rotary, frequencies, positions[row]);
       }

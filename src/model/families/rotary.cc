@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "model/families/families.h"
+#include "model/rotary_frequencies.h"
 
 // The kinds of rotary positions as transformers 5.24 has them in modeling_rope_utils.py.
 namespace tessera {
@@ -20,6 +21,7 @@ struct Rope {
   int32_t rotated = 0;  // floor(head_size * share), which may be odd; d in the formulas
   int32_t max_positions = 0;
   double original_positions = 0;
+  std::vector<float> powers = {};  // of theta, a pair each; 1 / frequency before it is scaled
 };
 
 Status out_of_range(const Config& config, std::string_view key, std::string_view expected,
@@ -40,25 +42,18 @@ Result<double> positive_or(const Config& config, std::string_view key, double fa
   return found == 0 ? fallback : positive(config, key);
 }
 
-// theta^(-2j / d) of `pairs` pairs.
-std::vector<float> frequencies_of_base(double theta, int32_t pairs, int32_t d) {
-  std::vector<float> frequencies;
-  for (int32_t j = 0; j < pairs; ++j)
-    frequencies.push_back(static_cast<float>(std::pow(theta, -2.0 * j / d)));
-  return frequencies;
-}
-
 Status keep(const Rope&, RotaryReading&) { return {}; }
 
-int32_t stretched(double positions, double factor) {
+int32_t stretched_context(double positions, double factor) {
   return static_cast<int32_t>(std::min(positions * factor, double{kMostUnits}));
 }
 
 Status scale_linearly(const Rope& rope, RotaryReading& reading) {
   TESSERA_ASSIGN_OR_RETURN(const double factor, positive(rope.settings, "factor"));
   for (float& frequency : reading.rotary.inverse_frequencies)
-    frequency = static_cast<float>(frequency / factor);
-  reading.max_positions = std::max(rope.max_positions, stretched(rope.max_positions, factor));
+    frequency /= static_cast<float>(factor);
+  reading.max_positions =
+      std::max(rope.max_positions, stretched_context(rope.max_positions, factor));
   reading.rotary.description += fmt::format(", linear by {}", factor);
   return {};
 }
@@ -74,7 +69,8 @@ Status scale_dynamically(const Rope& rope, RotaryReading& reading) {
                            .theta = rope.theta,
                            .factor = factor,
                            .rotated = rope.rotated};
-  reading.max_positions = std::max(rope.max_positions, stretched(rope.max_positions, factor));
+  reading.max_positions =
+      std::max(rope.max_positions, stretched_context(rope.max_positions, factor));
   reading.rotary.description +=
       fmt::format(", dynamic by {} beyond {} tokens", factor, rope.max_positions);
   return {};
@@ -89,14 +85,18 @@ Status scale_as_llama3(const Rope& rope, RotaryReading& reading) {
   if (high <= low)
     return out_of_range(rope.settings, "high_freq_factor",
                         fmt::format("more than low_freq_factor, {}", low), high);
+  const auto original = static_cast<float>(rope.original_positions);
+  const auto longest = static_cast<float>(rope.original_positions / low),
+             shortest = static_cast<float>(rope.original_positions / high);
   for (float& frequency : reading.rotary.inverse_frequencies) {
-    const double wavelength = 2 * std::numbers::pi / frequency;
-    const double turns = rope.original_positions / wavelength;
-    if (turns < low) {
-      frequency = static_cast<float>(frequency / factor);
-    } else if (turns <= high) {
-      const double smooth = (turns - low) / (high - low);
-      frequency = static_cast<float>((1 - smooth) * frequency / factor + smooth * frequency);
+    const float wavelength = static_cast<float>(2 * std::numbers::pi) / frequency;
+    const float stretched = frequency / static_cast<float>(factor);
+    if (wavelength > longest) {
+      frequency = stretched;
+    } else if (wavelength >= shortest) {
+      const float smooth =
+          (original / wavelength - static_cast<float>(low)) / static_cast<float>(high - low);
+      frequency = (1 - smooth) * frequency / static_cast<float>(factor) + smooth * frequency;
     }
   }
   reading.rotary.description +=
@@ -150,31 +150,34 @@ Status scale_as_yarn(const Rope& rope, RotaryReading& reading) {
   first = std::max(first, 0.0);
   last = std::min(last, rope.rotated - 1.0);
   if (first == last) last += 0.001;
-  for (size_t j = 0; j < reading.rotary.inverse_frequencies.size(); ++j) {
-    float& frequency = reading.rotary.inverse_frequencies[j];
-    const double ramp = std::clamp((static_cast<double>(j) - first) / (last - first), 0.0, 1.0);
-    frequency = static_cast<float>(frequency / factor * ramp + frequency * (1 - ramp));
+  for (size_t j = 0; j < rope.powers.size(); ++j) {
+    const float place =
+        (static_cast<float>(j) - static_cast<float>(first)) / static_cast<float>(last - first);
+    const float kept = 1 - std::clamp(place, 0.0f, 1.0f);
+    const float stretched = 1 / (static_cast<float>(factor) * rope.powers[j]);
+    reading.rotary.inverse_frequencies[j] = stretched * (1 - kept) + 1 / rope.powers[j] * kept;
   }
   reading.rotary.scale = static_cast<float>(attention);
-  reading.max_positions = std::max(rope.max_positions, stretched(rope.original_positions, factor));
+  reading.max_positions =
+      std::max(rope.max_positions, stretched_context(rope.original_positions, factor));
   reading.rotary.description +=
       fmt::format(", yarn by {} from {} tokens", factor, rope.original_positions);
   return {};
 }
 
-Result<std::vector<float>> divided(const Rope& rope, std::string_view key,
-                                   std::vector<float> frequencies) {
+Result<std::vector<float>> divided(const Rope& rope, std::string_view key) {
   TESSERA_ASSIGN_OR_RETURN(const std::vector<double> factors, rope.settings.numbers(key));
-  if (factors.size() != frequencies.size()) {
+  if (factors.size() != rope.powers.size()) {
     return invalid_input(fmt::format("{}: {}: expected {} numbers, one a pair, found {}",
-                                     rope.settings.source(), key, frequencies.size(),
+                                     rope.settings.source(), key, rope.powers.size(),
                                      factors.size()));
   }
+  std::vector<float> powers = rope.powers;
   for (size_t j = 0; j < factors.size(); ++j) {
     if (!(factors[j] > 0)) return out_of_range(rope.settings, key, "numbers > 0", factors[j]);
-    frequencies[j] = static_cast<float>(frequencies[j] / factors[j]);
+    powers[j] *= static_cast<float>(factors[j]);
   }
-  return frequencies;
+  return reciprocals(std::move(powers));
 }
 
 // The one that follows from the two contexts, where none is given.
@@ -187,10 +190,8 @@ Result<double> longrope_attention_factor(const Rope& rope) {
 
 Status scale_as_longrope(const Rope& rope, RotaryReading& reading) {
   Rotary& rotary = reading.rotary;
-  TESSERA_ASSIGN_OR_RETURN(rotary.longer.inverse_frequencies,
-                           divided(rope, "long_factor", rotary.inverse_frequencies));
-  TESSERA_ASSIGN_OR_RETURN(rotary.inverse_frequencies,
-                           divided(rope, "short_factor", rotary.inverse_frequencies));
+  TESSERA_ASSIGN_OR_RETURN(rotary.longer.inverse_frequencies, divided(rope, "long_factor"));
+  TESSERA_ASSIGN_OR_RETURN(rotary.inverse_frequencies, divided(rope, "short_factor"));
   TESSERA_ASSIGN_OR_RETURN(const double attention, longrope_attention_factor(rope));
   rotary.scale = static_cast<float>(attention);
   rotary.longer.usual_tokens = static_cast<int32_t>(rope.original_positions);
@@ -208,10 +209,10 @@ Status rotate_share(const Rope& rope, RotaryReading& reading) {
   const int32_t pairs = rope.head_size / 2;
   const auto turning = static_cast<int32_t>(std::floor(rope.share * rope.head_size / 2));
   std::vector<float>& frequencies = reading.rotary.inverse_frequencies;
-  frequencies = frequencies_of_base(rope.theta, pairs, rope.head_size);
+  frequencies = reciprocals(powers_of_base(static_cast<float>(rope.theta), pairs, rope.head_size));
   for (int32_t j = 0; j < pairs; ++j) {
     float& frequency = frequencies[static_cast<size_t>(j)];
-    frequency = j < turning ? static_cast<float>(frequency / factor) : 0;
+    frequency = j < turning ? frequency / static_cast<float>(factor) : 0;
   }
   reading.rotary.description += fmt::format(", proportional: {} of {} pairs", turning, pairs);
   return {};
@@ -347,8 +348,9 @@ Result<RotaryReading> read_rotary(const Config& config, const RotaryDefaults& de
   RotaryReading reading{.rotary = {}, .max_positions = sizes.max_positions};
   Rotary& rotary = reading.rotary;
   rotary.description = fmt::format("rotary, theta {}", rope.theta);
-  rotary.inverse_frequencies =
-      frequencies_of_base(rope.theta, (rope.rotated + 1) / 2, rope.rotated);
+  rope.powers =
+      powers_of_base(static_cast<float>(rope.theta), (rope.rotated + 1) / 2, rope.rotated);
+  rotary.inverse_frequencies = reciprocals(rope.powers);
   TESSERA_RETURN_IF_ERROR(kind.scale(rope, reading));
   TESSERA_RETURN_IF_ERROR(check_finite(rope, rotary));
   return reading;
