@@ -19,6 +19,7 @@
 #include "kernels/rows_to_f32/rows_to_f32.h"
 #include "kernels/tile_int8_matmul/tile_int8_matmul.h"
 #include "kernels/tile_matmul/tile_matmul.h"
+#include "kernels/topk/topk.h"
 #include "kernels/transpose/transpose.h"
 
 namespace tessera {
@@ -42,6 +43,7 @@ std::vector<KernelState> all_kernel_states() {
            rotary::kernels.states(),
            attention_product::kernels.states(),
            attention_softmax::kernels.states(),
+           topk::kernels.states(),
            transpose::kernels.states(),
            rows_to_f32::kernels.states(),
            peak::kernels.states(),
