@@ -21,7 +21,7 @@ ARROWS = {
     "tokenizer": ["io"],
     "linear": ["kernels"],
     "attention": ["kernels"],
-    "pruning": ["kernels"],
+    "pruning": ["kernels", "io"],
     "plan": ["linear", "attention", "pruning", "io"],
     "model": ["plan", "io"],
     "runtime": ["model", "tokenizer"],

@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "base/guarded.h"
-#include "evaluate/json_at.h"
+#include "io/json_at.h"
 #include "evaluate/metrics.h"
 #include "io/json.h"
 #include "tessera/evaluate.h"

@@ -5,7 +5,7 @@
 #include <cmath>
 
 #include "base/guarded.h"
-#include "evaluate/json_at.h"
+#include "io/json_at.h"
 #include "io/json.h"
 #include "io/mapped_file.h"
 #include "tessera/report.h"

@@ -8,7 +8,7 @@
 
 #include "attention/method.h"
 #include "base/guarded.h"
-#include "evaluate/json_at.h"
+#include "io/json_at.h"
 #include "evaluate/recipe_task.h"
 #include "io/mapped_file.h"
 

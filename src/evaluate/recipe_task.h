@@ -4,7 +4,7 @@
 #include <string>
 
 #include "base/status.h"
-#include "evaluate/json_at.h"
+#include "io/json_at.h"
 #include "evaluate/recipe.h"
 
 namespace tessera {

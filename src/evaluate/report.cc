@@ -11,7 +11,7 @@
 #include "base/guarded.h"
 #include "base/team.h"
 #include "evaluate/cells.h"
-#include "evaluate/json_at.h"
+#include "io/json_at.h"
 #include "evaluate/report_table.h"
 #include "evaluate/variant_models.h"
 #include "io/mapped_file.h"

@@ -8,7 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
-#include "evaluate/json_at.h"
+#include "io/json_at.h"
 #include "evaluate/watch.h"
 #include "tessera/engine.h"
 

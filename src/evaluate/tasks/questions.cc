@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "evaluate/json_at.h"
+#include "io/json_at.h"
 #include "evaluate/run.h"
 #include "evaluate/text_score.h"
 #include "io/mapped_file.h"

@@ -1,4 +1,4 @@
-#include "evaluate/json_at.h"
+#include "io/json_at.h"
 
 #include <fmt/format.h>
 
