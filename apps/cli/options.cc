@@ -2,8 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <charconv>
 #include <chrono>
+#include <cmath>
 
+#include "cli/inputs.h"
 #include "cli/terminal.h"
 
 namespace tessera::cli {
@@ -14,6 +17,23 @@ constexpr int64_t kMaxThreads = 4096;
 PrecomputeVo parse_precompute_vo(const std::string& text) {
   if (text == "auto") return PrecomputeVo::kAuto;
   return text == "on" ? PrecomputeVo::kOn : PrecomputeVo::kOff;
+}
+
+// An average, or a share for each layer; the library checks their range.
+std::string parse_keep_tokens(std::string_view text) {
+  std::string shares;
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find(',', begin), text.size());
+    double share = 0;
+    const char* last = text.data() + end;
+    const auto [stop, error] = std::from_chars(text.data() + begin, last, share);
+    if (error != std::errc() || stop != last || !std::isfinite(share))
+      bad_value("--keep-tokens", "a share, or one for each layer as 1,0.8,0.5", text);
+    shares += fmt::format("{}{}", shares.empty() ? "" : ", ", share);
+    begin = end + 1;
+  }
+  const bool is_list = text.find(',') != std::string_view::npos;
+  return fmt::format(R"({{"tokens": {}}})", is_list ? "[" + shares + "]" : shares);
 }
 
 }  // namespace
@@ -50,6 +70,17 @@ void add_model_options(Parser& parser, ModelOptions* options) {
                   [options](const std::string& text) {
                     if (text.empty()) bad_value("--plan", "a file name", text);
                     options->load.plan_file = text;
+                  });
+  parser.add_text(
+      {"--keep-tokens", "SHARES",
+       "Let tokens leave that few others attend to: keep this share on average, or one "
+       "share for each layer, as 1,0.8,0.5."},
+      [options](const std::string& text) { options->load.pruning = parse_keep_tokens(text); });
+  parser.add_text({"--pruning", "FILE", "Let tokens leave as the schedule in FILE says."},
+                  [options](const std::string& text) {
+                    Result<std::string> schedule = read_text(text);
+                    if (!schedule.ok()) usage_error(schedule.status().message());
+                    options->load.pruning = *std::move(schedule);
                   });
 }
 

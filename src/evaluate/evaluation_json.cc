@@ -6,9 +6,9 @@
 #include <limits>
 
 #include "base/guarded.h"
-#include "io/json_at.h"
 #include "evaluate/metrics.h"
 #include "io/json.h"
+#include "io/json_at.h"
 #include "tessera/evaluate.h"
 
 namespace tessera {

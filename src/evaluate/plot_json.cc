@@ -5,8 +5,8 @@
 #include <cmath>
 
 #include "base/guarded.h"
-#include "io/json_at.h"
 #include "io/json.h"
+#include "io/json_at.h"
 #include "io/mapped_file.h"
 #include "tessera/report.h"
 

@@ -8,8 +8,8 @@
 
 #include "attention/method.h"
 #include "base/guarded.h"
-#include "io/json_at.h"
 #include "evaluate/recipe_task.h"
+#include "io/json_at.h"
 #include "io/mapped_file.h"
 
 namespace tessera {

@@ -4,8 +4,8 @@
 #include <string>
 
 #include "base/status.h"
-#include "io/json_at.h"
 #include "evaluate/recipe.h"
+#include "io/json_at.h"
 
 namespace tessera {
 

@@ -8,8 +8,8 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
-#include "io/json_at.h"
 #include "evaluate/watch.h"
+#include "io/json_at.h"
 #include "tessera/engine.h"
 
 namespace tessera {

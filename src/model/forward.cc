@@ -118,6 +118,7 @@ Status Executor::run(const ForwardInput& input, ForwardOutput& output) {
   TESSERA_ASSIGN_OR_RETURN(PassScratch scratch,
                            carve(scratch_sizes(pass, input, architecture_, weights_, team_.size()),
                                  pass, input, team_.size(), arena_));
+  if (input.schedule != nullptr) link_masses(pass, *input.schedule, weights_, scratch);
   const Execution execution{architecture_, weights_, input, rotary_, pass, scratch, trace_};
   const Loop loop(execution, output);
   if (trace_ != nullptr) trace_->begin();

@@ -265,6 +265,9 @@ void attend(const Execution& e, const LayerPass& layer, Team::Member& member) {
                         .arrived = scratch.arrived.data()},
                        member, scratch.workspace + member.rank() * scratch.workspace_bytes);
   member.barrier();
+  const RowSchedule* schedule = e.input.schedule;
+  if (schedule != nullptr && schedule->observes(layer.layer) && member.rank() == 0)
+    schedule->observe(layer.layer, of_sequences(e, layer, scratch.sequences));
   mark(e.trace, Operation::kAttention, member, [&] { return attention_work(e, layer); });
 }
 

@@ -25,6 +25,12 @@ struct RowSchedule {
   // which rows of the layer before stay, ascending, lengths[layer] of each sequence; it must not
   // throw.
   std::function<void(int32_t layer, std::span<int32_t> kept)> choose;
+  // Behind the attention of each layer below observed_layers one thread calls it, with the layer's
+  // sequences, whose column_mass says what each key was attended to; it must not throw.
+  std::function<void(int32_t layer, std::span<const AttentionSequence> sequences)> observe = {};
+  int32_t observed_layers = 0;
+
+  bool observes(int32_t layer) const { return layer < observed_layers; }
 };
 
 constexpr int32_t kAllLayers = INT32_MAX;

@@ -46,6 +46,14 @@ void add_layer(const LayerPass& layer, const LayerWeights& weights, int32_t memb
   raise(sizes.all_converted_bytes, own_rows ? product(converted, members) : converted);
 }
 
+// The keys of every sequence of the layer, by each query head.
+int64_t mass_floats(const PassShape& pass, const LayerPass& layer, int32_t query_heads) {
+  const int32_t* before = pass.keys_before_of(layer);
+  int64_t keys = layer.rows;
+  for (int64_t s = 0; s < pass.sequences(); ++s) keys += before[s];
+  return product(keys, query_heads);
+}
+
 void add_head(const HeadWeights& head, int64_t rows, int32_t hidden_size, ScratchSizes& sizes) {
   if (head.output == nullptr) return;
   sizes.head_hidden = product(rows, hidden_size);
@@ -91,8 +99,8 @@ int64_t ScratchSizes::total_bytes(int32_t members) const {
   const auto add = [&](int64_t count, int64_t each_bytes) {
     total = std::min(total + product(count, each_bytes), kTooMuch);
   };
-  for (int64_t floats :
-       {states, states, settled, qkv, context, ffn, head_hidden, head_hidden, logits, partials}) {
+  for (int64_t floats : {states, states, settled, qkv, context, ffn, head_hidden, head_hidden,
+                         logits, partials, mass}) {
     add(1, rounded(product(floats, sizeof(float))));
   }
   for (int64_t each : {workspace_bytes, linear_bytes}) add(members, each);
@@ -107,8 +115,12 @@ ScratchSizes scratch_sizes(const PassShape& pass, const ForwardInput& input,
   ScratchSizes sizes;
   sizes.states = product(pass.rows(), architecture.hidden_size);
   if (pass.sets.size() > 1) sizes.settled = sizes.states;
-  for (const LayerPass& layer : pass.layers)
-    add_layer(layer, weights.layers[at(layer.layer)], members, sizes);
+  for (const LayerPass& layer : pass.layers) {
+    const LayerWeights& of_layer = weights.layers[at(layer.layer)];
+    add_layer(layer, of_layer, members, sizes);
+    if (input.schedule != nullptr && input.schedule->observes(layer.layer))
+      raise(sizes.mass, mass_floats(pass, layer, of_layer.attention.query_heads));
+  }
   sizes.arrived *= pass.sequences();
   sizes.partials = product(sizes.partials, pass.sequences());
   add_head(weights.head, pass.head_row_count, architecture.hidden_size, sizes);
@@ -131,6 +143,7 @@ Result<PassScratch> carve(const ScratchSizes& sizes, const PassShape& pass,
   scratch.head_mid = arena.take<float>(sizes.head_hidden);
   scratch.logits = arena.take<float>(sizes.logits);
   scratch.partials = arena.take<float>(sizes.partials);
+  scratch.mass = arena.take<float>(sizes.mass);
   scratch.arrived.assign(at(sizes.arrived), 0);
   scratch.workspace_bytes = sizes.workspace_bytes;
   scratch.workspace = arena.take<char>(sizes.workspace_bytes * members);
@@ -140,6 +153,21 @@ Result<PassScratch> carve(const ScratchSizes& sizes, const PassShape& pass,
   scratch.converted = arena.take<char>(sizes.all_converted_bytes);
   link_tables(sizes, pass, input, arena, scratch);
   return scratch;
+}
+
+void link_masses(const PassShape& pass, const RowSchedule& schedule, const Weights& weights,
+                 PassScratch& scratch) {
+  auto sequence = scratch.sequences.begin();
+  for (const LayerPass& layer : pass.layers) {
+    const int32_t query_heads = weights.layers[at(layer.layer)].attention.query_heads;
+    const int32_t* before = pass.keys_before_of(layer);
+    float* mass = scratch.mass;
+    for (int64_t s = 0; s < pass.sequences(); ++s, ++sequence) {
+      if (!schedule.observes(layer.layer)) continue;
+      sequence->column_mass = mass;
+      mass += int64_t{query_heads} * (before[s] + sequence->queries);
+    }
+  }
 }
 
 }  // namespace tessera

@@ -34,6 +34,7 @@ struct PassScratch {
   // Rows as a linear map reads them: of all rows, or with own rows [members, converted_bytes].
   char* converted = nullptr;
   int64_t converted_bytes = 0;
+  float* mass = nullptr;  // of one layer: what AttentionSequence::column_mass of each refers to
 
   // The batch as attention has it, [layers of the pass][sequences]. Without tables in the input all
   // layers share the transient ones, [sequences].
@@ -55,6 +56,7 @@ struct ScratchSizes {
   int64_t head_hidden = 0;  // each of the two
   int64_t logits = 0;
   int64_t partials = 0;
+  int64_t mass = 0;
   int64_t arrived = 0;          // counters
   int64_t workspace_bytes = 0;  // per member
   int64_t linear_bytes = 0;     // per member
@@ -75,5 +77,10 @@ ScratchSizes scratch_sizes(const PassShape& pass, const ForwardInput& input,
 // for the positions of the new tokens. kOutOfMemory.
 Result<PassScratch> carve(const ScratchSizes& sizes, const PassShape& pass,
                           const ForwardInput& input, int32_t members, Arena& arena);
+
+// Gives the sequences of the layers that the schedule observes their column_mass. Every layer's
+// begin at the same place: they are read before the next layer's are written.
+void link_masses(const PassShape& pass, const RowSchedule& schedule, const Weights& weights,
+                 PassScratch& scratch);
 
 }  // namespace tessera

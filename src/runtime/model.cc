@@ -93,6 +93,22 @@ Status fit_head(const std::string& directory, ModelState& state) {
   return state.sentence_encoder.check(a.hidden_size, directory);
 }
 
+Status read_pruning(const std::string& text, ModelState& state) {
+  if (text.empty()) return {};
+  TESSERA_ASSIGN_OR_RETURN(PruningSchedule pruning,
+                           parse_schedule(text, scheduled_model(state.architecture), "pruning"));
+  const auto& poolings = state.sentence_encoder.poolings;
+  const bool weighs =
+      std::find(poolings.begin(), poolings.end(), Pooling::kWeightedMean) != poolings.end();
+  if (weighs && pruning.pooling == PoolRows::kSurvivors) {
+    return unsupported(
+        "pruning: pooling: expected \"all\" where tokens are weighted by their place, found "
+        "\"survivors\"");
+  }
+  state.pruning = std::move(pruning);
+  return {};
+}
+
 Result<std::unique_ptr<ModelState>> load_state(const std::string& name,
                                                const LoadOptions& options) {
   auto state = std::make_unique<ModelState>();
@@ -111,6 +127,7 @@ Result<std::unique_ptr<ModelState>> load_state(const std::string& name,
   if (!tokenizer.ok() && tokenizer.status().code() != StatusCode::kNotFound)
     return tokenizer.status();
   if (tokenizer.ok()) state->tokenizer = std::move(tokenizer).value();
+  TESSERA_RETURN_IF_ERROR(read_pruning(options.pruning, *state));
   state->team = std::make_unique<Team>(state->plan.threads);
   TESSERA_ASSIGN_OR_RETURN(LoadedWeights loaded, load_weights(checkpoint, state->architecture,
                                                               state->plan, *state->team));
@@ -145,6 +162,12 @@ json linear_json(const LinearInfo& info) {
 }
 
 }  // namespace
+
+ScheduledModel scheduled_model(const Architecture& architecture) {
+  return {.layers = architecture.layer_count(),
+          .positions = architecture.max_positions,
+          .vocabulary = architecture.vocabulary_size};
+}
 
 Status check_sequence(const ModelState& state, const TokenSequence& sequence,
                       const std::string& name) {

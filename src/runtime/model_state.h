@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "model/sentence_encoder.h"
 #include "model/weights.h"
 #include "plan/plan.h"
+#include "pruning/schedule.h"
 #include "tessera/model.h"
 #include "tokenizer/tokenizer.h"
 
@@ -27,6 +29,7 @@ struct ModelState {
   std::unique_ptr<Executor> executor;
   std::shared_ptr<const Tokenizer> tokenizer;  // null when the directory has none
   SentenceEncoder sentence_encoder;
+  std::optional<PruningSchedule> pruning;  // nothing: every token enters every layer
   ModelInfo info;
   std::unique_ptr<Trace> trace;  // while a profile is taken
   // Held for a pass and until its results have been read: callers on several threads take turns.
@@ -42,6 +45,9 @@ inline const ModelState& state_of(const Model& model) { return ModelAccess::stat
 
 // The longest sequence, in tokens, that embed() does not cut, and tasks do not cut of texts.
 size_t text_limit(const ModelState& state);
+
+// What a pruning schedule has to fit.
+ScheduledModel scheduled_model(const Architecture& architecture);
 
 // The rows that the model's head reads.
 HeadRows head_rows(const Architecture& architecture);

@@ -7,28 +7,38 @@
 #include <mutex>
 #include <optional>
 
+#include "runtime/pruned_pass.h"
 #include "runtime/scheduler.h"
 
 namespace tessera {
 namespace {
 
+// A pass that has run.
+struct Passed {
+  const TokenLayout& layout;
+  const PrunedPass& pruned;
+  const ForwardOutput& output;
+};
+
 // Runs a batch in passes of about kEncodingRows rows and hands each to `take` with the index of its
 // first sequence.
 template <typename Configure, typename Take>
-Status run_in_passes(ModelState& state, std::span<const TokenSequence> batch, Configure configure,
-                     Take take) {
+Status run_in_passes(ModelState& state, std::span<const TokenSequence> batch, PassResult result,
+                     Configure configure, Take take) {
   std::vector<int64_t> lengths;
   for (const TokenSequence& each : batch) lengths.push_back(static_cast<int64_t>(each.ids.size()));
   for (size_t first = 0; first < batch.size();) {
     const size_t count = sequences_in_pass(std::span(lengths).subspan(first), kEncodingRows);
     SequenceBatch pass;
     for (const TokenSequence& sequence : batch.subspan(first, count)) pass.add(sequence);
+    const PrunedPass pruned(state, pass, result);
     ForwardInput input = pass.input();
+    input.schedule = pruned.schedule();
     ForwardOutput output;
     configure(input, output);
     const std::lock_guard<std::mutex> turn(state.in_use);
     TESSERA_RETURN_IF_ERROR(state.executor->run(input, output));
-    take(first, pass.layout, output);
+    take(first, Passed{pass.layout, pruned, output});
     first += count;
   }
   return {};
@@ -47,11 +57,21 @@ void split_start_and_end(ForwardResult& result) {
   result.logits_width = 0;
 }
 
-// The rows of sequence s of a pass.
+// The rows of sequence s of a pass that are pooled. Where these are its survivors alone, they are
+// moved together, and the others are overwritten.
 PooledRows rows_of(const ModelState& state, const TokenLayout& layout, size_t s,
-                   const std::vector<float>& hidden) {
+                   const PrunedPass& pruned, std::vector<float>& hidden) {
   const int64_t size = state.architecture.hidden_size;
-  return {hidden.data() + layout.offsets[s] * size, layout.length(static_cast<int64_t>(s)), size};
+  float* rows = hidden.data() + layout.offsets[s] * size;
+  const std::span<const int32_t> survivors = pruned.survivors(s);
+  const int64_t all = layout.length(static_cast<int64_t>(s));
+  if (survivors.empty() || state.pruning->pooling == PoolRows::kAll) return {rows, all, size};
+  float* target = rows;
+  for (const int32_t row : survivors) {
+    std::copy_n(hidden.data() + row * size, size, target);
+    target += size;
+  }
+  return {rows, static_cast<int64_t>(survivors.size()), size};
 }
 
 }  // namespace
@@ -129,10 +149,10 @@ Result<ForwardResult> forward_whole(ModelState& state, const std::vector<TokenSe
     input.head_rows = head_rows(a);
     if (options.hidden_states) output.all_hidden = &hidden;
   };
-  TESSERA_RETURN_IF_ERROR(run_in_passes(
-      state, batch, configure, [&](size_t, const TokenLayout&, const ForwardOutput& output) {
-        append(result.logits, output.logits);
-        result.logits_width = output.width;
+  TESSERA_RETURN_IF_ERROR(
+      run_in_passes(state, batch, PassResult::kHead, configure, [&](size_t, const Passed& pass) {
+        append(result.logits, pass.output.logits);
+        result.logits_width = pass.output.width;
         for (size_t i = 0; i < hidden.size(); ++i) append(result.hidden_states[i], hidden[i]);
       }));
   TESSERA_RETURN_IF_ERROR(check_finite(result.logits, "logits"));
@@ -146,10 +166,11 @@ Result<std::vector<float>> embed_whole(ModelState& state, const std::vector<Toke
   std::vector<float> vectors(batch.size() * width);
   std::vector<float> hidden;
   TESSERA_RETURN_IF_ERROR(run_in_passes(
-      state, batch, [&](ForwardInput&, ForwardOutput& output) { output.last_hidden = &hidden; },
-      [&](size_t first, const TokenLayout& layout, const ForwardOutput&) {
-        for (size_t s = 0; s < static_cast<size_t>(layout.sequences()); ++s) {
-          PooledRows rows = rows_of(state, layout, s, hidden);
+      state, batch, PassResult::kEmbeddings,
+      [&](ForwardInput&, ForwardOutput& output) { output.last_hidden = &hidden; },
+      [&](size_t first, const Passed& pass) {
+        for (size_t s = 0; s < static_cast<size_t>(pass.layout.sequences()); ++s) {
+          PooledRows rows = rows_of(state, pass.layout, s, pass.pruned, hidden);
           rows.skipped = skipped;
           encoder.embed(rows, vectors.data() + (first + s) * width);
         }
@@ -176,17 +197,24 @@ Status encode_pass(const ModelState& state, const Forward& forward,
     return std::any_of(requests.begin(), requests.end(),
                        [&](const EncodeRequest* each) { return each->output == output; });
   };
+  const bool embeds = wants(EncodeOutput::kEmbedding), heads = wants(EncodeOutput::kHead);
+  const PrunedPass pruned(state, batch,
+                          !heads    ? PassResult::kEmbeddings
+                          : !embeds ? PassResult::kHead
+                                    : PassResult::kBoth);
   ForwardInput input = batch.input();
+  input.schedule = pruned.schedule();
   ForwardOutput output;
   std::vector<float> hidden;
-  if (wants(EncodeOutput::kEmbedding)) output.last_hidden = &hidden;
-  if (wants(EncodeOutput::kHead)) input.head_rows = head_rows(a);
+  if (embeds) output.last_hidden = &hidden;
+  if (heads) input.head_rows = head_rows(a);
   TESSERA_RETURN_IF_ERROR(forward(input, output));
   values.assign(requests.size(), {});
   for (size_t s = 0; s < requests.size(); ++s) {
     if (requests[s]->output == EncodeOutput::kEmbedding) {
       values[s].resize(static_cast<size_t>(state.sentence_encoder.width(a.hidden_size)));
-      state.sentence_encoder.embed(rows_of(state, batch.layout, s, hidden), values[s].data());
+      state.sentence_encoder.embed(rows_of(state, batch.layout, s, pruned, hidden),
+                                   values[s].data());
       continue;
     }
     const bool all = input.head_rows == HeadRows::kAll;

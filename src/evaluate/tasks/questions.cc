@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
-#include "io/json_at.h"
 #include "evaluate/run.h"
 #include "evaluate/text_score.h"
+#include "io/json_at.h"
 #include "io/mapped_file.h"
 #include "runtime/tasks/batching.h"
 

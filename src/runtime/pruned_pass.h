@@ -1,0 +1,37 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+
+#include "model/pass.h"
+#include "pruning/cascade.h"
+#include "runtime/model_state.h"
+
+namespace tessera {
+
+struct SequenceBatch;
+
+// What is read of a pass's tokens when it is over, of which those that the result needs never
+// leave.
+enum class PassResult { kHead, kEmbeddings, kBoth };
+
+// The schedule of a pass over whole sequences, as the model's pruning schedule makes it of their
+// lengths. It stays where it is while the pass runs.
+class PrunedPass {
+ public:
+  PrunedPass(const ModelState& state, const SequenceBatch& batch, PassResult result);
+  PrunedPass(const PrunedPass&) = delete;
+  PrunedPass& operator=(const PrunedPass&) = delete;
+
+  // Null where every token enters every layer.
+  const RowSchedule* schedule() const { return cascade_ ? &schedule_ : nullptr; }
+  // The rows of the batch that the last layer had of a sequence; empty: all.
+  std::span<const int32_t> survivors(size_t sequence) const;
+
+ private:
+  std::optional<TokenCascade> cascade_;
+  RowSchedule schedule_;
+};
+
+}  // namespace tessera

@@ -1,0 +1,246 @@
+#include "runtime/pruned_pass.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <random>
+
+#include "runtime/testing.h"
+#include "tessera/engine.h"
+
+namespace tessera {
+namespace {
+
+using testing::TinyCheckpoint;
+
+constexpr int32_t kLayers = 4, kWidth = 16;
+constexpr const char* kSchedule =
+    R"({"tokens": [1, 0.6, 0.6, 0.3], "decay": 0.5, "protect": {"first": 1, "ids": [7]}})";
+constexpr double kShares[kLayers] = {1, 0.6, 0.6, 0.3};
+constexpr int32_t kProtectedId = 7;
+
+// Twice as deep: so that tokens leave twice.
+TinyCheckpoint deep(TinyCheckpoint tiny, const std::string& second_layer) {
+  tiny.with("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 4");
+  const auto shapes = tiny.shapes;
+  for (const auto& [name, shape] : shapes) {
+    const size_t at = name.find(second_layer + "1.");
+    if (at == std::string::npos) continue;
+    for (const char* layer : {"2.", "3."}) {
+      std::string copy = name;
+      copy.replace(at + second_layer.size(), 2, layer);
+      tiny.shapes[copy] = shape;
+    }
+  }
+  return tiny;
+}
+
+std::string bert_folder() {
+  static const std::string folder = deep(testing::tiny_bert(), "layer.").write("pruned_bert");
+  return folder;
+}
+
+std::shared_ptr<Model> load(const LoadOptions& options, const std::string& folder = bert_folder()) {
+  auto model = Model::load(folder, options);
+  EXPECT_TRUE(model.ok()) << model.status().message();
+  return *model;
+}
+
+std::vector<TokenSequence> texts() {
+  std::mt19937 generator(11);
+  std::vector<TokenSequence> all;
+  for (const size_t length : {size_t{1}, size_t{2}, size_t{9}, size_t{33}, size_t{40}}) {
+    TokenSequence text;
+    while (text.ids.size() < length) text.ids.push_back(static_cast<int32_t>(generator() % 50));
+    all.push_back(text);
+  }
+  return all;
+}
+
+// Dense passes of one layer each over the rows that are left, gathered; importance in f64, sorted.
+class Layerwise {
+ public:
+  Layerwise(ModelState& state, const TokenSequence& text) : state_(state), text_(text) {
+    const size_t rows = text.ids.size();
+    alive_.resize(rows);
+    std::iota(alive_.begin(), alive_.end(), 0);
+    scores_.resize(rows);
+    settled_.resize(rows * kWidth);
+    for (int32_t layer = 0; layer < kLayers; ++layer) {
+      if (layer > 0) drop(layer);
+      run(layer);
+    }
+  }
+
+  // The states of every token, those that left with their last ones: their mean, normalised.
+  std::vector<float> embedding() const {
+    std::vector<double> mean(kWidth);
+    for (size_t i = 0; i < settled_.size(); ++i) mean[i % kWidth] += double{settled_[i]};
+    const double length =
+        std::sqrt(std::inner_product(mean.begin(), mean.end(), mean.begin(), 0.0));
+    std::vector<float> vector;
+    for (const double x : mean) vector.push_back(static_cast<float>(x / length));
+    return vector;
+  }
+
+ private:
+  void drop(int32_t layer) {
+    std::vector<int32_t> order = alive_;
+    const auto stays = [&](int32_t row) {
+      return row == 0 || text_.ids[static_cast<size_t>(row)] == kProtectedId;
+    };
+    std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
+      if (stays(a) != stays(b)) return stays(a);
+      return scores_[static_cast<size_t>(a)] > scores_[static_cast<size_t>(b)];
+    });
+    const auto rows = static_cast<double>(text_.ids.size());
+    const auto wanted = static_cast<int64_t>(kShares[layer] * rows + 1e-9);
+    const int64_t least = std::count_if(alive_.begin(), alive_.end(), stays);
+    order.resize(static_cast<size_t>(
+        std::min(std::max(wanted, least), static_cast<int64_t>(alive_.size()))));
+    alive_ = order;
+    std::sort(alive_.begin(), alive_.end());
+  }
+
+  void run(int32_t layer) {
+    TokenLayout layout;
+    layout.append(static_cast<int32_t>(alive_.size()), 0);
+    layout.positions = alive_;
+    std::vector<float> states, hidden;
+    for (const int32_t row : alive_)
+      states.insert(states.end(), settled_.begin() + row * kWidth,
+                    settled_.begin() + (row + 1) * kWidth);
+    RowSchedule observed{.observe =
+                             [&](int32_t, std::span<const AttentionSequence> sequences) {
+                               add(sequences.front().column_mass);
+                             },
+                         .observed_layers = layer + 1};
+    observed.lengths.assign(kLayers, {static_cast<int32_t>(alive_.size())});
+    ForwardInput input{
+        .layout = &layout, .first_layer = layer, .end_layer = layer + 1, .schedule = &observed};
+    if (layer == 0) {
+      input.ids = text_.ids;
+    } else {
+      input.states = states;
+    }
+    ForwardOutput output;
+    output.last_hidden = &hidden;
+    const Status status = state_.executor->run(input, output);
+    ASSERT_TRUE(status.ok()) << status.message();
+    for (size_t i = 0; i < alive_.size(); ++i)
+      std::copy_n(hidden.begin() + static_cast<int64_t>(i) * kWidth, kWidth,
+                  settled_.begin() + alive_[i] * kWidth);
+  }
+
+  void add(const float* mass) {
+    for (size_t j = 0; j < alive_.size(); ++j) {
+      double sum = 0;
+      for (size_t head = 0; head < 4; ++head) sum += double{mass[head * alive_.size() + j]};
+      double& score = scores_[static_cast<size_t>(alive_[j])];
+      score = 0.5 * score + sum;
+    }
+  }
+
+  ModelState& state_;
+  const TokenSequence& text_;
+  std::vector<int32_t> alive_;
+  std::vector<double> scores_;
+  std::vector<float> settled_;
+};
+
+TEST(PrunedPass, IsTheCascadeRunLayerByLayer) {
+  for (const int threads : {1, 3}) {
+    const auto model = load({.threads = threads, .pruning = kSchedule});
+    const auto dense = load({.threads = threads});
+    const std::vector<TokenSequence> batch = texts();
+    const auto vectors = model->embed(batch), unpruned = dense->embed(batch);
+    ASSERT_TRUE(vectors.ok()) << vectors.status().message();
+    ASSERT_TRUE(unpruned.ok());
+    EXPECT_NE(*vectors, *unpruned);
+    for (size_t s = 0; s < batch.size(); ++s) {
+      SCOPED_TRACE(std::to_string(batch[s].ids.size()) + " tokens");
+      const std::vector<float> expected = Layerwise(state_of(*model), batch[s]).embedding();
+      // 4 layers of sums of at most 40 terms move values of a vector of length 1 by some of its
+      // roundings each; another survivor moves them by a thousand times as much.
+      for (size_t i = 0; i < kWidth; ++i)
+        EXPECT_NEAR(expected[i], (*vectors)[s * kWidth + i], 1e-4);
+    }
+  }
+}
+
+TEST(PrunedPass, KeepingAllIsTheDensePass) {
+  const std::vector<TokenSequence> batch = texts();
+  const auto dense = load({.threads = 2})->embed(batch);
+  for (const char* all : {R"({"tokens": 1})", R"({"tokens": [1, 1, 1, 1], "pooling": "survivors"})",
+                          R"({"tokens": [512, 512, 512, 512]})"}) {
+    const auto pruned = load({.threads = 2, .pruning = all})->embed(batch);
+    ASSERT_TRUE(pruned.ok()) << pruned.status().message();
+    EXPECT_EQ(*dense, *pruned) << all;
+  }
+}
+
+TEST(PrunedPass, AnEngineAndBatchesOfOneGiveTheSame) {
+  const auto model = load({.threads = 2, .pruning = kSchedule});
+  const std::vector<TokenSequence> batch = texts();
+  const auto together = model->embed(batch);
+  ASSERT_TRUE(together.ok());
+  auto engine = Engine::create(model, {});
+  ASSERT_TRUE(engine.ok()) << engine.status().message();
+  for (size_t s = 0; s < batch.size(); ++s) {
+    const auto alone = model->embed({batch[s]});
+    ASSERT_TRUE((*engine)->submit(EncodeRequest{.sequence = batch[s]}).ok());
+    const auto events = (*engine)->step();
+    ASSERT_TRUE(alone.ok() && events.ok() && events->size() == 1);
+    for (size_t i = 0; i < kWidth; ++i) {
+      EXPECT_NEAR((*together)[s * kWidth + i], (*alone)[i], 1e-5);
+      EXPECT_NEAR((*together)[s * kWidth + i], events->front().values[i], 1e-5);
+    }
+  }
+}
+
+// Every token has logits, those that left by their last states.
+TEST(PrunedPass, HeadsOfEveryTokenGetEveryToken) {
+  const auto model = load({.threads = 2, .pruning = kSchedule});
+  const auto logits = model->forward(texts());
+  ASSERT_TRUE(logits.ok()) << logits.status().message();
+  EXPECT_EQ(85, logits->offsets.back());
+  EXPECT_EQ(size_t{85} * 50, logits->logits.size());
+}
+
+TEST(PrunedPass, PoolsSurvivorsAlone) {
+  const std::vector<TokenSequence> batch = texts();
+  const auto all = load({.threads = 1, .pruning = R"({"tokens": [1, 1, 1, 0.1]})"})->embed(batch);
+  const auto few =
+      load({.threads = 1, .pruning = R"({"tokens": [1, 1, 1, 0.1], "pooling": "survivors"})"})
+          ->embed(batch);
+  ASSERT_TRUE(all.ok() && few.ok());
+  // A single token is all of itself.
+  EXPECT_TRUE(std::equal(all->begin(), all->begin() + kWidth, few->begin()));
+  EXPECT_FALSE(std::equal(all->end() - kWidth, all->end(), few->end() - kWidth));
+}
+
+// A pass that is asked for a cascade of a decoder runs as well, and a prompt is refused.
+TEST(PrunedPass, DecodersRunWholeSequencesOnly) {
+  const std::string folder = deep(testing::tiny_llama(), "layers.").write("pruned_llama");
+  const auto model = load({.threads = 1, .pruning = kSchedule}, folder);
+  const auto logits = model->forward(texts());
+  ASSERT_TRUE(logits.ok()) << logits.status().message();
+  EXPECT_EQ(size_t{85} * 50, logits->logits.size());
+  const auto generated = generate(model, {.prompt_ids = {1, 2}, .max_new_tokens = 2});
+  ASSERT_FALSE(generated.ok());
+  EXPECT_EQ(StatusCode::kUnsupported, generated.status().code());
+  EXPECT_EQ("pruning: expected whole sequences to prune, found a prompt to continue",
+            generated.status().message());
+}
+
+TEST(PrunedPass, AScheduleThatDoesNotFitIsRefused) {
+  const auto wrong = Model::load(bert_folder(), {.threads = 1, .pruning = R"({"tokens": [1, 1]})"});
+  ASSERT_FALSE(wrong.ok());
+  EXPECT_EQ("pruning: tokens: expected a share for each of the 4 layers, found 2",
+            wrong.status().message());
+}
+
+}  // namespace
+}  // namespace tessera
