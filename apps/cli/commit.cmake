@@ -1,6 +1,7 @@
 # Writes the source file with the commit of the source tree, only where that changes it:
 #   cmake -D SOURCE=folder -D FILE=file -P commit.cmake
 # A tree that is no repository of its own, as an unpacked archive, has none; then the date is the day of the build.
+cmake_minimum_required(VERSION 3.25)
 execute_process(COMMAND git rev-parse --show-toplevel WORKING_DIRECTORY ${SOURCE} OUTPUT_VARIABLE top
                 OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
 set(commit "")
