@@ -93,6 +93,15 @@ std::string without_comments(const std::string& text, const std::string& file) {
   return cleaned;
 }
 
+// A word of a file that may hold anything: short, and of characters that every terminal shows.
+std::string shown(const std::string& word) {
+  constexpr size_t kMost = 40;
+  std::string text = word.substr(0, kMost);
+  std::replace_if(
+      text.begin(), text.end(), [](char c) { return c < ' ' || c > '~'; }, '?');
+  return text + (word.size() > kMost ? "..." : "");
+}
+
 // What CLI11 found wrong, in our words.
 std::string message_of(const CLI::App& app, const CLI::Error& error) {
   const std::string kind = error.get_name();
@@ -230,12 +239,13 @@ class Parser::Settings : public CLI::ConfigTOML {
       }
     }
     if (item.parents.size() > 1 || keys.empty()) {
-      const std::string section = item.parents.front();
-      usage_error(fmt::format("{}: unknown section [{}]{}", file(), section,
+      const std::string section = fmt::format("{}", fmt::join(item.parents, "."));
+      usage_error(fmt::format("{}: unknown section [{}]{}", file(), shown(section),
                               did_you_mean(section, verb_names)));
     }
-    if (!is_known)
-      usage_error(fmt::format("{}: unknown key {}{}", file(), key, did_you_mean(key, keys)));
+    if (!is_known) {
+      usage_error(fmt::format("{}: unknown key {}{}", file(), shown(key), did_you_mean(key, keys)));
+    }
     if (!item.parents.empty() && item.parents.front() != own) return nullptr;
     return app_.get_option_no_throw("--" + key);
   }
