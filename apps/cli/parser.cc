@@ -153,7 +153,7 @@ std::string other_verbs_with(const std::string& option) {
 // What the environment and a file say of the options that the command line leaves open.
 class Parser::Settings : public CLI::ConfigTOML {
  public:
-  explicit Settings(Parser& parser) : parser_(parser), app_(*parser.app_) { comment('\x01'); }
+  explicit Settings(Parser& parser) : parser_(parser), app_(*parser.app_) { comment('\0'); }
 
   // CLI11 calls it when it has read the command line, also where there is no file (kNoFile).
   std::vector<CLI::ConfigItem> from_config(std::istream& input) const override {

@@ -278,7 +278,7 @@ class Settings(CliTest):
                             ("[run]\nsystem = Once upon a time\n", "system", "quotes"),
                             ("[run]\nstop = \"a\\n\"\n", "line 2", "\\"),
                             ("seed = \"1\n", "line 1", "closing quote"),
-                            ("[run.x]\nseed = 1\n", "unknown section [run.x]\n"), ("\x01" * 90 + "=1\n", "key " + "?" * 40 + "...\n"),
+                            ("[run.x]\nseed = 1\n", "unknown section [run.x]\n"), ("\x02" * 90 + "=1\n", "key " + "?" * 40 + "...\n"),
                             ("[run]\nhelp = true\n", "help"), ("[run]\nconfig = 'x'\n", "config")):
             self.write(text)
             self.refuse(*says)
