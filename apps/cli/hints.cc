@@ -162,6 +162,7 @@ struct ForeignType {
 constexpr ForeignType kForeignTypes[] = {
     {"float32 fp32 float single torch.float32 32", "f32", nullptr},
     {"bfloat16 torch.bfloat16", "bf16", nullptr},
+    {"float16 fp16 half torch.float16", "f16", nullptr},
     {"float16 fp16 f16 half torch.float16 16 int8_float16 mixed", "bf16 f32",
      "nothing is computed in float16"},
     {"int8_bfloat16 int8_float32 int8_bf16", "int8", nullptr},

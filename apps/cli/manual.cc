@@ -97,8 +97,8 @@ std::string page_of_program() {
   text +=
       ".SH NAME\ntessera \\- run, compress and measure transformers on the CPU\n"
       ".SH SYNOPSIS\n\\fBtessera\\fR \\fIVERB\\fR [options] \\fIMODEL\\fR ...\n"
-      ".SH DESCRIPTION\nMODEL is a directory with config.json and *.safetensors, as Hugging Face "
-      "has them.\n.SH VERBS\n";
+      ".SH DESCRIPTION\nMODEL is a directory with config.json and *.safetensors, or OWNER/NAME "
+      "in the cache of the Hugging Face hub.\n.SH VERBS\n";
   for (const Verb& verb : verbs()) {
     text +=
         fmt::format(".TP\n.BR tessera\\-{} (1)\n{}\n", escaped(verb.name), escaped(verb.summary));

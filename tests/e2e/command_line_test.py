@@ -187,6 +187,7 @@ class Words(CliTest):
             self.assert_usage("run", "model", "--dtype", word, says=[f'found "{word}"; ', f" {ours}\n"])
         for word, ours in (("w8a8", "int8"), ("q8_0", "w8"), ("q4_0", "w4"), ("w4a16", "w4"), ("int8_weight_only", "w8")):
             self.assert_usage("compress", "model", "-o", "x", "--quantize", word, says=[f'found "{word}"; ', f" {ours}\n"])
+        self.assert_usage("export", "model", "-o", "x", "--dtype", "float16", says=["Tessera calls it f16\n"])
         self.assert_usage("run", "model", "--cache", "q8_0", says=["int8\n"])
         self.assert_usage("run", "model", "--cache", "int4", says=["int8\n"])
 
