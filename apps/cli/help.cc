@@ -119,8 +119,8 @@ std::string help_of(const VerbDescription& verb, int width) {
   text += "\n" + wrapped(in_one_paragraph(verb.summary), width);
   if (std::find(verb.arguments.begin(), verb.arguments.end(), "MODEL") != verb.arguments.end()) {
     text += "\n" + wrapped(
-                       "MODEL is a directory with config.json and *.safetensors, as Hugging "
-                       "Face has them.",
+                       "MODEL is a directory with config.json and *.safetensors, or OWNER/NAME "
+                       "in the cache of the Hugging Face hub.",
                        width);
   }
   for (const std::string& group : groups_of(verb)) {

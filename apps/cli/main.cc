@@ -66,7 +66,7 @@ std::string help(int width) {
   return prose("Usage: tessera VERB [options] MODEL ...") +
          prose(
              "\nTessera runs, compresses and measures transformers on the CPU. MODEL is a "
-             "directory from Hugging Face.") +
+             "checkpoint directory, or OWNER/NAME in the cache of the Hugging Face hub.") +
          "\nVerbs:\n" + format_table({{}, {}}, rows, width) + "\nMore:\n" +
          format_table({{}, {}},
                       {{"  help VERB", "List all options of a verb, with examples."},
