@@ -1,10 +1,10 @@
 // Any text is refused with a sentence, or is a recipe of a report, a plot that can be drawn as text
 // that XML allows, or a cell of times that is read again from what is written of it.
 
-#include "evaluate/recipe.h"
+#include "report/recipe.h"
 
-#include "evaluate/plot_json.h"
-#include "evaluate/timing.h"
+#include "report/plot_json.h"
+#include "report/timing.h"
 #include "support/target.h"
 
 namespace tessera::fuzz {

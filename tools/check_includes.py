@@ -26,8 +26,10 @@ ARROWS = {
     "model": ["plan", "io"],
     "runtime": ["model", "tokenizer"],
     "plot": ["base"],
-    "evaluate": ["runtime", "plot"],
+    "evaluate": ["runtime"],
     "compress": ["evaluate"],
+    "report": ["compress", "plot"],
+    "c": ["report"],
     "tune": ["compress"],
     "simulate": ["base"],
 }
@@ -45,6 +47,7 @@ FAMILY_ARROWS = {
 # The public headers and the folders, with all that include them, that give them their code.
 PUBLIC = {
     "export.h": "base",
+    "names.h": "base",
     "status.h": "base",
     "version.h": "base",
     "chat.h": "runtime",
@@ -54,9 +57,11 @@ PUBLIC = {
     "model.h": "model",
     "engine.h": "runtime",
     "tasks.h": "runtime",
+    "embedder.h": "runtime",
     "evaluate.h": "evaluate",
-    "report.h": "evaluate",
     "compress.h": "compress",
+    "report.h": "report",
+    "tessera.h": "c",
 }
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')

@@ -6,7 +6,7 @@ cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/.."
 max_lines=800
 failed=0
 mapfile -t sources < <(find include src apps examples tests bench fuzz \( -name '*.h' -o -name '*.cc' \) 2>/dev/null | sort)
-scripts=(quickstart test .ci/run tools/*.sh)
+scripts=(quickstart test .ci/run tools/*.sh examples/recipes/fetch)
 
 clang-format --dry-run -Werror "${sources[@]}" || failed=1
 for file in "${sources[@]}" "${scripts[@]}" tools/*.py; do

@@ -25,16 +25,13 @@ constexpr Synopsis kSynopsis = {
     "weights or whole rows and columns, and rounds what stays dense to 8 or 4 bits. With a text to "
     "calibrate on, it removes what matters least there, fits the rest to it, and lets rounding "
     "errors cancel each other.",
-    "  tessera compress models/tales -o small --prune-tiles 0.5\n"
-    "  tessera compress models/all-MiniLM-L6-v2 -o small --quantize int8\n"
-    "  tessera compress models/tales -o small --quantize w4 --calibrate texts.txt\n"
-    "  tessera compress models/all-MiniLM-L6-v2 -o small --prune-tiles 0.5 --calibrate texts.txt "
+    "  tessera compress MODEL -o small --prune-tiles 0.5 --calibrate texts.txt --repair\n"
+    "  tessera compress MODEL -o small --quantize w4 --calibrate texts.txt\n"
+    "  tessera compress MODEL -o small --prune-tiles 0.5 --quantize int8 --calibrate texts.txt "
     "--repair\n"
-    "  tessera compress model -o small --prune-tiles 0.8 --scope allocated --calibrate texts.txt\n"
-    "  tessera compress model -o small --prune-attention-aware 0.8 --matrices "
-    "qkv,attention_output\n"
-    "  tessera compress models/all-MiniLM-L6-v2 -o small --prune-tiles 0.5 --task stsb --data "
-    "sts-dev\n"};
+    "  tessera compress MODEL -o small --prune-tiles 0.8 --scope allocated --calibrate texts.txt\n"
+    "  tessera compress MODEL -o small --prune-tiles 0.5 --calibrate texts.txt --repair --task "
+    "stsb --data glue\n"};
 
 struct Options {
   std::string source;
@@ -73,13 +70,6 @@ void parse_tile(const std::string& text, PruneOptions& prune) {
   prune.tile_cols = parse_extent(text, std::string_view(text).substr(cross + 1));
 }
 
-constexpr const char* kScopes[] = {"matrix", "balanced", "global", "allocated"};
-
-PruneScope scope_called(const std::string& name) {
-  return static_cast<PruneScope>(std::find(std::begin(kScopes), std::end(kScopes), name) -
-                                 std::begin(kScopes));
-}
-
 std::string percent(double value) {
   return std::isnan(value) ? "-" : fmt::format("{:.1f}%", 100 * value);
 }
@@ -94,7 +84,7 @@ std::string form_of(const MatrixReport& matrix) {
   return matrix.format == "quantized" ? matrix.precision : matrix.precision + " " + matrix.format;
 }
 
-std::string to_text(const CompressReport& report) {
+std::string matrix_table(const CompressReport& report) {
   constexpr Align kRight = Align::kRight;
   std::vector<std::vector<std::string>> rows;
   for (const MatrixReport& matrix : report.matrices) {
@@ -102,8 +92,6 @@ std::string to_text(const CompressReport& report) {
                     percent(matrix.weight_error), percent(matrix.output_error),
                     times(matrix.expected_speedup), times(matrix.measured_speedup)});
   }
-  const bool pruned = std::any_of(report.matrices.begin(), report.matrices.end(),
-                                  [](const MatrixReport& matrix) { return matrix.share > 0; });
   return format_table({{"matrix"},
                        {"format"},
                        {"size", kRight},
@@ -113,16 +101,76 @@ std::string to_text(const CompressReport& report) {
                        {"fewer FLOPs", kRight},
                        {"measured", kRight}},
                       rows) +
-         "\n" +
-         (pruned ? percent(report.share) + " of the chosen matrices' weights pruned; " : "") +
-         fmt::format("{} on disk, {} before\n", human_bytes(report.bytes_after),
-                     human_bytes(report.bytes_before));
+         "\n";
+}
+
+// "4.0 times as small"; nothing where a file grew or stayed.
+std::string ratio(double before, double after, const char* how) {
+  return before > after && after > 0 ? fmt::format(", {:.2f} times as {}", before / after, how)
+                                     : "";
+}
+
+std::string speed_text(const ModelSpeed& before, const ModelSpeed& after) {
+  std::string text =
+      fmt::format("Reading {} tokens takes {:.1f} ms, {:.1f} ms before{}, measured here.\n",
+                  after.tokens, 1e3 * after.pass_seconds, 1e3 * before.pass_seconds,
+                  ratio(before.pass_seconds, after.pass_seconds, "fast"));
+  if (after.tokens_per_second > 0) {
+    text += fmt::format("It generates {:.1f} tokens per second, {:.1f} before{}.\n",
+                        after.tokens_per_second, before.tokens_per_second,
+                        ratio(after.tokens_per_second, before.tokens_per_second, "fast"));
+  }
+  return text;
+}
+
+// The mean over the matrices by their size; NaN where none was measured.
+double mean_output_error(const CompressReport& report) {
+  double sum = 0, weight = 0;
+  for (const MatrixReport& matrix : report.matrices) {
+    if (std::isnan(matrix.output_error)) continue;
+    sum += matrix.output_error * static_cast<double>(matrix.dense_bytes);
+    weight += static_cast<double>(matrix.dense_bytes);
+  }
+  return sum / weight;
+}
+
+// Where the result is, what it gained and what it cost.
+std::string to_text(const CompressReport& report, const std::string& target) {
+  std::string text = fmt::format("Written to {}: {}, {} before{}.\n", target,
+                                 human_bytes(report.bytes_after), human_bytes(report.bytes_before),
+                                 ratio(static_cast<double>(report.bytes_before),
+                                       static_cast<double>(report.bytes_after), "small"));
+  if (report.speed_before && report.speed_after)
+    text += speed_text(*report.speed_before, *report.speed_after);
+  if (report.share > 0)
+    text += percent(report.share) + " of the weights of the chosen matrices are removed.\n";
+  if (const double error = mean_output_error(report); !std::isnan(error))
+    text += "What matrices compute differs by " + percent(error) +
+            " on the calibration text, on average.\n";
+  return text;
+}
+
+std::string next_text(const CompressReport& report) {
+  std::string text = "\nNext, run it and see what it cost:\n";
+  for (const std::string& command : report.next) text += "  " + command + "\n";
+  return text;
+}
+
+Json to_json(const std::optional<ModelSpeed>& speed) {
+  if (!speed) return {};
+  return {{"tokens", speed->tokens},
+          {"pass_ms", number(1e3 * speed->pass_seconds)},
+          {"tokens_per_second",
+           speed->tokens_per_second > 0 ? Json(speed->tokens_per_second) : Json()}};
 }
 
 Json to_json(const CompressReport& report) {
   Json json = {{"share", number(report.share)},
                {"bytes_before", report.bytes_before},
                {"bytes_after", report.bytes_after},
+               {"speed_before", to_json(report.speed_before)},
+               {"speed_after", to_json(report.speed_after)},
+               {"next", report.next},
                {"matrices", Json::array()}};
   for (const MatrixReport& matrix : report.matrices) {
     json["matrices"].push_back(
@@ -170,8 +218,10 @@ std::string to_text(const BeforeAndAfter& task) {
 
 Status print(const Options& options, const CompressReport& report,
              const std::optional<BeforeAndAfter>& task) {
-  std::string text = to_text(report);
+  std::string text = verbosity() == Verbosity::kVerbose ? matrix_table(report) : "";
+  text += to_text(report, *options.target);
   if (task) text += to_text(*task);
+  text += next_text(report);
   if (options.json) {
     Json json = to_json(report);
     if (task) {
@@ -183,6 +233,16 @@ Status print(const Options& options, const CompressReport& report,
   Output out;
   const Status status = out.write(text);
   return status.ok() ? out.flush() : status;
+}
+
+// Accuracy falls much faster without a text, which is to be known while the work can be stopped.
+void warn_of_magnitude(const CompressOptions& options) {
+  if (!options.prune || options.prune->share == 0 ||
+      options.prune->score != PruneScore::kMagnitude || !options.calibration.text_file.empty())
+    return;
+  warn(
+      "weights are chosen by their size alone, which costs far more accuracy than "
+      "--calibrate texts.txt --repair");
 }
 
 Status run(const Options& options) {
@@ -202,7 +262,11 @@ Status run(const Options& options) {
     before = std::move(evaluation).value();
   }
   CompressOptions compress_options = options.compress;
+  // What is wrong with options, source or target is all that is said of a run that does not begin:
+  // its first step reads the calibration text, its second one works.
+  int steps_begun = 0;
   compress_options.on_progress = [&](const std::string& what, int64_t done, int64_t total) {
+    if (++steps_begun == 2) warn_of_magnitude(options.compress);
     return steps(what, done, total);
   };
   Result<CompressReport> report = compress(options.source, *options.target, compress_options);
@@ -238,7 +302,7 @@ class CommandLine {
         .required();
     parser_.add_flag("--force", &force_,
                      "Replace OUT if it exists and is a model that Tessera wrote.");
-    parser_.add_flag("--json", &options.json, "Print JSON instead of a table.");
+    parser_.add_flag("--json", &options.json, "Print JSON, which has a row for each matrix.");
     add_pruning();
     add_quantization();
     add_calibration();
@@ -256,17 +320,15 @@ class CommandLine {
     parser_.add_text({"--tile", "RxC", "Use tiles of R rows and C columns (default: 16x16)."},
                      &tile_);
     parser_.add_choice(
-        {"--scope",
-         "SCOPE",
+        {"--scope", "SCOPE",
          "Let units compete for removal within each matrix (matrix), each row of tiles (balanced) "
          "or the whole model (global), or allocate shares by error (allocated) (default: matrix).",
-         {std::begin(kScopes), std::end(kScopes)}},
+         choices_of<PruneScope>()},
         &scope_);
-    parser_.add_choice({"--score",
-                        "SCORE",
+    parser_.add_choice({"--score", "SCORE",
                         "Remove what is smallest (magnitude) or what matters least to the "
                         "calibration text (calibrated, the default with --calibrate).",
-                        {"magnitude", "calibrated"}},
+                        choices_of<PruneScore>()},
                        &score_);
     parser_.add_flag("--repair", &repair_,
                      "Fit what is left to the calibration text, by least squares.");
@@ -288,11 +350,10 @@ class CommandLine {
                          "Share a scale among N inputs; 0 means all (default: 0 for int8, 64 for "
                          "w8, else 32)."},
                         &group_);
-    parser_.add_choice({"--rounding",
-                        "ROUNDING",
+    parser_.add_choice({"--rounding", "ROUNDING",
                         "Round to the nearest value (nearest) or so that errors cancel, as GPTQ "
                         "does (compensated, the default with --calibrate).",
-                        {"nearest", "compensated"}},
+                        choices_of<Rounding>()},
                        &rounding_);
     parser_.add_number({"--smooth", 0, 1,
                         "Move this share of the inputs' outliers into the weights, as SmoothQuant "
@@ -318,7 +379,7 @@ class CommandLine {
 
   void add_evaluation() {
     parser_.group("Evaluation");
-    parser_.add_flag("--no-measure", &no_measure_, "Do not measure the speed of the matrices.");
+    parser_.add_flag("--no-measure", &no_measure_, "Do not measure the speed before and after.");
     parser_.add_text(
         {"--task", "TASK", "Evaluate the model at TASK before and after; see tessera eval."},
         &options_.task);
@@ -370,7 +431,7 @@ class CommandLine {
       lacks("--precompute-vo", "--prune-attention-aware");
     if (units == 0) return;
     if (tile_) parse_tile(*tile_, prune);
-    if (scope_) prune.scope = scope_called(*scope_);
+    if (scope_) prune.scope = *tessera::parse<PruneScope>(*scope_);
     complete_score(prune);
     if (repair_) prune.repair = PruneOptions::Repair::kLeastSquares;
     if (precompute_) prune.precompute_vo = PruneOptions::PrecomputeVo::kYes;
@@ -387,7 +448,7 @@ class CommandLine {
       if (given && !quantize_) lacks(name, "--quantize");
     }
     if (!quantize_) return;
-    QuantizeOptions quantize{.weights = *parse_weight_type(*quantize_),
+    QuantizeOptions quantize{.weights = *tessera::parse<WeightType>(*quantize_),
                              .rounding = calibrate_ ? Rounding::kCompensated : Rounding::kNearest,
                              .smooth = smooth_.value_or(0)};
     if (group_) quantize.group = static_cast<int32_t>(*group_);
@@ -420,6 +481,13 @@ int compress_verb(const Arguments& arguments) {
   Options options;
   CommandLine line(options);
   if (const auto code = line.parse(arguments)) return *code;
+  using Measure = CompressOptions::Measure;
+  const bool shows_matrices = options.json || verbosity() == Verbosity::kVerbose;
+  if (options.compress.measure != Measure::kNo)
+    options.compress.measure = shows_matrices ? Measure::kMatrices : Measure::kModel;
+  options.compress.command = {"tessera", "compress"};
+  options.compress.command.insert(options.compress.command.end(), arguments.words.begin(),
+                                  arguments.words.end());
   return finish(run(options));
 }
 

@@ -102,17 +102,11 @@ Status embed(const Options& options) {
   return Embedder(**model, options).run();
 }
 
-std::vector<std::string> pooling_names() {
-  std::vector<std::string> names = split_at_commas(std::string(kPoolings));
-  for (std::string& name : names) name.erase(0, name.find_first_not_of(' '));
-  return names;
-}
-
 std::vector<Pooling> parse_poolings(const std::string& text) {
   std::vector<Pooling> poolings;
   for (const std::string& part : split_at_commas(text)) {
-    check_choice("--pooling", pooling_names(), part);
-    poolings.push_back(*parse_pooling(part));
+    check_choice("--pooling", choices_of<Pooling>(), part);
+    poolings.push_back(*parse<Pooling>(part));
   }
   return poolings;
 }
@@ -140,7 +134,7 @@ void add_embedding_options(Parser& parser, EmbedOptions* options, EmbeddingFlags
   parser.add_text({"--pooling", "HOW",
                    fmt::format("Combine a text's token states by {}; several, separated by commas, "
                                "stand side by side (default: the model's).",
-                               either_of(pooling_names()))},
+                               either_of(choices_of<Pooling>()))},
                   [options](const std::string& text) { options->poolings = parse_poolings(text); });
   const Option normalize = parser.add_flag(
       "--normalize", &flags->normalize,

@@ -31,24 +31,6 @@ struct Options {
   bool json = false;
 };
 
-const char* name(Head head) {
-  switch (head) {
-    case Head::kNone:
-      return "none";
-    case Head::kCausalLm:
-      return "causal_lm";
-    case Head::kMaskedLm:
-      return "masked_lm";
-    case Head::kSequenceClassification:
-      return "sequence_classification";
-    case Head::kTokenClassification:
-      return "token_classification";
-    case Head::kQuestionAnswering:
-      return "question_answering";
-  }
-  return "unknown";
-}
-
 Json to_json(const ModelInfo& info) {
   Json json;
   json["directory"] = info.directory;
@@ -95,7 +77,7 @@ std::string describe(const ModelInfo& info) {
       {"model", info.directory},
       {"architecture", fmt::format("{} ({} {}{})", info.architecture, info.family, kind,
                                    info.is_sentence_encoder ? " for sentences" : "")},
-      {"head", name(info.head)},
+      {"head", std::string(name(info.head))},
       {"layers",
        fmt::format("{} of width {}, FFN {}", info.layers, info.hidden_size, info.ffn_size)},
       {"attention", fmt::format("{} query heads, {} key/value heads of size {}", info.query_heads,

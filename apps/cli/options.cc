@@ -14,11 +14,6 @@ namespace {
 
 constexpr int64_t kMaxThreads = 4096;
 
-PrecomputeVo parse_precompute_vo(const std::string& text) {
-  if (text == "auto") return PrecomputeVo::kAuto;
-  return text == "on" ? PrecomputeVo::kOn : PrecomputeVo::kOff;
-}
-
 // An average, or a share for each layer; the library checks their range.
 std::string parse_keep_tokens(std::string_view text) {
   std::string shares;
@@ -55,14 +50,13 @@ void add_model_options(Parser& parser, ModelOptions* options) {
        "Keep the weights as TYPE: auto (as stored), f32, bf16, int8, int4, w8 or w4 "
        "(default: auto).",
        weight_types()},
-      [options](const std::string& text) { options->load.weights = *parse_weight_type(text); });
-  parser.add_choice({"--precompute-vo",
-                     "WHEN",
+      [options](const std::string& text) { options->load.weights = *parse<WeightType>(text); });
+  parser.add_choice({"--precompute-vo", "WHEN",
                      "Multiply the value matrix by the output matrix once, at load time: auto, on "
                      "or off (default: auto, where it is faster).",
-                     {"auto", "on", "off"}},
+                     choices_of<PrecomputeVo>()},
                     [options](const std::string& text) {
-                      options->load.precompute_vo = parse_precompute_vo(text);
+                      options->load.precompute_vo = *parse<PrecomputeVo>(text);
                     });
   parser.add_text({"--plan", "FILE",
                    "Run the plan in FILE instead of choosing one; tessera inspect --save-plan "
@@ -87,16 +81,13 @@ void add_model_options(Parser& parser, ModelOptions* options) {
 void add_cache_option(Parser& parser, ModelOptions* options) {
   parser.group("Model");
   parser.add_choice(
-      {"--cache",
-       "TYPE",
+      {"--cache", "TYPE",
        "Keep a decoder's keys and values as TYPE: f32, bf16 or int8 (default: f32).",
-       {"f32", "bf16", "int8"}},
-      [options](const std::string& text) { options->load.cache = *parse_cache_type(text); });
+       choices_of<CacheType>()},
+      [options](const std::string& text) { options->load.cache = *parse<CacheType>(text); });
 }
 
-std::vector<std::string> weight_types() {
-  return {"auto", "f32", "bf16", "int8", "int4", "w8", "w4"};
-}
+std::vector<std::string> weight_types() { return choices_of<WeightType>(); }
 
 int finish(const Status& status) {
   if (status.ok()) return kOk;

@@ -10,6 +10,13 @@
 
 namespace tessera::cli {
 
+// The names of an enum's values, for an option that is one of them.
+template <Named Enum>
+std::vector<std::string> choices_of() {
+  constexpr auto all = names_of(Enum{});
+  return {all.begin(), all.end()};
+}
+
 // Exit codes.
 inline constexpr int kOk = 0;
 inline constexpr int kFailed = 1;

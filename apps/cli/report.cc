@@ -21,8 +21,8 @@ constexpr Synopsis kSynopsis = {
     "the workloads with which they are timed. What has been measured is kept next to the output, "
     "so a "
     "report that was interrupted goes on where it stopped.",
-    "  tessera report minilm.json -o minilm-report.md\n"
-    "  tessera report minilm.json --set data=glue --set models=models --quick\n"};
+    "  tessera report examples/recipes/tales.json -o tales-report.md\n"
+    "  tessera report recipe.json --set data=glue --set models=models --quick\n"};
 
 struct Options {
   std::string recipe;
@@ -54,8 +54,11 @@ std::string to_text(const Report& report) {
   std::vector<Column> columns;
   for (const std::string& title : report.summary.front())
     columns.push_back({title, columns.empty() ? Align::kLeft : Align::kRight});
+  std::string files;
+  for (size_t i = 0; i < report.files.size(); ++i)
+    files += (i == 0 ? "" : i + 1 < report.files.size() ? ", " : " and ") + report.files[i];
   return format_table(columns, {report.summary.begin() + 1, report.summary.end()}) +
-         fmt::format("\n{}\n", report.command);
+         fmt::format("\nWritten: {}. Made again by:\n  {}\n", files, report.command);
 }
 
 Status make(const Options& options, ReportOptions how) {
@@ -73,8 +76,7 @@ Status make(const Options& options, ReportOptions how) {
   Status status = out.write(options.json ? report->json : to_text(*report));
   if (status.ok()) status = out.flush();
   if (status.ok() && is_terminal(stderr)) {
-    note(fmt::format("{} written; {} of {} cells measured now", report->files.front(),
-                     report->cells_measured, report->cells));
+    note(fmt::format("{} of {} cells measured now", report->cells_measured, report->cells));
   }
   return status;
 }

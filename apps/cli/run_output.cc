@@ -11,26 +11,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-const char* name(FinishReason reason) {
-  switch (reason) {
-    case FinishReason::kEndToken:
-      return "end";
-    case FinishReason::kStopString:
-      return "stop_string";
-    case FinishReason::kLength:
-      return "length";
-    case FinishReason::kCancelled:
-      return "cancelled";
-    case FinishReason::kFailed:
-      return "failed";
-    case FinishReason::kEncoded:
-      return "encoded";
-    case FinishReason::kNone:
-      break;
-  }
-  return "none";
-}
-
 void add_generation(Json& json, const Generation& generation, const Job& job,
                     const ModelInfo& info) {
   json["ids"] = generation.ids;

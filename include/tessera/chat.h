@@ -12,8 +12,8 @@
 namespace tessera {
 
 struct ChatMessage {
-  std::string role;  // "system", "user" or "assistant"
-  std::string content;
+  std::string role = {};  // "system", "user" or "assistant"
+  std::string content = {};
 };
 
 // Conversations as the text that a model was trained on, for the common forms of chat templates:

@@ -8,6 +8,7 @@
 
 #include "tessera/export.h"
 #include "tessera/model.h"
+#include "tessera/names.h"
 #include "tessera/status.h"
 
 // Making a checkpoint smaller and faster: from one directory to another.
@@ -22,6 +23,9 @@ enum class PruneUnit {
   // E.T.'s attention-aware pruning: the unit follows from the matrix, see docs/verbs/compress.md.
   kAttentionAware,
 };
+constexpr auto names_of(PruneUnit) {
+  return enum_names("tiles", "elements", "outputs", "inputs", "attention_aware");
+}
 
 // Among which units the smallest are sought.
 enum class PruneScope {
@@ -31,6 +35,9 @@ enum class PruneScope {
   // Per-layer shares that spend the budget where the error on the calibration text is least.
   kAllocated,
 };
+constexpr auto names_of(PruneScope) {
+  return enum_names("matrix", "balanced", "global", "allocated");
+}
 
 // What a unit's score is.
 enum class PruneScore {
@@ -38,6 +45,7 @@ enum class PruneScore {
   kCalibrated,  // each weight times the norm of the input it reads on the calibration text
                 // (Wanda's)
 };
+constexpr auto names_of(PruneScore) { return enum_names("magnitude", "calibrated"); }
 
 struct PruneOptions {
   PruneUnit unit = PruneUnit::kTiles;
@@ -49,6 +57,8 @@ struct PruneOptions {
   enum class Repair { kNone, kLeastSquares } repair = Repair::kNone;
   enum class PrecomputeVo { kNo, kYes } precompute_vo = PrecomputeVo::kNo;  // of kAttentionAware
 };
+constexpr auto names_of(PruneOptions::PrecomputeVo) { return enum_names("no", "yes"); }
+constexpr auto names_of(PruneOptions::Repair) { return enum_names("none", "least_squares"); }
 
 // How a weight becomes an integer.
 enum class Rounding {
@@ -56,6 +66,7 @@ enum class Rounding {
   // Each weight's error is made up for by those behind it, on the calibration text (GPTQ).
   kCompensated,
 };
+constexpr auto names_of(Rounding) { return enum_names("nearest", "compensated"); }
 
 struct QuantizeOptions {
   WeightType weights = WeightType::kInt8;  // or kInt4, kW8, kW4
@@ -76,9 +87,9 @@ struct CalibrationOptions {
 };
 
 struct MatrixReport {
-  std::string name;                    // of the tensor
-  std::string format;                  // "dense", "tiles", "csr", "compact", "quantized"
-  std::string precision;               // "int8", "int4", "w8", "w4"; empty: floats
+  std::string name = {};               // of the tensor
+  std::string format = {};             // "dense", "tiles", "csr", "compact", "quantized"
+  std::string precision = {};          // "int8", "int4", "w8", "w4"; empty: floats
   int64_t dense_bytes = 0, bytes = 0;  // in the file, as floats in full and as it is
   double share = 0;                    // pruned, of its weights
   double weight_error = 0;             // |W - W'| / |W|, Frobenius
@@ -89,20 +100,32 @@ struct MatrixReport {
 
 // Time spent in a pass, without what runs through the model to calibrate it, reads and writes.
 struct PassReport {
-  std::string name;  // as in provenance
+  std::string name = {};  // as in provenance
   double seconds = 0;
 };
 
+// How fast a whole model is on this machine: medians of several runs.
+struct ModelSpeed {
+  int32_t tokens = 0;            // of the sequence that is read
+  double pass_seconds = 0;       // reading it
+  double tokens_per_second = 0;  // generated behind it; 0 for models that do not generate
+};
+
 struct CompressReport {
-  std::vector<PassReport> passes;  // in their order
-  std::vector<MatrixReport> matrices;
+  std::vector<PassReport> passes = {};  // in their order
+  std::vector<MatrixReport> matrices = {};
   int64_t bytes_before = 0, bytes_after = 0;  // of the safetensors files
   double share = 0;                           // reached, of the weights of the pruned matrices
+  std::optional<ModelSpeed> speed_before = {}, speed_after = {};  // where measured
+  Head head = Head::kNone;                                        // of the model
+  // Commands of the program: to run the result, then to compare it with its source.
+  std::vector<std::string> next = {};
 };
 
 // What happens where something stands already at the place of a result: it is an error, or a model
 // that Tessera wrote is replaced by the new one once that is whole. Anything else is never touched.
 enum class Existing { kRefuse, kReplace };
+constexpr auto names_of(Existing) { return enum_names("refuse", "replace"); }
 
 // Matrices are pruned first, and what is left dense, or for products with integer rows in tiles, is
 // quantized then; one of the two is needed.
@@ -113,24 +136,29 @@ struct CompressOptions {
   // layers, and for quantization the token embedding and a language model's head too.
   std::vector<std::string> matrices = {};
   std::vector<int32_t> layers = {};  // empty: all
-  CalibrationOptions calibration;
-  enum class Measure { kNo, kYes } measure = Measure::kYes;
+  CalibrationOptions calibration = {};
+  // kModel: how fast the whole model is before and after; kMatrices: each matrix as well.
+  enum class Measure { kNo, kModel, kMatrices } measure = Measure::kMatrices;
   Existing existing = Existing::kRefuse;
+  // The words of the command that asks for this, for the model card; empty: it names none.
+  std::vector<std::string> command = {};
   // Called with what is being done, steps done and their number; false stops with kCancelled, but
   // while speeds are measured, when all is written: then the rest stays unmeasured.
   std::function<bool(const std::string&, int64_t, int64_t)> on_progress = {};
 };
+constexpr auto names_of(CompressOptions::Measure) { return enum_names("no", "model", "matrices"); }
 
 // Writes the compressed checkpoint as a new directory, not inside the source, with every other file
-// of the source. The target appears whole, by a rename; while a run puts it together in
-// TARGET.part, another one to the same target is refused. What an interrupted run of the same
-// options left there is resumed. Equal inputs give equal bytes.
+// of the source and a model card of its own, README.md. The target appears whole, by a rename;
+// while a run puts it together in TARGET.part, another one to the same target is refused. What an
+// interrupted run of the same options left there is resumed. Equal inputs give equal bytes.
 TESSERA_API Result<CompressReport> compress(const std::string& source, const std::string& target,
                                             const CompressOptions& options);
 
 // The numbers of an exported checkpoint: as each tensor is stored, of which integers become f32, or
 // all floats in one type.
 enum class ExportType { kStored, kF32, kF16, kBF16 };
+constexpr auto names_of(ExportType) { return enum_names("stored", "f32", "f16", "bf16"); }
 
 struct ExportOptions {
   ExportType type = ExportType::kStored;

@@ -9,6 +9,7 @@
 
 #include "tessera/export.h"
 #include "tessera/model.h"
+#include "tessera/names.h"
 #include "tessera/status.h"
 
 // Generation: one request with generate(), or any number of them at a time with an Engine, which
@@ -50,6 +51,7 @@ struct TokenRules {
 // best running one, by its length so far, is no better than the worst of them; kAtOnce; kNever as
 // kHeuristic by the longest length that it can reach, where length_penalty is above 0.
 enum class EarlyStopping { kHeuristic, kAtOnce, kNever };
+constexpr auto names_of(EarlyStopping) { return enum_names("heuristic", "at_once", "never"); }
 
 // A prompt to continue; greedily, unless sampling or beams say otherwise.
 struct Request {
@@ -82,6 +84,7 @@ enum class EncodeOutput {
   kHead,       // the logits of the model's head, as Model::forward gives them; of a head for
                // questions and answers [tokens, 2]: start and end
 };
+constexpr auto names_of(EncodeOutput) { return enum_names("embedding", "head"); }
 
 // A whole sequence to run once.
 struct EncodeRequest {
@@ -98,6 +101,9 @@ enum class FinishReason {
   kFailed,   // Event::status says why
   kEncoded,  // Event::values is the result
 };
+constexpr auto names_of(FinishReason) {
+  return enum_names("none", "end", "stop_string", "length", "cancelled", "failed", "encoded");
+}
 
 // One token of one continuation of a request, or the result of an encoding. A beam search gives all
 // of its events at once when it is over: one continuation after the other, best first; fewer than
@@ -108,10 +114,10 @@ struct Event {
   int32_t token = 0;
   // Where the request asks for it: the natural logarithm of the token's share in the softmax of the
   // model's own logits, before penalty, temperature and filters.
-  std::optional<float> log_probability;
+  std::optional<float> log_probability = {};
   // What became certain with this token: empty inside a character, where a stop string may have
   // begun, or without a tokenizer.
-  std::string text;
+  std::string text = {};
   // The last event of a sequence says why it ended; kCancelled, kFailed and kEncoded come without a
   // token.
   FinishReason finished = FinishReason::kNone;
@@ -182,9 +188,9 @@ class TESSERA_API Engine {
 
 // One continuation.
 struct Generation {
-  std::vector<int32_t> ids;
-  std::vector<float> log_probabilities;  // of the ids, where asked for
-  std::string text;
+  std::vector<int32_t> ids = {};
+  std::vector<float> log_probabilities = {};  // of the ids, where asked for
+  std::string text = {};
   FinishReason finished = FinishReason::kNone;
   double prompt_seconds = 0;  // until the prompt had run and the first token was chosen
   double total_seconds = 0;   // until the last one

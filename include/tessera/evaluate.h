@@ -11,6 +11,7 @@
 
 #include "tessera/export.h"
 #include "tessera/model.h"
+#include "tessera/names.h"
 #include "tessera/records.h"
 #include "tessera/status.h"
 
@@ -34,6 +35,10 @@ enum class EvaluationKind {
   // With another model on a text file. Causal: kl, top1_agreement; encoders: cosine.
   kAgreement,
 };
+constexpr auto names_of(EvaluationKind) {
+  return enum_names("perplexity", "classification", "similarity", "retrieval", "question-answering",
+                    "data-to-text", "agreement");
+}
 
 // Names of columns (keys of JSON lines), or numbers from 1.
 struct DataColumns {
@@ -54,8 +59,10 @@ struct DataFile {
 // Rows that cannot be used: the first one ends the evaluation with its file and line, or each is
 // left out and noted.
 enum class OnBadData { kStop, kSkip };
+constexpr auto names_of(OnBadData) { return enum_names("stop", "skip"); }
 // Texts longer than the model: cut and noted, or bad data.
 enum class OnLongText { kCut, kBad };
+constexpr auto names_of(OnLongText) { return enum_names("cut", "bad"); }
 
 struct PerplexityOptions {
   int32_t window_tokens = 0;  // 0: the model's context, at most 2048
@@ -70,10 +77,10 @@ struct ProbeOptions {
 };
 
 struct RetrievalOptions {
-  DataFile queries;  // `data` holds the documents; Cranfield's XML, or columns id and text
+  DataFile queries = {};  // `data` holds the documents; Cranfield's XML, or columns id and text
   // TREC's judgements: "query 0 document relevance" a line. A query is the row with that number
   // where the ids do not match (Cranfield).
-  std::string judgements;
+  std::string judgements = {};
   int32_t depth = 10;  // K of ndcg@K
   std::vector<int32_t> recall_depths = {10, 100};
 };
@@ -94,7 +101,7 @@ struct DataToTextOptions {
 };
 
 struct AgreementOptions {
-  std::shared_ptr<Model> reference;
+  std::shared_ptr<Model> reference = {};
   int32_t window_tokens = 0;  // of causal models; 0: the shorter context of the two, at most 512
 };
 
@@ -120,12 +127,12 @@ struct EvaluationTask {
   int64_t max_examples = 0;         // the first so many; 0: all
   OnBadData on_bad_data = OnBadData::kStop;
   OnLongText on_long_text = OnLongText::kCut;
-  PerplexityOptions perplexity;
-  ProbeOptions probe;
-  RetrievalOptions retrieval;
-  QuestionOptions questions;
-  DataToTextOptions data_to_text;
-  AgreementOptions agreement;
+  PerplexityOptions perplexity = {};
+  ProbeOptions probe = {};
+  RetrievalOptions retrieval = {};
+  QuestionOptions questions = {};
+  DataToTextOptions data_to_text = {};
+  AgreementOptions agreement = {};
 };
 
 // A task of known data. `data`: the folder with the published files, or of perplexity, agreement
@@ -133,13 +140,14 @@ struct EvaluationTask {
 TESSERA_API Result<EvaluationTask> named_task(std::string_view name, const std::string& data,
                                               const std::string& split = "test");
 struct NamedTask {
-  std::string name;
-  std::string what;   // "STS-B: similarity of sentences"
-  std::string files;  // that the folder needs, as a person reads it
+  std::string name = {};
+  std::string what = {};   // "STS-B: similarity of sentences"
+  std::string files = {};  // that the folder needs, as a person reads it
 };
 TESSERA_API std::span<const NamedTask> named_tasks();
 
 enum class Better { kHigher, kLower };
+constexpr auto names_of(Better) { return enum_names("higher", "lower"); }
 
 struct Metric {
   std::string name = {};
@@ -182,7 +190,7 @@ struct Evaluation {
 };
 
 struct EvaluateOptions {
-  BootstrapOptions bootstrap;
+  BootstrapOptions bootstrap = {};
   // Called with what is being done, steps done and their number (0: unknown); false stops with
   // kCancelled.
   std::function<bool(const std::string& what, int64_t done, int64_t total)> on_progress = {};
@@ -197,7 +205,7 @@ TESSERA_API Result<Evaluation> evaluate(const std::shared_ptr<Model>& model,
 
 // A metric of two models on the same examples.
 struct MetricDifference {
-  std::string name;
+  std::string name = {};
   double value = 0, base = 0;
   double difference = 0;     // value - base
   double low = 0, high = 0;  // percentiles of a bootstrap that draws the same examples for both
@@ -213,6 +221,7 @@ TESSERA_API Result<std::vector<MetricDifference>> compare(const Evaluation& eval
 // As JSON, with or without the examples; and back, where it was written with them, so that results
 // that were kept can be compared. Numbers come back the same; NaN is null.
 enum class WithExamples { kNo, kYes };
+constexpr auto names_of(WithExamples) { return enum_names("no", "yes"); }
 TESSERA_API std::string evaluation_json(const Evaluation& evaluation,
                                         std::span<const MetricDifference> differences = {},
                                         WithExamples examples = WithExamples::kNo);

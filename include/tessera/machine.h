@@ -25,7 +25,7 @@ struct MachineSpeeds {
   double f32_gflops = 0;   // multiplications and additions, in registers
   double bf16_gflops = 0;  // dot products of bf16 pairs
   double int8_gflops = 0;  // dot products of four bytes
-  std::vector<ReadSpeed> reads;
+  std::vector<ReadSpeed> reads = {};
   double read_gb_per_s = 0;  // the best of them
 };
 
@@ -36,21 +36,21 @@ struct AttentionCrossover {
 };
 
 struct TESSERA_API MachineTable {
-  std::string cpu;
+  std::string cpu = {};
   int64_t l1_data_bytes = 0, l2_bytes = 0, l3_bytes = 0;  // 0: unknown
-  std::vector<MachineSpeeds> speeds;                      // by number of threads, ascending
-  std::vector<AttentionCrossover> crossovers;             // by head size, ascending
+  std::vector<MachineSpeeds> speeds = {};                 // by number of threads, ascending
+  std::vector<AttentionCrossover> crossovers = {};        // by head size, ascending
 
   // The measured speeds of so many threads, else null.
   const MachineSpeeds* at(int32_t threads) const;
 };
 
 struct MachineOptions {
-  std::vector<int32_t> threads;  // empty: 1 and every CPU this process may use
-  double seconds = 0.3;          // a measurement, each the best of several parts
-  int64_t read_bytes = 0;        // 0: four times the last cache, from 256 MB to 1 GB
-  int32_t most_keys = 4096;      // the longest attention tried for the crossovers
-  std::function<bool(int64_t done, int64_t total)> on_progress;  // false cancels (kCancelled)
+  std::vector<int32_t> threads = {};  // empty: 1 and every CPU this process may use
+  double seconds = 0.3;               // a measurement, each the best of several parts
+  int64_t read_bytes = 0;             // 0: four times the last cache, from 256 MB to 1 GB
+  int32_t most_keys = 4096;           // the longest attention tried for the crossovers
+  std::function<bool(int64_t done, int64_t total)> on_progress = {};  // false cancels (kCancelled)
 };
 
 TESSERA_API Result<MachineTable> measure_machine(const MachineOptions& options = {});

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "tessera/export.h"
+#include "tessera/names.h"
 #include "tessera/status.h"
 
 // Loading a checkpoint, asking what it is, and running it on token ids.
@@ -25,22 +26,29 @@ enum class Head {
   kTokenClassification,     // logits [tokens, labels]
   kQuestionAnswering,       // start and end logits [tokens]
 };
+constexpr auto names_of(Head) {
+  return enum_names("none", "causal_lm", "masked_lm", "sequence_classification",
+                    "token_classification", "question_answering");
+}
 
 // What makes scores of a classification head's logits: softmax (one label holds), sigmoid (each
 // label for itself), their tanh, or the logits as they are (a regression).
 enum class LabelScores { kSoftmax, kSigmoid, kTanh, kLogits };
+constexpr auto names_of(LabelScores) { return enum_names("softmax", "sigmoid", "tanh", "logits"); }
 
 // How the states of a text's tokens become one vector, as sentence-transformers calls it: "cls",
 // "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken".
 enum class Pooling { kFirstToken, kMax, kMean, kMeanSqrtLength, kWeightedMean, kLastToken };
-TESSERA_API std::string_view name(Pooling pooling);
-TESSERA_API std::optional<Pooling> parse_pooling(std::string_view name);
-inline constexpr std::string_view kPoolings =
-    "cls, max, mean, mean_sqrt_len_tokens, weightedmean, lasttoken";
+constexpr auto names_of(Pooling) {
+  return enum_names("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken");
+}
 
 // How two embeddings are compared: by cosine, dot product, or the negative of the Euclidean or
 // Manhattan distance.
 enum class Similarity { kCosine, kDot, kEuclidean, kManhattan };
+constexpr auto names_of(Similarity) {
+  return enum_names("cosine", "dot", "euclidean", "manhattan");
+}
 
 // A text to be put before another one, by what it is for ("query", "document").
 struct Prompt {
@@ -58,10 +66,9 @@ enum class WeightType {
   kW8,    // weights of 8 bits in groups of inputs with a scale each; rows of 16 bits
   kW4,    // weights of 4 bits in groups, rows as for kW8
 };
-// "auto", "f32", "bf16", "int8", "int4", "w8", "w4".
-TESSERA_API std::string_view name(WeightType type);
-TESSERA_API std::optional<WeightType> parse_weight_type(std::string_view name);
-inline constexpr std::string_view kWeightTypes = "auto, f32, bf16, int8, int4, w8 or w4";
+constexpr auto names_of(WeightType) {
+  return enum_names("auto", "f32", "bf16", "int8", "int4", "w8", "w4");
+}
 
 // In which numbers a decoder keeps the keys and values of the tokens that it has read. Sums are
 // f32.
@@ -70,15 +77,13 @@ enum class CacheType {
   kBF16,
   kInt8,  // with a scale a token and head
 };
-// "f32", "bf16", "int8".
-TESSERA_API std::string_view name(CacheType type);
-TESSERA_API std::optional<CacheType> parse_cache_type(std::string_view name);
-inline constexpr std::string_view kCacheTypes = "f32, bf16 or int8";
+constexpr auto names_of(CacheType) { return enum_names("f32", "bf16", "int8"); }
 
 // Whether the value and output matrices of attention are multiplied beforehand (E.T.), which is
 // faster where few output features are kept. kAuto: where the plan finds it faster and exact, see
 // docs/decisions/plan.md.
 enum class PrecomputeVo { kAuto, kOn, kOff };
+constexpr auto names_of(PrecomputeVo) { return enum_names("auto", "on", "off"); }
 
 struct LoadOptions {
   int threads = 0;  // < 1: every CPU this process may use, which is the most
@@ -105,8 +110,8 @@ struct GenerationDefaults {
   // A value that cannot be followed, and why: "generation_config.json: top_p: expected ...". It
   // does not matter to whoever does not use it.
   struct Wrong {
-    std::string key;
-    std::string message;
+    std::string key = {};
+    std::string message = {};
   };
   std::optional<bool> do_sample = {};
   std::optional<float> temperature = {}, top_p = {}, min_p = {}, repetition_penalty = {};
@@ -129,9 +134,9 @@ struct GenerationDefaults {
 
 // A loaded model in numbers. Sizes are what config.json says, whatever it calls them.
 struct ModelInfo {
-  std::string directory;     // where load found the model
-  std::string family;        // "bert", "llama", ...
-  std::string architecture;  // class name in config.json, may be empty
+  std::string directory = {};     // where load found the model
+  std::string family = {};        // "bert", "llama", ...
+  std::string architecture = {};  // class name in config.json, may be empty
   Head head = Head::kNone;
   int32_t layers = 0;
   int32_t hidden_size = 0;
@@ -140,8 +145,8 @@ struct ModelInfo {
   int32_t head_size = 0;
   int32_t ffn_size = 0;
   int32_t vocabulary_size = 0;
-  int32_t max_positions = 0;  // the longest sequence the model can take, in tokens
-  std::string positions;      // "learned", or the kind of rotary positions with its numbers
+  int32_t max_positions = 0;   // the longest sequence the model can take, in tokens
+  std::string positions = {};  // "learned", or the kind of rotary positions with its numbers
   int32_t type_vocabulary_size = 0;
   int64_t parameters = 0;
   int64_t checkpoint_bytes = 0;          // of the safetensors files
@@ -149,10 +154,10 @@ struct ModelInfo {
   int64_t flops_per_token = 0;           // of the linear maps, head included, as if dense
   int64_t executed_flops_per_token = 0;  // of them as they are prepared
   int64_t cache_bytes_per_token = 0;     // keys and values of all layers
-  std::string weight_type;               // "f32", "bf16", "int8", "int4", "w8", "w4" or
+  std::string weight_type = {};          // "f32", "bf16", "int8", "int4", "w8", "w4" or
                                          // "stored": as each matrix is in the checkpoint
   CacheType cache_type = CacheType::kF32;
-  std::vector<std::string> labels;  // of classification heads
+  std::vector<std::string> labels = {};  // of classification heads
   // As config.json's problem_type says; else sigmoid for one label and softmax for several, as
   // transformers does.
   LabelScores label_scores = LabelScores::kSoftmax;
@@ -160,15 +165,15 @@ struct ModelInfo {
   // config_sentence_transformers.json or config.json names, else its sigmoid is taken.
   LabelScores relevance_scores = LabelScores::kSigmoid;
   int threads = 0;  // of the team that runs it
-  GenerationDefaults generation;
+  GenerationDefaults generation = {};
   bool has_tokenizer = false;
   bool is_decoder = false;  // a token sees those before it only; else an encoder
   // A sentence-transformers directory: embed() pools and normalises as it says.
   bool is_sentence_encoder = false;
   // What a sentence-transformers directory says: its prompts, the one that texts get unless another
   // is chosen (may be empty), and how its embeddings are compared.
-  std::vector<Prompt> prompts;
-  std::string default_prompt;
+  std::vector<Prompt> prompts = {};
+  std::string default_prompt = {};
   Similarity similarity = Similarity::kCosine;
   // The longest text, in tokens, that is not cut: max_positions, or less where the files of the
   // tokenizer or of sentence-transformers say so.
@@ -188,21 +193,21 @@ struct ForwardOptions {
 // Results for the rows of all sequences one after another, a row a token; row r of sequence s is
 // offsets[s] + r. Tensors are row-major, f32. What the model's head does not give stays empty.
 struct ForwardResult {
-  std::vector<int32_t> offsets;  // [sequences + 1]
+  std::vector<int32_t> offsets = {};  // [sequences + 1]
   // kCausalLm, kMaskedLm, kTokenClassification: [rows, width]; kSequenceClassification: [sequences,
   // width].
-  std::vector<float> logits;
+  std::vector<float> logits = {};
   int32_t logits_width = 0;
-  std::vector<float> start_logits, end_logits;  // kQuestionAnswering: [rows]
+  std::vector<float> start_logits = {}, end_logits = {};  // kQuestionAnswering: [rows]
   // hidden_states[0] leaves the embeddings, [i] layer i; a decoder's last one is after the final
   // norm. Each [rows, hidden_size].
-  std::vector<std::vector<float>> hidden_states;
+  std::vector<std::vector<float>> hidden_states = {};
 };
 
 // What one kind of operation did: time, arithmetic as executed and as the dense form would need,
 // and the bytes that it reads and writes at least, wherever they lie.
 struct OperationProfile {
-  std::string operation;  // "qkv", "attention", "norm", ...
+  std::string operation = {};  // "qkv", "attention", "norm", ...
   int64_t calls = 0;
   double seconds = 0;
   double flops = 0;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "tessera/export.h"
+#include "tessera/names.h"
 #include "tessera/status.h"
 
 // Reading many texts from files: lines, and rows of CSV, TSV and JSON lines.
@@ -67,15 +68,17 @@ enum class DataFormat {
   kTsv,        // fields between tabs, no quotes
   kJsonLines,  // an object a line
 };
+constexpr auto names_of(DataFormat) { return enum_names("auto", "csv", "tsv", "jsonl"); }
 TESSERA_API DataFormat format_of_file(const std::string& path, DataFormat format);
 
 // Whether the first row of CSV and TSV holds names. kAuto: where a column is called by a name.
 enum class HeaderRow { kAuto, kNone, kFirstRow };
+constexpr auto names_of(HeaderRow) { return enum_names("auto", "none", "first_row"); }
 
 struct RowOptions {
   DataFormat format = DataFormat::kAuto;
   HeaderRow header = HeaderRow::kAuto;
-  std::vector<std::string> columns;  // names, numbers from 1, or keys of JSON lines
+  std::vector<std::string> columns = {};  // names, numbers from 1, or keys of JSON lines
   KeepWaiting keep_waiting = {};
   // Names or keys; their fields follow those of `columns`, absent where the file has none. They do
   // not make the first row one of names.
@@ -88,11 +91,13 @@ struct RowField {
     kText,
     kJson,  // JSON lines: a number, array, object, true or false; text is its JSON
   } kind = Kind::kAbsent;
-  std::string text;
+  std::string text = {};
 };
+constexpr auto names_of(RowField::Kind) { return enum_names("absent", "text", "json"); }
 struct Row {
-  std::vector<RowField> fields;  // one for each of RowOptions::columns and optional_columns
-  int64_t line = 0;              // where it begins, from 1
+  // One for each of RowOptions::columns and optional_columns.
+  std::vector<RowField> fields = {};
+  int64_t line = 0;  // where it begins, from 1
 };
 
 // The rows of a file or of standard input, one at a time. Blank lines are none.

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "tessera/export.h"
+#include "tessera/names.h"
 #include "tessera/status.h"
 
 // What variants of one model cost and give: accuracy, latency and size side by side, from a recipe
@@ -16,7 +17,7 @@ namespace tessera {
 struct ReportOptions {
   // The file to write, ending in ".md"; the same in JSON and the plot as SVG stand beside it, and
   // what was measured in a folder of that name ending in ".cells".
-  std::string output;
+  std::string output = {};
   // Values for the recipe's parameters.
   std::map<std::string, std::string> parameters = {};
   // kQuick: few examples and short turns, to see that a recipe works.
@@ -27,13 +28,15 @@ struct ReportOptions {
   // kCancelled. What is done by then is kept.
   std::function<bool(const std::string& what, int64_t done, int64_t total)> on_progress = {};
 };
+constexpr auto names_of(ReportOptions::Cells) { return enum_names("use", "measure_again"); }
+constexpr auto names_of(ReportOptions::Effort) { return enum_names("full", "quick"); }
 
 struct Report {
-  std::string markdown, json, svg;  // as the files hold them
-  std::vector<std::string> files;   // that were written
-  std::string command;              // that makes the same again
+  std::string markdown = {}, json = {}, svg = {};  // as the files hold them
+  std::vector<std::string> files = {};             // that were written
+  std::string command = {};                        // that makes the same again
   // The table in short: the headings, then a row a variant.
-  std::vector<std::vector<std::string>> summary;
+  std::vector<std::vector<std::string>> summary = {};
   int64_t cells = 0, cells_measured = 0;  // all, and those that were not there
 };
 

@@ -4,8 +4,12 @@
 #include <string>
 #include <utility>
 
+#include "tessera/export.h"
+#include "tessera/names.h"
+
 // How functions of the library fail: they return a Status, or a Result<T> that holds either a value
-// or the Status that says why there is none. None of them throws, prints or ends the process.
+// or the Status that says why there is none. None of them throws, prints or ends the process, but
+// for the use of a value that is not there.
 //   tessera::Result<std::shared_ptr<tessera::Model>> model = tessera::Model::load(directory);
 //   if (!model.ok()) return report(model.status().message());
 //   use(**model);
@@ -20,6 +24,10 @@ enum class StatusCode {
   kIo,         // the system could not read or write
   kCancelled,  // a callback of the caller's wanted no more
 };
+constexpr auto names_of(StatusCode) {
+  return enum_names("ok", "invalid_input", "not_found", "unsupported", "out_of_memory", "io",
+                    "cancelled");
+}
 
 // The outcome of an operation: ok, or a code with one sentence that names what was expected and
 // what was found.
@@ -50,8 +58,12 @@ inline Status out_of_memory(std::string message) {
 }
 inline Status io_error(std::string message) { return {StatusCode::kIo, std::move(message)}; }
 
-// A value, or the Status that says why there is none (and is not ok). value(), * and -> may be used
-// only when ok(), status().message() only when not.
+// Says on standard error that a value was used that is not there, and why, and aborts.
+[[noreturn]] TESSERA_API void abort_without_value(const Status& status);
+
+// A value, or the Status that says why there is none (and is not ok). Ask ok() before value(), *
+// and
+// ->: where there is no value they end the process with the message of the Status.
 template <typename T>
 class [[nodiscard]] Result {
  public:
@@ -60,15 +72,21 @@ class [[nodiscard]] Result {
 
   bool ok() const { return value_.has_value(); }
   const Status& status() const { return status_; }
-  T& value() & { return *value_; }
-  const T& value() const& { return *value_; }
-  T&& value() && { return *std::move(value_); }
-  T* operator->() { return &*value_; }
-  const T* operator->() const { return &*value_; }
-  T& operator*() & { return *value_; }
-  const T& operator*() const& { return *value_; }
+  T& value() & { return check(), *value_; }
+  const T& value() const& { return check(), *value_; }
+  T&& value() && { return check(), *std::move(value_); }
+  T* operator->() { return &value(); }
+  const T* operator->() const { return &value(); }
+  T& operator*() & { return value(); }
+  const T& operator*() const& { return value(); }
+  T&& operator*() && { return std::move(*this).value(); }
 
  private:
+  void check() const {
+    if (!value_.has_value()) [[unlikely]]
+      abort_without_value(status_);
+  }
+
   std::optional<T> value_;
   Status status_;
 };

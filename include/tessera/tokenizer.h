@@ -10,19 +10,27 @@
 #include <vector>
 
 #include "tessera/export.h"
+#include "tessera/names.h"
 #include "tessera/status.h"
 
 namespace tessera {
 
 enum class SpecialTokens { kAdd, kOmit };
+constexpr auto names_of(SpecialTokens) { return enum_names("add", "omit"); }
 enum class DecodeSpecial { kKeep, kSkip };
+constexpr auto names_of(DecodeSpecial) { return enum_names("keep", "skip"); }
 enum class Origins { kOmit, kGive };
+constexpr auto names_of(Origins) { return enum_names("omit", "give"); }
 
 // Which texts lose tokens: the longer one until both are as long, or one alone, which keeps at
 // least one token.
 enum class TruncationStrategy { kLongestFirst, kOnlyFirst, kOnlySecond };
+constexpr auto names_of(TruncationStrategy) {
+  return enum_names("longest_first", "only_first", "only_second");
+}
 // The end that is cut off.
 enum class TruncationSide { kRight, kLeft };
+constexpr auto names_of(TruncationSide) { return enum_names("right", "left"); }
 
 struct Truncation {
   size_t max_tokens = 0;  // special tokens included
@@ -48,15 +56,15 @@ struct TokenOrigin {
 };
 
 struct Encoding {
-  std::vector<int32_t> ids;
-  std::vector<int32_t> type_ids;
-  std::vector<TokenOrigin> origins;  // one a token, where asked for
-  bool truncated = false;            // tokens were cut off
+  std::vector<int32_t> ids = {};
+  std::vector<int32_t> type_ids = {};
+  std::vector<TokenOrigin> origins = {};  // one a token, where asked for
+  bool truncated = false;                 // tokens were cut off
 };
 
 // A text, or two that belong together. The bytes belong to the caller.
 struct TextPair {
-  std::string_view first;
+  std::string_view first = {};
   std::optional<std::string_view> second = std::nullopt;
 };
 

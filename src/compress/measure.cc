@@ -4,8 +4,11 @@
 #include <chrono>
 
 #include "base/device.h"
+#include "base/memory.h"
+#include "io/checkpoint.h"
 #include "linear/linear.h"
 #include "plan/plan.h"
+#include "tessera/engine.h"
 
 namespace tessera {
 namespace {
@@ -54,6 +57,13 @@ class Timed {
   Buffer converted_;
 };
 
+// Ids that every vocabulary has and that are not all special.
+std::vector<int32_t> some_ids(int32_t count, int32_t vocabulary) {
+  std::vector<int32_t> ids;
+  for (int32_t i = 0; i < count; ++i) ids.push_back((17 + 31 * i) % vocabulary);
+  return ids;
+}
+
 double median(std::vector<double> values) {
   std::nth_element(values.begin(), values.begin() + static_cast<int64_t>(values.size() / 2),
                    values.end());
@@ -87,6 +97,48 @@ Result<double> measure_speedup(const Source& source, const Item& item, Team& tea
     times_after.push_back(after.seconds());
   }
   return median(times_before) / median(times_after);
+}
+
+Result<ModelSpeed> measure_model(const std::string& directory, int32_t threads) {
+  constexpr int32_t kTokens = 128, kNewTokens = 17;
+  constexpr double kSeconds = 0.5;
+  constexpr size_t kLeastRuns = 3;
+  using Clock = std::chrono::steady_clock;
+  {
+    const Result<Checkpoint> checkpoint = Checkpoint::open(directory);
+    if (checkpoint.ok() &&
+        2 * static_cast<int64_t>(checkpoint->size_bytes()) > available_memory_bytes())
+      return out_of_memory(directory + ": expected twice its size of free memory, found less");
+  }
+  TESSERA_ASSIGN_OR_RETURN(const auto model, Model::load(directory, {.threads = threads}));
+  const ModelInfo& info = model->info();
+  const bool generates = info.is_decoder && info.head == Head::kCausalLm;
+  const int32_t room = info.max_positions - (generates ? kNewTokens : 0);
+  if (room < 1) return unsupported("expected a model with room for a sequence to measure");
+  ModelSpeed speed{.tokens = std::min(kTokens, room)};
+  const std::vector<int32_t> ids = some_ids(speed.tokens, info.vocabulary_size);
+  std::vector<double> passes, rates;
+  const Clock::time_point begin = Clock::now();
+  const auto seconds_since = [](Clock::time_point start) {
+    return std::chrono::duration<double>(Clock::now() - start).count();
+  };
+  while (passes.size() < kLeastRuns + 1 || seconds_since(begin) < kSeconds) {
+    if (generates) {
+      TESSERA_ASSIGN_OR_RETURN(
+          const Generation text,
+          generate(model, {.prompt_ids = ids, .max_new_tokens = kNewTokens, .ignore_end = true}));
+      passes.push_back(text.prompt_seconds);
+      rates.push_back((kNewTokens - 1) / (text.total_seconds - text.prompt_seconds));
+    } else {
+      const Clock::time_point start = Clock::now();
+      TESSERA_RETURN_IF_ERROR(model->forward({{.ids = ids}}).status());
+      passes.push_back(seconds_since(start));
+    }
+  }
+  passes.erase(passes.begin());  // the first one warms the caches
+  speed.pass_seconds = median(std::move(passes));
+  if (generates) speed.tokens_per_second = median(std::move(rates));
+  return speed;
 }
 
 }  // namespace tessera

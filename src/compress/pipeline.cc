@@ -10,6 +10,7 @@
 #include "compress/calibration.h"
 #include "compress/directory.h"
 #include "compress/measure.h"
+#include "compress/model_card.h"
 #include "compress/model_files.h"
 #include "compress/provenance.h"
 #include "compress/report.h"
@@ -38,7 +39,6 @@ class Pipeline {
     TESSERA_RETURN_IF_ERROR(round_tables(part));
     TESSERA_RETURN_IF_ERROR(write(part));
     measure();
-    report_.share = reached_share();
     return report_;
   }
 
@@ -329,15 +329,48 @@ class Pipeline {
         write_checkpoint(*source_, layers_, section(this_run(), source_->checkpoint), inner));
     TESSERA_RETURN_IF_ERROR(copy_other_files(home_, whole));
     layers_.clear();
+    TESSERA_RETURN_IF_ERROR(describe(whole));
     TESSERA_RETURN_IF_ERROR(part.output().finish());
     TESSERA_ASSIGN_OR_RETURN(result_, OpenCheckpoint::open(home_.transformer_in(target_)));
-    report_.bytes_after = static_cast<int64_t>(result_->checkpoint.size_bytes());
     return {};
+  }
+
+  // The numbers of the whole, and the card that tells them.
+  Status describe(const std::string& whole) {
+    TESSERA_ASSIGN_OR_RETURN(const auto written, OpenCheckpoint::open(home_.transformer_in(whole)));
+    report_.bytes_after = static_cast<int64_t>(written->checkpoint.size_bytes());
+    report_.share = reached_share();
+    report_.head = model_.architecture.head;
+    report_.next = next_commands(report_.head, name_, target_);
+    return write_model_card({.source = home_.path,
+                             .target = target_,
+                             .command = options_.command,
+                             .passes = &passes_,
+                             .report = &report_},
+                            whole);
   }
 
   // What is written is whole by now: nothing that fails here, or is cancelled, takes the report.
   void measure() {
+    calibration_.reset();
     if (options_.measure == CompressOptions::Measure::kNo) return;
+    if (!measure_models().ok()) return;
+    if (options_.measure == CompressOptions::Measure::kMatrices) measure_matrices();
+  }
+
+  Status measure_models() {
+    using Measured = std::pair<const std::string*, std::optional<ModelSpeed>*>;
+    for (const auto& [directory, speed] :
+         {Measured{&home_.path, &report_.speed_before}, Measured{&target_, &report_.speed_after}}) {
+      const int64_t done = speed == &report_.speed_before ? 0 : 1;
+      TESSERA_RETURN_IF_ERROR(progress("measuring the whole model", done, 2));
+      const Result<ModelSpeed> measured = measure_model(*directory, options_.calibration.threads);
+      if (measured.ok()) *speed = *measured;
+    }
+    return {};
+  }
+
+  void measure_matrices() {
     const auto total = static_cast<int64_t>(report_.matrices.size());
     size_t next = 0;
     for (const Item& item : model_.items) {

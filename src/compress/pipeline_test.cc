@@ -363,7 +363,7 @@ TEST_F(Compress, ATargetMayEndInASlashAndFoldersMayLinkUpwards) {
 TEST_F(Compress, CancelledWhileMeasuringTheReportIsWhole) {
   const std::string source = wider(testing::tiny_bert()).write("compress_bert");
   CompressOptions options = options_of(PruneUnit::kTiles, 0.9);
-  options.measure = CompressOptions::Measure::kYes;
+  options.measure = CompressOptions::Measure::kMatrices;
   options.on_progress = [](const std::string& what, int64_t done, int64_t) {
     return what != "measuring" || done == 0;
   };
@@ -393,6 +393,67 @@ TEST_F(Compress, BytesAreThoseOfTheFile) {
       EXPECT_EQ(matrix.bytes, bytes) << matrix.name << " " << matrix.format;
     }
     fs::remove_all(target("bytes"));
+  }
+}
+
+TEST_F(Compress, MeasuresTheWholeModelBeforeAndAfter) {
+  const std::string source = wider(testing::tiny_llama()).write("compress_llama");
+  CompressOptions options = options_of(PruneUnit::kTiles, 0.5);
+  options.measure = CompressOptions::Measure::kModel;
+  const CompressReport report = run(source, "speed", options);
+  for (const std::optional<ModelSpeed>& speed : {report.speed_before, report.speed_after}) {
+    ASSERT_TRUE(speed.has_value());
+    EXPECT_GT(speed->tokens, 0);
+    EXPECT_GT(speed->pass_seconds, 0);
+    EXPECT_GT(speed->tokens_per_second, 0);
+  }
+  EXPECT_TRUE(std::isnan(report.matrices.front().measured_speedup));
+  EXPECT_EQ(report.head, Head::kCausalLm);
+  ASSERT_EQ(report.next.size(), 2u);
+  EXPECT_NE(report.next[0].find("tessera run "), std::string::npos) << report.next[0];
+  EXPECT_NE(report.next[1].find("--base " + source), std::string::npos) << report.next[1];
+}
+
+std::string read_card(const std::string& directory, const char* name = "README.md") {
+  std::ifstream file(directory + "/" + name);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+TEST_F(Compress, WritesAModelCardOfItsOwn) {
+  const std::string source = wider(testing::tiny_bert()).write("compress_bert");
+  const std::string base =
+      "---\nlanguage:\n- en\n- de\nlicense: mit\ntags:\n- old\n---\n# The base\nWords.\n";
+  std::ofstream(source + "/README.md") << base;
+  CompressOptions options = options_of(PruneUnit::kTiles, 0.5);
+  options.command = {"tessera", "compress", "the base", "--prune-tiles", "0.5"};
+  run(source, "card", options);
+  const std::string card = read_card(target("card"));
+  for (const char* part :
+       {"---\nlicense: mit\nlanguage:\n- en\n- de\nbase_model: ", "library_name: tessera",
+        "    tessera compress 'the base' --prune-tiles 0.5\n", "weights removed", "prune-tiles",
+        "calibration text | not measured", "That of the base model: mit", "tessera fill-mask card"})
+    EXPECT_NE(card.find(part), std::string::npos) << part << " in\n" << card;
+  EXPECT_EQ(card.find("old"), std::string::npos) << card;
+  EXPECT_EQ(read_card(target("card"), "base-model-card.md"), base);
+  // What is compressed again is of the first base, whose card stays.
+  run(target("card"), "again", quantize_to(WeightType::kInt8));
+  const std::string again = read_card(target("again"));
+  const std::string name = card.substr(card.find("base_model: "), 30);
+  EXPECT_NE(again.find(name.substr(0, name.find('\n'))), std::string::npos) << again;
+  EXPECT_NE(again.find("license: mit\n"), std::string::npos) << again;
+  EXPECT_EQ(read_card(target("again"), "base-model-card.md"), base);
+}
+
+// A header that does not end, a card that is no text, none at all.
+TEST_F(Compress, AnyCardOfTheSourceWillDo) {
+  const std::string source = wider(testing::tiny_bert()).write("compress_bert");
+  for (const std::string& base : {std::string("---\nlicense: mit"), std::string("\xff\0---", 5),
+                                  std::string("---\n---"), std::string("---\nx\n---\n")}) {
+    std::ofstream(source + "/README.md") << base;
+    run(source, "any", options_of(PruneUnit::kTiles, 0.5));
+    EXPECT_NE(read_card(target("any")).find("does not name one"), std::string::npos);
+    EXPECT_EQ(read_card(target("any"), "base-model-card.md"), base);
+    fs::remove_all(target("any"));
   }
 }
 

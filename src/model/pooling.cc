@@ -37,31 +37,7 @@ void pool_one(const PooledRows& in, Pooling pooling, float* y) {
   for (int64_t c = 0; c < in.size; ++c) y[c] *= factor;
 }
 
-struct NamedPooling {
-  Pooling pooling;
-  std::string_view name;
-};
-constexpr NamedPooling kNames[] = {{Pooling::kFirstToken, "cls"},
-                                   {Pooling::kMax, "max"},
-                                   {Pooling::kMean, "mean"},
-                                   {Pooling::kMeanSqrtLength, "mean_sqrt_len_tokens"},
-                                   {Pooling::kWeightedMean, "weightedmean"},
-                                   {Pooling::kLastToken, "lasttoken"}};
-
 }  // namespace
-
-std::string_view name(Pooling pooling) {
-  return std::find_if(std::begin(kNames), std::end(kNames),
-                      [&](const NamedPooling& row) { return row.pooling == pooling; })
-      ->name;
-}
-
-std::optional<Pooling> parse_pooling(std::string_view text) {
-  for (const NamedPooling& row : kNames) {
-    if (row.name == text) return row.pooling;
-  }
-  return std::nullopt;
-}
 
 void pool(const PooledRows& input, std::span<const Pooling> poolings, float* target) {
   for (const Pooling pooling : poolings) {

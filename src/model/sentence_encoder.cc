@@ -78,16 +78,16 @@ Result<std::vector<Pooling>> poolings_by_words(const Config& config, const std::
   }
   std::vector<Pooling> poolings;
   for (const std::string& each : words) {
-    const std::optional<Pooling> pooling = parse_pooling(each);
+    const std::optional<Pooling> pooling = parse<Pooling>(each);
     if (!pooling) {
-      return unsupported(
-          fmt::format("{}: {}: expected one of {}, found {}", path, kKey, kPoolings, quote(each)));
+      return unsupported(fmt::format("{}: {}: expected one of {}, found {}", path, kKey,
+                                     names<Pooling>(), quote(each)));
     }
     poolings.push_back(*pooling);
   }
   if (!poolings.empty()) return poolings;
   return invalid_input(
-      fmt::format("{}: {}: expected at least one of {}, found none", path, kKey, kPoolings));
+      fmt::format("{}: {}: expected at least one of {}, found none", path, kKey, names<Pooling>()));
 }
 
 Status read_pooling(const std::string& folder, SentenceEncoder& encoder) {

@@ -472,12 +472,12 @@ TEST(Plan, NamesTheTypeOfTheCache) {
     ASSERT_TRUE(forced.ok()) << forced.status().message();
     EXPECT_EQ((*forced)->info().cache_type, cache);
     EXPECT_EQ((*forced)->forward(batch)->logits, (*model)->forward(batch)->logits);
-    EXPECT_EQ(parse_cache_type(name(cache)), cache);
+    EXPECT_EQ(parse<CacheType>(name(cache)), cache);
   }
   const auto exact = Model::load(folder),
              rounded = Model::load(folder, {.cache = CacheType::kInt8});
   EXPECT_NE((*exact)->forward(batch)->logits, (*rounded)->forward(batch)->logits);
-  EXPECT_FALSE(parse_cache_type("int4").has_value());
+  EXPECT_FALSE(parse<CacheType>("int4").has_value());
 }
 
 TEST(Plan, EncodersHaveNoCache) {

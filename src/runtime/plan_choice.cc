@@ -57,23 +57,22 @@ Precision precision_of(WeightType type) {
   return Precision::kStored;
 }
 
-struct CacheName {
+struct Cache {
   CacheType type;
   DType dtype;
-  std::string_view name;
 };
-constexpr CacheName kCaches[] = {{CacheType::kF32, DType::kF32, "f32"},
-                                 {CacheType::kBF16, DType::kBF16, "bf16"},
-                                 {CacheType::kInt8, DType::kI8, "int8"}};
+constexpr Cache kCaches[] = {{CacheType::kF32, DType::kF32},
+                             {CacheType::kBF16, DType::kBF16},
+                             {CacheType::kInt8, DType::kI8}};
 
-const CacheName& cache_of(CacheType type) {
+const Cache& cache_of(CacheType type) {
   return *std::find_if(std::begin(kCaches), std::end(kCaches),
-                       [&](const CacheName& each) { return each.type == type; });
+                       [&](const Cache& each) { return each.type == type; });
 }
 
-const CacheName& cache_of(DType dtype) {
+const Cache& cache_of(DType dtype) {
   return *std::find_if(std::begin(kCaches), std::end(kCaches),
-                       [&](const CacheName& each) { return each.dtype == dtype; });
+                       [&](const Cache& each) { return each.dtype == dtype; });
 }
 
 }  // namespace
@@ -139,26 +138,6 @@ Result<Plan> plan_for(const Checkpoint& checkpoint, const Architecture& architec
       break;
   }
   return choose_plan(request);
-}
-
-std::string_view name(WeightType type) {
-  return type == WeightType::kAuto ? "auto" : name(precision_of(type));
-}
-
-std::optional<WeightType> parse_weight_type(std::string_view text) {
-  for (const auto& [type, precision] : kPrecisions) {
-    if (name(type) == text) return type;
-  }
-  return std::nullopt;
-}
-
-std::string_view name(CacheType type) { return cache_of(type).name; }
-
-std::optional<CacheType> parse_cache_type(std::string_view text) {
-  for (const CacheName& each : kCaches) {
-    if (each.name == text) return each.type;
-  }
-  return std::nullopt;
 }
 
 }  // namespace tessera

@@ -35,6 +35,10 @@ def verbs():
     return [line.split()[0] for line in listed.splitlines()]
 
 
+def same_beginning(block, example):
+    return block.splitlines()[:1] == example.read_text(encoding="utf-8").splitlines()[:1]
+
+
 def complaints():
     pages = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "docs/verbs").glob("*.md")}
     names = verbs()
@@ -66,6 +70,15 @@ def complaints():
         if name.parts[0] == "docs" and name.parts[1] not in ("decisions", "results"):
             for option in sorted(set(OPTION.findall(text)) - known - FOREIGN):
                 yield f"{name}: the program has no {option}"
+        # Nor has a clone other models.
+        if name.parts[0] == "README.md" or name.parts[:2] in (("docs", "verbs"), ("docs", "howto")):
+            for model in sorted(set(re.findall(r"(?<![\w/])models/([\w.-]*\w)", text))):
+                if not (ROOT / "models" / model).exists():
+                    yield f"{name}: a clone has no models/{model}"
+        yield from (f"{name}: the code is not that of examples/{example.name}"
+                    for example in sorted((ROOT / "examples").glob("*.c*"))
+                    for block in re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+                    if same_beginning(block, example) and block != example.read_text(encoding="utf-8"))
     tour = (ROOT / "docs/library.md").read_text(encoding="utf-8")
     for header in sorted((ROOT / "include/tessera").glob("*.h")):
         if f"tessera/{header.name}" not in tour:

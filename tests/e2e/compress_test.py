@@ -10,6 +10,7 @@ Exit code 77 when every test was skipped.
 import json
 import os
 import pathlib
+import shlex
 import shutil
 import signal
 import struct
@@ -105,9 +106,9 @@ class Compress(CliTest):
         self.assertEqual(passes, ["prune-tiles", "quantize"])
         self.assertEqual(section_of(target)["provenance"]["passes"][1]["smooth"], 0.5)
         self.call("run", target, "--prompt", "the cat", "--max-tokens", "4", "--dtype", "f32")
-        out, _ = self.call("compress", self.decoder, "-o", self.folder / "table", "--quantize", "w4")
+        out, _ = self.call("compress", self.decoder, "-o", self.folder / "table", "--quantize", "w4", "--verbose")
         self.assertIn("w4", out)
-        self.assertNotIn("weights pruned", out)
+        self.assertNotIn("removed", out)
 
     def test_nothing_pruned(self):
         target, report = self.compress(self.encoder, "nothing", "--prune-tiles", "0")
@@ -146,9 +147,51 @@ class Compress(CliTest):
         for before, after in zip(plain["matrices"], repaired["matrices"]):
             self.assertLess(after["output_error"], before["output_error"])
         out, _ = self.call("compress", self.encoder, "-o", self.folder / "measured", *arguments, "--repair",
-                           "--scope", "allocated")
+                           "--scope", "allocated", "-v")
         self.assertIn("measured", out.splitlines()[0])
         self.assertRegex(out, r"\d\.\d\dx")
+
+    def test_the_end_says_what_there_is_now(self):
+        target = self.folder / "ends"
+        out, err = self.call("compress", self.decoder, "-o", target, "--prune-tiles", "0.5", "--tile", "8x8", "--calibrate",
+                             self.text, "--repair")
+        self.assertEqual(err, "")
+        lines = out.splitlines()
+        self.assertRegex(lines[0], rf"^Written to {target}: [\d.]+ KB, [\d.]+ KB before, \d\.\d\d times as small\.$")
+        self.assertRegex(lines[1], r"^Reading 47 tokens takes [\d.]+ ms, [\d.]+ ms before(, [\d.]+ times as fast)?, measured here\.$")
+        self.assertRegex(lines[2], r"^It generates [\d.]+ tokens per second, [\d.]+ before")
+        self.assertIn("of the weights of the chosen matrices are removed", out)
+        self.assertIn("on the calibration text, on average", out)
+        self.assertIn(f'  tessera run {target} --prompt "Once upon a time"', lines)
+        self.assertIn(f"  tessera eval {target} --base {self.decoder} --task perplexity --data texts.txt", lines)
+        self.assertNotIn("q_proj", out)
+        self.call(*shlex.split(lines[-2])[1:], "--max-tokens", "3")
+
+    def test_sizes_alone(self):
+        out, _ = self.call("compress", self.encoder, "-o", self.folder / "sizes", "--quantize", "int8", "--no-measure")
+        self.assertNotIn("measured", out)
+        self.assertIn('tessera embed', out)
+        report = self.compress(self.encoder, "sizes_json", "--quantize", "int8")[1]
+        self.assertIsNone(report["speed_before"])
+        self.assertEqual(len(report["next"]), 2)
+
+    def test_magnitude_is_warned_of(self):
+        def warnings(name, *options):
+            return self.call("compress", self.encoder, "-o", self.folder / name, "--no-measure", *options)[1]
+        self.assertRegex(warnings("warned", "--prune-tiles", "0.5"), r"\Atessera compress: [^\n]*--calibrate texts.txt --repair\n\Z")
+        self.assertEqual(warnings("text", "--prune-tiles", "0.5", "--calibrate", self.text), "")
+        self.assertEqual(warnings("integers", "--quantize", "w8"), "")
+
+    def test_model_card(self):
+        source = self.folder / "with_card"
+        shutil.copytree(self.encoder, source)
+        (source / "README.md").write_text("---\nlicense: apache-2.0\n---\n# Old\n")
+        target, _ = self.compress(source, "carded", "--prune-tiles", "0.5", "--tile", "8x8", "--calibrate", self.text)
+        card = (target / "README.md").read_text()
+        for part in ("license: apache-2.0", "base_model: with_card", f"tessera compress --json {source}", "| 50.0% |",
+                     "tessera embed carded", "% on average"):
+            self.assertIn(part, card)
+        self.assertEqual((target / "base-model-card.md").read_text(), "---\nlicense: apache-2.0\n---\n# Old\n")
 
     def test_equal_runs_give_equal_bytes(self):
         arguments = ["--prune-tiles", "0.6", "--tile", "8x8", "--calibrate", self.text, "--repair"]

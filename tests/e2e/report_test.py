@@ -108,6 +108,8 @@ class Reports(ReportTest):
 
     def test_reports(self):
         text, out = self.report(self.recipe, "whole")
+        written = ", ".join(str(out.with_suffix(end)) for end in (".md", ".json"))
+        self.assertIn(f"Written: {written} and {out.with_suffix('.svg')}.", text)
         for variant in ("f32", "bf16", "flash"):
             self.assertRegex(text, rf"(?m)^{variant} ")
         report = json.loads(out.with_suffix(".json").read_text())
@@ -183,6 +185,32 @@ class Reports(ReportTest):
         text, out = self.report(dict(self.recipe, timing={"rounds": 1000, "seconds": 60}), "quick", "--quick")
         self.assertIn(" --quick ", text)
         self.assertEqual(json.loads(out.with_suffix(".json").read_text())["timing"]["rounds"], 2)
+
+    def test_sweeps(self):
+        (self.folder / "words.txt").write_text("the cat sat on the mat\n" * 40)
+        recipe = {"model": "model", "workloads": [{"tokens": 16}], "timing": TIMING, "variants": [
+            {"name": "f32"}, {"name": "tiles", "compress": {"prune_tiles": [0.3, 0.6], "tile": "8x8",
+                                                            "calibrate": "words.txt", "repair": True}}]}
+        text, out = self.report(recipe, "sweep")
+        report = json.loads(out.with_suffix(".json").read_text())
+        self.assertEqual([v["name"] for v in report["variants"]], ["f32", "tiles 0.3", "tiles 0.6"])
+        sizes = [v["bytes_on_disk"] for v in report["variants"]]
+        self.assertEqual(sizes, sorted(sizes, reverse=True))
+        made = pathlib.Path(report["variants"][1]["compress"]["directory"])
+        self.assertTrue((made / "README.md").exists())
+        self.assertIn("prune_tiles=0.3", report["variants"][1]["compress"]["options"])
+
+    def test_shipped_recipes(self):
+        """Those that a clone can run, and what the other one says of what it needs."""
+        recipes = pathlib.Path(__file__).resolve().parents[2] / "examples/recipes"
+        names = sorted(path.stem for path in recipes.glob("*.json"))
+        self.assertEqual(names, ["minilm", "tales", "tales-pruned"])
+        for name in ("tales", "tales-pruned"):
+            text = self.call("report", recipes / f"{name}.json", "--quick", "-o", self.folder / f"{name}.md")[0]
+            self.assertIn(f"{name}.svg", text)
+        self.assert_fails("report", recipes / "minilm.json", "--set", f"models={self.folder / 'none'}", "-o",
+                          self.folder / "minilm.md", says=["examples/recipes/fetch"])
+        self.assertTrue(os.access(recipes / "fetch", os.X_OK))
 
     def test_refuses(self):
         def refuse(says, **changes):

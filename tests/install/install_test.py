@@ -2,7 +2,7 @@
 """Tests of an installed Tessera, from a fresh prefix and away from the source tree.
 
     install_test.py prefix                              install the build, into a prefix that is then moved
-    install_test.py headers|cmake|pkgconfig|symbols     what a user does with it
+    install_test.py headers|enums|designated|c|cmake|pkgconfig|symbols     what a user does with it
 
 The environment says what to test: TESSERA_BUILD (a build folder), TESSERA_WORK (where the prefix goes), CMAKE, CXX,
 CXXFLAGS (those of the build, so that a sanitizer is linked into the examples as well) and GENERATOR.
@@ -91,8 +91,87 @@ def headers():
         print(f"{compiler}: {len(names)} headers")
 
 
+def structs():
+    """The structs of the public headers with the names of their members: [(struct, [member, ...])]."""
+    found = []
+    for path in sorted((PREFIX / "include/tessera").glob("*.h")):
+        text = re.sub(r"//.*", "", path.read_text())
+        for match in re.finditer(r"^struct (?:TESSERA_API )?(\w+)(?: : (\w+))? \{\n(.*?)^\};", text, re.MULTILINE | re.DOTALL):
+            body = re.sub(r"^  struct \w+ \{\n(?:    .*\n)*  \};\n", "", match[3], flags=re.MULTILINE)
+            body = re.sub(r"enum class \w+ \{[^}]*\}", "int", body)
+            members = re.findall(r"^  [\w:][^()]*?(?:<[^;]*>)? (\w+)(?: = [^;]*)?;", body, re.MULTILINE)
+            found.append((match[1], match[2], members))
+    return found
+
+
+def designated():
+    """A struct of which only some members are named gives no warning with -Wextra."""
+    lines = ["#include <tessera/tessera.h>"]
+    found = structs()
+    check(len(found) > 50, f"expected the structs of the public headers, found {len(found)}")
+    for name, base, members in found:
+        check(members and not base, f"{name}: expected members and no base class, found {members} and {base}")
+        for member in {members[0], members[-1]}:
+            lines.append(f"[[maybe_unused]] static const tessera::{name} {name}_{member}{{.{member} = {{}}}};")
+    call(CXX, *STRICT, "-fsyntax-only", "-x", "c++", "-I", PREFIX / "include", "-", input="\n".join(lines) + "\n")
+    # What the test would find.
+    bare = "#include <string>\nstruct A { int x = 0; std::string text; };\nA a{.x = 1};\n"
+    found = subprocess.run([CXX, *STRICT, "-fsyntax-only", "-x", "c++", "-"], input=bare, capture_output=True, text=True)
+    check(found.returncode != 0, "expected a warning where a member has no initializer, found none")
+    print(f"{len(lines) - 1} initializers")
+
+
+def enums():
+    """Every public enum has a name for each of its values."""
+    text = "\n".join(re.sub(r"//.*", "", path.read_text()) for path in (PREFIX / "include/tessera").glob("*.h"))
+    names = {name.split("::")[-1] + ("::" if "::" in name else ""): re.findall(r'"[^"]+"', listed)
+             for name, listed in re.findall(r"names_of\(([\w:]+)\) \{\s*return enum_names\(([^;]*)\);", text)}
+    found = re.findall(r"^( *)enum class (\w+) \{(.*?)\}", text, re.MULTILINE | re.DOTALL)
+    check(len(found) > 30, f"expected the public enums, found {len(found)}")
+    for indent, name, values in found:
+        own = names.get(name + ("::" if indent else ""), [])
+        count = len(re.findall(r"\bk\w+", values))
+        check(len(own) == count == len(set(own)), f"{name}: expected {count} different names, found {own}")
+    print(f"{len(found)} enums")
+
+
+def c():
+    """The C interface from C99 and from Python."""
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None or "-fsanitize" in " ".join(CXXFLAGS):
+        print("skipped: there is no C compiler, or the library needs a sanitizer's")
+        sys.exit(SKIPPED)
+    library = libraries()
+    if not (library / "libtessera.so").exists():
+        print("skipped: this build is static, which a C program links with a C++ compiler")
+        sys.exit(SKIPPED)
+    env = environment(LD_LIBRARY_PATH=str(library))
+    flags = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-I", PREFIX / "include"]
+    links = ["-L", library, "-ltessera", "-lm"]
+    tales = ROOT / "models/tales"
+    with tempfile.TemporaryDirectory() as folder:
+        for source in (ROOT / "tests/install/c_test.c", ROOT / "examples/embed.c"):
+            call(compiler, *flags, source, "-o", pathlib.Path(folder) / source.stem, *links, env=env)
+        sys.path.insert(0, str(ROOT / "tests/e2e"))
+        from tasks_test import make_model  # what the tests of the program make models with
+        classifier = make_model(pathlib.Path(folder) / "classifier", "SequenceClassification", ["no", "yes"])
+        story = call(pathlib.Path(folder) / "c_test", tales, classifier, env=env)
+        check(len(story) > 20, f"expected a story, found {story!r}")
+        prompt = "Once upon a time"
+        expected = json.loads(call(PREFIX / "bin/tessera", "embed", tales, prompt, "--json", env=environment()))["embedding"]
+        for command in ([pathlib.Path(folder) / "embed", tales, prompt],
+                        [sys.executable, ROOT / "examples/embed_ctypes.py", library / "libtessera.so", tales, prompt]):
+            found = [float(line) for line in call(*command, env=env).split()]
+            check(len(found) == len(expected) and all(abs(f - e) <= 5e-6 * abs(e) for f, e in zip(found, expected)),
+                  f"{command[0]}: expected {expected[:4]}, found {found[:4]}")
+        missing = subprocess.run([sys.executable, ROOT / "examples/embed_ctypes.py", library / "libtessera.so", "nowhere", "x"],
+                                 capture_output=True, text=True, env=env)
+        check(missing.returncode == 1 and "nowhere" in missing.stderr, f"a missing model: found {missing}")
+    print("C99 and Python agree with the program")
+
+
 def run_examples(folder, env):
-    """The two examples against the installed program."""
+    """The examples against the installed program."""
     program = PREFIX / "bin/tessera"
     tales = ROOT / "models/tales"
     prompt = "Once upon a time"
@@ -109,9 +188,13 @@ def run_examples(folder, env):
         # The example prints six digits.
         equal = len(found) == len(expected) and all(abs(f - e) <= 5e-6 * abs(e) for f, e in zip(found, expected))
         check(equal, f"embed {model}: expected {expected[:4]}..., found {found[:4]}...")
+    with tempfile.TemporaryDirectory() as made:
+        said = call(folder / "compress", tales, pathlib.Path(made) / "small", ROOT / "examples/texts/calibrate.txt", env=env)
+        before, after = map(int, re.findall(r"\d+", said.splitlines()[0]))
+        check(after < before and (pathlib.Path(made) / "small/config.json").exists(), f"compress: found {said!r}")
     failed = subprocess.run([folder / "embed", tales / "nothing", prompt], capture_output=True, text=True, env=env)
     check(failed.returncode == 1 and "nothing" in failed.stderr, f"a missing model: found {failed}")
-    print(f"generate and embed agree with the program on {', '.join(model.name for model in models)}")
+    print(f"generate, embed and compress agree with the program on {', '.join(model.name for model in models)}")
 
 
 def cmake():
@@ -132,7 +215,7 @@ def pkgconfig():
     env = environment(PKG_CONFIG_PATH=str(libraries() / "pkgconfig"), LD_LIBRARY_PATH=str(libraries()))
     flags = call("pkg-config", "--cflags", "--libs", "tessera", env=env).split()
     with tempfile.TemporaryDirectory() as folder:
-        for name in ("generate", "embed"):
+        for name in ("generate", "embed", "compress"):
             call(CXX, *CXXFLAGS, *STRICT, ROOT / f"examples/{name}.cc", "-o", pathlib.Path(folder) / name, *flags, env=env)
         run_examples(pathlib.Path(folder), env)
 
@@ -151,7 +234,7 @@ def symbols():
     lines = call("nm", "-DC", "--defined-only", library).splitlines()
     for line in lines:
         name = line.split(" ", 2)[2]
-        match = re.match(r"(?:(?:typeinfo|vtable|typeinfo name) for )?tessera::(\w+)(?:::~?(\w+))?", name)
+        match = re.match(r"(?:(?:typeinfo|vtable|typeinfo name) for )?(?:tessera::(\w+)(?:::~?(\w+))?|(tessera_\w+)$)", name)
         check(match and all(part is None or part in public for part in match.groups()),
               f"expected symbols that the public headers declare, found {name}")
     check(len(lines) > 10, f"expected the public functions, found {lines}")
@@ -159,4 +242,5 @@ def symbols():
 
 
 if __name__ == "__main__":
-    {"prefix": prefix, "headers": headers, "cmake": cmake, "pkgconfig": pkgconfig, "symbols": symbols}[sys.argv[1]]()
+    {"prefix": prefix, "headers": headers, "cmake": cmake, "pkgconfig": pkgconfig, "symbols": symbols,
+     "designated": designated, "enums": enums, "c": c}[sys.argv[1]]()

@@ -54,12 +54,10 @@ class PrunePass final : public Pass {
   }
 
   std::string options() const override {
-    constexpr const char* kScopes[] = {"matrix", "balanced", "global", "allocated"};
-    constexpr const char* kScores[] = {"magnitude", "calibrated"};
     nlohmann::ordered_json json = {{"pass", rule_.name},
                                    {"share", prune_.share},
-                                   {"scope", kScopes[static_cast<size_t>(prune_.scope)]},
-                                   {"score", kScores[static_cast<size_t>(prune_.score)]},
+                                   {"scope", name(prune_.scope)},
+                                   {"score", name(prune_.score)},
                                    {"repair", repairs() ? "least_squares" : "none"},
                                    {"matrices", matrices_},
                                    {"layers", layers_}};
@@ -191,7 +189,7 @@ class PrunePass final : public Pass {
   Status round_as_source(const MapWork& work, Matrix& matrix) const {
     if (!matrix.rounding.has_value() || is_quantized_next_) return {};
     const QuantizeOptions options{
-        .weights = *parse_weight_type(name(matrix.rounding->precision)),
+        .weights = *parse<WeightType>(name(matrix.rounding->precision)),
         .group = matrix.rounding->group,
         .rounding = repairs() ? Rounding::kCompensated : Rounding::kNearest};
     return quantize_matrix({&options, &work.inputs, &work.team, matrix.rounding->input_scales},

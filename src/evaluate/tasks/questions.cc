@@ -117,9 +117,8 @@ Status run_questions(Run& run, Model& model) {
     inputs.push_back({question.row.fields[0], question.row.fields[1], std::nullopt});
     rows.push_back({question.row.place, {}});
   }
-  AnswerOptions options;
-  static_cast<TaskOptions&>(options) =
-      run.task_options("answering", static_cast<int64_t>(inputs.size()));
+  const TaskOptions shared = run.task_options("answering", static_cast<int64_t>(inputs.size()));
+  AnswerOptions options{.too_long = shared.too_long, .on_progress = shared.on_progress};
   options.max_answer_tokens = run.task.questions.max_answer_tokens;
   options.window_tokens = run.task.questions.window_tokens;
   options.overlap_tokens = run.task.questions.overlap_tokens;

@@ -2,6 +2,7 @@
 #include <filesystem>
 
 #include "runtime/tasks/testing.h"
+#include "tessera/embedder.h"
 
 namespace tessera {
 namespace {
@@ -117,6 +118,39 @@ TEST(Embed, CutsTextsToTheDeclaredLimit) {
   EXPECT_EQ(
       embed(*model, std::vector{text_input("a"), text_input("a b c")}, strict).status().message(),
       "input 1: expected at most 4 tokens, the model's limit, found 5");
+}
+
+TEST(Embedder, GivesTheVectorsOfItsModel) {
+  const auto model =
+      load_encoder("embedder", R"({"pooling_mode": "mean"})", R"({"similarity_fn_name": "dot"})");
+  const Result<Embedder> embedder = Embedder::open(model->info().directory);
+  ASSERT_TRUE(embedder.ok()) << embedder.status().message();
+  const Result<Vectors> vectors = embedder->embed({"a b", "c"});
+  ASSERT_TRUE(vectors.ok()) << vectors.status().message();
+  // The texts run together, which may round otherwise.
+  const std::vector<float> first = vector_of(*model, "a b"), second = vector_of(*model, "c");
+  for (size_t i = 0; i < 16; ++i) {
+    EXPECT_NEAR((*vectors)[0][i], first[i], 1e-5);
+    EXPECT_NEAR((*vectors)[1][i], second[i], 1e-5);
+  }
+  EXPECT_EQ(embedder->dimensions(), 16);
+  EXPECT_EQ(embedder->similarity((*vectors)[0], (*vectors)[1]),
+            similarity(Similarity::kDot, (*vectors)[0], (*vectors)[1]));
+  EXPECT_EQ(*embed(model->info().directory, {"a b", "c"}), *vectors);
+}
+
+TEST(Embedder, NeedsATokenizer) {
+  const Result<Embedder> embedder = Embedder::open(tiny_bert().write("embedder_none"));
+  EXPECT_EQ(embedder.status().code(), StatusCode::kNotFound);
+  EXPECT_CONTAINS(embedder.status().message(), "tokenizer");
+}
+
+TEST(Similarity, IsWhatItsNameSays) {
+  const std::vector<float> a = {3, 4}, b = {4, 3};
+  EXPECT_DOUBLE_EQ(similarity(Similarity::kDot, a, b), 24);
+  EXPECT_DOUBLE_EQ(similarity(Similarity::kCosine, a, b), 24.0 / 25);
+  EXPECT_DOUBLE_EQ(similarity(Similarity::kManhattan, a, b), -2);
+  EXPECT_DOUBLE_EQ(similarity(Similarity::kEuclidean, a, b), -std::sqrt(2.0));
 }
 
 }  // namespace

@@ -163,7 +163,8 @@ class Embedder {
 Result<Embeddings> embed_all(Model& model, std::span<const std::string> texts,
                              const TaskOptions& options, const std::optional<std::string>& prompt) {
   EmbedOptions all;
-  static_cast<TaskOptions&>(all) = options;
+  all.too_long = options.too_long;
+  all.on_progress = options.on_progress;
   all.prompt = prompt;
   std::vector<TaskInput> inputs;
   inputs.reserve(texts.size());

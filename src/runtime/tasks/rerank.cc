@@ -1,14 +1,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
-#include <numeric>
 #include <string_view>
 #include <utility>
 
 #include "base/guarded.h"
 #include "runtime/tasks/batching.h"
 #include "runtime/tasks/embeddings.h"
+#include "tessera/embedder.h"
 
 namespace tessera::tasks {
 namespace {
@@ -51,24 +50,6 @@ std::optional<std::string> prompt_for(const ModelInfo& info, std::string_view na
     if (prompt.name == name) return prompt.text;
   }
   return std::nullopt;
-}
-
-double dot(std::span<const float> a, std::span<const float> b) {
-  return std::inner_product(a.begin(), a.end(), b.begin(), 0.0);
-}
-
-double similarity(Similarity kind, std::span<const float> a, std::span<const float> b) {
-  if (kind == Similarity::kDot) return dot(a, b);
-  if (kind == Similarity::kCosine) {
-    const double norms = std::sqrt(dot(a, a)) * std::sqrt(dot(b, b));
-    return norms == 0 ? 0 : dot(a, b) / norms;
-  }
-  double sum = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    const double distance = std::abs(double{a[i]} - b[i]);
-    sum += kind == Similarity::kManhattan ? distance : distance * distance;
-  }
-  return kind == Similarity::kManhattan ? -sum : -std::sqrt(sum);
 }
 
 Result<std::vector<Ranked>> compare_embeddings(Model& model, const std::string& query,

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "evaluate/report_table.h"
-#include "evaluate/watch.h"
+#include "report/report_table.h"
+#include "report/watch.h"
 
 namespace tessera {
 namespace {
@@ -134,6 +134,7 @@ std::string size_section(const ReportTable& table) {
     const VariantFacts& facts = table.variants[v].facts;
     const RecipeVariant& recipe = table.recipe.variants[v];
     std::string how = recipe.model;
+    if (recipe.compress) how += ", compressed: " + recipe.compress->key;
     if (recipe.cache) how += fmt::format(", cache {}", name(*recipe.cache));
     if (!recipe.attention.empty()) how += ", attention " + recipe.attention;
     if (!recipe.plan.empty()) how += ", plan " + recipe.plan;
@@ -166,7 +167,8 @@ std::string explanation(const ReportTable& table) {
   }
   text += fmt::format(
       "The base is *{}*. *On the front* is what no other variant beats: as good in the first "
-      "metric, the first time and memory, and better in one.",
+      "metric, the first time and memory, and better in one. What is worse than the base in that "
+      "metric beyond the interval of the difference is not.",
       markdown_cell(recipe.variants[recipe.base].name));
   return text;
 }

@@ -1,4 +1,4 @@
-#include "evaluate/plot_json.h"
+#include "report/plot_json.h"
 
 #include <fmt/format.h>
 

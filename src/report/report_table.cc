@@ -1,4 +1,4 @@
-#include "evaluate/report_table.h"
+#include "report/report_table.h"
 
 #include <fmt/format.h>
 
@@ -10,7 +10,7 @@
 namespace tessera {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 
 double cost_of(const Metric& metric) {
   return metric.better == Better::kHigher ? -metric.value : metric.value;
@@ -26,11 +26,26 @@ bool beats(const std::vector<double>& a, const std::vector<double>& b) {
   return is_better;
 }
 
-Json number(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
+// Whether a task's first metric is worse than the base's by more than its interval can explain.
+bool is_worse_than_base(const ReportTable& table, size_t task, size_t variant) {
+  const ReportVariant& own = table.variants[variant];
+  if (task >= table.recipe.tasks.size() || task >= own.differences.size()) return false;
+  const Metric* metric = main_metric(table.recipe.tasks[task], own.evaluations[task]);
+  if (metric == nullptr) return false;
+  for (const MetricDifference& each : own.differences[task]) {
+    if (each.name != metric->name) continue;
+    return metric->better == Better::kHigher ? each.high < 0 : each.low > 0;
+  }
+  return false;
+}
 
-Json task_json(const RecipeTask& task, const Evaluation& evaluation,
-               const std::vector<MetricDifference>& differences) {
-  Json json;
+OrderedJson number(double value) {
+  return std::isfinite(value) ? OrderedJson(value) : OrderedJson(nullptr);
+}
+
+OrderedJson task_json(const RecipeTask& task, const Evaluation& evaluation,
+                      const std::vector<MetricDifference>& differences) {
+  OrderedJson json;
   json["task"] = task.name;
   json["method"] = evaluation.method;
   json["examples"] = evaluation.counts.examples;
@@ -38,7 +53,7 @@ Json task_json(const RecipeTask& task, const Evaluation& evaluation,
   json["cut"] = evaluation.counts.cut;
   json["tokens"] = evaluation.counts.tokens;
   json["seconds"] = number(evaluation.seconds);
-  json["metrics"] = Json::array();
+  json["metrics"] = OrderedJson::array();
   for (const Metric& metric : evaluation.metrics) {
     json["metrics"].push_back({{"name", metric.name},
                                {"value", number(metric.value)},
@@ -56,9 +71,9 @@ Json task_json(const RecipeTask& task, const Evaluation& evaluation,
   return json;
 }
 
-Json workload_json(const RecipeWorkload& workload, const TimedVariant& timed,
-                   const TimingNumbers& numbers) {
-  Json json;
+OrderedJson workload_json(const RecipeWorkload& workload, const TimedVariant& timed,
+                          const TimingNumbers& numbers) {
+  OrderedJson json;
   json["workload"] = workload.name;
   json["median_ms"] = numbers.median_ms;
   json["p10_ms"] = numbers.p10_ms;
@@ -72,7 +87,7 @@ Json workload_json(const RecipeWorkload& workload, const TimedVariant& timed,
   json["samples"] = numbers.samples;
   json["others"] = numbers.others;
   json["busy"] = numbers.is_disturbed;
-  json["rounds"] = Json::array();
+  json["rounds"] = OrderedJson::array();
   for (const TimedTurn& turn : timed.turns) {
     json["rounds"].push_back({{"median_ms", quantile_of(turn.milliseconds, 0.5)},
                               {"p90_ms", quantile_of(turn.milliseconds, 0.9)},
@@ -82,12 +97,14 @@ Json workload_json(const RecipeWorkload& workload, const TimedVariant& timed,
   return json;
 }
 
-Json variant_json(const ReportTable& table, size_t which) {
+OrderedJson variant_json(const ReportTable& table, size_t which) {
   const RecipeVariant& recipe = table.recipe.variants[which];
   const ReportVariant& variant = table.variants[which];
-  Json json;
+  OrderedJson json;
   json["name"] = recipe.name;
   json["model"] = recipe.model;
+  if (recipe.compress)
+    json["compress"] = {{"options", recipe.compress->key}, {"directory", recipe.made}};
   json["dtype"] = name(recipe.dtype);
   json["weight_type"] = variant.facts.weight_type;
   if (recipe.cache) json["cache"] = name(*recipe.cache);
@@ -99,13 +116,13 @@ Json variant_json(const ReportTable& table, size_t which) {
   json["bytes_on_disk"] = variant.facts.bytes_on_disk;
   json["bytes_in_memory"] = variant.facts.bytes_in_memory;
   json["front"] = variant.is_on_front;
-  json["tasks"] = Json::array();
+  json["tasks"] = OrderedJson::array();
   for (size_t t = 0; t < variant.evaluations.size(); ++t) {
     json["tasks"].push_back(task_json(
         table.recipe.tasks[t], variant.evaluations[t],
         t < variant.differences.size() ? variant.differences[t] : std::vector<MetricDifference>()));
   }
-  json["workloads"] = Json::array();
+  json["workloads"] = OrderedJson::array();
   for (size_t w = 0; w < variant.timings.size(); ++w) {
     json["workloads"].push_back(
         workload_json(table.recipe.workloads[w], variant.timings[w], variant.numbers[w]));
@@ -148,7 +165,8 @@ class Panels {
     PlotSeries front{"", SeriesStyle::kFront, {}};
     const std::vector<bool> is_on_front = pareto_front(costs);
     for (size_t v = 0; v < costs.size(); ++v) {
-      if (is_on_front[v]) front.points.push_back({points[v].x, points[v].y});
+      if (is_on_front[v] && !is_worse_than_base(table_, task, v))
+        front.points.push_back({points[v].x, points[v].y});
     }
     panel.series.push_back(std::move(front));
     panels_.push_back(std::move(panel));
@@ -242,12 +260,13 @@ void summarise(ReportTable& table) {
     cost.push_back(metric != nullptr ? cost_of(*metric) : 0);
   }
   const std::vector<bool> front = pareto_front(costs);
-  for (size_t v = 0; v < front.size(); ++v) table.variants[v].is_on_front = front[v];
+  for (size_t v = 0; v < front.size(); ++v)
+    table.variants[v].is_on_front = front[v] && !is_worse_than_base(table, 0, v);
 }
 
 std::string report_json(const ReportTable& table) {
   const Recipe& recipe = table.recipe;
-  Json json;
+  OrderedJson json;
   json["title"] = recipe.title;
   json["command"] = table.command;
   json["program"] = table.program;
@@ -261,16 +280,16 @@ std::string report_json(const ReportTable& table) {
   json["bootstrap"] = {{"resamples", recipe.bootstrap.resamples},
                        {"confidence", recipe.bootstrap.confidence},
                        {"seed", recipe.bootstrap.seed}};
-  json["workloads"] = Json::array();
+  json["workloads"] = OrderedJson::array();
   for (const RecipeWorkload& each : recipe.workloads) {
-    Json workload = {{"name", each.name}, {"batch", each.batch}, {"tokens", each.tokens}};
+    OrderedJson workload = {{"name", each.name}, {"batch", each.batch}, {"tokens", each.tokens}};
     if (each.new_tokens > 0) workload["new_tokens"] = each.new_tokens;
     json["workloads"].push_back(std::move(workload));
   }
-  json["variants"] = Json::array();
+  json["variants"] = OrderedJson::array();
   for (size_t v = 0; v < table.variants.size(); ++v)
     json["variants"].push_back(variant_json(table, v));
-  return json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
+  return json.dump(1, ' ', false, OrderedJson::error_handler_t::replace) + "\n";
 }
 
 Plot report_plot(const ReportTable& table) {

@@ -1,4 +1,4 @@
-#include "evaluate/timing.h"
+#include "report/timing.h"
 
 #include <fmt/format.h>
 
@@ -8,8 +8,8 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
-#include "evaluate/watch.h"
 #include "io/json_at.h"
+#include "report/watch.h"
 #include "tessera/engine.h"
 
 namespace tessera {

@@ -9,13 +9,15 @@
 #include <nlohmann/json.hpp>
 
 #include "base/guarded.h"
+#include "base/shell.h"
 #include "base/team.h"
-#include "evaluate/cells.h"
-#include "evaluate/report_table.h"
-#include "evaluate/variant_models.h"
 #include "io/json_at.h"
 #include "io/mapped_file.h"
 #include "plan/machine.h"
+#include "report/cells.h"
+#include "report/report_table.h"
+#include "report/variant_models.h"
+#include "tessera/compress.h"
 #include "tessera/machine.h"
 #include "tessera/version.h"
 
@@ -23,16 +25,6 @@ namespace tessera {
 namespace {
 
 namespace fs = std::filesystem;
-
-// As a POSIX shell reads it back.
-std::string shell_quote(const std::string& text) {
-  constexpr const char* kPlain =
-      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./=,:+@%";
-  if (!text.empty() && text.find_first_not_of(kPlain) == std::string::npos) return text;
-  std::string quoted = "'";
-  for (const char c : text) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return quoted + "'";
-}
 
 std::string command_of(const std::string& recipe, const ReportOptions& options) {
   std::string command = "tessera report " + shell_quote(recipe);
@@ -133,10 +125,15 @@ class ReportRun {
     fs::create_directories(store_.folder(), error);
     if (error)
       return io_error(fmt::format("{}: cannot make it: {}", store_.folder(), error.message()));
-    models_.emplace(table_.recipe.variants, store_.folder());
     const Recipe& recipe = table_.recipe;
-    cells_ = static_cast<int64_t>(recipe.variants.size() * (1 + recipe.tasks.size()) +
-                                  recipe.workloads.size());
+    const auto compressed =
+        std::count_if(recipe.variants.begin(), recipe.variants.end(),
+                      [](const RecipeVariant& variant) { return variant.compress.has_value(); });
+    cells_ = compressed + static_cast<int64_t>(recipe.variants.size() * (1 + recipe.tasks.size()) +
+                                               recipe.workloads.size());
+    for (RecipeVariant& variant : table_.recipe.variants)
+      TESSERA_RETURN_IF_ERROR(compress_variant(variant));
+    models_.emplace(table_.recipe.variants, store_.folder());
     TESSERA_RETURN_IF_ERROR(make_keys());
     TESSERA_RETURN_IF_ERROR(find_facts());
     TESSERA_RETURN_IF_ERROR(check_workloads());
@@ -151,10 +148,39 @@ class ReportRun {
   int64_t measured() const { return measured_; }
 
  private:
+  // Makes the model of a variant that is compressed, once: it stands among the cells.
+  Status compress_variant(RecipeVariant& variant) {
+    if (!variant.compress) return {};
+    ++cell_;
+    CompressOptions options = variant.compress->options;
+    TESSERA_ASSIGN_OR_RETURN(const std::string source, identity_of(variant.model, own_files_));
+    std::string text;
+    if (!options.calibration.text_file.empty()) {
+      TESSERA_ASSIGN_OR_RETURN(text, identity_of(options.calibration.text_file));
+    }
+    const std::string key =
+        one_line(fmt::format("{} | {} | {} | {} | tokens {}", version(), source,
+                             variant.compress->key, text, options.calibration.tokens));
+    const fs::path target = fs::path(store_.path("compressed", key)).replace_extension("");
+    variant.made = target.string();
+    std::error_code error;
+    if (options_.cells == ReportOptions::Cells::kMeasureAgain) fs::remove_all(target, error);
+    if (fs::exists(target, error)) return {};
+    ++measured_;
+    options.on_progress = [&](const std::string& what, int64_t done, int64_t total) {
+      return say(variant.name + ": " + what, done, total);
+    };
+    const Status status = compress(variant.model, variant.made, options).status();
+    if (status.ok() || status.code() == StatusCode::kCancelled) return status;
+    return {status.code(), fmt::format("{}: variant {}: {}", table_.recipe.source, variant.name,
+                                       status.message())};
+  }
+
   Status make_keys() {
     const std::string machine = machine_identity();
     for (const RecipeVariant& variant : table_.recipe.variants) {
-      TESSERA_ASSIGN_OR_RETURN(const std::string files, identity_of(variant.model, own_files_));
+      TESSERA_ASSIGN_OR_RETURN(const std::string files,
+                               identity_of(variant.directory(), own_files_));
       std::string plan;
       if (!variant.plan.empty()) {
         TESSERA_ASSIGN_OR_RETURN(plan, identity_of(variant.plan));

@@ -1,4 +1,4 @@
-#include "evaluate/cells.h"
+#include "report/cells.h"
 
 #include <dlfcn.h>
 #include <fmt/format.h>

@@ -1,4 +1,4 @@
-#include "evaluate/variant_models.h"
+#include "report/variant_models.h"
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -30,7 +30,7 @@ int64_t bytes_of_weights(const std::string& directory) {
 // f16 is widened to f32, hence twice the files.
 bool fit_into_memory(const std::vector<RecipeVariant>& variants) {
   int64_t bytes = 0;
-  for (const RecipeVariant& variant : variants) bytes += 2 * bytes_of_weights(variant.model);
+  for (const RecipeVariant& variant : variants) bytes += 2 * bytes_of_weights(variant.directory());
   return bytes < available_memory_bytes() / 2;
 }
 
@@ -69,18 +69,18 @@ Result<std::shared_ptr<Model>> VariantModels::load(const RecipeVariant& variant)
                       .weights = variant.dtype,
                       .cache = variant.cache,
                       .plan_file = variant.plan};
-  Result<std::shared_ptr<Model>> model = Model::load(variant.model, options);
+  Result<std::shared_ptr<Model>> model = Model::load(variant.directory(), options);
   if (!model.ok() || variant.attention.empty()) return model;
   TESSERA_ASSIGN_OR_RETURN(
       const std::string plan,
-      force_attention((*model)->plan_json(), variant.attention, variant.model));
+      force_attention((*model)->plan_json(), variant.attention, variant.directory()));
   model->reset();
   const fs::path file = fs::path(folder_) / fmt::format("plan-{}.json", getpid());
   TESSERA_RETURN_IF_ERROR(write_file_atomically(file.string(), plan));
   options.weights = WeightType::kAuto;  // the plan names it, and the cache
   options.cache.reset();
   options.plan_file = file.string();
-  model = Model::load(variant.model, options);
+  model = Model::load(variant.directory(), options);
   std::error_code ignored;
   fs::remove(file, ignored);
   return model;

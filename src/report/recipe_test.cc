@@ -1,4 +1,4 @@
-#include "evaluate/recipe.h"
+#include "report/recipe.h"
 
 #include <gtest/gtest.h>
 
@@ -87,7 +87,7 @@ TEST(Recipe, NamesTheKeyThatIsWrong) {
                   "variants[0].threads: expected an integer from 1 to 4096, found \"two\"");
   EXPECT_CONTAINS(error_of(with(R"("model": "m", "variants": [{"name": "a", "thread": 2}])")),
                   "variants[0]: expected keys of name, model, dtype, cache, threads, attention, "
-                  "plan, series, found "
+                  "plan, series, compress, found "
                   "\"thread\"");
   EXPECT_CONTAINS(
       error_of(with(R"("model": "m", "variants": [{"name": "a", "dtype": "int9"}])")),
@@ -176,6 +176,91 @@ TEST(Recipe, QuickIsSmall) {
   EXPECT_EQ(recipe->tasks[0].task.max_examples, 7);
   EXPECT_GT(recipe->tasks[1].task.max_examples, 0);
   EXPECT_LE(recipe->timing.seconds, 0.1);
+}
+
+TEST(Recipe, SweepsWhatIsCompressed) {
+  const auto recipe = recipe_from_json(with(R"("model": "m", "variants": [{"name": "a"},
+      {"name": "tiles", "compress": {"prune_tiles": [0.3, 0.5], "tile": ["16x16", "16x1"],
+                                     "calibrate": "c.txt", "repair": true}},
+      {"compress": {"quantize": "w4", "group": 64}}])"),
+                                       "r.json", "dir", {});
+  ASSERT_TRUE(recipe.ok()) << recipe.status().message();
+  std::vector<std::string> names;
+  for (const RecipeVariant& variant : recipe->variants) names.push_back(variant.name);
+  EXPECT_EQ(names, (std::vector<std::string>{"a", "tiles 0.3, 16x16", "tiles 0.3, 16x1",
+                                             "tiles 0.5, 16x16", "tiles 0.5, 16x1",
+                                             "quantize w4, group 64"}));
+  EXPECT_FALSE(recipe->variants[0].compress.has_value());
+  const CompressOptions& options = recipe->variants[2].compress->options;
+  EXPECT_EQ(options.prune->share, 0.3);
+  EXPECT_EQ(options.prune->tile_cols, 1);
+  EXPECT_EQ(options.prune->score, PruneScore::kCalibrated);
+  EXPECT_EQ(options.prune->repair, PruneOptions::Repair::kLeastSquares);
+  EXPECT_EQ(options.calibration.text_file, "dir/c.txt");
+  EXPECT_EQ(recipe->variants[2].model, "dir/m");
+  EXPECT_EQ(recipe->variants[5].compress->options.quantize->group, 64);
+  EXPECT_EQ(recipe->variants[5].compress->options.quantize->rounding, Rounding::kNearest);
+  EXPECT_NE(recipe->variants[1].compress->key, recipe->variants[2].compress->key);
+}
+
+TEST(Recipe, ASweepAloneHasTheModelAsItIsForItsBase) {
+  const auto recipe = recipe_from_json(
+      with(R"("model": "m", "compress": {"prune_tiles": [0.3, 0.5]})"), "r.json", "dir", {});
+  ASSERT_TRUE(recipe.ok()) << recipe.status().message();
+  ASSERT_EQ(recipe->variants.size(), 3u);
+  EXPECT_EQ(recipe->variants[0].name, "as it is");
+  EXPECT_EQ(recipe->variants[1].name, "prune_tiles 0.3");
+  EXPECT_EQ(recipe->variants[2].name, "prune_tiles 0.5");
+  EXPECT_EQ(recipe->base, 0u);
+}
+
+TEST(Recipe, NamesWhatIsWrongInACompression) {
+  const auto error = [](const std::string& members) {
+    return error_of(with(R"("model": "m", "variants": [{"compress": {)" + members + "}}]"));
+  };
+  EXPECT_CONTAINS(error(""), "variants[0].compress: expected a way to prune or quantize");
+  EXPECT_CONTAINS(error(R"("prune_tile": 0.5)"),
+                  "variants[0].compress: expected keys of prune_tiles");
+  EXPECT_CONTAINS(error(R"("prune_tiles": [0.5, 2])"),
+                  "variants[0].compress.prune_tiles[1]: expected a number from 0 to 1, found 2");
+  EXPECT_CONTAINS(error(R"("prune_tiles": [])"),
+                  "compress.prune_tiles: expected a list of 1 to 64");
+  EXPECT_CONTAINS(error(R"("prune_tiles": 0.5, "prune_inputs": 0.5)"), "found two");
+  EXPECT_CONTAINS(error(R"("quantize": "int8", "tile": "8x8")"),
+                  "compress.tile: expected a way to");
+  EXPECT_CONTAINS(error(R"("prune_tiles": 0.5, "tile": "8")"), "expected ROWSxCOLUMNS");
+  EXPECT_CONTAINS(error(R"("prune_tiles": 0.5, "scope": "all")"),
+                  "expected matrix, balanced, global or allocated, found \"all\"");
+  EXPECT_CONTAINS(error(R"("quantize": ["int8", "f32"])"), "quantize[1]: expected int8, int4, w8");
+  std::string many = "0";
+  for (int i = 1; i < 9; ++i) many += ", 0." + std::to_string(i);
+  EXPECT_CONTAINS(
+      error("\"prune_tiles\": [" + many + R"(], "calibrate_tokens": [1, 2, 3, 4, 5, 6, 7, 8])"),
+      "at most 64 combinations of its lists, found 72");
+}
+
+TEST(Recipe, TakesNumbersOfColumns) {
+  const auto recipe = recipe_from_json(with(R"("model": "m", "variants": [{"name": "a"}],
+      "tasks": [{"kind": "similarity", "data": {"files": "a.tsv", "header": false,
+                 "columns": {"text": 6, "pair": 7, "score": "5"}}}])"),
+                                       "r.json", "dir", {});
+  ASSERT_TRUE(recipe.ok()) << recipe.status().message();
+  const DataColumns& columns = recipe->tasks[0].task.data.columns;
+  EXPECT_EQ(columns.text, "6");
+  EXPECT_EQ(columns.pair, "7");
+  EXPECT_EQ(columns.score, "5");
+  EXPECT_CONTAINS(error_of(R"({"model": "m", "variants": [{"name": "a"}],
+      "tasks": [{"kind": "similarity", "data": {"files": "a.tsv", "columns": {"text": 0}}}]})"),
+                  "columns.text: expected an integer from 1");
+}
+
+TEST(Recipe, SaysHowToFetchWhatIsMissing) {
+  const std::string folder =
+      std::filesystem::path(testing::tiny_bert().write("fetch")).lexically_normal().string();
+  std::ofstream(folder + "/recipe.json")
+      << with(R"("model": "no", "variants": [{"name": "a"}], "fetch": "examples/fetch")");
+  EXPECT_CONTAINS(read_recipe(folder + "/recipe.json", {}).status().message(),
+                  "found none; what the recipe needs is fetched by: examples/fetch");
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-#include "evaluate/watch.h"
+#include "report/watch.h"
 
 #include <sched.h>
 #include <time.h>

@@ -2,12 +2,18 @@
 
 #include <map>
 #include <string>
+#include <vector>
 
 #include "base/status.h"
-#include "evaluate/recipe.h"
 #include "io/json_at.h"
 
 namespace tessera {
+
+struct RecipeTask;
+
+// Values for "{name}" in a recipe's paths, instead of those that its "parameters" give. A path that
+// begins with one of these is taken from the current directory, every other from the recipe's.
+using RecipeParameters = std::map<std::string, std::string>;
 
 // The paths of a recipe: with its parameters filled in, relative to its folder.
 class RecipePaths {

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "base/status.h"
-#include "evaluate/recipe.h"
+#include "report/recipe.h"
 #include "tessera/model.h"
 
 namespace tessera {

@@ -1,8 +1,10 @@
-#include "evaluate/recipe_task.h"
+#include "report/recipe_task.h"
 
 #include <fmt/format.h>
 
 #include <filesystem>
+
+#include "report/recipe.h"
 
 namespace tessera {
 namespace {
@@ -10,6 +12,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kMostParameters = 64, kMostFiles = 1024, kMostLabels = 10000;
+constexpr int64_t kMostColumns = 1 << 20;
 constexpr int64_t kMostTokens = 1 << 24, kMostExamples = int64_t{1} << 40;
 
 Result<std::string> parameter_name(const std::string& text, size_t open, const JsonAt& at) {
@@ -29,6 +32,18 @@ Status read_integer(const JsonAt& object, const char* key, int32_t* value) {
 Status read_text(const JsonAt& object, const char* key, std::string* value) {
   TESSERA_ASSIGN_OR_RETURN(*value, object.text_or(key, *value));
   return {};
+}
+
+// Its name, or its number from 1.
+Status read_column(const JsonAt& columns, const char* key, std::string* value) {
+  const std::optional<JsonAt> at = columns.find(key);
+  if (!at) return {};
+  if (at->value().as<int64_t>() != nullptr) {
+    TESSERA_ASSIGN_OR_RETURN(const int64_t number, at->integer(1, kMostColumns));
+    *value = std::to_string(number);
+    return {};
+  }
+  return read_text(columns, key, value);
 }
 
 // What the user's own data is: {"files": ..., "format": ..., "header": ..., "columns": {...}}.
@@ -51,11 +66,11 @@ Status read_data(const JsonAt& at, const RecipePaths& paths, DataFile& data) {
   const std::optional<JsonAt> columns = at.find("columns");
   if (!columns) return {};
   TESSERA_RETURN_IF_ERROR(columns->known({"text", "pair", "label", "score", "id"}));
-  TESSERA_RETURN_IF_ERROR(read_text(*columns, "text", &data.columns.text));
-  TESSERA_RETURN_IF_ERROR(read_text(*columns, "pair", &data.columns.pair));
-  TESSERA_RETURN_IF_ERROR(read_text(*columns, "label", &data.columns.label));
-  TESSERA_RETURN_IF_ERROR(read_text(*columns, "score", &data.columns.score));
-  return read_text(*columns, "id", &data.columns.id);
+  TESSERA_RETURN_IF_ERROR(read_column(*columns, "text", &data.columns.text));
+  TESSERA_RETURN_IF_ERROR(read_column(*columns, "pair", &data.columns.pair));
+  TESSERA_RETURN_IF_ERROR(read_column(*columns, "label", &data.columns.label));
+  TESSERA_RETURN_IF_ERROR(read_column(*columns, "score", &data.columns.score));
+  return read_column(*columns, "id", &data.columns.id);
 }
 
 Result<EvaluationTask> known_task(const JsonAt& at, const RecipePaths& paths) {

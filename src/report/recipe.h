@@ -1,12 +1,12 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "base/status.h"
+#include "report/recipe_compress.h"
 #include "tessera/evaluate.h"
 #include "tessera/model.h"
 
@@ -16,6 +16,9 @@ namespace tessera {
 // How a variant is loaded. `model` and `plan` are paths that can be opened.
 struct RecipeVariant {
   std::string name;
+  // What is made of the model before it is loaded, and where that stands once it is made.
+  std::optional<RecipeCompression> compress = {};
+  std::string made = {};
   std::string series;  // the line of the plot that it is a point of; empty: a labelled point
   std::string model;
   WeightType dtype = WeightType::kAuto;
@@ -23,6 +26,8 @@ struct RecipeVariant {
   int threads = 0;        // 0: every CPU
   std::string attention;  // the method to force; empty: as planned
   std::string plan;       // a file; empty: choose
+
+  const std::string& directory() const { return made.empty() ? model : made; }
 };
 
 struct RecipeTask {
@@ -51,6 +56,7 @@ struct RecipeTiming {
 
 struct Recipe {
   std::string source;  // for messages
+  std::string fetch;   // a command that gets the files; for messages
   std::string title;
   std::vector<RecipeTask> tasks;
   std::vector<RecipeWorkload> workloads;
@@ -59,10 +65,6 @@ struct Recipe {
   RecipeTiming timing;
   BootstrapOptions bootstrap;
 };
-
-// Values for "{name}" in a recipe's paths, instead of those that its "parameters" give. A path that
-// begins with one of these is taken from the current directory, every other from the recipe's.
-using RecipeParameters = std::map<std::string, std::string>;
 
 // folder: the recipe's. Nothing is opened.
 Result<Recipe> recipe_from_json(const std::string& text, const std::string& source,

@@ -1,4 +1,4 @@
-#include "evaluate/recipe.h"
+#include "report/recipe.h"
 
 #include <fmt/format.h>
 
@@ -8,9 +8,9 @@
 
 #include "attention/method.h"
 #include "base/guarded.h"
-#include "evaluate/recipe_task.h"
 #include "io/json_at.h"
 #include "io/mapped_file.h"
+#include "report/recipe_task.h"
 
 namespace tessera {
 namespace {
@@ -48,15 +48,15 @@ Status read_model(const JsonAt& at, const RecipePaths& paths, RecipeVariant& var
 }
 Status read_dtype(const JsonAt& at, const RecipePaths&, RecipeVariant& variant) {
   TESSERA_ASSIGN_OR_RETURN(const std::string text, at.text());
-  const std::optional<WeightType> type = parse_weight_type(text);
-  if (!type) return at.wrong(std::string(kWeightTypes));
+  const std::optional<WeightType> type = parse<WeightType>(text);
+  if (!type) return at.wrong(names<WeightType>());
   variant.dtype = *type;
   return {};
 }
 Status read_cache(const JsonAt& at, const RecipePaths&, RecipeVariant& variant) {
   TESSERA_ASSIGN_OR_RETURN(const std::string text, at.text());
-  variant.cache = parse_cache_type(text);
-  return variant.cache ? Status() : at.wrong(std::string(kCacheTypes));
+  variant.cache = parse<CacheType>(text);
+  return variant.cache ? Status() : at.wrong(names<CacheType>());
 }
 Status read_series(const JsonAt& at, const RecipePaths&, RecipeVariant& variant) {
   TESSERA_ASSIGN_OR_RETURN(variant.series, name_of(at));
@@ -87,12 +87,32 @@ constexpr VariantOption kVariantOptions[] = {
     {"plan", read_plan},   {"series", read_series},
 };
 
-Result<RecipeVariant> variant_of(const JsonAt& at, const RecipePaths& paths,
-                                 const std::string& model) {
+// A variant for each way to compress its model, named by the values of the lists.
+Result<std::vector<RecipeVariant>> compressed_variants(const JsonAt& at, const RecipePaths& paths,
+                                                       const RecipeVariant& variant) {
+  TESSERA_ASSIGN_OR_RETURN(std::vector<RecipeCompression> all, compressions_of(at, paths));
+  std::vector<RecipeVariant> variants;
+  for (RecipeCompression& one : all) {
+    RecipeVariant& made = variants.emplace_back(variant);
+    if (variant.name.empty()) {
+      made.name = one.label;
+    } else if (all.size() > 1) {
+      made.name += " " + one.values;
+    }
+    made.compress = std::move(one);
+  }
+  return variants;
+}
+
+// One variant, or one for each combination of the lists in its "compress".
+Result<std::vector<RecipeVariant>> variants_of(const JsonAt& at, const RecipePaths& paths,
+                                               const std::string& model) {
   std::vector<const char*> keys;
   for (const VariantOption& option : kVariantOptions) keys.push_back(option.key);
+  keys.push_back("compress");
   TESSERA_RETURN_IF_ERROR(at.known(keys));
-  TESSERA_ASSIGN_OR_RETURN(const JsonAt name, at.need("name"));
+  const std::optional<JsonAt> compress = at.find("compress");
+  if (!compress) TESSERA_RETURN_IF_ERROR(at.need("name").status());
   RecipeVariant variant{.model = model};
   for (const VariantOption& option : kVariantOptions) {
     const std::optional<JsonAt> member = at.find(option.key);
@@ -107,7 +127,8 @@ Result<RecipeVariant> variant_of(const JsonAt& at, const RecipePaths& paths,
     return at.failure(StatusCode::kInvalidInput,
                       "expected a plan or a cache, which the plan names too, found both");
   }
-  return variant;
+  if (!compress) return std::vector{std::move(variant)};
+  return compressed_variants(*compress, paths, variant);
 }
 
 Result<RecipeWorkload> workload_of(const JsonAt& at) {
@@ -141,17 +162,42 @@ Status add(const JsonAt& at, Named item, std::vector<Named>& items) {
   return {};
 }
 
+// Where the recipe only says how to compress its model, the model as it is becomes the base.
+Status read_variant_list(const JsonAt& root, const RecipePaths& paths, const std::string& model,
+                         Recipe& recipe) {
+  if (root.find("compress") && !root.find("variants")) {
+    recipe.variants.push_back({.name = "as it is", .model = model});
+    return {};
+  }
+  TESSERA_ASSIGN_OR_RETURN(const JsonAt all, root.need("variants"));
+  TESSERA_ASSIGN_OR_RETURN(const std::vector<JsonAt> list, all.list(1, kMostVariants));
+  for (const JsonAt& each : list) {
+    TESSERA_ASSIGN_OR_RETURN(std::vector<RecipeVariant> variants, variants_of(each, paths, model));
+    for (RecipeVariant& variant : variants)
+      TESSERA_RETURN_IF_ERROR(add(each, std::move(variant), recipe.variants));
+  }
+  return {};
+}
+
 Status read_variants(const JsonAt& root, const RecipePaths& paths, Recipe& recipe) {
   std::string model;
   const std::optional<JsonAt> shared = root.find("model");
   if (shared) {
     TESSERA_ASSIGN_OR_RETURN(model, paths.path(*shared));
   }
-  TESSERA_ASSIGN_OR_RETURN(const JsonAt all, root.need("variants"));
-  TESSERA_ASSIGN_OR_RETURN(const std::vector<JsonAt> list, all.list(1, kMostVariants));
-  for (const JsonAt& each : list) {
-    TESSERA_ASSIGN_OR_RETURN(RecipeVariant variant, variant_of(each, paths, model));
-    TESSERA_RETURN_IF_ERROR(add(each, std::move(variant), recipe.variants));
+  TESSERA_RETURN_IF_ERROR(read_variant_list(root, paths, model, recipe));
+  const std::optional<JsonAt> sweep = root.find("compress");
+  if (sweep) {
+    if (model.empty()) return root.need("model").status();
+    TESSERA_ASSIGN_OR_RETURN(std::vector<RecipeVariant> variants,
+                             compressed_variants(*sweep, paths, {.model = model}));
+    for (RecipeVariant& variant : variants)
+      TESSERA_RETURN_IF_ERROR(add(*sweep, std::move(variant), recipe.variants));
+  }
+  if (recipe.variants.size() > kMostVariants) {
+    return root.failure(StatusCode::kInvalidInput,
+                        fmt::format("expected at most {} variants with every combination, found {}",
+                                    kMostVariants, recipe.variants.size()));
   }
   const std::optional<JsonAt> base = root.find("base");
   if (!base) return {};
@@ -212,12 +258,14 @@ Status read_timing(const JsonAt& root, Recipe& recipe) {
 
 Result<Recipe> read_root(const JsonAt& root, const std::string& source, const std::string& folder,
                          const RecipeParameters& parameters) {
-  TESSERA_RETURN_IF_ERROR(root.known({"title", "model", "parameters", "tasks", "workloads",
-                                      "variants", "base", "timing", "bootstrap"}));
+  TESSERA_RETURN_IF_ERROR(
+      root.known({"title", "model", "parameters", "tasks", "workloads", "variants", "compress",
+                  "base", "timing", "bootstrap", "fetch"}));
   TESSERA_ASSIGN_OR_RETURN(const RecipePaths paths, RecipePaths::make(root, folder, parameters));
   Recipe recipe;
   recipe.source = source;
   TESSERA_ASSIGN_OR_RETURN(recipe.title, root.text_or("title", "Accuracy, latency and size"));
+  TESSERA_ASSIGN_OR_RETURN(recipe.fetch, root.text_or("fetch", ""));
   TESSERA_RETURN_IF_ERROR(read_variants(root, paths, recipe));
   TESSERA_RETURN_IF_ERROR(read_tasks(root, paths, recipe));
   TESSERA_RETURN_IF_ERROR(read_workloads(root, recipe));
@@ -230,8 +278,10 @@ Result<Recipe> read_root(const JsonAt& root, const std::string& source, const st
 Status expect_file(const Recipe& recipe, const std::string& where, const std::string& path) {
   std::error_code error;
   if (fs::exists(path, error) && !error) return {};
-  return not_found(
-      fmt::format("{}: {}: expected a file at {}, found none", recipe.source, where, path));
+  const std::string fetch =
+      recipe.fetch.empty() ? "" : "; what the recipe needs is fetched by: " + recipe.fetch;
+  return not_found(fmt::format("{}: {}: expected a file at {}, found none{}", recipe.source, where,
+                               path, fetch));
 }
 
 Status check_files(const Recipe& recipe) {
@@ -242,6 +292,10 @@ Status check_files(const Recipe& recipe) {
         expect_file(recipe, where + ".model", (fs::path(variant.model) / "config.json").string()));
     if (!variant.plan.empty())
       TESSERA_RETURN_IF_ERROR(expect_file(recipe, where + ".plan", variant.plan));
+    if (variant.compress && !variant.compress->options.calibration.text_file.empty()) {
+      TESSERA_RETURN_IF_ERROR(expect_file(recipe, where + ".compress.calibrate",
+                                          variant.compress->options.calibration.text_file));
+    }
   }
   for (size_t i = 0; i < recipe.tasks.size(); ++i) {
     const std::string where = fmt::format("tasks[{}]", i);
@@ -277,9 +331,14 @@ Result<Recipe> read_recipe(const std::string& path, const RecipeParameters& para
 }
 
 void make_quick(Recipe& recipe) {
-  constexpr int64_t kExamples = 100;
+  constexpr int64_t kExamples = 100, kCalibrationTokens = 1024;
   recipe.timing = {.rounds = 2, .seconds = 0.05, .samples = 2};
   recipe.bootstrap.resamples = std::min(recipe.bootstrap.resamples, 200);
+  for (RecipeVariant& variant : recipe.variants) {
+    if (!variant.compress) continue;
+    int64_t& tokens = variant.compress->options.calibration.tokens;
+    tokens = std::min(tokens, kCalibrationTokens);
+  }
   for (RecipeTask& task : recipe.tasks) {
     int64_t& most = task.task.max_examples;
     most = most == 0 ? kExamples : std::min(most, kExamples);

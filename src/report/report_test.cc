@@ -8,11 +8,11 @@
 #include <iterator>
 #include <limits>
 
-#include "evaluate/cells.h"
-#include "evaluate/report_table.h"
-#include "evaluate/timing.h"
-#include "evaluate/variant_models.h"
-#include "evaluate/watch.h"
+#include "report/cells.h"
+#include "report/report_table.h"
+#include "report/timing.h"
+#include "report/variant_models.h"
+#include "report/watch.h"
 #include "runtime/testing.h"
 
 namespace tessera {
@@ -205,6 +205,32 @@ TEST_F(ReportRun, DoesNothingTwice) {
   EXPECT_EQ(changed->cells_measured, 4);
 }
 
+TEST_F(ReportRun, CompressesItsVariantsOnce) {
+  write(R"({"model": ".", "workloads": [{"tokens": 8}],
+      "compress": {"prune_tiles": [0.3, 0.6], "tile": "8x8"},
+      "timing": {"rounds": 2, "seconds": 0, "samples": 2}})");
+  const std::string elsewhere = folder_ + "-compressed";
+  fs::create_directory(elsewhere);
+  const ReportOptions options{.output = elsewhere + "/out.md"};
+  const Result<Report> report = make(options);
+  ASSERT_TRUE(report.ok()) << report.status().message();
+  EXPECT_EQ(report->cells, 6);  // two to compress, three models, a workload
+  EXPECT_EQ(report->cells_measured, 6);
+  ASSERT_EQ(report->summary.size(), 4u);
+  EXPECT_EQ(report->summary[1][0], "as it is");
+  EXPECT_EQ(report->summary[2][0], "prune_tiles 0.3");
+  EXPECT_EQ(report->summary[3][0], "prune_tiles 0.6");
+  const Result<Report> again = make(options);
+  ASSERT_TRUE(again.ok());
+  EXPECT_EQ(again->cells_measured, 0);
+  // Another share alone is made anew; workloads are timed together.
+  write(R"({"model": ".", "workloads": [{"tokens": 8}],
+      "compress": {"prune_tiles": [0.3, 0.7], "tile": "8x8"},
+      "timing": {"rounds": 2, "seconds": 0, "samples": 2}})");
+  EXPECT_EQ(make(options)->cells_measured, 3);
+  fs::remove_all(elsewhere);
+}
+
 TEST_F(ReportRun, GoesOnWhereItWasStopped) {
   std::string last;
   ReportOptions options;
@@ -279,8 +305,24 @@ TEST(ReportTables, SayNumbersWithIntervals) {
   const std::string json = report_json(table);
   EXPECT_CONTAINS(json, "\"low\": null");
   EXPECT_CONTAINS(text, "| -0.0500 [-0.0700, -0.0300] | 0.001 |");
+}
+
+TEST(ReportTables, WhatIsWorseThanTheBaseBeyondItsIntervalIsNotOnTheFront) {
+  ReportTable table = small_table();
   EXPECT_TRUE(table.variants[0].is_on_front);
+  EXPECT_FALSE(table.variants[1].is_on_front);
+  MetricDifference& difference = table.variants[1].differences[0][0];
+  difference.high = 0.01;  // it may be chance
+  summarise(table);
   EXPECT_TRUE(table.variants[1].is_on_front);
+  difference.low = difference.high = NAN;  // no interval tells
+  summarise(table);
+  EXPECT_TRUE(table.variants[1].is_on_front);
+  // Where less is better.
+  table.variants[1].evaluations[0].metrics[0].better = Better::kLower;
+  difference = {"accuracy", 0.85, 0.80, 0.05, 0.01, 0.09, 0.001};
+  summarise(table);
+  EXPECT_FALSE(table.variants[1].is_on_front);
 }
 
 TEST(ReportTables, SayNothingOfChanceWithoutResamples) {
@@ -297,7 +339,8 @@ TEST(ReportTables, PlotHasThePointsAndTheFront) {
   EXPECT_EQ(plot.panels[0].x.label, "median time of work, ms");
   EXPECT_EQ(plot.panels[0].y.label, "accuracy, higher is better");
   ASSERT_EQ(plot.panels[0].series.size(), 3u);
-  EXPECT_EQ(plot.panels[0].series[2].points.size(), 2u);
+  // The faster one is worse than the base beyond its interval.
+  EXPECT_EQ(plot.panels[0].series[2].points.size(), 1u);
   // In memory they are equal, so that the better one stands alone.
   EXPECT_EQ(plot.panels[1].series[2].points.size(), 1u);
   EXPECT_EQ(plot.panels[0].series[0].points[0].label, "base");

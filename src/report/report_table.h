@@ -4,9 +4,9 @@
 #include <string>
 #include <vector>
 
-#include "evaluate/recipe.h"
-#include "evaluate/timing.h"
 #include "plot/plot.h"
+#include "report/recipe.h"
+#include "report/timing.h"
 #include "tessera/evaluate.h"
 
 namespace tessera {
@@ -50,7 +50,8 @@ std::vector<bool> pareto_front(const std::vector<std::vector<double>>& costs);
 const Metric* main_metric(const RecipeTask& task, const Evaluation& evaluation);
 
 // Fills in numbers and is_on_front: by the first task's metric, the first workload's latency and
-// the bytes in memory, as far as there are any.
+// the bytes in memory, as far as there are any. What is worse than the base in that metric by more
+// than the interval of the difference is not on the front.
 void summarise(ReportTable& table);
 
 std::string report_markdown(const ReportTable& table, const std::string& plot_file);
