@@ -134,25 +134,20 @@ double mean_output_error(const CompressReport& report) {
   return sum / weight;
 }
 
-// Where the result is, what it gained and what it cost.
+// What it cost, where the result is and what it gained.
 std::string to_text(const CompressReport& report, const std::string& target) {
-  std::string text = fmt::format("Written to {}: {}, {} before{}.\n", target,
-                                 human_bytes(report.bytes_after), human_bytes(report.bytes_before),
-                                 ratio(static_cast<double>(report.bytes_before),
-                                       static_cast<double>(report.bytes_after), "small"));
-  if (report.speed_before && report.speed_after)
-    text += speed_text(*report.speed_before, *report.speed_after);
+  std::string text;
   if (report.share > 0)
     text += percent(report.share) + " of the weights of the chosen matrices are removed.\n";
   if (const double error = mean_output_error(report); !std::isnan(error))
     text += "What matrices compute differs by " + percent(error) +
             " on the calibration text, on average.\n";
-  return text;
-}
-
-std::string next_text(const CompressReport& report) {
-  std::string text = "\nNext, run it and see what it cost:\n";
-  for (const std::string& command : report.next) text += "  " + command + "\n";
+  text += fmt::format("Written to {}: {}, {} before{}.\n", target, human_bytes(report.bytes_after),
+                      human_bytes(report.bytes_before),
+                      ratio(static_cast<double>(report.bytes_before),
+                            static_cast<double>(report.bytes_after), "small"));
+  if (report.speed_before && report.speed_after)
+    text += speed_text(*report.speed_before, *report.speed_after);
   return text;
 }
 
@@ -221,7 +216,6 @@ Status print(const Options& options, const CompressReport& report,
   std::string text = verbosity() == Verbosity::kVerbose ? matrix_table(report) : "";
   text += to_text(report, *options.target);
   if (task) text += to_text(*task);
-  text += next_text(report);
   if (options.json) {
     Json json = to_json(report);
     if (task) {
@@ -231,8 +225,11 @@ Status print(const Options& options, const CompressReport& report,
     text = json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
   }
   Output out;
-  const Status status = out.write(text);
-  return status.ok() ? out.flush() : status;
+  Status status = out.write(text);
+  if (status.ok()) status = out.flush();
+  if (!status.ok() || options.json) return status;
+  for (const std::string& command : report.next) note("next: " + command);
+  return {};
 }
 
 // Accuracy falls much faster without a text, which is to be known while the work can be stopped.

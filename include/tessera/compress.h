@@ -170,6 +170,8 @@ struct ExportOptions {
   std::function<bool(const std::string&, int64_t, int64_t)> on_progress = {};
 };
 
+constexpr auto names_of(ExportOptions::Masks) { return enum_names("no", "yes"); }
+
 struct ExportReport {
   int64_t matrices = 0;                       // that were multiplied out
   int64_t masks = 0;                          // that were written

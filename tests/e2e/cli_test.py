@@ -728,9 +728,8 @@ def wait_until_caught(pid, number):
     raise AssertionError(f"signal {number} was never caught")
 
 
-def read_until(terminal, mark):
-    """What the terminal shows until the mark ends it."""
-    shown = b""
+def read_until(terminal, mark, shown=b""):
+    """What the terminal shows, after what it showed before, until the mark ends it."""
     deadline = time.monotonic() + 60
     while not shown.endswith(mark):
         ready, _, _ = select.select([terminal], [], [], max(0, deadline - time.monotonic()))

@@ -686,8 +686,7 @@ class Turns(Terminals):
             self.skipTest("built without libedit")
         process, outside = self.talk("--chat", kind="xterm")
         os.write(outside, b"hlp\033[D\033[De\x01/\n")  # left, left, e, to the begin, /
-        if not read_until_holds(outside, b"twice").endswith(b"> "):
-            read_until(outside, b"> ")
+        read_until(outside, b"> ", read_until_holds(outside, b"twice"))
         self.leave(process, outside)
 
 
