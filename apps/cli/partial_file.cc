@@ -27,14 +27,14 @@ std::string resolved(const std::string& path) {
   return real == nullptr ? path : real.get();
 }
 
-// The file of that name, locked and empty.
+// The file of that name with what is in it, locked where its file system has locks.
 Result<int> open_locked(const std::string& path) {
   for (;;) {
     const int file = open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
     if (file < 0) return cannot_write(path);
     struct stat mine {
     }, found{};
-    if (flock(file, LOCK_EX | LOCK_NB) != 0) {
+    if (flock(file, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
       close(file);
       return invalid_input(
           fmt::format("expected {} for this process alone, found another that writes it", path));
@@ -42,9 +42,8 @@ Result<int> open_locked(const std::string& path) {
     // Another process may have put it in place before the lock was had.
     const bool same = fstat(file, &mine) == 0 && stat(path.c_str(), &found) == 0 &&
                       mine.st_dev == found.st_dev && mine.st_ino == found.st_ino;
-    if (same && ftruncate(file, 0) == 0) return file;
+    if (same) return file;
     close(file);
-    if (same) return cannot_write(path);
   }
 }
 
@@ -78,11 +77,20 @@ Result<std::unique_ptr<PartialFile>> PartialFile::open(const std::string& path) 
       new PartialFile(direct ? path : resolved(path), direct ? "" : partial_path_of(path), file));
 }
 
+Status PartialFile::begin() {
+  if (!begun_ && !partial_.empty() && ftruncate(fileno(file_), 0) != 0) return failure();
+  begun_ = true;
+  return {};
+}
+
 Status PartialFile::write(std::string_view data) {
+  if (data.empty()) return {};
+  if (Status status = begin(); !status.ok()) return status;
   return std::fwrite(data.data(), 1, data.size(), file_) == data.size() ? Status() : failure();
 }
 
 Status PartialFile::write_head(std::string_view data) {
+  if (Status status = begin(); !status.ok()) return status;
   if (Status status = flush(); !status.ok()) return status;
   const ssize_t count = pwrite(fileno(file_), data.data(), data.size(), 0);
   return count == static_cast<ssize_t>(data.size()) ? Status() : failure();
@@ -91,6 +99,7 @@ Status PartialFile::write_head(std::string_view data) {
 Status PartialFile::flush() { return std::fflush(file_) == 0 ? Status() : failure(); }
 
 Status PartialFile::commit() {
+  if (Status status = begin(); !status.ok()) return status;
   if (Status status = flush(); !status.ok()) return status;
   if (partial_.empty()) {
     return std::fclose(std::exchange(file_, nullptr)) == 0 ? Status() : failure();
@@ -104,7 +113,9 @@ Status PartialFile::commit() {
 }
 
 void PartialFile::discard() {
-  if (!partial_.empty()) unlink(partial_.c_str());
+  struct stat found {};
+  const bool is_ours = begun_ || (fstat(fileno(file_), &found) == 0 && found.st_size == 0);
+  if (!partial_.empty() && is_ours) unlink(partial_.c_str());
   partial_.clear();
 }
 
