@@ -31,6 +31,24 @@ std::string parse_keep_tokens(std::string_view text) {
   return fmt::format(R"({{"tokens": {}}})", is_list ? "[" + shares + "]" : shares);
 }
 
+void take_pruning(const std::string& file, ModelOptions* options) {
+  Result<std::string> schedule = read_text(file);
+  if (!schedule.ok()) usage_error(schedule.status().message());
+  // For the library no text is no pruning.
+  if (schedule->empty()) {
+    usage_error(fmt::format("--pruning: expected a schedule in {}, found an empty file", file));
+  }
+  options->load.pruning = *std::move(schedule);
+  options->pruning_file = file;
+}
+
+// The library has the text of the schedule alone and calls it "pruning".
+Status with_pruning_file(const Status& status, const std::string& file) {
+  constexpr std::string_view kSchedule = "pruning: ";
+  if (file.empty() || !status.message().starts_with(kSchedule)) return status;
+  return {status.code(), fmt::format("{}: {}", file, status.message().substr(kSchedule.size()))};
+}
+
 }  // namespace
 
 void add_directory_options(Parser& parser, std::string* directory, int* threads) {
@@ -65,17 +83,15 @@ void add_model_options(Parser& parser, ModelOptions* options) {
                     if (text.empty()) bad_value("--plan", "a file name", text);
                     options->load.plan_file = text;
                   });
-  parser.add_text(
+  const Option keep_tokens = parser.add_text(
       {"--keep-tokens", "SHARES",
        "Let tokens leave that few others attend to: keep this share on average, or one "
        "share for each layer, as 1,0.8,0.5."},
       [options](const std::string& text) { options->load.pruning = parse_keep_tokens(text); });
-  parser.add_text({"--pruning", "FILE", "Let tokens leave as the schedule in FILE says."},
-                  [options](const std::string& text) {
-                    Result<std::string> schedule = read_text(text);
-                    if (!schedule.ok()) usage_error(schedule.status().message());
-                    options->load.pruning = *std::move(schedule);
-                  });
+  parser
+      .add_text({"--pruning", "FILE", "Let tokens leave as the schedule in FILE says."},
+                [options](const std::string& text) { take_pruning(text, options); })
+      .excludes({keep_tokens});
 }
 
 void add_cache_option(Parser& parser, ModelOptions* options) {
@@ -102,7 +118,8 @@ Result<std::shared_ptr<Model>> load_model(const ModelOptions& options) {
     const Progress progress(fmt::format("loading {}", options.directory), 0);
     return Model::load(options.directory, options.load);
   }();
-  if (!model.ok() || verbosity() != Verbosity::kVerbose) return model;
+  if (!model.ok()) return with_pruning_file(model.status(), options.pruning_file);
+  if (verbosity() != Verbosity::kVerbose) return model;
   const ModelInfo& info = (*model)->info();
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
   note(fmt::format("loaded {} in {:.2f} s: {}, {} parameters, {} as {}, {}", info.directory,

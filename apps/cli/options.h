@@ -25,11 +25,12 @@ inline constexpr int kUsage = 2;
 // For verbs that load no weights: MODEL, --threads.
 void add_directory_options(Parser& parser, std::string* directory, int* threads);
 
-// The checkpoint directory and how to load it: MODEL, --threads, --dtype,
-// --precompute-vo, --plan.
+// The checkpoint directory and how to load it: MODEL, --threads, --dtype, --precompute-vo, --plan,
+// --keep-tokens, --pruning.
 struct ModelOptions {
   std::string directory;
   LoadOptions load;
+  std::string pruning_file;  // that load.pruning is from; empty: another source, or none
 };
 void add_model_options(Parser& parser, ModelOptions* options);
 // For verbs that run decoders: --cache.
