@@ -36,16 +36,11 @@ ExportType type_of(const std::string& text) {
   return text == "f16" ? ExportType::kF16 : ExportType::kBF16;
 }
 
-std::string counted(int64_t number, const char* one, const char* several) {
-  return fmt::format("{} {}", number, number == 1 ? one : several);
-}
-
 std::string to_text(const Options& options, const ExportReport& report) {
   std::string text = fmt::format("{}: {} multiplied out; {} on disk, {} before\n", *options.target,
                                  counted(report.matrices, "matrix", "matrices"),
                                  human_bytes(report.bytes_after), human_bytes(report.bytes_before));
-  if (options.masks)
-    text += fmt::format("masks.safetensors: {}\n", counted(report.masks, "mask", "masks"));
+  if (options.masks) text += fmt::format("masks.safetensors: {}\n", counted(report.masks, "masks"));
   return text;
 }
 

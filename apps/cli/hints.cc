@@ -44,7 +44,6 @@ constexpr ForeignOption kForeignOptions[] = {
     {"--ctx-size -c --n-ctx --num-ctx --max-model-len --max-seq-length --max-seq-len "
      "--context-length --context-size",
      "--max-tokens --length", kFixedContext},
-    {"--max-length", "--max-tokens", nullptr},
     {"--repeat-penalty", "--repetition-penalty", nullptr},
     {"--presence-penalty --frequency-penalty --repeat-last-n", "--repetition-penalty", nullptr},
     {"--length-penalty --early-stopping --no-repeat-ngram-size --bad-words-ids", "",

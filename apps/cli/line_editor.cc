@@ -1,6 +1,5 @@
 #include "cli/line_editor.h"
 
-#include <fmt/format.h>
 #include <poll.h>
 #include <unistd.h>
 
@@ -18,11 +17,13 @@ class PlainLines : public LineEditor {
   explicit PlainLines(std::unique_ptr<LineReader> lines) : lines_(std::move(lines)) {}
 
  protected:
-  Outcome read_line(const char* prompt, std::string* line) override {
-    fmt::print(stderr, "{}", prompt);
+  Result<Outcome> read_line(const char* prompt, std::string* line) override {
+    say(prompt);
     const Result<bool> more = lines_->next(line);
     if (more.ok() && *more) return Outcome::kMessage;
-    return Interrupt::requested() ? Outcome::kInterrupted : Outcome::kEnd;
+    if (Interrupt::requested()) return Outcome::kInterrupted;
+    if (!more.ok()) return more.status();
+    return Outcome::kEnd;
   }
   bool goes_on() override {
     return lines_->ready() || (has_input_within(kAtOnceMilliseconds) && lines_->ready());
@@ -50,18 +51,19 @@ std::unique_ptr<LineEditor> LineEditor::open() {
   return std::make_unique<PlainLines>(std::move(lines).value());
 }
 
-LineEditor::Outcome LineEditor::read(std::string* message) {
+Result<LineEditor::Outcome> LineEditor::read(std::string* message) {
   const Interrupt interrupt;
-  Outcome outcome = read_line("> ", message);
-  while (outcome == Outcome::kMessage && goes_on()) {
+  Result<Outcome> outcome = read_line("> ", message);
+  while (outcome.ok() && *outcome == Outcome::kMessage && goes_on()) {
     std::string line;
-    const Outcome next = read_line("... ", &line);
-    if (next == Outcome::kEnd) break;
-    if (next == Outcome::kInterrupted) outcome = next;
+    const Result<Outcome> next = read_line("... ", &line);
+    if (next.ok() && *next == Outcome::kEnd) break;
+    outcome = next;
     *message += "\n" + line;
   }
-  if (outcome == Outcome::kMessage && !message->empty()) remember(*message);
-  if (outcome != Outcome::kMessage) fmt::print(stderr, "\n");
+  const bool is_message = outcome.ok() && *outcome == Outcome::kMessage;
+  if (is_message && !message->empty()) remember(*message);
+  if (!is_message) say("\n");
   return outcome;
 }
 

@@ -3,6 +3,8 @@
 #include <memory>
 #include <string>
 
+#include "tessera/status.h"
+
 namespace tessera::cli {
 
 // Messages that a person types at a terminal. Lines that come at once, as pasted ones do, are one
@@ -16,12 +18,12 @@ class LineEditor {
   static std::unique_ptr<LineEditor> open();
   virtual ~LineEditor() = default;
 
-  // kInterrupted: Ctrl-C. kEnd: Ctrl-D, or the terminal is gone.
-  Outcome read(std::string* message);
+  // kInterrupted: Ctrl-C. kEnd: Ctrl-D, or the terminal is gone. kIo when it cannot be read.
+  Result<Outcome> read(std::string* message);
 
  protected:
   // Notes interrupts meanwhile (see Interrupt).
-  virtual Outcome read_line(const char* prompt, std::string* line) = 0;
+  virtual Result<Outcome> read_line(const char* prompt, std::string* line) = 0;
   // Whether the next line began to come together with the one before.
   virtual bool goes_on() = 0;
   virtual void remember(const std::string&) {}

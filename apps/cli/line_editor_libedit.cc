@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <clocale>
 #include <cstdlib>
+#include <cstring>
 #include <cwchar>
 #include <filesystem>
 #include <string_view>
@@ -60,14 +61,16 @@ class EditedLines : public LineEditor {
   }
 
  protected:
-  Outcome read_line(const char* prompt, std::string* line) override {
+  Result<Outcome> read_line(const char* prompt, std::string* line) override {
     prompt_ = prompt;
     goes_on_ = false;
     // Keys that follow the prompt at once are ours already, not the terminal's.
     el_set(editor_, EL_PREP_TERM, 1);
     int count = 0;
     const char* const text = el_gets(editor_, &count);
-    if (text == nullptr) return Interrupt::requested() ? Outcome::kInterrupted : Outcome::kEnd;
+    if (text == nullptr && Interrupt::requested()) return Outcome::kInterrupted;
+    if (text == nullptr && !failed_.ok()) return failed_;
+    if (text == nullptr) return Outcome::kEnd;
     line->assign(text, static_cast<size_t>(count));
     if (line->ends_with('\n')) line->pop_back();
     return Outcome::kMessage;
@@ -123,6 +126,8 @@ class EditedLines : public LineEditor {
       }
       const ssize_t count = ::read(STDIN_FILENO, bytes_.data(), bytes_.size());
       if (count < 0 && (errno == EINTR || errno == EAGAIN)) continue;
+      if (count < 0)
+        failed_ = io_error(fmt::format("cannot read standard input: {}", std::strerror(errno)));
       begin_ = 0;
       end_ = static_cast<size_t>(count > 0 ? count : 0);
       return count > 0;
@@ -142,6 +147,7 @@ class EditedLines : public LineEditor {
   std::string path_ = history_path();
   std::string prompt_;
   bool goes_on_ = false;
+  Status failed_;
   unsigned short columns_ = 0;
   std::array<char, 4096> bytes_;  // that came and were not given
   size_t begin_ = 0, end_ = 0;

@@ -1,5 +1,7 @@
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <csignal>
@@ -82,8 +84,8 @@ std::string help(int width) {
              "Any option can also be set by an environment variable, as "
              "TESSERA_RUN_TEMPERATURE sets --temperature of run, or in a file: --config FILE.") +
          prose(
-             "\nThe exit status is 0 when all is done, 1 after a failure, 2 for wrong usage and "
-             "130 after an interrupt.");
+             "\nThe exit status is 0 when all is done, 1 after a failure, 2 for wrong usage, "
+             "130 after an interrupt and 143 after SIGTERM.");
 }
 
 int show_help() { return print(help(terminal_width(stdout).value_or(kUsualWidth))); }
@@ -122,13 +124,21 @@ int refuse(const std::string& word) {
     const std::string list = hint.empty() ? fmt::format(" ({})", either_of(names)) : "";
     complain(fmt::format("expected a verb{}, found \"{}\"{}", list, word, hint));
   }
-  fmt::print(stderr, "Try: tessera --help\n");
+  say("Try: tessera --help\n");
   return kUsage;
+}
+
+// No file that is opened later may get the number of a standard stream that is closed, and with it
+// what is written there. To read or write there fails as before.
+void occupy_standard_streams() {
+  int file = 0;
+  while (file >= 0 && file <= STDERR_FILENO) file = open("/dev/null", O_PATH);
+  if (file >= 0) close(file);
 }
 
 int dispatch(std::vector<std::string> words) {
   if (words.empty()) {
-    fmt::print(stderr, "{}", help(terminal_width(stderr).value_or(kUsualWidth)));
+    say(help(terminal_width(stderr).value_or(kUsualWidth)));
     return kUsage;
   }
   std::string name = words.front();
@@ -150,6 +160,7 @@ int dispatch(std::vector<std::string> words) {
 int main(int argc, char** argv) {
   // A reader that has enough ends us quietly, even if the parent process ignored the signal.
   std::signal(SIGPIPE, SIG_DFL);
+  tessera::cli::occupy_standard_streams();
   tessera::cli::report_cut_files();
   try {
     return tessera::cli::dispatch({argv + 1, argv + argc});

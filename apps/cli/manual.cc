@@ -70,7 +70,7 @@ std::string option_entry(const OptionDescription& option, const std::string& ver
 
 constexpr const char* kExitStatus =
     ".SH EXIT STATUS\n0 when all is done, 1 after a failure, 2 for wrong usage, 130 after an "
-    "interrupt.\n";
+    "interrupt, 143 after SIGTERM.\n";
 
 std::string page_of(const Verb& verb) {
   const VerbDescription description = describe(verb);

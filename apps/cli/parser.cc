@@ -501,7 +501,7 @@ void Parser::parse_words(const std::vector<std::string>& words) {
   std::vector<std::string> reversed;  // as CLI11 takes them
   for (auto word = std::make_reverse_iterator(dashes); word != words.rend(); ++word) {
     // CLI11 reads "--name=" as if no value were given and takes the next word for it.
-    if (word->starts_with("--") && word->ends_with('=')) {
+    if (word->starts_with("--") && word->find('=') == word->size() - 1) {
       reversed.emplace_back();
       reversed.push_back(word->substr(0, word->size() - 1));
     } else {
@@ -565,7 +565,7 @@ std::optional<int> Parser::parse(const Arguments& arguments) {
 
 int Parser::report_usage(const std::string& message) const {
   complain(message);
-  fmt::print(stderr, "Try: {} --help\n", speaker());
+  say(fmt::format("Try: {} --help\n", speaker()));
   return kUsage;
 }
 

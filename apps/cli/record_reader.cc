@@ -365,8 +365,8 @@ Result<std::unique_ptr<RecordReader>> RecordReader::open(const RecordOptions& op
   }
   const RecordFormat format = format_of(options);
   if (!options.file && is_terminal(stdin)) {
-    fmt::print(stderr, "One {} a line; Ctrl-D ends.\n",
-               format == RecordFormat::kLines ? "text" : "input");
+    say(fmt::format("One {} a line; Ctrl-D ends.\n",
+                    format == RecordFormat::kLines ? "text" : "input"));
   }
   if (format == RecordFormat::kCsv || format == RecordFormat::kTsv) return open_table(options);
   if (format == RecordFormat::kJsonLines) return open_json(options);

@@ -41,23 +41,24 @@ class Turns {
         request_(request) {}
 
   Status run() {
-    fmt::print(stderr, "{} /help lists the commands, Ctrl-C stops the text, Ctrl-D leaves.\n",
-               options_.chat ? "Say something." : "Type a beginning; an empty line goes on.");
+    say(fmt::format("{} /help lists the commands, Ctrl-C stops the text, Ctrl-D leaves.\n",
+                    options_.chat ? "Say something." : "Type a beginning; an empty line goes on."));
     const std::unique_ptr<LineEditor> editor = LineEditor::open();
     using Outcome = LineEditor::Outcome;
     std::string message;
     for (Outcome last = Outcome::kMessage;;) {
-      const Outcome outcome = editor->read(&message);
-      if (outcome == Outcome::kEnd) return {};
-      if (outcome == Outcome::kInterrupted) {
-        if (last == outcome) return {StatusCode::kCancelled, ""};
-        fmt::print(stderr, "Ctrl-C once more leaves.\n");
+      const Result<Outcome> outcome = editor->read(&message);
+      if (!outcome.ok()) return outcome.status();
+      if (*outcome == Outcome::kEnd) return {};
+      if (*outcome == Outcome::kInterrupted) {
+        if (last == *outcome) return {StatusCode::kCancelled, ""};
+        say("Ctrl-C once more leaves.\n");
       } else if (looks_like_command(message)) {
         if (obey(message) == Command::kQuit) return {};
       } else if (Status status = take(message); !status.ok()) {
         return status;
       }
-      last = outcome;
+      last = *outcome;
     }
   }
 
@@ -71,7 +72,7 @@ class Turns {
   Command obey(const std::string& message) {
     const CommandName* const found = find(message);
     if (found == nullptr) {
-      fmt::print(stderr, "There is no command {}; /help lists them.\n", message);
+      say(fmt::format("There is no command {}; /help lists them.\n", message));
       return Command::kHelp;
     }
     if (found->command == Command::kReset) turns_.clear();
@@ -81,11 +82,10 @@ class Turns {
 
   void help() const {
     for (const CommandName& each : kCommands) {
-      if (each.help != nullptr) fmt::print(stderr, "  {:<8}{}\n", each.name, each.help);
+      if (each.help != nullptr) say(fmt::format("  {:<8}{}\n", each.name, each.help));
     }
-    fmt::print(stderr,
-               "Lines that are pasted together are one message. Ctrl-C stops the text and, pressed "
-               "twice here, leaves.\n");
+    say("Lines that are pasted together are one message. Ctrl-C stops the text and, pressed "
+        "twice here, leaves.\n");
   }
 
   // A message that cannot be answered is no reason to leave; a terminal that is gone is.

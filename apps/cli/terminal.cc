@@ -39,9 +39,6 @@ size_t columns_of_window() {
   return known ? size.ws_col : size_t{kUsualWidth};
 }
 
-// fmt::print would throw where nobody reads any more.
-void say(const std::string& text) { (void)std::fputs(text.c_str(), stderr); }
-
 // The first so many characters (code points).
 std::string_view first_characters(std::string_view text, size_t most) {
   for (size_t i = 0; i < text.size(); ++i) {
@@ -86,6 +83,9 @@ Verbosity verbosity() { return chosen_verbosity; }
 void set_speaker(const std::string& verb) { speaker_name() = "tessera " + verb; }
 const std::string& speaker() { return speaker_name(); }
 
+// fmt::print would throw where nobody reads any more.
+void say(std::string_view text) { (void)std::fwrite(text.data(), 1, text.size(), stderr); }
+
 void complain(std::string_view message) { say(fmt::format("{}: {}\n", speaker(), message)); }
 void warn(std::string_view message) {
   if (verbosity() != Verbosity::kQuiet) complain(message);
@@ -95,8 +95,11 @@ void note(std::string_view message) {
 }
 
 std::string counted(int64_t count, std::string_view units) {
-  if (count == 1) units.remove_suffix(1);
-  return fmt::format("{} {}", count, units);
+  return counted(count, units.substr(0, units.size() - 1), units);
+}
+
+std::string counted(int64_t count, std::string_view one, std::string_view several) {
+  return fmt::format("{} {}", count, count == 1 ? one : several);
 }
 
 Output::~Output() {
@@ -159,7 +162,7 @@ Progress::Progress(std::string label, int64_t total)
 Progress::~Progress() { hide(); }
 
 void Progress::hide() {
-  if (shown_) fmt::print(stderr, "\r\033[K");
+  if (shown_) say("\r\033[K");
   shown_ = false;
   std::fflush(stderr);
 }
@@ -191,7 +194,7 @@ void Progress::draw(int64_t done, std::string_view note) {
     line += numbers;
   }
   line += note;
-  fmt::print(stderr, "\r\033[K{}", first_characters(line, columns));
+  say(fmt::format("\r\033[K{}", first_characters(line, columns)));
   std::fflush(stderr);
 }
 

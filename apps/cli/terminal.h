@@ -24,8 +24,9 @@ enum class Verbosity { kQuiet, kNormal, kVerbose };
 void set_verbosity(Verbosity verbosity);
 Verbosity verbosity();
 
-// That nobody reads standard error any more is no failure of what follows.
-//
+// The text as it is on standard error. That nobody reads it any more is no failure of what follows.
+void say(std::string_view text);
+
 // Messages begin with "tessera", and with "tessera VERB" once the verb is known.
 void set_speaker(const std::string& verb);
 const std::string& speaker();
@@ -38,6 +39,8 @@ void note(std::string_view message);
 
 // "2 tokens", but "1 token": units end with s.
 std::string counted(int64_t count, std::string_view units);
+// "2 matrices", but "1 matrix": for units that do not.
+std::string counted(int64_t count, std::string_view one, std::string_view several);
 
 // A stream that tells when something could not be written. Not copyable; `file` is not owned unless
 // opened here.

@@ -104,6 +104,7 @@ class Help(CliTest):
 
     def test_help_verb(self):
         self.assertEqual(self.call("help"), self.call("--help"))
+        self.assertIn("143 after SIGTERM", " ".join(self.call("help")[0].split()))
         for verb in (*verbs(), "completion", "version"):
             self.assertEqual(self.call("help", verb), self.call(verb, "--help"))
         self.assert_usage("help", "rum", says=["did you mean run?"])
@@ -208,6 +209,12 @@ class Words(CliTest):
                 (["run", "m", "-n", "x"], '--max-tokens: expected an integer from 1 to 2147483647, found "x"')):
             _, err = self.call(*arguments, expect=2)
             self.assertEqual(err, f"tessera {arguments[0]}: {message}\nTry: tessera {arguments[0]} --help\n")
+
+    def test_nobody_reads_errors(self):
+        for arguments in ([], ["rum"], ["run", "--bad"]):
+            with open("/dev/full", "wb") as full:
+                self.call(*arguments, expect=2, stderr=full)
+            self.call(*arguments, expect=2, stderr=None, preexec_fn=lambda: os.close(2))
 
 
 class Settings(CliTest):
@@ -325,6 +332,21 @@ class Settings(CliTest):
             self.assertEqual(self.call("run", self.model, *words)[0], expected)
         dashes = json.loads(self.call("run", self.model, "-n", 1, "--json", "--", "-x")[0])
         self.assertEqual(dashes["prompt_ids"], list(b"-x"))
+        for prompt in ("q=", "=", "a=b="):
+            equals = json.loads(self.call("run", self.model, "-n", 1, "--json", f"--prompt={prompt}")[0])
+            self.assertEqual(equals["prompt_ids"], list(prompt.encode()))
+
+    def test_schedules_of_pruning(self):
+        file = self.folder / "schedule.json"
+        file.write_text('{"tokens": 0.5}')
+        self.call("embed", self.encoder, "a fox", "--pruning", file)
+        self.assert_usage("embed", self.encoder, "a", "--pruning", file, "--keep-tokens", 0.5,
+                          says=["expected --keep-tokens or --pruning, found both"])
+        for text in ('{"tokens": "x"}', '{"tokens": [1, 1, 1, 1, 1, 1, 1]}', "{", "\n"):
+            file.write_text(text)
+            self.assert_fails("embed", self.encoder, "a", "--pruning", file, says=[f"tessera embed: {file}: "])
+        file.write_text("")
+        self.assert_usage("embed", self.encoder, "a", "--pruning", file, says=[str(file), "empty"])
 
 
 class Versions(CliTest):
@@ -428,6 +450,7 @@ class Manual(CliTest):
         self.assertEqual((folder / "tessera-run.1").read_text(), self.call("man", "run")[0])
         for verb in verbs():
             text = (folder / f"tessera-{verb}.1").read_text().replace("\\-", "-")
+            self.assertIn("130 after an interrupt, 143 after SIGTERM", text)
             out, _ = self.call(verb, "--help", env=PLAIN)
             for option in re.findall(r"^  (?:-\w, |    )(--[a-z0-9-]+)", out, re.MULTILINE):
                 self.assertIn(f"\\fB{option}\\fR", text)

@@ -407,6 +407,34 @@ class Outputs(StreamTest):
         self.assertIn("the first 2 texts are in", err)
         self.assertEqual((path.read_text(), pathlib.Path(f"{path}.partial").read_text()), ("old", "97\n98\n"))
 
+    def test_what_an_earlier_run_left_stays_until_there_is_more(self):
+        left = {name: self.write(name, "left by an earlier run\n") for name in (
+            "left.txt.partial", "left.npy.partial", "left.ids.txt.partial")}
+        self.call("tokenize", self.decoder, "-o", self.folder / "left.txt", stdin=b"\xff\n", expect=1)
+        self.call("embed", self.encoder, "-o", self.folder / "left.npy", stdin=b"\xff\n", expect=1)
+        for name, partial in left.items():
+            self.assertEqual(partial.read_text(), "left by an earlier run\n", name)
+        self.call("tokenize", self.decoder, "b", "-o", self.folder / "left.txt")
+        table = self.write("left.jsonl", '{"text": "a", "id": 7}\n')
+        self.call("embed", self.encoder, "--file", table, "-o", self.folder / "left.npy", "--keep-columns", "id")
+        self.assertEqual((self.folder / "left.txt").read_text(), "98\n")
+        self.assertEqual((self.folder / "left.ids.txt").read_text(), "7\n")
+        self.assertEqual(read_npy(self.folder / "left.npy")[0], 1)
+        for name, partial in left.items():
+            self.assertFalse(partial.exists(), name)
+
+    def test_messages_do_not_go_into_results(self):
+        """Not even where standard error is closed, so that its number is free for a file."""
+        path = self.folder / "apart.txt"
+        self.call("tokenize", self.decoder, "--on-error", "skip", "-o", path, stdin=b"a\n\xff\nb\n", stderr=None,
+                  preexec_fn=lambda: os.close(2))
+        self.assertEqual(path.read_text(), "97\n\n98\n")
+
+    def test_a_run_without_results_does_not_put_in_place_what_was_left(self):
+        path, partial = self.folder / "no.txt", self.write("no.txt.partial", "left by an earlier run\n")
+        self.call("tokenize", self.decoder, "-o", path)
+        self.assertEqual((path.read_text(), partial.exists()), ("", False))
+
 
 class Skips(StreamTest):
     LINES = b"a\n\xff\nb\n" + b"c" * 80 + b"\nd\n\xfe\n"
@@ -559,6 +587,23 @@ class Terminals(StreamTest):
         os.close(outside)
 
 
+    def test_a_terminal_that_goes_away(self):
+        """It does not cost the results."""
+        path = self.folder / "unseen.npy"
+        outside, inside = self.terminal()
+        process = self.start("embed", self.encoder, "-o", path, stdin=subprocess.PIPE, stderr=inside)
+        os.close(inside)
+        process.stdin.write(b"a fox\n")
+        process.stdin.flush()
+        read_until_holds(outside, b"embedding")
+        os.close(outside)
+        process.stdin.write(b"a hen\n" * 500)
+        process.stdin.close()
+        process.stdout.close()
+        self.assertEqual(process.wait(SECONDS), 0)
+        self.assertEqual(read_npy(path)[0], 501)
+
+
 def read_until_holds(terminal, mark):
     shown = b""
     deadline = time.monotonic() + 60
@@ -573,6 +618,7 @@ class Turns(Terminals):
     """run at a terminal, with the terminal's own lines and with libedit's."""
 
     test_progress_makes_room_for_results = test_narrow_terminals = test_a_terminal_that_is_resized = None
+    test_a_terminal_that_goes_away = None
 
     @classmethod
     def setUpClass(cls):
@@ -650,6 +696,26 @@ class Turns(Terminals):
                 self.assertIn("6 tokens", self.say(outside, b"A hen\n"))
                 self.say(outside, b"\x03")
                 self.leave(process, outside)
+
+    def test_an_input_that_cannot_be_read(self):
+        """As in the background of its terminal, where the signal is ignored that would stop the program."""
+        starter = ("import fcntl, os, signal, subprocess, sys, termios\n"
+                   "fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+                   "for each in (signal.SIGTTIN, signal.SIGTTOU): signal.signal(each, signal.SIG_IGN)\n"
+                   "sys.exit(subprocess.call(sys.argv[1:], preexec_fn=os.setpgrp))\n")
+        for kind in self.kinds:
+            with self.subTest(kind):
+                outside, inside = self.terminal()
+                environment = dict(os.environ, TERM=kind, XDG_STATE_HOME=str(self.folder / "state"))
+                process = subprocess.Popen([sys.executable, "-c", starter, BINARY, "run", str(self.decoder)], stdin=inside,
+                                           stdout=subprocess.DEVNULL, stderr=inside, env=environment, start_new_session=True)
+                os.close(inside)
+                read_until(outside, b"> ")
+                os.write(outside, b"A fox\n")
+                read_until_holds(outside, b"tessera run: cannot read standard input: ")
+                self.shown(outside)
+                os.close(outside)
+                self.assertEqual(process.wait(SECONDS), 1)
 
     def test_a_full_context(self):
         for kind in self.kinds:
