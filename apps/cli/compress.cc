@@ -298,7 +298,7 @@ class CommandLine {
                   &options.target)
         .required();
     parser_.add_flag("--force", &force_,
-                     "Replace OUT if it exists and is a model that Tessera wrote.");
+                     "Replace OUT if it is a model that Tessera wrote, with no files of others.");
     parser_.add_flag("--json", &options.json, "Print JSON, which has a row for each matrix.");
     add_pruning();
     add_quantization();

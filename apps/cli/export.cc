@@ -90,7 +90,7 @@ int export_verb(const Arguments& arguments) {
   parser.add_flag("--masks", &options.masks,
                   "Write which weights were kept to masks.safetensors, too.");
   parser.add_flag("--force", &options.force,
-                  "Replace OUT if it exists and is a model that Tessera wrote.");
+                  "Replace OUT if it is a model that Tessera wrote, with no files of others.");
   parser.add_flag("--json", &options.json, "Print JSON instead of a line of text.");
   parser.then([&] {
     if (options.masks) options.exporting.masks = ExportOptions::Masks::kYes;

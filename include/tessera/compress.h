@@ -122,8 +122,8 @@ struct CompressReport {
   std::vector<std::string> next = {};
 };
 
-// What happens where something stands already at the place of a result: it is an error, or a model
-// that Tessera wrote is replaced by the new one once that is whole. Anything else is never touched.
+// If something stands at a result's place: an error, or what Tessera wrote, with no files of others
+// at its top, is replaced once the new one is whole. Anything else is never touched.
 enum class Existing { kRefuse, kReplace };
 constexpr auto names_of(Existing) { return enum_names("refuse", "replace"); }
 

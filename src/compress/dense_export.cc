@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <deque>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -14,8 +15,10 @@
 #include "compress/directory.h"
 #include "compress/item.h"
 #include "compress/matrix.h"
+#include "compress/model_card.h"
 #include "compress/model_files.h"
 #include "compress/output.h"
+#include "compress/paths.h"
 #include "io/json.h"
 #include "io/mapped_file.h"
 #include "model/loader.h"
@@ -23,11 +26,6 @@
 
 namespace tessera {
 namespace {
-
-constexpr const char* kWeightsFile = "model.safetensors";
-constexpr const char* kMasksFile = "masks.safetensors";
-constexpr const char* kCard = "README.md";
-constexpr const char* kBaseCard = "base-model-card.md";
 
 constexpr size_t at(int64_t index) { return static_cast<size_t>(index); }
 
@@ -62,12 +60,13 @@ class DenseExport {
     TESSERA_RETURN_IF_ERROR(list());
     TESSERA_ASSIGN_OR_RETURN(const OutputDirectory output,
                              OutputDirectory::open(target_, options_.existing));
-    if (!output.is_as_new()) {
+    if (output.has_run() && options_.existing == Existing::kRefuse) {
       return invalid_input(
-          fmt::format("{}: expected nothing there, found what another run left: remove it, or give "
-                      "another output",
+          fmt::format("{}: expected nothing there, found what an interrupted compression left: "
+                      "--force removes it, or give another output",
                       output.path()));
     }
+    TESSERA_RETURN_IF_ERROR(output.clear());
     const Status status = guarded(name_, [&] { return write(output); });
     if (!status.ok()) {
       (void)output.discard();
@@ -79,7 +78,7 @@ class DenseExport {
  private:
   Status open() {
     TESSERA_ASSIGN_OR_RETURN(home_, find_model(name_));
-    TESSERA_RETURN_IF_ERROR(check_target(home_.path, target_, options_.existing));
+    TESSERA_RETURN_IF_ERROR(check_target(home_, target_, options_.existing));
     TESSERA_ASSIGN_OR_RETURN(source_, OpenCheckpoint::open(home_.transformer));
     report_.bytes_before = static_cast<int64_t>(checkpoint().size_bytes());
     TESSERA_ASSIGN_OR_RETURN(const Architecture architecture, read_architecture(checkpoint()));
@@ -192,10 +191,10 @@ class DenseExport {
     return all;
   }
 
-  // [outputs, inputs], 1 where a weight was kept. Of what is stored whole, a float that is zero was
+  // [outputs, inputs], whether a weight was kept. Of what is stored whole, a float that is zero was
   // not; an integer may be zero by rounding.
-  Result<std::vector<char>> kept_of(const DenseMatrix& matrix) const {
-    std::vector<char> all;
+  Result<std::vector<bool>> kept_of(const DenseMatrix& matrix) const {
+    std::vector<bool> all;
     for (const Item& part : matrix.parts) {
       TESSERA_ASSIGN_OR_RETURN(const Matrix read, read_item({source_->source()}, part));
       const auto is_kept = [&](int64_t o, int64_t i) {
@@ -204,7 +203,7 @@ class DenseExport {
         return read.rounding.has_value() || read.whole.row(o)[i] != 0;
       };
       for (int64_t o = 0; o < part.outputs; ++o) {
-        for (int64_t i = 0; i < part.inputs; ++i) all.push_back(is_kept(o, i) ? 1 : 0);
+        for (int64_t i = 0; i < part.inputs; ++i) all.push_back(is_kept(o, i));
       }
     }
     return all;
@@ -220,9 +219,15 @@ class DenseExport {
     return Status(StatusCode::kCancelled, "the export was cancelled");
   }
 
-  TensorToWrite tensor_of(const DenseMatrix& matrix, int64_t number) {
-    const auto make = [this, &matrix, number]() -> Result<std::vector<char>> {
-      TESSERA_RETURN_IF_ERROR(progress("multiplying out", number, report_.matrices));
+  // Asked before each tensor, in whatever order they are written.
+  Status next_tensor() {
+    const auto total = static_cast<int64_t>(matrices_.size() + plain_.size());
+    return progress("writing", written_++, total);
+  }
+
+  TensorToWrite tensor_of(const DenseMatrix& matrix) {
+    const auto make = [this, &matrix]() -> Result<std::vector<char>> {
+      TESSERA_RETURN_IF_ERROR(next_tensor());
       TESSERA_ASSIGN_OR_RETURN(const std::vector<float> values, write_out(matrix));
       return in_order(narrowed(values, matrix.dtype), size_bytes(matrix.dtype), matrix.item);
     };
@@ -230,16 +235,32 @@ class DenseExport {
   }
 
   // A tensor that is as it was, in another type of floats where one is asked for.
-  Result<TensorToWrite> tensor_of(const std::string& name) const {
+  Result<TensorToWrite> tensor_of(const std::string& name) {
     TESSERA_ASSIGN_OR_RETURN(const TensorView view, checkpoint().any_tensor(name));
-    if (type_ == nullptr || !is_weight_type(view.dtype) || view.dtype == type_->dtype)
-      return TensorToWrite{name, view.dtype, view.shape, view.data};
-    const auto make = [view, this]() -> Result<std::vector<char>> {
+    const bool stays = type_ == nullptr || !is_weight_type(view.dtype);
+    const DType dtype = stays ? view.dtype : type_->dtype;
+    const auto make = [view, dtype, this]() -> Result<std::vector<char>> {
+      TESSERA_RETURN_IF_ERROR(next_tensor());
+      if (dtype == view.dtype) {
+        const char* bytes = static_cast<const char*>(view.data);
+        return std::vector<char>(bytes, bytes + view.size_bytes);
+      }
       std::vector<float> values(view.size_bytes / size_bytes(view.dtype));
       convert_to_f32(view.data, view.dtype, static_cast<int64_t>(values.size()), values.data());
-      return narrowed(values, type_->dtype);
+      return narrowed(values, dtype);
     };
-    return TensorToWrite{name, type_->dtype, view.shape, nullptr, make};
+    return TensorToWrite{name, dtype, view.shape, nullptr, make};
+  }
+
+  // What config.json says of the numbers: integers that became f32 are no longer what it said;
+  // empty where it is as it was.
+  std::string config_dtype() const {
+    if (type_ != nullptr) return type_->config;
+    const Config& config = checkpoint().config();
+    const bool any_f32 =
+        std::any_of(matrices_.begin(), matrices_.end(),
+                    [](const DenseMatrix& matrix) { return matrix.dtype == DType::kF32; });
+    return any_f32 && (config.has("dtype") || config.has("torch_dtype")) ? "float32" : "";
   }
 
   Status write(const OutputDirectory& output) {
@@ -248,8 +269,7 @@ class DenseExport {
     std::filesystem::create_directories(inner);
     report_.matrices = static_cast<int64_t>(matrices_.size());
     std::vector<TensorToWrite> tensors;
-    for (const DenseMatrix& matrix : matrices_)
-      tensors.push_back(tensor_of(matrix, static_cast<int64_t>(tensors.size())));
+    for (const DenseMatrix& matrix : matrices_) tensors.push_back(tensor_of(matrix));
     for (const std::string& name : plain_) {
       TESSERA_ASSIGN_OR_RETURN(TensorToWrite tensor, tensor_of(name));
       tensors.push_back(std::move(tensor));
@@ -259,25 +279,13 @@ class DenseExport {
         write_safetensors(file, tensors, {{"format", "pt"}, {kWriterKey, "tessera"}}));
     report_.bytes_after = static_cast<int64_t>(std::filesystem::file_size(file));
     if (options_.masks == ExportOptions::Masks::kYes) TESSERA_RETURN_IF_ERROR(write_masks(inner));
-    TESSERA_ASSIGN_OR_RETURN(
-        const std::string config,
-        changed_config(home_.transformer, {.dtype = type_ == nullptr ? "" : type_->config}));
+    TESSERA_ASSIGN_OR_RETURN(const std::string config,
+                             changed_config(home_.transformer, {.dtype = config_dtype()}));
     TESSERA_RETURN_IF_ERROR(write_file_atomically(inner + "/config.json", config));
-    TESSERA_RETURN_IF_ERROR(copy_other_files(home_, whole));
-    TESSERA_RETURN_IF_ERROR(put_card_back(whole));
+    TESSERA_RETURN_IF_ERROR(
+        copy_other_files(home_, whole, [this] { return progress("copying other files", 0, 1); }));
+    if (checkpoint().config().has("tessera")) TESSERA_RETURN_IF_ERROR(put_base_card_back(whole));
     return output.finish();
-  }
-
-  // The card of a compressed model tells of what is no longer so, and what the model that it was
-  // made from says of itself lies beside it.
-  static Status put_card_back(const std::string& directory) {
-    namespace fs = std::filesystem;
-    const fs::path card = fs::path(directory) / kCard, base = fs::path(directory) / kBaseCard;
-    std::error_code error;
-    if (!fs::exists(base, error)) return {};
-    fs::rename(base, card, error);
-    if (!error) return {};
-    return io_error(fmt::format("{}: cannot rename it: {}", base.string(), error.message()));
   }
 
   // Matrices of layers that a compression left dense are not among those that were multiplied out,
@@ -301,12 +309,16 @@ class DenseExport {
   Status write_masks(const std::string& directory) {
     TESSERA_ASSIGN_OR_RETURN(const std::vector<DenseMatrix> matrices, candidates());
     std::vector<TensorToWrite> masks;
-    for (const DenseMatrix& matrix : matrices) {
-      TESSERA_ASSIGN_OR_RETURN(const std::vector<char> kept, kept_of(matrix));
-      if (std::find(kept.begin(), kept.end(), char{0}) == kept.end()) continue;
-      const auto make = [this, &matrix]() -> Result<std::vector<char>> {
-        TESSERA_ASSIGN_OR_RETURN(const std::vector<char> again, kept_of(matrix));
-        return in_order(again, 1, matrix.item);
+    std::deque<std::vector<bool>> all_kept;  // a bit a weight
+    for (size_t i = 0; i < matrices.size(); ++i) {
+      const DenseMatrix& matrix = matrices[i];
+      TESSERA_RETURN_IF_ERROR(progress("writing masks", static_cast<int64_t>(i),
+                                       static_cast<int64_t>(matrices.size())));
+      TESSERA_ASSIGN_OR_RETURN(std::vector<bool> found, kept_of(matrix));
+      if (std::find(found.begin(), found.end(), false) == found.end()) continue;
+      const std::vector<bool>& kept = all_kept.emplace_back(std::move(found));
+      const auto make = [&matrix, &kept]() -> Result<std::vector<char>> {
+        return in_order({kept.begin(), kept.end()}, 1, matrix.item);
       };
       masks.push_back({matrix.item.tensor, DType::kBool, shape_of(matrix.item), nullptr, make});
     }
@@ -324,6 +336,7 @@ class DenseExport {
   std::map<std::string, MatrixOrder> orders_;  // of the matrices of layers, by tensor
   std::vector<DenseMatrix> matrices_;
   std::vector<std::string> plain_;  // tensors that are written as they are
+  int64_t written_ = 0;             // of the tensors
   ExportReport report_;
 };
 
@@ -332,8 +345,8 @@ class DenseExport {
 Result<ExportReport> export_dense(const std::string& source, const std::string& target,
                                   const ExportOptions& options) {
   return guarded(source, [&] {
-    const std::string trimmed = without_slashes(target);
-    return DenseExport(source, trimmed, options).run();
+    const std::string plain = plain_path(target);
+    return DenseExport(source, plain, options).run();
   });
 }
 

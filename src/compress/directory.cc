@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "compress/model_files.h"
+#include "compress/paths.h"
 #include "io/atomic_file.h"
 #include "io/json.h"
 #include "io/mapped_file.h"
@@ -22,11 +23,6 @@ namespace fs = std::filesystem;
 using OrderedJson = nlohmann::ordered_json;
 
 constexpr size_t kConfigLimitBytes = size_t{64} << 20;
-constexpr const char* kRunFile = "run.json";
-
-Status cannot(const char* what, const std::string& path, const std::error_code& error) {
-  return io_error(fmt::format("{}: cannot {}: {}", path, what, error.message()));
-}
 
 OrderedJson number(double value) {
   return std::isfinite(value) ? OrderedJson(value) : OrderedJson();
@@ -179,7 +175,8 @@ Status write_part(const std::string& path, const LayerTensors& tensors,
   if (error) return cannot("make the directory", temporary, error);
   TESSERA_RETURN_IF_ERROR(write_safetensors(temporary + "/" + kCompressedFile, tensors.tensors()));
   TESSERA_RETURN_IF_ERROR(write_file_atomically(temporary + "/config.json", text_of(config)));
-  fs::rename(temporary, path, error);
+  fs::remove_all(path, error);  // what is left of one that lost files
+  if (!error) fs::rename(temporary, path, error);
   if (error) return cannot("put in place", path, error);
   sync_directory(path);
   return {};
@@ -198,16 +195,16 @@ Result<PartDirectory> PartDirectory::open(const std::string& target, const std::
                                           Existing existing) {
   TESSERA_ASSIGN_OR_RETURN(OutputDirectory output, OutputDirectory::open(target, existing));
   PartDirectory part(std::move(output));
-  const std::string run_path = part.path() + "/" + kRunFile;
-  const Result<std::string> found = read_text_file(run_path, kConfigLimitBytes);
-  if (found.ok() && *found == run) return part;
-  // A run may be killed before it has written what it is.
-  const bool may_go = found.ok() ? existing == Existing::kReplace : part.output_.is_as_new();
-  if (!may_go) {
-    return invalid_input(fmt::format(
-        "{}: expected what an interrupted run of the same options left, found {}: {}remove it",
-        part.path(), found.ok() ? "that of other options" : "other files",
-        found.ok() ? "--force begins anew, or " : ""));
+  const std::string run_path = part.output_.run_file();
+  if (part.output_.has_run()) {
+    const Result<std::string> found = read_text_file(run_path, kConfigLimitBytes);
+    if (found.ok() && *found == run) return part;
+    if (existing == Existing::kRefuse) {
+      return invalid_input(
+          fmt::format("{}: expected what an interrupted run of the same options left, found that "
+                      "of other options: --force begins anew, or remove it",
+                      part.path()));
+    }
   }
   TESSERA_RETURN_IF_ERROR(part.output_.clear());
   TESSERA_RETURN_IF_ERROR(write_file_atomically(run_path, run));
@@ -220,7 +217,10 @@ std::string PartDirectory::layer_path(int32_t layer) const {
 
 bool PartDirectory::has_layer(int32_t layer) const {
   std::error_code ignored;
-  return fs::exists(layer_path(layer), ignored);
+  for (const char* file : {"config.json", kCompressedFile}) {
+    if (!fs::exists(fs::path(layer_path(layer)) / file, ignored)) return false;
+  }
+  return true;
 }
 
 Status PartDirectory::write_layer(int32_t layer, const std::vector<Matrix>& matrices,

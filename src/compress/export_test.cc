@@ -156,13 +156,39 @@ TEST_F(Export, FoldersOfSentenceTransformersStayWhatTheyAre) {
 
 TEST_F(Export, TheModelsOwnCardIsPutBack) {
   const std::string source = wider(tiny_bert()).write("export_card");
-  std::ofstream(source + "/README.md") << "of the compressed model";
+  std::ofstream(source + "/README.md") << "of the model";
   write(source, "kept");
-  EXPECT_EQ(content_of(target("kept/README.md")), "of the compressed model");
-  std::ofstream(source + "/base-model-card.md") << "of the model";
-  write(source, "dense");
+  EXPECT_EQ(content_of(target("kept/README.md")), "of the model");
+  run(source, "small", options_of(PruneUnit::kTiles, 0.5));
+  EXPECT_NE(content_of(target("small/README.md")), "of the model");
+  write(target("small"), "dense");
   EXPECT_EQ(content_of(target("dense/README.md")), "of the model");
   EXPECT_FALSE(fs::exists(target("dense/base-model-card.md")));
+}
+
+TEST_F(Export, ThereIsNoCardWhereTheModelHadNone) {
+  run(wider(tiny_bert()).write("export_no_card"), "small", options_of(PruneUnit::kTiles, 0.5));
+  EXPECT_TRUE(fs::exists(target("small/README.md")));
+  write(target("small"), "dense");
+  EXPECT_FALSE(fs::exists(target("dense/README.md")));
+}
+
+TEST_F(Export, IntegersThatBecameFloatsAreNamedInTheConfig) {
+  const auto source = [](const std::string& keys) {
+    return wider(tiny_bert()).with("\"vocab_size\"", keys + "\"vocab_size\"");
+  };
+  run(source("\"dtype\": \"float16\", ").write("export_dtype"), "small",
+      quantize_to(WeightType::kInt8));
+  write(target("small"), "dense");
+  const auto dense = Checkpoint::open(target("dense"));
+  ASSERT_TRUE(dense.ok()) << dense.status().message();
+  EXPECT_EQ(*dense->config().string("dtype"), "float32");
+  EXPECT_FALSE(dense->config().has("torch_dtype"));
+  run(source("").write("export_no_dtype"), "untyped", quantize_to(WeightType::kInt8));
+  write(target("untyped"), "untyped-dense");
+  const auto untyped = Checkpoint::open(target("untyped-dense"));
+  ASSERT_TRUE(untyped.ok()) << untyped.status().message();
+  EXPECT_FALSE(untyped->config().has("torch_dtype"));
 }
 
 TEST_F(Export, WhatFailsOrIsCancelledLeavesNothing) {
@@ -176,6 +202,27 @@ TEST_F(Export, WhatFailsOrIsCancelledLeavesNothing) {
   EXPECT_FALSE(fs::exists(target("dense.part")));
   expect_message(export_dense(target("small"), target("small") + "/dense").status(),
                  {"outside of"});
+}
+
+TEST_F(Export, EveryStepMayBeCancelled) {
+  const std::string source = wider(tiny_bert()).write("export_bert");
+  fs::copy(source, target("home"));
+  dir_.put("home/vocabulary.txt", "a");
+  const auto total = static_cast<int64_t>(Checkpoint::open(source)->names().size());
+  for (const auto& [step, last] : {std::pair<std::string, int64_t>("writing", total - 1),
+                                   {"writing masks", 1},
+                                   {"copying other files", 0}}) {
+    const ExportOptions options{.masks = ExportOptions::Masks::kYes,
+                                .on_progress = [&step = step, &last = last](const std::string& what,
+                                                                            int64_t done, int64_t) {
+                                  return what != step || done != last;
+                                }};
+    EXPECT_EQ(export_dense(target("home"), target("dense"), options).status().code(),
+              StatusCode::kCancelled)
+        << step;
+    EXPECT_FALSE(fs::exists(target("dense"))) << step;
+    EXPECT_FALSE(fs::exists(target("dense.part"))) << step;
+  }
 }
 
 // A directory is replaced only where Tessera wrote it, and only by what is whole.

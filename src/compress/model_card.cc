@@ -8,6 +8,8 @@
 #include <map>
 
 #include "base/shell.h"
+#include "compress/output.h"
+#include "compress/paths.h"
 #include "io/mapped_file.h"
 #include "tessera/version.h"
 
@@ -17,8 +19,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kCardLimitBytes = 4 << 20;
-constexpr const char* kCard = "README.md";
-constexpr const char* kBaseCard = "base-model-card.md";
 
 // "sentence-transformers/all-MiniLM-L6-v2" for a folder of the hub's cache, else the folder's name.
 std::string model_name(const std::string& directory) {
@@ -217,11 +217,21 @@ Status write_model_card(const ModelCard& card, const std::string& directory) {
     if (text.ok()) header = header_of(*text);
     if (!fs::exists(base, error)) {
       fs::rename(path, base, error);
-      if (error)
-        return io_error(fmt::format("{}: cannot rename it: {}", path.string(), error.message()));
+      if (error) return cannot("rename", path, error);
     }
   }
   return write_file_atomically(path.string(), Writer(card, std::move(header)).text());
+}
+
+Status put_base_card_back(const std::string& directory) {
+  const fs::path card = fs::path(directory) / kCard, base = fs::path(directory) / kBaseCard;
+  std::error_code error;
+  if (fs::exists(base, error)) {
+    fs::rename(base, card, error);
+    return error ? cannot("rename", base, error) : Status();
+  }
+  fs::remove(card, error);
+  return error ? cannot("remove", card, error) : Status();
 }
 
 }  // namespace tessera

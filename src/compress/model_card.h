@@ -27,4 +27,9 @@ struct ModelCard {
 // says of itself there becomes base-model-card.md. Equal inputs give equal bytes.
 Status write_model_card(const ModelCard& card, const std::string& directory);
 
+// Undoes that in a copy of a compressed model that is compressed no longer: its card tells of what
+// is no longer so, and what the model that it was made from says of itself, if anything, takes its
+// place.
+Status put_base_card_back(const std::string& directory);
+
 }  // namespace tessera

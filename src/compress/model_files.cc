@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "compress/paths.h"
 #include "compress/sha256.h"
 #include "io/atomic_file.h"
 #include "io/mapped_file.h"
@@ -19,10 +20,6 @@ using OrderedJson = nlohmann::ordered_json;
 
 constexpr size_t kConfigLimitBytes = size_t{64} << 20;
 
-Status cannot(const char* what, const std::string& path, const std::error_code& error) {
-  return io_error(fmt::format("{}: cannot {}: {}", path, what, error.message()));
-}
-
 // Weights in other formats are of the dense model.
 bool is_other_file(const fs::path& path) {
   static const std::set<std::string> kWeights = {".safetensors", ".bin",       ".pt",   ".pth",
@@ -31,14 +28,6 @@ bool is_other_file(const fs::path& path) {
   const std::string name = path.filename();
   return !kWeights.contains(path.extension()) && name != "model.safetensors.index.json" &&
          name != "config.json" && !name.ends_with(".tmp");
-}
-
-// Whether inner is outer or lies under it, links followed.
-bool is_within(const fs::path& inner, const fs::path& outer) {
-  std::error_code ignored;
-  const fs::path in = fs::weakly_canonical(inner, ignored);
-  const fs::path out = fs::weakly_canonical(outer, ignored);
-  return std::mismatch(out.begin(), out.end(), in.begin(), in.end()).first == out.end();
 }
 
 Status copy_durably(const fs::path& from, const fs::path& to) {
@@ -55,24 +44,33 @@ class Copy {
     has_modules_ = fs::exists(fs::path(home.path) / "modules.json", ignored);
   }
 
-  Status folder(const fs::path& from, const fs::path& to) const {
+  // Whether a file or a folder goes into such a folder.
+  bool takes(const fs::path& path, const fs::path& to) const {
+    std::error_code ignored;
+    if (!fs::is_directory(path, ignored))
+      return fs::is_regular_file(path, ignored) && belongs(path, to);
+    if (path.filename().string().starts_with('.')) return false;  // .git and such
+    return !is_within(path.parent_path(), path);                  // a link upwards
+  }
+
+  Status folder(const fs::path& from, const fs::path& to,
+                const std::function<Status()>& before_file) const {
     std::error_code error;
     fs::directory_iterator entry(from, error);
     if (error) return cannot("read", from, error);
     for (const fs::directory_iterator end; entry != end; entry.increment(error)) {
       if (error) return cannot("read", from, error);
       const fs::path& path = entry->path();
+      if (!takes(path, to)) continue;
       std::error_code ignored;
       if (!fs::is_directory(path, ignored)) {
-        if (fs::is_regular_file(path, ignored) && belongs(path, to))
-          TESSERA_RETURN_IF_ERROR(copy_durably(path, to / path.filename()));
+        TESSERA_RETURN_IF_ERROR(before_file());
+        TESSERA_RETURN_IF_ERROR(copy_durably(path, to / path.filename()));
         continue;
       }
-      if (path.filename().string().starts_with('.')) continue;  // .git and such
-      if (is_within(from, path)) continue;                      // a link upwards
       fs::create_directory(to / path.filename(), error);
       if (error) return cannot("write", to / path.filename(), error);
-      TESSERA_RETURN_IF_ERROR(folder(path, to / path.filename()));
+      TESSERA_RETURN_IF_ERROR(folder(path, to / path.filename(), before_file));
     }
     sync_directory(to / "");  // its folders
     return {};
@@ -113,8 +111,20 @@ Result<std::string> changed_config(const std::string& directory, const ConfigCha
   return config.dump(2, ' ', false, OrderedJson::error_handler_t::replace) + "\n";
 }
 
-Status copy_other_files(const ModelDirectory& home, const std::string& target) {
-  return Copy(home).folder(home.path, target);
+Status copy_other_files(const ModelDirectory& home, const std::string& target,
+                        const std::function<Status()>& before_file) {
+  return Copy(home).folder(home.path, target, before_file);
+}
+
+std::set<std::string> names_of_other_files(const ModelDirectory& home) {
+  const Copy copy(home);
+  std::set<std::string> names;
+  std::error_code error;
+  fs::directory_iterator entry(home.path, error);
+  for (const fs::directory_iterator end; !error && entry != end; entry.increment(error)) {
+    if (copy.takes(entry->path(), {})) names.insert(entry->path().filename());
+  }
+  return names;
 }
 
 Result<std::map<std::string, std::string>> hash_tensor_files(const std::string& directory) {

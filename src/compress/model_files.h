@@ -1,6 +1,8 @@
 #pragma once
 
+#include <functional>
 #include <map>
+#include <set>
 #include <string>
 
 #include "base/status.h"
@@ -18,8 +20,13 @@ struct ConfigChange {
 Result<std::string> changed_config(const std::string& directory, const ConfigChange& change);
 
 // Copies what belongs to a model but its own weights, of whatever format, with the folders that are
-// not hidden; config.json where there is none yet. All is on the disk when it returns.
-Status copy_other_files(const ModelDirectory& home, const std::string& target);
+// not hidden; config.json where there is none yet. All is on the disk when it returns. before_file
+// is called before each file; an error of it ends the copying.
+Status copy_other_files(const ModelDirectory& home, const std::string& target,
+                        const std::function<Status()>& before_file);
+
+// The names at the top of what it copies.
+std::set<std::string> names_of_other_files(const ModelDirectory& home);
 
 // SHA-256 of a directory's tensor files by name, for provenance.
 Result<std::map<std::string, std::string>> hash_tensor_files(const std::string& directory);

@@ -6,15 +6,19 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
-#include <cstring>
+#include <cstdio>
 #include <filesystem>
+#include <set>
+#include <string_view>
 #include <utility>
 
+#include "compress/model_files.h"
+#include "compress/paths.h"
 #include "io/atomic_file.h"
+#include "io/checkpoint.h"
 #include "io/config.h"
-#include "io/model_directory.h"
+#include "io/json.h"
 #include "io/safetensors.h"
 
 namespace tessera {
@@ -24,22 +28,8 @@ namespace fs = std::filesystem;
 
 constexpr const char* kWhole = "whole";
 constexpr const char* kReplaced = "replaced";
-
-Status cannot(const char* what, const std::string& path, const std::error_code& error) {
-  return io_error(fmt::format("{}: cannot {}: {}", path, what, error.message()));
-}
-
-Status cannot(const char* what, const std::string& path) {
-  return cannot(what, path, {errno, std::generic_category()});
-}
-
-// Whether inner is outer or lies under it, links followed.
-bool is_within(const fs::path& inner, const fs::path& outer) {
-  std::error_code ignored;
-  const fs::path in = fs::weakly_canonical(fs::absolute(inner), ignored);
-  const fs::path out = fs::weakly_canonical(fs::absolute(outer), ignored);
-  return std::mismatch(out.begin(), out.end(), in.begin(), in.end()).first == out.end();
-}
+constexpr const char* kRunFile = "run.json";
+constexpr const char* kTemporary = ".tmp";
 
 // A compressed directory says so in its config.json, an exported one in its weights.
 bool is_written_by_tessera(const std::string& directory) {
@@ -68,6 +58,38 @@ Status check_existing(const std::string& target, Existing existing) {
       fmt::format("{}: expected nothing, or a model that Tessera wrote, to put another in its "
                   "place, found something else, which stays",
                   target));
+}
+
+// The names at a directory's top; none where it cannot be read.
+std::set<std::string> names_in(const std::string& directory) {
+  std::set<std::string> names;
+  std::error_code error;
+  fs::directory_iterator entry(directory, error);
+  for (const fs::directory_iterator end; !error && entry != end; entry.increment(error))
+    names.insert(entry->path().filename());
+  return names;
+}
+
+// Files that the new model does not have would vanish with the old one.
+Status check_names(const std::string& target, std::set<std::string> written) {
+  written.insert({"config.json", kCompressedFile, kWeightsFile, kMasksFile, kCard, kBaseCard});
+  for (const std::string& name : names_in(target)) {
+    if (written.contains(name)) continue;
+    return invalid_input(
+        fmt::format("{}: expected nothing but what the new model has as well, to replace it, found "
+                    "{}: move that, or write elsewhere",
+                    target, quote(name)));
+  }
+  return {};
+}
+
+// Whether a run gives such a name in its directory.
+bool is_own_name(const std::string& name) {
+  const std::string_view layer = "layer-";
+  if (name == kWhole || name == kReplaced || name == kRunFile || name.ends_with(kTemporary))
+    return true;
+  return name.starts_with(layer) && name.size() > layer.size() &&
+         name.find_first_not_of("0123456789", layer.size()) == std::string::npos;
 }
 
 // The open directory that was locked; making it and opening it anew where it goes meanwhile, as the
@@ -99,22 +121,19 @@ Result<int> lock_directory(const std::string& path) {
 
 }  // namespace
 
-std::string without_slashes(std::string path) {
-  while (path.size() > 1 && path.ends_with('/')) path.pop_back();
-  return path;
-}
-
-Status check_target(const std::string& source, const std::string& target, Existing existing) {
+Status check_target(const ModelDirectory& source, const std::string& target, Existing existing) {
   // Its files would be taken for the source's.
-  if (is_within(target, source)) {
-    return invalid_input(
-        fmt::format("{}: expected a directory outside of {}, found one inside", target, source));
+  if (is_within(target, source.path)) {
+    return invalid_input(fmt::format("{}: expected a directory outside of {}, found one inside",
+                                     target, source.path));
   }
   TESSERA_RETURN_IF_ERROR(check_existing(target, existing));
-  if (!is_within(source, target)) return {};
-  return invalid_input(
-      fmt::format("{}: expected a directory that does not hold the source, found {} inside it",
-                  target, source));
+  if (is_within(source.path, target)) {
+    return invalid_input(
+        fmt::format("{}: expected a directory that does not hold the source, found {} inside it",
+                    target, source.path));
+  }
+  return check_names(target, names_of_other_files(source));
 }
 
 Status check_space(const std::string& target, int64_t needed_bytes) {
@@ -130,9 +149,17 @@ Status check_space(const std::string& target, int64_t needed_bytes) {
 Result<OutputDirectory> OutputDirectory::open(const std::string& target, Existing existing) {
   TESSERA_ASSIGN_OR_RETURN(const int lock, lock_directory(target + ".part"));
   OutputDirectory output(target, existing, lock);
+  for (const std::string& name : names_in(output.path())) {
+    if (is_own_name(name)) continue;
+    return invalid_input(fmt::format(
+        "{}: expected what an interrupted run left, found other files, such as {}: remove it, or "
+        "write elsewhere",
+        output.path(), quote(name)));
+  }
+  TESSERA_RETURN_IF_ERROR(output.put_back());
   // Another run may have come to its end since the target was looked at.
   if (const Status status = check_existing(target, existing); !status.ok()) {
-    if (output.is_as_new()) (void)output.discard();
+    if (!output.has_run()) (void)output.discard();
     return status;
   }
   return output;
@@ -147,21 +174,30 @@ OutputDirectory::~OutputDirectory() {
   if (lock_ >= 0) close(lock_);
 }
 
-bool OutputDirectory::is_as_new() const {
-  std::error_code error;
-  fs::directory_iterator entry(path(), error);
-  for (const fs::directory_iterator end; !error && entry != end; entry.increment(error)) {
-    const std::string name = entry->path().filename();
-    if (name != kWhole && !name.ends_with(".tmp")) return false;
-  }
-  return !error;
+std::string OutputDirectory::run_file() const { return path() + "/" + kRunFile; }
+
+bool OutputDirectory::has_run() const {
+  std::error_code ignored;
+  return fs::exists(run_file(), ignored);
 }
 
 Status OutputDirectory::clear() const {
+  TESSERA_RETURN_IF_ERROR(put_back());
   std::error_code error;
-  fs::directory_iterator entry(path(), error);
-  for (const fs::directory_iterator end; !error && entry != end; entry.increment(error))
-    fs::remove_all(entry->path(), error);
+  std::set<std::string> names = names_in(path());
+  std::erase_if(names, [](const std::string& name) { return !is_own_name(name); });
+  const auto set_aside = [&](const std::string& name) {
+    if (error || name.ends_with(kTemporary)) return;
+    const std::string aside = path() + "/" + name + kTemporary;
+    fs::remove_all(aside, error);
+    if (!error) fs::rename(path() + "/" + name, aside, error);
+  };
+  const bool has_run = names.erase(kRunFile) > 0;
+  for (const std::string& name : names) set_aside(name);
+  if (has_run) set_aside(kRunFile);
+  for (const std::string& name : names_in(path())) {
+    if (!error && name.ends_with(kTemporary)) fs::remove_all(path() + "/" + name, error);
+  }
   return error ? cannot("clear", path(), error) : Status();
 }
 
@@ -176,26 +212,49 @@ Result<std::string> OutputDirectory::make_whole() const {
 
 Status OutputDirectory::finish() const {
   TESSERA_RETURN_IF_ERROR(check_existing(target_, existing_));
-  const std::string replaced = path() + "/" + kReplaced;
-  std::error_code error;
-  const bool replaces = fs::exists(target_, error);
-  if (replaces) {
-    fs::rename(target_, replaced, error);
-    if (error) return cannot("move away", target_, error);
-  }
-  fs::rename(path() + "/" + kWhole, target_, error);
-  if (error) {
-    std::error_code ignored;
-    if (replaces) fs::rename(replaced, target_, ignored);
-    return cannot("put in place", target_, error);
-  }
+  TESSERA_RETURN_IF_ERROR(check_names(target_, names_in(path() + "/" + kWhole)));
+  TESSERA_RETURN_IF_ERROR(put_in_place());
   sync_directory(target_);
   return discard();
 }
 
-Status OutputDirectory::discard() const {
+// In one step where the file system can exchange two directories: then a kill leaves either of them
+// as the target. Else there is a moment without one, after which put_back helps.
+Status OutputDirectory::put_in_place() const {
+  const std::string whole = path() + "/" + kWhole;
   std::error_code error;
-  fs::remove_all(path(), error);
+  const bool replaces = fs::exists(target_, error);
+  if (replaces) {
+    if (renameat2(AT_FDCWD, whole.c_str(), AT_FDCWD, target_.c_str(), RENAME_EXCHANGE) == 0)
+      return {};
+    fs::rename(target_, path() + "/" + kReplaced, error);
+    if (error) return cannot("move away", target_, error);
+  }
+  fs::rename(whole, target_, error);
+  if (!error) return {};
+  TESSERA_RETURN_IF_ERROR(put_back());
+  return cannot("put in place", target_, error);
+}
+
+// Moves what was to be replaced back where nothing has taken its place.
+Status OutputDirectory::put_back() const {
+  const std::string replaced = path() + "/" + kReplaced;
+  std::error_code error;
+  if (!fs::exists(fs::symlink_status(replaced, error)) ||
+      fs::exists(fs::symlink_status(target_, error))) {
+    return {};
+  }
+  fs::rename(replaced, target_, error);
+  if (!error) return {};
+  return io_error(
+      fmt::format("{}: cannot move back what stood there, which is now {}: {}: move it by hand",
+                  target_, replaced, error.message()));
+}
+
+Status OutputDirectory::discard() const {
+  TESSERA_RETURN_IF_ERROR(clear());
+  std::error_code error;
+  fs::remove(path(), error);
   return error ? cannot("remove", path(), error) : Status();
 }
 

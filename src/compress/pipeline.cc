@@ -12,6 +12,7 @@
 #include "compress/measure.h"
 #include "compress/model_card.h"
 #include "compress/model_files.h"
+#include "compress/paths.h"
 #include "compress/provenance.h"
 #include "compress/report.h"
 #include "compress/tables.h"
@@ -73,7 +74,7 @@ class Pipeline {
   Status open() {
     TESSERA_RETURN_IF_ERROR(check_options());
     TESSERA_ASSIGN_OR_RETURN(home_, find_model(name_));
-    TESSERA_RETURN_IF_ERROR(check_target(home_.path, target_, options_.existing));
+    TESSERA_RETURN_IF_ERROR(check_target(home_, target_, options_.existing));
     TESSERA_ASSIGN_OR_RETURN(source_, OpenCheckpoint::open(home_.transformer));
     model_.source = source_->source();
     TESSERA_ASSIGN_OR_RETURN(model_.architecture, read_architecture(source_->checkpoint));
@@ -327,7 +328,8 @@ class Pipeline {
     std::filesystem::create_directories(inner);
     TESSERA_RETURN_IF_ERROR(
         write_checkpoint(*source_, layers_, section(this_run(), source_->checkpoint), inner));
-    TESSERA_RETURN_IF_ERROR(copy_other_files(home_, whole));
+    TESSERA_RETURN_IF_ERROR(
+        copy_other_files(home_, whole, [this] { return progress("writing", 0, 1); }));
     layers_.clear();
     TESSERA_RETURN_IF_ERROR(describe(whole));
     TESSERA_RETURN_IF_ERROR(part.output().finish());
@@ -448,7 +450,7 @@ Result<CompressReport> run_passes(const std::string& source, const std::string& 
 Result<CompressReport> compress(const std::string& source, const std::string& target,
                                 const CompressOptions& options) {
   TESSERA_ASSIGN_OR_RETURN(const Passes passes, make_passes(options));
-  return run_passes(source, without_slashes(target), options, passes);
+  return run_passes(source, plain_path(target), options, passes);
 }
 
 }  // namespace tessera

@@ -43,7 +43,7 @@ class ExportTest(CliTest):
         checkpoints.write_json(cls.folder, "cases.json", {"cases": [{"name": "a", "input_ids": IDS}]})
 
     def compress(self, name, model=None, force=("--force",)):
-        target = self.folder / name
+        target = self.folder / (f"{model.name}-{name}" if model else name)
         self.call("compress", model or self.decoder, "-o", target, "--no-measure", *force, *WAYS[name])
         return target
 
@@ -103,6 +103,8 @@ class Export(ExportTest):
             shapes = {key: shape for key, (_, shape) in checkpoints.read_safetensors(source / "model.safetensors").items()}
             found = checkpoints.read_safetensors(dense / "model.safetensors")
             self.assertEqual({key: shape for key, (_, shape) in found.items()}, shapes)
+            dtype = "float32" if "int8" in WAYS[name] else "float16"
+            self.assertEqual(json.loads((dense / "config.json").read_text())["dtype"], dtype)
             self.assert_close(self.logits(dense), self.logits(small))
 
     def test_refusals(self):
@@ -112,6 +114,11 @@ class Export(ExportTest):
         self.assert_fails("export", small, "-o", self.folder, says=["not there yet", "--force"])
         self.assert_fails("export", small, "-o", self.decoder, "--force", says=["which stays"])
         self.assert_fails("export", small, "-o", small, "--force", says=["outside of"])
+        notes = self.compress("int8") / "notes.txt"
+        notes.write_text("mine")
+        self.assert_fails("compress", self.decoder, "-o", notes.parent, "--force", *WAYS["int8"], says=["notes.txt"])
+        self.assertEqual(notes.read_text(), "mine")
+        notes.unlink()
         self.assert_fails("export", self.folder / "none", "-o", self.folder / "x", says=["none", "hf download"])
 
 
