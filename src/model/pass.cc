@@ -72,18 +72,6 @@ Status check_layers(const ForwardInput& input, const Architecture& a) {
   return {};
 }
 
-// transformers' classifiers of decoders read the last token that is no padding.
-Result<int32_t> last_row(const ForwardInput& input, const Architecture& a, int64_t sequence) {
-  const TokenLayout& layout = *input.layout;
-  const int32_t first = layout.offsets[at(sequence)], end = layout.offsets[at(sequence) + 1];
-  if (a.head_padding_id < 0) return end - 1;
-  if (input.ids.empty()) return invalid_input("pass: expected ids for a head that reads the last");
-  for (int32_t row = end - 1; row > first; --row) {
-    if (input.ids[at(row)] != a.head_padding_id) return row;
-  }
-  return first;
-}
-
 Status find_head_rows(const ForwardInput& input, const Architecture& a, PassShape& pass) {
   const TokenLayout& layout = *input.layout;
   if (input.head_rows == HeadRows::kGiven) {
@@ -103,7 +91,9 @@ Status find_head_rows(const ForwardInput& input, const Architecture& a, PassShap
     }
     int32_t row = layout.offsets[at(s)];
     if (input.head_rows == HeadRows::kLastOfEach) {
-      TESSERA_ASSIGN_OR_RETURN(row, last_row(input, a, s));
+      if (a.head_padding_id >= 0 && input.ids.empty())
+        return invalid_input("pass: expected ids for a head that reads the last");
+      row = last_head_row(input.ids, layout, s, a.head_padding_id);
     }
     pass.head_rows.push_back(row);
   }
@@ -162,6 +152,17 @@ Status count_keys(const ForwardInput& input, PassShape& pass, LayerPass& layer) 
 }
 
 }  // namespace
+
+// As transformers' classifiers of decoders do.
+int32_t last_head_row(std::span<const int32_t> ids, const TokenLayout& layout, int64_t sequence,
+                      int32_t padding_id) {
+  const int32_t first = layout.offsets[at(sequence)], end = layout.offsets[at(sequence) + 1];
+  if (padding_id < 0) return end - 1;
+  for (int32_t row = end - 1; row > first; --row) {
+    if (ids[at(row)] != padding_id) return row;
+  }
+  return first;
+}
 
 Result<PassShape> shape_of_pass(const ForwardInput& input, const Architecture& architecture,
                                 const Plan& plan, int32_t members) {

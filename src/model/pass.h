@@ -103,6 +103,11 @@ struct PassShape {
   }
 };
 
+// The row of a sequence that a head for its last token reads: the last one that is not padding_id,
+// or the first where all are; any with a padding_id below 0.
+int32_t last_head_row(std::span<const int32_t> ids, const TokenLayout& layout, int64_t sequence,
+                      int32_t padding_id);
+
 // Rows are dealt in register tiles of the products.
 constexpr int64_t kRowGrain = 6;
 

@@ -97,16 +97,8 @@ Status read_pruning(const std::string& text, ModelState& state) {
   if (text.empty()) return {};
   TESSERA_ASSIGN_OR_RETURN(PruningSchedule pruning,
                            parse_schedule(text, scheduled_model(state.architecture), "pruning"));
-  const auto& poolings = state.sentence_encoder.poolings;
-  const bool weighs =
-      std::find(poolings.begin(), poolings.end(), Pooling::kWeightedMean) != poolings.end();
-  if (weighs && pruning.pooling == PoolRows::kSurvivors) {
-    return unsupported(
-        "pruning: pooling: expected \"all\" where tokens are weighted by their place, found "
-        "\"survivors\"");
-  }
   state.pruning = std::move(pruning);
-  return {};
+  return check_pooling(state, state.sentence_encoder);
 }
 
 Result<std::unique_ptr<ModelState>> load_state(const std::string& name,

@@ -8,39 +8,30 @@
 namespace tessera {
 namespace {
 
-// The first and the last tokens of each sequence that never leave.
-struct Ends {
-  int32_t first = 0;
-  int32_t last = 0;
-};
-
-Ends protected_ends(const ModelState& state, PassResult result) {
-  Ends ends{state.pruning->protect_first, state.pruning->protect_last};
-  const auto read_first = [&] { ends.first = std::max(ends.first, 1); };
-  const auto read_last = [&] { ends.last = std::max(ends.last, 1); };
-  if (result != PassResult::kEmbeddings) {
-    const HeadRows rows = head_rows(state.architecture);
-    if (rows == HeadRows::kFirstOfEach) read_first();
-    if (rows == HeadRows::kLastOfEach) read_last();
-  }
-  if (result != PassResult::kHead) {
-    for (const Pooling pooling : state.sentence_encoder.poolings) {
-      if (pooling == Pooling::kFirstToken) read_first();
-      if (pooling == Pooling::kLastToken) read_last();
-    }
-  }
-  return ends;
+bool reads(const PassReaders& readers, Pooling pooling) {
+  return std::find(readers.poolings.begin(), readers.poolings.end(), pooling) !=
+         readers.poolings.end();
 }
 
-CascadeSequence sequence_of(const PruningSchedule& pruning, const SequenceBatch& batch, size_t s,
-                            Ends ends) {
-  const int32_t first = batch.layout.offsets[s], end = batch.layout.offsets[s + 1];
-  CascadeSequence sequence{.first_row = first, .tokens = end - first};
-  for (int32_t row = first; row < end; ++row) {
-    const auto& ids = pruning.protect_ids;
+// The tokens of a sequence and those of them that never leave.
+CascadeSequence sequence_of(const ModelState& state, const SequenceBatch& batch, size_t s,
+                            const PassReaders& readers) {
+  const PruningSchedule& pruning = *state.pruning;
+  const int32_t begin = batch.layout.offsets[s], end = batch.layout.offsets[s + 1];
+  int32_t first = std::max(pruning.protect_first, readers.head == HeadRows::kFirstOfEach ? 1 : 0);
+  if (reads(readers, Pooling::kFirstToken))
+    first = std::max(first, static_cast<int32_t>(readers.skipped) + 1);
+  const int32_t last = std::max(pruning.protect_last, reads(readers, Pooling::kLastToken) ? 1 : 0);
+  const int32_t head_row = readers.head == HeadRows::kLastOfEach
+                               ? last_head_row(batch.ids, batch.layout, static_cast<int64_t>(s),
+                                               state.architecture.head_padding_id)
+                               : -1;
+  const std::vector<int32_t>& ids = pruning.protect_ids;
+  CascadeSequence sequence{.first_row = begin, .tokens = end - begin};
+  for (int32_t row = begin; row < end; ++row) {
     const bool is_named =
         std::find(ids.begin(), ids.end(), batch.ids[static_cast<size_t>(row)]) != ids.end();
-    if (is_named || row - first < ends.first || end - row <= ends.last)
+    if (is_named || row == head_row || row - begin < first || end - row <= last)
       sequence.kept_rows.push_back(row);
   }
   return sequence;
@@ -48,7 +39,8 @@ CascadeSequence sequence_of(const PruningSchedule& pruning, const SequenceBatch&
 
 }  // namespace
 
-PrunedPass::PrunedPass(const ModelState& state, const SequenceBatch& batch, PassResult result) {
+PrunedPass::PrunedPass(const ModelState& state, const SequenceBatch& batch,
+                       const PassReaders& readers) {
   if (!state.pruning || state.pruning->keeps_all()) return;
   const PruningSchedule& pruning = *state.pruning;
   const Architecture& a = state.architecture;
@@ -56,7 +48,7 @@ PrunedPass::PrunedPass(const ModelState& state, const SequenceBatch& batch, Pass
   std::vector<CascadeSequence> tokens;
   std::vector<std::vector<int32_t>> lengths(a.layers.size());
   for (size_t s = 0; s < sequences; ++s) {
-    tokens.push_back(sequence_of(pruning, batch, s, protected_ends(state, result)));
+    tokens.push_back(sequence_of(state, batch, s, readers));
     const std::vector<int32_t> kept =
         tokens_kept(pruning, scheduled_model(a), tokens.back().tokens,
                     static_cast<int32_t>(tokens.back().kept_rows.size()));

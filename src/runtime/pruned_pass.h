@@ -12,15 +12,18 @@ namespace tessera {
 
 struct SequenceBatch;
 
-// What is read of a pass's tokens when it is over, of which those that the result needs never
-// leave.
-enum class PassResult { kHead, kEmbeddings, kBoth };
+// What reads single tokens when a pass is over; these never leave.
+struct PassReaders {
+  HeadRows head = HeadRows::kNone;
+  std::span<const Pooling> poolings = {};
+  int64_t skipped = 0;  // the first tokens of each sequence, which poolings leave out
+};
 
 // The schedule of a pass over whole sequences, as the model's pruning schedule makes it of their
 // lengths. It stays where it is while the pass runs.
 class PrunedPass {
  public:
-  PrunedPass(const ModelState& state, const SequenceBatch& batch, PassResult result);
+  PrunedPass(const ModelState& state, const SequenceBatch& batch, const PassReaders& readers);
   PrunedPass(const PrunedPass&) = delete;
   PrunedPass& operator=(const PrunedPass&) = delete;
 

@@ -8,6 +8,7 @@
 #include <random>
 
 #include "runtime/testing.h"
+#include "runtime/whole_sequences.h"
 #include "tessera/engine.h"
 
 namespace tessera {
@@ -76,8 +77,26 @@ class Layerwise {
 
   // The states of every token, those that left with their last ones: their mean, normalised.
   std::vector<float> embedding() const {
+    std::vector<int32_t> all(text_.ids.size());
+    std::iota(all.begin(), all.end(), 0);
+    return mean_of(all);
+  }
+  // Of the tokens that the last layer had, but for the first ones of the text.
+  std::vector<float> embedding_of_survivors(int32_t skipped) const {
+    std::vector<int32_t> rows;
+    for (const int32_t row : alive_) {
+      if (row >= skipped) rows.push_back(row);
+    }
+    return mean_of(rows);
+  }
+
+ private:
+  std::vector<float> mean_of(const std::vector<int32_t>& rows) const {
     std::vector<double> mean(kWidth);
-    for (size_t i = 0; i < settled_.size(); ++i) mean[i % kWidth] += double{settled_[i]};
+    for (const int32_t row : rows) {
+      for (size_t i = 0; i < kWidth; ++i)
+        mean[i] += double{settled_[static_cast<size_t>(row) * kWidth + i]};
+    }
     const double length =
         std::sqrt(std::inner_product(mean.begin(), mean.end(), mean.begin(), 0.0));
     std::vector<float> vector;
@@ -85,7 +104,6 @@ class Layerwise {
     return vector;
   }
 
- private:
   void drop(int32_t layer) {
     std::vector<int32_t> order = alive_;
     const auto stays = [&](int32_t row) {
@@ -219,6 +237,65 @@ TEST(PrunedPass, PoolsSurvivorsAlone) {
   // A single token is all of itself.
   EXPECT_TRUE(std::equal(all->begin(), all->begin() + kWidth, few->begin()));
   EXPECT_FALSE(std::equal(all->end() - kWidth, all->end(), few->end() - kWidth));
+}
+
+// Tokens that left are not counted again among those that the pooling leaves out.
+TEST(PrunedPass, SurvivorsOfAPromptAreLeftOut) {
+  const auto model = load({.threads = 1, .pruning = R"({"tokens": [1, 0.6, 0.6, 0.3], "decay": 0.5,
+      "pooling": "survivors", "protect": {"first": 1, "ids": [7]}})"});
+  const std::vector<TokenSequence> batch = texts();
+  for (const int32_t skipped : {0, 5}) {
+    const auto vectors = embed_whole(state_of(*model), batch, {}, skipped);
+    ASSERT_TRUE(vectors.ok()) << vectors.status().message();
+    for (size_t s = 3; s < batch.size(); ++s) {
+      const Layerwise expected(state_of(*model), batch[s]);
+      const std::vector<float> vector = expected.embedding_of_survivors(skipped);
+      for (size_t i = 0; i < kWidth; ++i)
+        EXPECT_NEAR(vector[i], (*vectors)[s * kWidth + i], 1e-4) << s;
+    }
+  }
+}
+
+// Whatever pools in place of the model's own, what it reads alone never leaves.
+TEST(PrunedPass, ProtectsWhatAnotherPoolingReads) {
+  const std::vector<TokenSequence> batch = texts();
+  const auto embedded = [&](const char* schedule, Pooling pooling) {
+    const auto model = load({.threads = 1, .pruning = schedule});
+    auto vectors = embed_whole(state_of(*model), batch, {.poolings = {pooling}}, 0);
+    EXPECT_TRUE(vectors.ok()) << vectors.status().message();
+    return *vectors;
+  };
+  constexpr const char* kBare = R"({"tokens": [1, 0.3, 0.3, 0.3]})";
+  EXPECT_EQ(
+      embedded(kBare, Pooling::kLastToken),
+      embedded(R"({"tokens": [1, 0.3, 0.3, 0.3], "protect": {"last": 1}})", Pooling::kLastToken));
+  EXPECT_EQ(
+      embedded(kBare, Pooling::kFirstToken),
+      embedded(R"({"tokens": [1, 0.3, 0.3, 0.3], "protect": {"first": 1}})", Pooling::kFirstToken));
+  const auto model =
+      load({.threads = 1, .pruning = R"({"tokens": [1, 1, 1, 0.5], "pooling": "survivors"})"});
+  const auto weighted =
+      embed_whole(state_of(*model), batch, {.poolings = {Pooling::kWeightedMean}}, 0);
+  EXPECT_EQ(StatusCode::kUnsupported, weighted.status().code());
+}
+
+// The head reads the last token that is no padding.
+TEST(PrunedPass, ProtectsTheTokenThatADecodersClassifierReads) {
+  TinyCheckpoint tiny = deep(testing::tiny_llama(), "layers.");
+  tiny.with("LlamaForCausalLM", "LlamaForSequenceClassification");
+  tiny.with("\"eos_token_id\": 49", "\"eos_token_id\": 49, \"pad_token_id\": 0");
+  tiny.shapes.erase("lm_head.weight");
+  tiny.shapes["score.weight"] = {2, 16};
+  const std::string folder = tiny.write("pruned_score");
+  const std::vector<TokenSequence> padded = {{{5, 6, 7, 0, 0}, {}}};
+  const auto bare =
+      load({.threads = 1, .pruning = R"({"tokens": [1, 0.2, 0.2, 0.2]})"}, folder)->forward(padded);
+  const auto named =
+      load({.threads = 1, .pruning = R"({"tokens": [1, 0.2, 0.2, 0.2], "protect": {"ids": [7]}})"},
+           folder)
+          ->forward(padded);
+  ASSERT_TRUE(bare.ok() && named.ok());
+  EXPECT_EQ(named->logits, bare->logits);
 }
 
 // A pass that is asked for a cascade of a decoder runs as well, and a prompt is refused.

@@ -23,15 +23,15 @@ struct Passed {
 // Runs a batch in passes of about kEncodingRows rows and hands each to `take` with the index of its
 // first sequence.
 template <typename Configure, typename Take>
-Status run_in_passes(ModelState& state, std::span<const TokenSequence> batch, PassResult result,
-                     Configure configure, Take take) {
+Status run_in_passes(ModelState& state, std::span<const TokenSequence> batch,
+                     const PassReaders& readers, Configure configure, Take take) {
   std::vector<int64_t> lengths;
   for (const TokenSequence& each : batch) lengths.push_back(static_cast<int64_t>(each.ids.size()));
   for (size_t first = 0; first < batch.size();) {
     const size_t count = sequences_in_pass(std::span(lengths).subspan(first), kEncodingRows);
     SequenceBatch pass;
     for (const TokenSequence& sequence : batch.subspan(first, count)) pass.add(sequence);
-    const PrunedPass pruned(state, pass, result);
+    const PrunedPass pruned(state, pass, readers);
     ForwardInput input = pass.input();
     input.schedule = pruned.schedule();
     ForwardOutput output;
@@ -57,21 +57,24 @@ void split_start_and_end(ForwardResult& result) {
   result.logits_width = 0;
 }
 
-// The rows of sequence s of a pass that are pooled. Where these are its survivors alone, they are
-// moved together, and the others are overwritten.
-PooledRows rows_of(const ModelState& state, const TokenLayout& layout, size_t s,
-                   const PrunedPass& pruned, std::vector<float>& hidden) {
+// The rows of sequence s of a pass that are pooled, of which the first `skipped` tokens are left
+// out. Where survivors alone are pooled, they are moved together, and the others are overwritten.
+PooledRows rows_of(const ModelState& state, const Passed& pass, size_t s, int64_t skipped,
+                   std::vector<float>& hidden) {
   const int64_t size = state.architecture.hidden_size;
-  float* rows = hidden.data() + layout.offsets[s] * size;
-  const std::span<const int32_t> survivors = pruned.survivors(s);
-  const int64_t all = layout.length(static_cast<int64_t>(s));
-  if (survivors.empty() || state.pruning->pooling == PoolRows::kAll) return {rows, all, size};
+  const int32_t first = pass.layout.offsets[s];
+  float* rows = hidden.data() + first * size;
+  const std::span<const int32_t> survivors = pass.pruned.survivors(s);
+  const int64_t all = pass.layout.length(static_cast<int64_t>(s));
+  if (survivors.empty() || state.pruning->pooling == PoolRows::kAll)
+    return {rows, all, size, skipped};
   float* target = rows;
   for (const int32_t row : survivors) {
     std::copy_n(hidden.data() + row * size, size, target);
     target += size;
   }
-  return {rows, static_cast<int64_t>(survivors.size()), size};
+  const auto text = std::lower_bound(survivors.begin(), survivors.end(), first + skipped);
+  return {rows, static_cast<int64_t>(survivors.size()), size, text - survivors.begin()};
 }
 
 }  // namespace
@@ -97,6 +100,16 @@ Status check_finite(std::span<const float> values, std::string_view what) {
   return invalid_input(fmt::format(
       "expected finite {}, found {}: the model's weights are too large for these tokens", what,
       *bad));
+}
+
+Status check_pooling(const ModelState& state, const SentenceEncoder& encoder) {
+  if (!state.pruning || state.pruning->pooling == PoolRows::kAll) return {};
+  const auto& poolings = encoder.poolings;
+  if (std::find(poolings.begin(), poolings.end(), Pooling::kWeightedMean) == poolings.end())
+    return {};
+  return unsupported(
+      "pruning: pooling: expected \"all\" where tokens are weighted by their place, found "
+      "\"survivors\"");
 }
 
 HeadRows head_rows(const Architecture& architecture) {
@@ -149,12 +162,13 @@ Result<ForwardResult> forward_whole(ModelState& state, const std::vector<TokenSe
     input.head_rows = head_rows(a);
     if (options.hidden_states) output.all_hidden = &hidden;
   };
-  TESSERA_RETURN_IF_ERROR(
-      run_in_passes(state, batch, PassResult::kHead, configure, [&](size_t, const Passed& pass) {
-        append(result.logits, pass.output.logits);
-        result.logits_width = pass.output.width;
-        for (size_t i = 0; i < hidden.size(); ++i) append(result.hidden_states[i], hidden[i]);
-      }));
+  TESSERA_RETURN_IF_ERROR(run_in_passes(state, batch, {.head = head_rows(a)}, configure,
+                                        [&](size_t, const Passed& pass) {
+                                          append(result.logits, pass.output.logits);
+                                          result.logits_width = pass.output.width;
+                                          for (size_t i = 0; i < hidden.size(); ++i)
+                                            append(result.hidden_states[i], hidden[i]);
+                                        }));
   TESSERA_RETURN_IF_ERROR(check_finite(result.logits, "logits"));
   if (a.head == Head::kQuestionAnswering) split_start_and_end(result);
   return result;
@@ -162,17 +176,17 @@ Result<ForwardResult> forward_whole(ModelState& state, const std::vector<TokenSe
 
 Result<std::vector<float>> embed_whole(ModelState& state, const std::vector<TokenSequence>& batch,
                                        const SentenceEncoder& encoder, int64_t skipped) {
+  TESSERA_RETURN_IF_ERROR(check_pooling(state, encoder));
   const auto width = static_cast<size_t>(encoder.width(state.architecture.hidden_size));
   std::vector<float> vectors(batch.size() * width);
   std::vector<float> hidden;
   TESSERA_RETURN_IF_ERROR(run_in_passes(
-      state, batch, PassResult::kEmbeddings,
+      state, batch, {.poolings = encoder.poolings, .skipped = skipped},
       [&](ForwardInput&, ForwardOutput& output) { output.last_hidden = &hidden; },
       [&](size_t first, const Passed& pass) {
         for (size_t s = 0; s < static_cast<size_t>(pass.layout.sequences()); ++s) {
-          PooledRows rows = rows_of(state, pass.layout, s, pass.pruned, hidden);
-          rows.skipped = skipped;
-          encoder.embed(rows, vectors.data() + (first + s) * width);
+          encoder.embed(rows_of(state, pass, s, skipped, hidden),
+                        vectors.data() + (first + s) * width);
         }
       }));
   TESSERA_RETURN_IF_ERROR(check_finite(vectors, "embeddings"));
@@ -198,10 +212,10 @@ Status encode_pass(const ModelState& state, const Forward& forward,
                        [&](const EncodeRequest* each) { return each->output == output; });
   };
   const bool embeds = wants(EncodeOutput::kEmbedding), heads = wants(EncodeOutput::kHead);
-  const PrunedPass pruned(state, batch,
-                          !heads    ? PassResult::kEmbeddings
-                          : !embeds ? PassResult::kHead
-                                    : PassResult::kBoth);
+  PassReaders readers;
+  if (heads) readers.head = head_rows(a);
+  if (embeds) readers.poolings = state.sentence_encoder.poolings;
+  const PrunedPass pruned(state, batch, readers);
   ForwardInput input = batch.input();
   input.schedule = pruned.schedule();
   ForwardOutput output;
@@ -213,7 +227,7 @@ Status encode_pass(const ModelState& state, const Forward& forward,
   for (size_t s = 0; s < requests.size(); ++s) {
     if (requests[s]->output == EncodeOutput::kEmbedding) {
       values[s].resize(static_cast<size_t>(state.sentence_encoder.width(a.hidden_size)));
-      state.sentence_encoder.embed(rows_of(state, batch.layout, s, pruned, hidden),
+      state.sentence_encoder.embed(rows_of(state, {batch.layout, pruned, output}, s, 0, hidden),
                                    values[s].data());
       continue;
     }

@@ -33,6 +33,9 @@ struct SequenceBatch {
   ForwardInput input() const;
 };
 
+// Whether what the encoder pools can be of the tokens that the model's pruning leaves.
+Status check_pooling(const ModelState& state, const SentenceEncoder& encoder);
+
 Status check_finite(std::span<const float> values, std::string_view what);
 
 // Cuts sequences to text_limit as sentence-transformers does: the text's last tokens go, a
