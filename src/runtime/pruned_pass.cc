@@ -27,11 +27,15 @@ CascadeSequence sequence_of(const ModelState& state, const SequenceBatch& batch,
                                                state.architecture.head_padding_id)
                                : -1;
   const std::vector<int32_t>& ids = pruning.protect_ids;
+  const auto is_given = [&](int32_t row) {
+    return std::find(readers.head_rows.begin(), readers.head_rows.end(), row) !=
+           readers.head_rows.end();
+  };
   CascadeSequence sequence{.first_row = begin, .tokens = end - begin};
   for (int32_t row = begin; row < end; ++row) {
     const bool is_named =
         std::find(ids.begin(), ids.end(), batch.ids[static_cast<size_t>(row)]) != ids.end();
-    if (is_named || row == head_row || row - begin < first || end - row <= last)
+    if (is_named || is_given(row) || row == head_row || row - begin < first || end - row <= last)
       sequence.kept_rows.push_back(row);
   }
   return sequence;

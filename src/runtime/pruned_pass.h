@@ -15,6 +15,7 @@ struct SequenceBatch;
 // What reads single tokens when a pass is over; these never leave.
 struct PassReaders {
   HeadRows head = HeadRows::kNone;
+  std::span<const int32_t> head_rows = {};  // of the batch, with HeadRows::kGiven
   std::span<const Pooling> poolings = {};
   int64_t skipped = 0;  // the first tokens of each sequence, which poolings leave out
 };

@@ -7,9 +7,11 @@
 #include <numeric>
 #include <random>
 
+#include "runtime/tasks/testing.h"
 #include "runtime/testing.h"
 #include "runtime/whole_sequences.h"
 #include "tessera/engine.h"
+#include "tessera/tasks.h"
 
 namespace tessera {
 namespace {
@@ -296,6 +298,21 @@ TEST(PrunedPass, ProtectsTheTokenThatADecodersClassifierReads) {
           ->forward(padded);
   ASSERT_TRUE(bare.ok() && named.ok());
   EXPECT_EQ(named->logits, bare->logits);
+}
+
+// Tasks prune as forward does, and the head's rows never leave.
+TEST(PrunedPass, TasksArePrunedToo) {
+  TinyCheckpoint tiny = deep(testing::tiny_bert_with("SequenceClassification"), "layer.");
+  const auto model = load({.threads = 1, .pruning = kSchedule}, tiny.write("pruned_classes"));
+  std::vector<TaskInput> inputs;
+  for (const TokenSequence& text : texts()) inputs.push_back({.tokens = text});
+  const auto classes = classify(*model, inputs);
+  const auto logits = model->forward(texts());
+  ASSERT_TRUE(classes.ok() && logits.ok()) << classes.status().message();
+  for (size_t s = 0; s < inputs.size(); ++s) {
+    for (size_t label = 0; label < 2; ++label)
+      EXPECT_NEAR(logits->logits[2 * s + label], (*classes)[s].logits[label], 1e-5);
+  }
 }
 
 // A pass that is asked for a cascade of a decoder runs as well, and a prompt is refused.

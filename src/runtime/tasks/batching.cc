@@ -9,6 +9,7 @@
 #include <optional>
 #include <utility>
 
+#include "runtime/pruned_pass.h"
 #include "runtime/scheduler.h"
 #include "runtime/whole_sequences.h"
 
@@ -109,6 +110,11 @@ size_t rows_read(const Item& item, HeadRows head_rows) {
 
 Status run_batch(ModelState& state, const Work& work, std::span<const size_t> members,
                  const Take& take) {
+  if (state.architecture.head == Head::kCausalLm && state.pruning && !state.pruning->keeps_all()) {
+    return unsupported(
+        "pruning: expected texts that are read as a whole, found texts whose every token is "
+        "predicted from those before it");
+  }
   SequenceBatch batch;
   std::vector<int32_t> given_rows;
   for (const size_t item : members) {
@@ -116,7 +122,9 @@ Status run_batch(ModelState& state, const Work& work, std::span<const size_t> me
     for (const int32_t row : work.items[item].rows) given_rows.push_back(first + row);
     batch.add(*work.items[item].tokens);
   }
+  const PrunedPass pruned(state, batch, {.head = work.head_rows, .head_rows = given_rows});
   ForwardInput input = batch.input();
+  input.schedule = pruned.schedule();
   input.head_rows = work.head_rows;
   if (work.head_rows == HeadRows::kGiven) input.given_head_rows = given_rows;
   ForwardOutput output;
