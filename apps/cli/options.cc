@@ -83,6 +83,10 @@ void add_model_options(Parser& parser, ModelOptions* options) {
                     if (text.empty()) bad_value("--plan", "a file name", text);
                     options->load.plan_file = text;
                   });
+}
+
+void add_pruning_options(Parser& parser, ModelOptions* options) {
+  parser.group("Model");
   const Option keep_tokens = parser.add_text(
       {"--keep-tokens", "SHARES",
        "Let tokens leave that few others attend to: keep this share on average, or one "

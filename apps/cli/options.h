@@ -33,6 +33,8 @@ struct ModelOptions {
   std::string pruning_file;  // that load.pruning is from; empty: another source, or none
 };
 void add_model_options(Parser& parser, ModelOptions* options);
+// --keep-tokens and --pruning, of verbs that run whole texts.
+void add_pruning_options(Parser& parser, ModelOptions* options);
 // For verbs that run decoders: --cache.
 void add_cache_option(Parser& parser, ModelOptions* options);
 
