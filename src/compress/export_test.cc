@@ -360,6 +360,23 @@ TEST_F(Export, AQuantizedModelStaysQuantizedWhenItIsPruned) {
   }
 }
 
+// A smaller share, another unit or more bits would only bring back zeros and roundings.
+TEST_F(Export, ARunThatWouldUndoAnEarlierOneIsRefused) {
+  const std::string source = wider(tiny_llama()).write("export_llama");
+  run(source, "tiles", options_of(PruneUnit::kTiles, 0.6));
+  run(source, "w4", quantize_to(WeightType::kW4));
+  const auto refused = [&](const char* from, const CompressOptions& options) {
+    expect_message(compress(target(from), target("again"), options).status(),
+                   {"would come back", "the model that this one was made from"});
+  };
+  refused("tiles", options_of(PruneUnit::kTiles, 0.3));
+  refused("tiles", options_of(PruneUnit::kElements, 0.3));
+  refused("w4", quantize_to(WeightType::kInt8));
+  const CompressReport more = run(target("tiles"), "more", options_of(PruneUnit::kTiles, 0.8));
+  EXPECT_LT(more.bytes_after, more.bytes_before);
+  run(target("tiles"), "tiles-int8", quantize_to(WeightType::kInt8));
+}
+
 TEST_F(Export, PruningThatWouldMakeFloatsOfIntegersIsRefused) {
   const std::string source = wider(tiny_llama()).write("export_llama");
   run(source, "int8", quantize_to(WeightType::kInt8));

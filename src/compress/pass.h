@@ -72,6 +72,9 @@ class Pass {
   // which is asked where no pass before it changes the item.
   virtual bool takes(const Item&) const { return true; }
   virtual bool reads(const Source&, const Item&) const { return true; }
+  // What becomes of what an earlier run removed from an item.
+  enum class RemovedBefore { kStays, kChosenAnew };
+  virtual RemovedBefore removed_before() const { return RemovedBefore::kStays; }
   virtual Estimate estimate(const Item&, const Estimate& before) const { return before; }
   // The precision of the matrices with a row a token, where the pass rounds them.
   virtual std::optional<Precision> table_precision() const { return {}; }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
+#include <set>
 
 #include "base/guarded.h"
 #include "compress/calibration.h"
@@ -80,6 +81,7 @@ class Pipeline {
     TESSERA_ASSIGN_OR_RETURN(model_.architecture, read_architecture(source_->checkpoint));
     TESSERA_RETURN_IF_ERROR(list());
     for (const auto& pass : passes_) TESSERA_RETURN_IF_ERROR(pass->check(model_));
+    TESSERA_RETURN_IF_ERROR(check_growth());
     TESSERA_RETURN_IF_ERROR(check_needed_space());
     team_ = std::make_unique<Team>(options_.calibration.threads);
     report_.bytes_before = static_cast<int64_t>(source_->checkpoint.size_bytes());
@@ -135,21 +137,60 @@ class Pipeline {
     return std::find(own.begin(), own.end(), &pass) != own.end();
   }
 
+  // The bytes of a matrix with all of its values, in the type that they have in the source.
+  Result<int64_t> dense_bytes(const Item& item) const {
+    const std::string tensor = tensors_of(source_->formats, item.tensor).front();
+    TESSERA_ASSIGN_OR_RETURN(const TensorView view, source_->checkpoint.any_tensor(tensor));
+    return item.outputs * item.inputs * static_cast<int64_t>(size_bytes(view.dtype));
+  }
+  int64_t expected_bytes(const Item& item, int64_t dense) const {
+    Estimate estimate{.bytes = dense};
+    for (const Pass* pass : passes_of_[item.number]) estimate = pass->estimate(item, estimate);
+    return estimate.bytes;
+  }
+
   // The finished layers and the whole stand on the disk at the same time.
   Status check_needed_space() const {
     int64_t layers = 0, whole = static_cast<int64_t>(source_->checkpoint.size_bytes());
     for (const Item& item : model_.items) {
       if (!item.selected) continue;
-      const std::string tensor = tensors_of(source_->formats, item.tensor).front();
-      TESSERA_ASSIGN_OR_RETURN(const TensorView view, source_->checkpoint.any_tensor(tensor));
-      const int64_t dense =
-          item.outputs * item.inputs * static_cast<int64_t>(size_bytes(view.dtype));
-      Estimate estimate{.bytes = dense};
-      for (const Pass* pass : passes_of_[item.number]) estimate = pass->estimate(item, estimate);
-      layers += estimate.bytes;
-      whole -= dense - estimate.bytes;
+      TESSERA_ASSIGN_OR_RETURN(const int64_t dense, dense_bytes(item));
+      const int64_t expected = expected_bytes(item, dense);
+      layers += expected;
+      whole -= dense - expected;
     }
     return check_space(target_, std::max(layers, layers + whole));
+  }
+
+  // What an earlier run removed or rounded is chosen anew by the passes of this one, which may keep
+  // more of it. That would only make the model larger, at no accuracy that it still has.
+  Status check_growth() const {
+    int64_t now = 0, later = 0;
+    std::set<std::string> counted;
+    for (const Item& item : model_.items) {
+      if (!item.selected) continue;
+      const std::vector<std::string> tensors = tensors_of(source_->formats, item.tensor);
+      const bool is_compressed = tensors.front() != item.tensor;
+      const bool is_rounded = source_precision(model_.source, item).has_value();
+      const bool is_pruned_anew =
+          passes_of_[item.number].front()->removed_before() == Pass::RemovedBefore::kChosenAnew;
+      if (!is_compressed || (!is_rounded && !is_pruned_anew)) continue;
+      for (const std::string& tensor : tensors) {
+        if (!counted.insert(tensor).second) continue;
+        // Some formats have parts that need not be there.
+        if (const auto view = source_->checkpoint.any_tensor(tensor); view.ok())
+          now += static_cast<int64_t>(view->size_bytes);
+      }
+      TESSERA_ASSIGN_OR_RETURN(const int64_t dense, dense_bytes(item));
+      later += expected_bytes(item, dense);
+    }
+    if (later <= now + now / 50) return {};
+    return unsupported(fmt::format(
+        "{}: expected options that make the compressed matrices smaller, found some with which "
+        "{:.1f} MB become about {:.1f}: what an earlier run removed or rounded would come back; "
+        "remove a larger share, or compress the model that this one was made from",
+        source_->checkpoint.directory(), static_cast<double>(now) * 1e-6,
+        static_cast<double>(later) * 1e-6));
   }
 
   Status read_texts() {

@@ -79,6 +79,7 @@ class PrunePass final : public Pass {
     return check_pairs(model.items);
   }
   FusedQkv fused(const Source&) const override { return rule_.fused; }
+  RemovedBefore removed_before() const override { return RemovedBefore::kChosenAnew; }
   bool takes(const Item& item) const override { return removed(item) != Removed::kNothing; }
 
   // The units of least norm hold at most their share of all squares.
