@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cctype>
 #include <cerrno>
 #include <charconv>
 #include <cstdio>
@@ -25,6 +27,14 @@ std::string_view trimmed(std::string_view text) {
 }
 
 }  // namespace
+
+bool has_ending(std::string_view path, std::string_view ending) {
+  if (path.size() < ending.size()) return false;
+  path.remove_prefix(path.size() - ending.size());
+  return std::equal(path.begin(), path.end(), ending.begin(), [](unsigned char c, char wanted) {
+    return std::tolower(c) == static_cast<unsigned char>(wanted);
+  });
+}
 
 Result<std::string> read_text(const std::string& path) {
   const std::string name = path == "-" ? "standard input" : path;

@@ -9,6 +9,9 @@
 
 namespace tessera::cli {
 
+// Whether a file's name ends so, in letters of either case.
+bool has_ending(std::string_view path, std::string_view ending);
+
 // The whole of a file; "-" is standard input.
 Result<std::string> read_text(const std::string& path);
 

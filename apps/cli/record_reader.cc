@@ -1,9 +1,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+#include <cctype>
 #include <chrono>
 #include <iterator>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "cli/inputs.h"
 #include "cli/records.h"
@@ -63,6 +66,19 @@ class ArgumentReader : public RecordReader {
   RecordOptions options_;
   size_t next_ = 0;
 };
+
+// What first cells of tables are called, in lower case, and hardly ever say.
+constexpr std::array kColumnNames = {
+    "id",        "idx",      "index",     "text",    "texts",       "sentence", "sentences",
+    "sentence1", "label",    "labels",    "title",   "name",        "question", "questions",
+    "query",     "document", "documents", "context", "content",     "body",     "review",
+    "reviews",   "premise",  "prompt",    "input",   "abstract",    "category", "score",
+    "date",      "author",   "message",   "comment", "description", "key",      "pair"};
+
+bool is_column_name(std::string cell) {
+  for (char& c : cell) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return std::find(kColumnNames.begin(), kColumnNames.end(), cell) != kColumnNames.end();
+}
 
 bool wait_on() { return !Interrupt::requested(); }
 
@@ -168,12 +184,25 @@ class RowRecordReader : public RecordReader {
   std::string place(const Record& record) const override {
     return fmt::format("{}, line {}", rows_->name(), record.line);
   }
+  std::string remark() const override {
+    for (size_t i = 0; started_ && i < kept_is_there_.size(); ++i) {
+      if (kept_is_there_[i]) continue;
+      return fmt::format("{}: --keep-columns names \"{}\", which no line has", rows_->name(),
+                         options_.keep_columns[i]);
+    }
+    return "";
+  }
 
  protected:
   Result<bool> read(Record* record) override {
     Result<bool> more = rows_->next(&row_);
     record->line = row_.line;
     if (!more.ok() || !*more) return more;
+    if (!std::exchange(started_, true)) look_at_first();
+    for (size_t i = 0; i < kept_is_there_.size(); ++i) {
+      const RowField& field = row_.fields[keys_.size() + i];
+      kept_is_there_[i] = kept_is_there_[i] || field.kind != RowField::Kind::kAbsent;
+    }
     const auto kept = row_.fields.begin() + static_cast<ptrdiff_t>(keys_.size());
     record->kept.assign(std::make_move_iterator(kept), std::make_move_iterator(row_.fields.end()));
     row_.fields.resize(keys_.size());
@@ -192,8 +221,24 @@ class RowRecordReader : public RecordReader {
       : RecordReader(options.on_error),
         options_(options),
         keys_(std::move(keys)),
-        rows_(std::move(rows)) {
+        rows_(std::move(rows)),
+        kept_is_there_(options.keep_columns.size()) {
     is_json_ = format_of(options) == RecordFormat::kJsonLines;
+  }
+
+  // A row of names that nobody said is one would be taken for a text.
+  void look_at_first() const {
+    const auto is_named = [](const std::string& column) {
+      return column.find_first_not_of("0123456789") != std::string::npos;
+    };
+    if (is_json_ || options_.header || !options_.keep_columns.empty() ||
+        std::any_of(keys_.begin(), keys_.end(), is_named) || !is_column_name(row_.fields[0].text)) {
+      return;
+    }
+    warn(fmt::format(
+        "{}: the first row, \"{}\", looks like names of columns and is taken for a text: choose "
+        "one with --column NAME, or add --header",
+        rows_->name(), row_.fields[0].text));
   }
 
   Status take(Record* record) {
@@ -287,7 +332,9 @@ class RowRecordReader : public RecordReader {
   std::vector<std::string> keys_;
   std::unique_ptr<RowReader> rows_;
   bool is_json_ = false;
+  bool started_ = false;  // the first row was read
   Row row_;
+  std::vector<bool> kept_is_there_;  // for each of --keep-columns, so far
 };
 
 Result<std::unique_ptr<RecordReader>> open_table(const RecordOptions& options) {

@@ -208,6 +208,7 @@ void RecordRun::report() const {
       line += fmt::format(", {:.0f} tokens/s", static_cast<double>(tokens_) / seconds());
     note(fmt::format("{}, peak memory {}", line, human_bytes(peak_memory_bytes())));
   }
+  if (const std::string remark = reader_->remark(); !remark.empty()) warn(remark);
   if (skips_ > 0) {
     warn(fmt::format("{} of {} {} skipped", skips_, counted(done_, options_.unit),
                      skips_ == 1 ? "was" : "were"));

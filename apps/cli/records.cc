@@ -4,6 +4,9 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
+
+#include "cli/inputs.h"
 
 namespace tessera::cli {
 namespace {
@@ -78,6 +81,16 @@ void check_format(const RecordOptions& options) {
   }
 }
 
+// Where an input can only be ids, what stands where other verbs have texts is ids too.
+void take_ids(RecordOptions* options) {
+  if (options->content != RecordContent::kIds || !options->ids.empty()) return;
+  for (const std::string& text : std::exchange(options->texts, {})) {
+    Result<std::vector<int32_t>> ids = parse_ids(text);
+    if (!ids.ok()) usage_error(ids.status().message());
+    options->ids.push_back(std::move(ids).value());
+  }
+}
+
 }  // namespace
 
 TaskInput as_input(const Record& record) {
@@ -94,10 +107,10 @@ std::vector<TaskInput> as_inputs(std::span<const Record> records) {
 RecordFormat format_of(const RecordOptions& options) {
   if (options.format != RecordFormat::kAuto) return options.format;
   const std::string& file = options.file.value_or("");
-  if (file.ends_with(".csv")) return RecordFormat::kCsv;
-  if (file.ends_with(".tsv") || file.ends_with(".tab")) return RecordFormat::kTsv;
+  if (has_ending(file, ".csv")) return RecordFormat::kCsv;
+  if (has_ending(file, ".tsv") || has_ending(file, ".tab")) return RecordFormat::kTsv;
   for (const char* ending : {".jsonl", ".ndjson", ".json"}) {
-    if (file.ends_with(ending)) return RecordFormat::kJsonLines;
+    if (has_ending(file, ending)) return RecordFormat::kJsonLines;
   }
   return options.usual;
 }
@@ -118,9 +131,6 @@ void check_records(const RecordOptions& options) {
   const bool reads = options.texts.empty() && options.ids.empty();
   if (!reads && has_format_options(options)) {
     usage_error("expected --format and columns with a file or standard input, found other inputs");
-  }
-  if (!options.texts.empty() && options.content == RecordContent::kIds) {
-    usage_error(fmt::format("expected token ids, found the text \"{}\"", options.texts[0]));
   }
   if (!options.ids.empty() && options.content == RecordContent::kText) {
     usage_error("expected texts, found --ids");
@@ -189,6 +199,7 @@ std::optional<int> parse_records(Parser& parser, const Arguments& arguments,
   if (const auto code = parser.parse(arguments)) return code;
   try {
     options->texts = parser.rest();
+    take_ids(options);
     check_records(*options);
   } catch (const UsageError& error) {
     return parser.report_usage(error.what());

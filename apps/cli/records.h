@@ -122,6 +122,8 @@ class RecordReader {
   virtual std::string place(const Record& record) const = 0;
   // How many there are; none when that is not known beforehand.
   virtual std::optional<int64_t> total() const { return std::nullopt; }
+  // What the user should know when all was read; empty: nothing.
+  virtual std::string remark() const { return ""; }
 
  protected:
   explicit RecordReader(OnError on_error) : on_error_(on_error) {}

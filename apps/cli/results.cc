@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "cli/inputs.h"
 #include "cli/task_verb.h"
 
 namespace tessera::cli {
@@ -26,6 +27,11 @@ constexpr std::array kEndings = {Ending{".jsonl", ResultFormat::kJson},
                                  Ending{".tsv", ResultFormat::kTsv},
                                  Ending{".npy", ResultFormat::kNpy},
                                  Ending{".safetensors", ResultFormat::kSafetensors}};
+
+// Of files that other programs write vectors or tables to, and that lines of text would spoil.
+constexpr std::array kForeignEndings = {".npz", ".parquet", ".pt",    ".pth",     ".h5",   ".hdf5",
+                                        ".pkl", ".pickle",  ".arrow", ".feather", ".xlsx", ".xls",
+                                        ".ods", ".mat",     ".bin",   ".onnx",    ".zip",  ".gz"};
 
 // What stands before the numbers of a matrix, written again when their count is known: as long for
 // any count, and a multiple of 64, as NumPy wants it.
@@ -81,8 +87,16 @@ bool keeps(const Record& record) {
 ResultFormat format_of(const ResultOptions& options) {
   const std::string file = options.file.value_or("");
   ResultFormat format = ResultFormat::kLines;
+  for (const char* ending : kForeignEndings) {
+    if (!has_ending(file, ending)) continue;
+    usage_error(fmt::format("--output: expected {}, found \"{}\"",
+                            options.kind == ResultKind::kVectors
+                                ? "a file .npy, .safetensors, .csv, .tsv, .jsonl or .txt"
+                                : "a text file or .jsonl",
+                            file));
+  }
   for (const Ending& each : kEndings) {
-    if (!file.ends_with(each.text)) continue;
+    if (!has_ending(file, each.text)) continue;
     format = each.format;
     const bool vectors = format > ResultFormat::kJson;
     if (vectors && options.json) {

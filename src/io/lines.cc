@@ -100,7 +100,14 @@ Result<bool> LineReader::next(std::string* line) {
     if (!whole_ && part_.empty()) return false;
     line->swap(part_);
     whole_ = false;
-    if (++line_ == 1 && line->starts_with(kByteOrderMark)) line->erase(0, kByteOrderMark.size());
+    if (++line_ > 1) return true;
+    if (line->starts_with(kByteOrderMark)) line->erase(0, kByteOrderMark.size());
+    for (const char* mark : {"\xFF\xFE", "\xFE\xFF"}) {
+      if (!line->starts_with(mark)) continue;
+      failed_ = invalid_input(
+          fmt::format("{}: expected UTF-8, found UTF-16; save the file as UTF-8", name_));
+      return failed_;
+    }
     return true;
   });
 }

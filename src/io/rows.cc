@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 #include <charconv>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -282,6 +283,7 @@ class JsonRows : public Rows {
     if (Status status = check_utf8(line_); !status.ok()) return error(status.message());
     const bool is_first = !std::exchange(started_, true);
     if (is_first && line_[line_.find_first_not_of(" \t")] == '[') {
+      broken_ = true;  // its lines are no objects that could be taken one by one
       return error(
           "expected JSON lines (.jsonl), an object on each, found an array: write each of its "
           "objects on a line of its own");
@@ -347,9 +349,11 @@ class JsonRows : public Rows {
 
 DataFormat format_of_file(const std::string& path, DataFormat format) {
   if (format != DataFormat::kAuto) return format;
-  if (path.ends_with(".csv")) return DataFormat::kCsv;
+  std::string name = path;
+  for (char& c : name) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  if (name.ends_with(".csv")) return DataFormat::kCsv;
   for (const char* ending : {".jsonl", ".ndjson", ".json"}) {
-    if (path.ends_with(ending)) return DataFormat::kJsonLines;
+    if (name.ends_with(ending)) return DataFormat::kJsonLines;
   }
   return DataFormat::kTsv;
 }

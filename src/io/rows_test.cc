@@ -77,6 +77,7 @@ TEST(Rows, JsonLines) {
                      "of input; expected string literal), near \"{\"",
                      "6:y|-"}));
   EXPECT_EQ(format_of_file("a.json", DataFormat::kAuto), DataFormat::kJsonLines);
+  EXPECT_EQ(format_of_file("A.CSV", DataFormat::kAuto), DataFormat::kCsv);
   EXPECT_EQ(read(written("f.json", "\n [\n{\"a\": 1}\n]"), {.columns = {"a"}})[0],
             ", line 2: expected JSON lines (.jsonl), an object on each, found an array: write each "
             "of its objects on a line of its own");

@@ -109,6 +109,39 @@ class Formats(CliTest):
         self.assertEqual(self.texts("--file", named, "--column", "the text", "--pair-column", "id"),
                          ["a1", "b2", 'c "d"3'])
 
+    def test_a_row_of_names_that_nobody_called_one(self):
+        path = self.write("HEADED.CSV", "Text,label\na,1\n")
+        out, err = self.call("tokenize", self.model, "--file", path)
+        self.assertEqual(len(out.splitlines()), 2)
+        self.assertIn("--column NAME", err)
+        for arguments in (("--column", "Text"), ("--header",), ("-q",)):
+            self.assertEqual(self.call("tokenize", self.model, "--file", path, *arguments)[1], "")
+        other = self.write("plain.csv", "a text,1\nb,2\n")
+        self.assertEqual(self.call("tokenize", self.model, "--file", other)[1], "")
+
+    def test_keys_that_no_line_has(self):
+        lines = b'{"text": "a", "id": 1}\n{"text": "b"}\n'
+        _, err = self.call("tokenize", self.model, "--json", "--keep-columns", "id,idd", stdin=lines)
+        self.assertEqual(err.count("idd"), 1)
+        self.assertEqual(self.call("tokenize", self.model, "--json", "--keep-columns", "id", stdin=lines)[1], "")
+
+    def test_an_array_is_no_lines(self):
+        array = b'[\n{"text": "a"},\n{"text": "b"}\n]\n'
+        for more in ((), ("--on-error", "skip")):
+            out, err = self.call("tokenize", self.model, "--json", *more, stdin=array, expect=1)
+            self.assertEqual(out, "")
+            self.assertIn("found an array", err)
+
+    def test_utf16(self):
+        path = self.write("wide.csv", "id,text\n1,a\n".encode("utf-16"))
+        for arguments in (("--column", "text"), (), ("--column", "text", "--on-error", "skip")):
+            self.assert_fails("tokenize", self.model, "--file", path, *arguments, says=["found UTF-16; save the file as UTF-8"])
+
+    def test_ids_as_arguments(self):
+        out, _ = self.call("tokenize", self.model, "--decode", "5,9", "3")
+        self.assertEqual(out, self.call("tokenize", self.model, "--decode", "--ids", "5,9", "--ids", "3")[0])
+        self.assert_usage("tokenize", self.model, "--decode", "some text", says=["token ids", "some text"])
+
     def test_tsv_knows_no_quotes(self):
         path = self.write("table.tsv", 'a\t"b\r\n\n"c\td\te\n')
         self.assertEqual(self.texts("--file", path, "--column", "2"), ['"b', "d"])

@@ -353,6 +353,14 @@ class Outputs(StreamTest):
             self.assertEqual(read_npy(self.folder / "rows.npy")[:2], (count, 32))
         self.assertLess(peaks[1] - peaks[0], 4096, peaks)  # KiB; the vectors alone are 7500
 
+    def test_endings(self):
+        for ending in ("npz", "parquet", "PT", "h5", "pkl", "arrow", "feather", "xlsx"):
+            path = self.folder / f"vectors.{ending}"
+            self.assert_usage("embed", self.encoder, "a", "-o", path, says=[".npy, .safetensors", ending])
+            self.assertFalse(path.exists())
+        self.call("embed", self.encoder, "a", "-o", self.folder / "upper.NPY")
+        self.assertEqual(read_npy(self.folder / "upper.NPY")[:2], (1, 32))
+
     def test_columns_are_carried_over_by_every_verb(self):
         table = self.write("kept.csv", self.TABLE)
         keep = ("--file", table, "--column", "text", "--keep-columns", "title,id")
