@@ -51,12 +51,15 @@ constexpr TaskOption kTaskOptions[] = {
     {"--max-tokens", "e2e,data-to-text"},
     {"--reference", "agreement"}};
 
+std::vector<std::string> task_names() {
+  std::vector<std::string> names;
+  for (const NamedTask& task : named_tasks()) names.push_back(task.name);
+  for (const KindName& kind : kKinds) names.push_back(kind.name);
+  return names;
+}
+
 std::string task_help() {
-  std::string names;
-  for (const NamedTask& task : named_tasks()) names += task.name + ", ";
-  for (const KindName& kind : kKinds) names += fmt::format("{}, ", kind.name);
-  names.resize(names.size() - 2);
-  return fmt::format("Evaluate this task: {}.", names);
+  return fmt::format("Evaluate this task: {}.", fmt::join(task_names(), ", "));
 }
 
 void add_data_options(Parser& parser, EvalOptions* options) {
@@ -257,6 +260,7 @@ void add_eval_options(Parser& parser, EvalOptions* options) {
   parser.add_text(
       {"--output-examples", "FILE", "Write each example's result to FILE, as lines of JSON."},
       &options->examples_file);
+  parser.then([options] { check_choice("--task", task_names(), options->task); });
   parser.add_text({"-o,--output", "FILE", "Write to FILE instead of standard output."},
                   &options->output);
   add_model_options(parser, &options->model);

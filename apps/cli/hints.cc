@@ -25,7 +25,9 @@ constexpr const char* kPlanned =
 constexpr const char* kModelFirst = "MODEL comes right after the verb, without an option";
 constexpr const char* kBatches =
     "inputs are batched by themselves, so there is no batch size to choose";
-constexpr const char* kFixedContext = "the context is always the longest that the model allows";
+constexpr const char* kFixedContext =
+    "the context is the model's own; --max-tokens of tessera run limits the answer";
+constexpr const char* kCutAtLimit = "texts are cut where the model's own limit is";
 constexpr const char* kFromConfig = "the model's config.json says it";
 constexpr const char* kFromGeneration = "the model's generation_config.json says it";
 constexpr const char* kNotThere = "Tessera has nothing like it";
@@ -38,20 +40,22 @@ constexpr ForeignOption kForeignOptions[] = {
      "", kModelFirst},
     {"--temp", "--temperature", nullptr},
     {"--n-predict --predict --max-new-tokens --max-decoding-length --max-gen-len "
-     "--max-output-tokens --num-predict --max-length --max-generated-tokens",
+     "--max-output-tokens --num-predict --max-generated-tokens",
      "--max-tokens --new-tokens", nullptr},
+    {"--max-length", "--max-tokens --new-tokens --length", kCutAtLimit},
     {"--min-new-tokens --min-length --min-decoding-length", "", kFromGeneration},
     {"--ctx-size -c --n-ctx --num-ctx --max-model-len --max-seq-length --max-seq-len "
      "--context-length --context-size",
-     "--max-tokens --length", kFixedContext},
+     "--length", kFixedContext},
     {"--repeat-penalty", "--repetition-penalty", nullptr},
-    {"--presence-penalty --frequency-penalty --repeat-last-n", "--repetition-penalty", nullptr},
+    {"--presence-penalty --frequency-penalty", "",
+     "Tessera has none; --repetition-penalty of tessera run is another measure, neutral at 1"},
+    {"--repeat-last-n", "", kNotThere},
     {"--length-penalty --early-stopping --no-repeat-ngram-size --bad-words-ids", "",
      kFromGeneration},
     {"--num-beams --beam-size --beam-width --best-of", "--beams", nullptr},
     {"--num-return-sequences --num-hypotheses --n --num-samples", "--num-sequences", nullptr},
-    {"--do-sample --sample --sampling", "--greedy",
-     "Tessera samples where the model does not say otherwise"},
+    {"--do-sample --sample --sampling", "", "sampling is what happens without --greedy"},
     {"--no-sample --no-do-sample --deterministic", "--greedy", nullptr},
     {"-s --random-seed --rng-seed", "--seed", nullptr},
     {"--topk", "--top-k", nullptr},
@@ -59,7 +63,7 @@ constexpr ForeignOption kForeignOptions[] = {
     {"--minp", "--min-p", nullptr},
     {"--typical --typical-p --mirostat --mirostat-ent --tfs --xtc-probability --dry-multiplier "
      "--dynatemp-range --epsilon-cutoff",
-     "--min-p", kNotThere},
+     "", "there is none; --min-p of tessera run is the nearest"},
     {"--grammar --grammar-file --json-schema --guided-json --guided-decoding-backend", "",
      kNotThere},
     {"-r --reverse-prompt --stop-sequences --stop-strings --stop-words --stop-token", "--stop",
@@ -85,12 +89,12 @@ constexpr ForeignOption kForeignOptions[] = {
     {"--group-size --q-group-size --groupsize", "--group", nullptr},
     {"--kv-cache-dtype --cache-type-k --cache-type-v -ctk -ctv --kv-quant", "--cache", nullptr},
     {"--sparsity --amount --ratio --pruning-ratio --prune-ratio --target-sparsity "
-     "--sparsity-ratio",
+     "--sparsity-ratio --prune",
      "--prune-tiles", "tessera compress --prune-tiles prunes a model"},
     {"--sparsity-type --structure --pattern", "--prune-tiles --prune-elements",
      "tessera compress --help lists what can be pruned"},
-    {"--nsamples --num-calibration-samples --calib-samples --num-samples-calibration",
-     "--calibrate-tokens", nullptr},
+    {"--nsamples --num-calibration-samples --calib-samples --num-samples-calibration", "",
+     "tessera compress --calibrate-tokens counts tokens, not samples"},
     {"--dataset --calib-data --calibration-data --calibration-dataset --calib-dataset",
      "--calibrate --data", nullptr},
     {"--act-order --desc-act --damp --dampening --damp-percent --percdamp", "--rounding",
@@ -98,6 +102,7 @@ constexpr ForeignOption kForeignOptions[] = {
     {"--output-dir --save-dir --out --out-dir --output-path --output-file --save-path --save "
      "--export",
      "--output", nullptr},
+    {"--overwrite --overwrite-output-dir", "--force", nullptr},
     {"--threads-batch -tb --num-threads --n-threads --nthreads --cpu-threads --inter-threads "
      "--intra-threads --workers --num-workers --jobs -j",
      "--threads", nullptr},
@@ -116,6 +121,8 @@ constexpr ForeignOption kForeignOptions[] = {
      kPlanned},
     {"--mlock --mmap --no-mmap --low-cpu-mem-usage", "", kMapped},
     {"-hf --hf-repo --hf-file --revision --token --hf-token --model-url -mu", "", kLocalOnly},
+    {"--cache-dir --cache-folder --download-dir", "",
+     "the variable HF_HUB_CACHE names the cache of the hub"},
     {"--trust-remote-code", "", "Tessera runs no code that comes with a model"},
     {"--tokenizer --tokenizer-name --tokenizer-path --tokenizer-mode", "",
      "the tokenizer is read from MODEL"},
@@ -125,9 +132,10 @@ constexpr ForeignOption kForeignOptions[] = {
     {"--rope-scaling --rope-freq-base --rope-freq-scale --rope-scale --yarn-orig-ctx", "",
      kFromConfig},
     {"--numa --prio --cpu-mask --cpu-range --poll", "", "taskset and numactl place a process"},
-    {"--log-disable --silent --no-progress --disable-tqdm --show-progress-bar --log-level "
+    {"--log-disable --silent --no-progress --disable-tqdm --log-level "
      "--silent-prompt",
      "--quiet", nullptr},
+    {"--show-progress-bar", "", "progress is shown on terminals unless --quiet is given"},
     {"--debug", "--verbose", nullptr},
     {"--host --port --api-key --serve", "", "Tessera has no server yet"},
     {"--embedding --embeddings", "", "tessera embed turns texts into vectors"},
@@ -138,6 +146,9 @@ constexpr ForeignOption kForeignOptions[] = {
     {"--convert-to-numpy --convert-to-tensor --output-value", "--output", kNotThere},
     {"--instruction --query-prompt --prefix --default-prompt-name", "--prompt", nullptr},
     {"--top-n --topn --return-top-k --num-labels", "--top", nullptr},
+    {"--function-to-apply", "",
+     "the model says what makes scores of logits; --json --logits adds the logits"},
+    {"--format --outtype --opset", "", "tessera export writes the format of transformers only"},
     {"--aggregation-strategy", "--aggregation", nullptr},
     {"--max-answer-len --max-answer-length", "--max-answer-tokens", nullptr},
     {"--doc-stride", "--overlap", nullptr},

@@ -54,6 +54,23 @@ constexpr OtherName kOtherNames[] = {
     {"detokenize", "tokenize MODEL --decode"},
 };
 
+// Verbs of other programs that we have not.
+struct NoVerb {
+  const char* name;
+  const char* sentence;
+};
+constexpr const char* kDownloads = "Tessera downloads nothing: hf download OWNER/NAME gets a model";
+constexpr const char* kLists =
+    "Tessera takes models from any directory and from the hub's cache, which hf cache shows";
+constexpr NoVerb kNoVerbs[] = {
+    {"serve", "Tessera has no server yet"},
+    {"server", "Tessera has no server yet"},
+    {"pull", kDownloads},
+    {"download", kDownloads},
+    {"list", kLists},
+    {"ls", kLists},
+};
+
 int print(const std::string& text) {
   Output out;
   Status status = out.write(text);
@@ -103,6 +120,9 @@ const Verb* find_verb(const std::string& name) {
 std::string hint_at_verb(const std::string& word) {
   for (const OtherName& other : kOtherNames) {
     if (word == other.name) return fmt::format("; Tessera calls it tessera {}", other.instead);
+  }
+  for (const NoVerb& each : kNoVerbs) {
+    if (word == each.name) return fmt::format("; {}", each.sentence);
   }
   struct stat found {};
   if (stat(word.c_str(), &found) == 0 && S_ISDIR(found.st_mode))

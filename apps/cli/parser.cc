@@ -193,6 +193,8 @@ class Parser::Settings : public CLI::ConfigTOML {
 
   // A slip in the name of a variable would otherwise be passed over.
   void warn_of_unknown_variables() const {
+    if (app_.get_option("--quiet")->count() > 0) return;
+    constexpr std::string_view kVariables = "TESSERA_";
     const VerbDescription verb = parser_.description();
     std::vector<std::string> known;
     for (const OptionDescription& option : verb.options)
@@ -203,8 +205,14 @@ class Parser::Settings : public CLI::ConfigTOML {
     for (char** entry = environ; *entry != nullptr; ++entry) {
       const std::string_view text = *entry;
       const std::string name(text.substr(0, text.find('=')));
-      if (!name.starts_with(prefix) || std::find(known.begin(), known.end(), name) != known.end())
-        continue;
+      if (std::find(known.begin(), known.end(), name) != known.end()) continue;
+      // Also one that lacks the verb.
+      const std::string with_verb =
+          std::string(prefix) + name.substr(std::min(name.size(), kVariables.size()));
+      const bool lacks_verb = name.starts_with(kVariables) &&
+                              std::find(known.begin(), known.end(), with_verb) != known.end();
+      if (lacks_verb) warn(fmt::format("unknown variable {}; did you mean {}?", name, with_verb));
+      if (lacks_verb || !name.starts_with(prefix)) continue;
       warn(fmt::format("unknown variable {}{}", name, did_you_mean(name, known)));
     }
   }

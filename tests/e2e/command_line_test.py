@@ -179,6 +179,36 @@ class Words(CliTest):
         self.assert_usage("compress", "model", "-o", "x", "--bits", "4", says=["--quantize"])
         self.assert_usage("run", "model", "--sparsity", "0.5", says=["tessera compress --prune-tiles"])
         self.assert_usage("bench", "model", "--ctx-size", "99", says=["--length"])
+        self.assert_usage("compress", "model", "-o", "x", "--prune", "0.5", says=["calls it --prune-tiles\n"])
+        self.assert_usage("compress", "model", "-o", "x", "--overwrite", says=["calls it --force\n"])
+
+    def test_options_that_are_not_quite_ours(self):
+        for verb, words, sentence in (("run", ["-c", "99"], "the model's own"), ("run", ["--max-model-len", "9"], "the model's own"),
+                                      ("run", ["--presence-penalty", "1"], "neutral at 1"),
+                                      ("run", ["--do-sample"], "without --greedy"), ("run", ["--mirostat", "2"], "the nearest"),
+                                      ("run", ["--cache-dir", "x"], "HF_HUB_CACHE"),
+                                      ("compress", ["-o", "x", "--nsamples", "9"], "tokens, not samples"),
+                                      ("embed", ["--show-progress-bar"], "unless --quiet"),
+                                      ("embed", ["--max-length", "9"], "cut where the model's own limit is"),
+                                      ("classify", ["--function-to-apply", "none"], "--logits"),
+                                      ("export", ["-o", "x", "--format", "gguf"], "format of transformers")):
+            with self.subTest(words):
+                _, err = self.call(verb, "model", *words, expect=2)
+                self.assertIn(sentence, err)
+                self.assertNotIn("Tessera calls it", err)
+
+    def test_verbs_that_are_not_there(self):
+        for verb, sentence in (("serve", "no server yet"), ("pull", "hf download"), ("download", "hf download"),
+                               ("list", "hub's cache")):
+            self.assert_usage(verb, says=[sentence])
+        self.assert_usage("eval", "model", "--task", "perplexty", "--data", "x", says=["did you mean perplexity?"])
+
+    def test_a_variable_without_a_verb(self):
+        environment = PLAIN | {"TESSERA_THREADS": "2"}
+        _, err = self.call("run", "absent", env=environment, expect=1)
+        self.assertIn("TESSERA_THREADS; did you mean TESSERA_RUN_THREADS?", err)
+        _, err = self.call("run", "absent", "-q", env=environment, expect=1)
+        self.assertNotIn("TESSERA_THREADS", err)
 
     def test_data_types(self):
         for word, ours in (("w8a8", "int8"), ("float16", "bf16"), ("fp16", "bf16"), ("half", "bf16"),
