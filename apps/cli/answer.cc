@@ -17,10 +17,10 @@ constexpr Synopsis kSynopsis = {
     "standard input: JSON lines of {\"question\", \"context\"}, CSV or TSV. Prints one line for "
     "each "
     "question, in their order. Offsets of --json count characters (code points).",
-    "  tessera answer models/squad \"Who wrote it?\" \"When?\" --context-file chapter.txt\n"
-    "  tessera answer models/squad \"Who?\" --context \"Ada wrote it in 1843.\" --answers 3\n"
-    "  tessera answer models/squad --file questions.jsonl --json\n"
-    "  tessera answer models/squad --file questions.txt --format lines --context-file "
+    "  tessera answer MODEL \"Who wrote it?\" \"When?\" --context-file chapter.txt\n"
+    "  tessera answer MODEL \"Who?\" --context \"Ada wrote it in 1843.\" --answers 3\n"
+    "  tessera answer MODEL --file questions.jsonl --json\n"
+    "  tessera answer MODEL --file questions.txt --format lines --context-file "
     "chapter.txt\n"};
 
 // Contexts of one chunk of questions that have theirs in common.

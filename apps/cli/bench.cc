@@ -24,10 +24,10 @@ constexpr Synopsis kSynopsis = {
     "encoder: the time of a batch of texts of one length. For a decoder: tokens per second while "
     "it "
     "reads prompts and while it generates.",
-    "  tessera bench models/all-MiniLM-L6-v2 --batch 1,8 --length 128,256\n"
+    "  tessera bench MODEL --batch 1,8 --length 128,256\n"
     "  tessera bench models/tales --prompt-tokens 256 --new-tokens 64 --repeat 10\n"
     "  tessera bench models/tales --threads 1 --json\n"
-    "  tessera bench models/all-MiniLM-L6-v2 --ragged 12,80,200     # one batch of texts of these "
+    "  tessera bench MODEL --ragged 12,80,200     # one batch of texts of these "
     "lengths\n"
     "  tessera machine && tessera bench models/tales --roofline\n"};
 

@@ -13,10 +13,10 @@ constexpr Synopsis kSynopsis = {
     "classify", "MODEL [TEXT ...]",
     "Gives each text a label: each TEXT, or each line of a file or of standard input. Prints one "
     "line for each, in their order. Put -- before texts that start with -.",
-    "  tessera classify models/sst2 \"A joy to watch.\" \"Two hours I will not get back.\"\n"
-    "  tessera classify models/sst2 --file reviews.csv --column review --json\n"
-    "  tessera classify models/mnli \"It rains.\" --pair \"The street is wet.\" --top 3\n"
-    "  tessera classify models/sst2 --ids 101,7592,102\n"};
+    "  tessera classify MODEL \"A joy to watch.\" \"Two hours I will not get back.\"\n"
+    "  tessera classify MODEL --file reviews.csv --column review --json\n"
+    "  tessera classify MODEL \"It rains.\" --pair \"The street is wet.\" --top 3\n"
+    "  tessera classify MODEL --ids 101,7592,102\n"};
 
 struct Options {
   TaskVerb task;

@@ -17,10 +17,10 @@ constexpr Synopsis kSynopsis = {
     "Turns each text into a vector: each TEXT, or each input of a file or of standard input. "
     "Prints "
     "one line of numbers for each, in their order. Put -- before texts that start with -.",
-    "  tessera embed models/all-MiniLM-L6-v2 \"A first sentence\" \"A second one\"\n"
-    "  tessera embed models/all-MiniLM-L6-v2 --file sentences.txt -o vectors.npy\n"
-    "  tessera embed models/all-MiniLM-L6-v2 --file pairs.csv --column question --json\n"
-    "  tessera embed models/bert --ids 101,7592,102 --ids 101,2088,102\n"};
+    "  tessera embed MODEL \"A first sentence\" \"A second one\"\n"
+    "  tessera embed MODEL --file sentences.txt -o vectors.npy\n"
+    "  tessera embed MODEL --file texts.csv --column text -o vectors.npy\n"
+    "  tessera embed MODEL --ids 101,7592,102 --ids 101,2088,102\n"};
 
 struct Options {
   ModelOptions model;

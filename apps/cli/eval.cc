@@ -19,11 +19,11 @@ constexpr Synopsis kSynopsis = {
     "Measures how accurate a model is at a task, with confidence intervals, and compares it with "
     "another model.",
     "  tessera eval models/tales --task perplexity --data tales/test.txt --stride 256\n"
-    "  tessera eval models/all-MiniLM-L6-v2 --task stsb --data data/glue --split test\n"
-    "  tessera eval models/pruned --task sst2 --data data/glue --base models/dense --json\n"
-    "  tessera eval models/sst2 --task classification --data reviews.csv --text review --label "
+    "  tessera eval MODEL --task stsb --data data/glue --split test\n"
+    "  tessera eval MODEL --task sst2 --data data/glue --base OTHER --json\n"
+    "  tessera eval MODEL --task classification --data reviews.csv --text review --label "
     "stars\n"
-    "  tessera eval models/pruned --task agreement --reference models/dense --data text.txt\n"
+    "  tessera eval MODEL --task agreement --reference OTHER --data text.txt\n"
     "  tessera eval --task data-to-text --data references.txt --predictions output.txt\n"};
 
 std::string rounded(double value) {

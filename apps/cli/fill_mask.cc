@@ -13,9 +13,9 @@ constexpr Synopsis kSynopsis = {
     "each TEXT, or each line of a file or of standard input, and prints one line for each, in "
     "their "
     "order, with the best candidates for each mask.",
-    "  tessera fill-mask models/bert \"The capital of France is [MASK].\"\n"
-    "  tessera fill-mask models/roberta \"A <mask> barked at the <mask>.\" --top 3 --json\n"
-    "  tessera fill-mask models/bert --ids 101,1996,103,102 --mask-id 103\n"};
+    "  tessera fill-mask MODEL \"The capital of France is [MASK].\"\n"
+    "  tessera fill-mask MODEL \"A <mask> barked at the <mask>.\" --top 3 --json\n"
+    "  tessera fill-mask MODEL --ids 101,1996,103,102 --mask-id 103\n"};
 
 struct Options {
   TaskVerb task;

@@ -13,9 +13,9 @@ constexpr Synopsis kSynopsis = {
     "Orders documents by their relevance to a query: each DOCUMENT, or each line of a file or of "
     "standard input. Prints them best first, each with its score and its number. A cross-encoder "
     "reads query and document together; an encoder compares their embeddings.",
-    "  tessera rerank models/cross-encoder --query \"wet streets\" \"It rains.\" \"It is noon.\"\n"
-    "  tessera rerank models/all-MiniLM-L6-v2 --query \"wet streets\" --file lines.txt --top 10\n"
-    "  tessera rerank models/cross-encoder --query \"tyres\" --file shop.csv --column title "
+    "  tessera rerank MODEL --query \"wet streets\" \"It rains.\" \"It is noon.\"\n"
+    "  tessera rerank MODEL --query \"wet streets\" --file lines.txt --top 10\n"
+    "  tessera rerank MODEL --query \"tyres\" --file shop.csv --column title "
     "--json\n"};
 
 struct Options {

@@ -16,9 +16,9 @@ constexpr Synopsis kSynopsis = {
     "Reads each TEXT, or each line of a file or of standard input, and prints one line for each, "
     "in "
     "their order; - means none. Offsets of --json count characters (code points).",
-    "  tessera tag models/ner \"Ada Lovelace lived in London.\"\n"
-    "  tessera tag models/ner --file notes.txt --json --aggregation first\n"
-    "  tessera tag models/pos --json --tokens \"Time flies.\"\n"};
+    "  tessera tag MODEL \"Ada Lovelace lived in London.\"\n"
+    "  tessera tag MODEL --file notes.txt --json --aggregation first\n"
+    "  tessera tag MODEL --json --tokens \"Time flies.\"\n"};
 
 struct AggregationName {
   const char* name;

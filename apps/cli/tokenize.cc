@@ -18,10 +18,10 @@ constexpr Synopsis kSynopsis = {
     "loaded.",
     "  tessera tokenize models/tales \"Once upon a time\"\n"
     "  tessera tokenize models/tales --file stories.txt -o ids.txt\n"
-    "  tessera tokenize models/tales --decode --file ids.txt\n"
-    "  echo '{\"text\": \"a question\", \"pair\": \"its context\"}' | tessera tokenize models/bert "
+    "  tessera tokenize models/tales --decode 2565,674\n"
+    "  echo '{\"text\": \"a question\", \"pair\": \"its context\"}' | tessera tokenize MODEL "
     "--json\n"
-    "  echo '{\"ids\": [101, 7592, 102]}' | tessera tokenize models/bert --decode --json\n"};
+    "  echo '{\"ids\": [101, 7592, 102]}' | tessera tokenize MODEL --decode --json\n"};
 
 struct Options {
   std::string directory;

@@ -35,6 +35,11 @@ def verbs():
     return [line.split()[0] for line in listed.splitlines()]
 
 
+def absent_models(text):
+    named = set(re.findall(r"(?<![\w/])models/([\w.-]*\w)", text))
+    return sorted(model for model in named if not (ROOT / "models" / model).exists())
+
+
 def same_beginning(block, example):
     return block.splitlines()[:1] == example.read_text(encoding="utf-8").splitlines()[:1]
 
@@ -46,6 +51,7 @@ def complaints():
     known = {"--help", "--version"}
     for verb in names:
         options = options_of(verb)
+        yield from (f"tessera {verb} --help: a clone has no models/{model}" for model in absent_models(help_of(verb)))
         known |= options
         if verb not in pages:
             yield f"docs/verbs/{verb}.md: expected a page for this verb, found none"
@@ -72,9 +78,7 @@ def complaints():
                 yield f"{name}: the program has no {option}"
         # Nor has a clone other models.
         if name.parts[0] == "README.md" or name.parts[:2] in (("docs", "verbs"), ("docs", "howto")):
-            for model in sorted(set(re.findall(r"(?<![\w/])models/([\w.-]*\w)", text))):
-                if not (ROOT / "models" / model).exists():
-                    yield f"{name}: a clone has no models/{model}"
+            yield from (f"{name}: a clone has no models/{model}" for model in absent_models(text))
         yield from (f"{name}: the code is not that of examples/{example.name}"
                     for example in sorted((ROOT / "examples").glob("*.c*"))
                     for block in re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
