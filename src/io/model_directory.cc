@@ -125,8 +125,42 @@ bool is_repository(const fs::path& path) {
   return is_folder(path / "snapshots") && !fs::exists(path / "config.json", ignored);
 }
 
+// A model on the hub where its name is an address, hf:OWNER/NAME, or has a revision.
+struct HubName {
+  std::string id;
+  std::string revision;  // empty: none was given
+};
+
+std::optional<HubName> hub_name(std::string_view text) {
+  bool is_address = false;
+  for (const std::string_view start :
+       {"https://huggingface.co/", "http://huggingface.co/", "https://hf.co/", "huggingface.co/",
+        "hf.co/", "hf://", "hf:"}) {
+    is_address = text.starts_with(start);
+    if (is_address) text.remove_prefix(start.size());
+    if (is_address) break;
+  }
+  const size_t owner_end = text.find('/');
+  if (owner_end == text.npos) return std::nullopt;
+  const size_t end = std::min(text.find_first_of("@/?#", owner_end + 1), text.size());
+  HubName name{std::string(text.substr(0, end)), ""};
+  text.remove_prefix(end);
+  constexpr std::string_view kTree = "/tree/";
+  if (text.starts_with('@')) name.revision = text.substr(1);
+  if (is_address && text.starts_with(kTree)) name.revision = text.substr(kTree.size());
+  if (!is_address && name.revision.empty()) return std::nullopt;
+  if (!name.revision.empty() && !is_part_of_id(name.revision)) return std::nullopt;
+  return hub_id(name.id).has_value() ? std::optional(name) : std::nullopt;
+}
+
 // What is not there is looked for in the hub's cache, if it may be a name on the hub.
 Result<std::string> find_in_cache(const std::string& name) {
+  if (const std::optional<HubName> hub = hub_name(name)) {
+    const std::string revision = hub->revision.empty() ? "" : " --revision " + hub->revision;
+    const std::string own = hub->id.substr(hub->id.find('/') + 1);
+    return not_found(fmt::format("{}, found nothing; to fetch it: {}", expected_directory(name),
+                                 fetch_command(hub->id + revision, own)));
+  }
   const std::optional<std::string> id = hub_id(name);
   const fs::path first = fs::path(name).parent_path();
   const bool is_path = !first.empty() && is_folder(first);

@@ -57,6 +57,10 @@ class Names(CliTest):
     def test_what_is_missing(self):
         self.assert_fails("run", "acme/none", says=["found neither", "hf download acme/none --local-dir acme/none"])
         self.assert_fails("tokenize", "acme/none", "x", says=["hf download acme/none"])
+        for name, options in (("https://huggingface.co/acme/none", ""), ("hf:acme/none", ""),
+                              ("https://huggingface.co/acme/none/tree/v1.0", " --revision v1.0"),
+                              ("acme/none@v1.0", " --revision v1.0")):
+            self.assert_fails("run", name, says=[f"hf download acme/none{options} --local-dir none\n"])
         self.assert_fails("run", self.work / "none", says=["found nothing", "hf download OWNER/none"])
 
 
