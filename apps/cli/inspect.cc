@@ -73,10 +73,12 @@ std::string joined(const std::vector<std::string>& texts) {
 
 std::string describe(const ModelInfo& info) {
   const char* kind = info.is_decoder ? "decoder" : "encoder";
+  const std::string family =
+      fmt::format("{} {}{}", info.family, kind, info.is_sentence_encoder ? " for sentences" : "");
   Rows rows = {
       {"model", info.directory},
-      {"architecture", fmt::format("{} ({} {}{})", info.architecture, info.family, kind,
-                                   info.is_sentence_encoder ? " for sentences" : "")},
+      {"architecture",
+       info.architecture.empty() ? family : fmt::format("{} ({})", info.architecture, family)},
       {"head", std::string(name(info.head))},
       {"layers",
        fmt::format("{} of width {}, FFN {}", info.layers, info.hidden_size, info.ffn_size)},

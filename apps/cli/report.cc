@@ -71,6 +71,10 @@ Status make(const Options& options, ReportOptions how) {
     how.on_progress = std::ref(steps);
     return make_report(options.recipe, how);
   }();
+  if (report.status().code() == StatusCode::kCancelled) {
+    complain(fmt::format("interrupted; what was measured is kept, and the same command{} goes on",
+                         options.fresh ? " without --fresh" : ""));
+  }
   if (!report.ok()) return report.status();
   Output out;
   Status status = out.write(options.json ? report->json : to_text(*report));

@@ -566,6 +566,11 @@ class InspectBenchDump(CliTest):
             self.assertIn(text, out)
         self.assertIn("bf16", self.call("inspect", self.decoder, "--dtype", "bf16")[0])
         self.assertEqual(self.json("inspect", self.encoder)["model"]["family"], "bert")
+        unnamed = pathlib.Path(checkpoints.make_encoder(self.folder / "unnamed"))
+        config = json.loads((unnamed / "config.json").read_text())
+        del config["architectures"]
+        checkpoints.write_json(unnamed, "config.json", config)
+        self.assertRegex(self.call("inspect", unnamed)[0], r"(?m)^architecture +bert encoder$")
 
     def test_bench_of_an_encoder(self):
         result = self.json("bench", self.encoder, "--batch", "1,3", "--length", "8,48", "--repeat", 3)
