@@ -1,6 +1,7 @@
 #include "model/architecture.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -14,9 +15,18 @@ namespace tessera {
 namespace {
 
 constexpr Family kFamilies[] = {
-#define TESSERA_FAMILY(model_type, read) {model_type, read},
+#define TESSERA_FAMILY(model_type, class_prefix, read) {model_type, read},
 #include "model/families/table.inc"
 #undef TESSERA_FAMILY
+};
+
+// How the names of transformers' own classes begin. A class of another family than model_type's is
+// none of ours to refuse: transformers goes by model_type too.
+constexpr std::string_view kClassPrefixes[] = {
+#define TESSERA_FAMILY(model_type, class_prefix, read) class_prefix,
+#include "model/families/table.inc"
+#undef TESSERA_FAMILY
+    "Camembert",  // RoBERTa under another name
 };
 
 struct ClassEnding {
@@ -45,6 +55,28 @@ Result<const Family*> find_family(const Config& config) {
                                  config.source(), known, model_type));
 }
 
+// The class of transformers that has this name, else null. A name that only ends like one belongs
+// to code of the model's own, whose layers, mask or pooling may be others.
+const ClassEnding* find_class(std::string_view name) {
+  for (const std::string_view prefix : kClassPrefixes) {
+    if (!name.starts_with(prefix)) continue;
+    for (const ClassEnding& row : kClassEndings) {
+      if (name.substr(prefix.size()) == row.ending) return &row;
+    }
+  }
+  return nullptr;
+}
+
+Status refuse_class(const Config& config, std::string_view name) {
+  std::string endings;
+  for (const ClassEnding& row : kClassEndings)
+    endings += fmt::format("{}{}", endings.empty() ? "" : ", ", row.ending);
+  return unsupported(
+      fmt::format("{}: architectures: expected a class of transformers, one of {} followed by one "
+                  "of {}, found \"{}\"",
+                  config.source(), fmt::join(kClassPrefixes, ", "), endings, name));
+}
+
 Status read_head(const Checkpoint& checkpoint, Architecture& architecture) {
   const Config& config = checkpoint.config();
   TESSERA_ASSIGN_OR_RETURN(const std::vector<std::string> classes, config.strings("architectures"));
@@ -53,18 +85,10 @@ Status read_head(const Checkpoint& checkpoint, Architecture& architecture) {
     return {};
   }
   architecture.class_name = classes.front();
-  std::string known;
-  for (const ClassEnding& row : kClassEndings) {
-    if (architecture.class_name.ends_with(row.ending) &&
-        !architecture.class_name.ends_with("DoubleHeadsModel")) {
-      architecture.head = row.head;
-      return {};
-    }
-    known += fmt::format("{}{}", known.empty() ? "" : ", ", row.ending);
-  }
-  return unsupported(
-      fmt::format("{}: architectures: expected a class that ends in one of {}, found \"{}\"",
-                  config.source(), known, architecture.class_name));
+  const ClassEnding* known = find_class(architecture.class_name);
+  if (known == nullptr) return refuse_class(config, architecture.class_name);
+  architecture.head = known->head;
+  return {};
 }
 
 // Widths are kept in 32 bits, so their products are bounded here.
@@ -185,7 +209,7 @@ constexpr Refusal kRefusals[] = {
     {"a projection of embeddings", [](A a, L) { return a.embedding_width() != a.hidden_size; }},
     {"a cap of attention scores", [](A, L layer) { return layer.score_cap != 0; }},
     {"biases of attention scores", [](A, L layer) { return layer.score_bias != ScoreBias::kNone; }},
-    {"attention windows on both sides",
+    {"attention windows on both sides (is_causal: false and sliding_window)",
      [](A a, L layer) { return a.mask == Mask::kNone && layer.window > 0; }},
     {"cross-attention", [](A, L layer) { return layer.cross_attention != CrossAttention::kNone; }},
 };

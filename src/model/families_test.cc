@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "io/checkpoint.h"
 #include "io/testing.h"
 #include "model/rotary_frequencies.h"
 
@@ -85,6 +86,7 @@ TEST(Rotary, SettingsOutOfRange) {
                           {"here: rope_scaling: factor: expected a number > 0, found 0"});
   testing::expect_message(scaling(R"("type": "dynamic", "factor": -2)"), {"factor", "found -2"});
   testing::expect_message(scaling(R"("type": 3)"), {"type: expected a string, found 3"});
+  testing::expect_message(scaling(R"("type": "su")"), {"found \"su\", the older name of longrope"});
   testing::expect_message(
       scaling(R"("type": "yarn", "factor": 4, "original_max_position_embeddings": null)"),
       {"original_max_position_embeddings: expected a finite number, found null"});
@@ -146,7 +148,7 @@ TEST(Rotary, RoundingsOfTransformers) {
 Architecture architecture_of(const std::string& model_type, const std::string& json) {
   Architecture architecture;
   Status status = unsupported("no such family");
-#define TESSERA_FAMILY(name, read) \
+#define TESSERA_FAMILY(name, class_prefix, read) \
   if (model_type == (name)) status = read(config(json), architecture);
 #include "model/families/table.inc"
 #undef TESSERA_FAMILY
@@ -157,7 +159,7 @@ Architecture architecture_of(const std::string& model_type, const std::string& j
 
 Status error_of(const std::string& model_type, const std::string& json) {
   Architecture architecture;
-#define TESSERA_FAMILY(name, read) \
+#define TESSERA_FAMILY(name, class_prefix, read) \
   if (model_type == (name)) return read(config(json), architecture);
 #include "model/families/table.inc"
 #undef TESSERA_FAMILY
@@ -274,6 +276,41 @@ TEST(Families, NullsThatMeanNothing) {
   named("bert", R"({"hidden_act": null})", "hidden_act");
   named("roberta", R"({"pad_token_id": null})", "pad_token_id");
   named("distilbert", R"({"activation": null})", "activation");
+}
+
+// A name that only ends like a class of transformers is that of other code.
+TEST(Families, ClassesAreTransformersOwn) {
+  const testing::TempDir directory;
+  directory.put(
+      "model.safetensors",
+      testing::safetensors_bytes(R"({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}})",
+                                 std::string(4, '\0')));
+  const auto read = [&](const std::string& name, const std::string& more = "") {
+    directory.put("config.json", R"({"model_type": "llama", "architectures": [")" + name + "\"]" +
+                                     more + ", " + kLlamaSizes + "}");
+    return read_architecture(*Checkpoint::open(directory.path()));
+  };
+  const std::pair<const char*, Head> known[] = {
+      {"LlamaForCausalLM", Head::kCausalLm},
+      {"LlamaModel", Head::kNone},
+      {"Qwen2ForSequenceClassification", Head::kSequenceClassification},
+  };
+  for (const auto& [name, head] : known) {
+    const auto found = read(name);
+    ASSERT_TRUE(found.ok()) << name << ": " << found.status().message();
+    EXPECT_EQ(found->head, head) << name;
+  }
+  for (const char* name :
+       {"LlamaBiModel", "LlamaEncoderModel", "NVEmbedModel", "GritLMForCausalLM",
+        "MyLlamaForCausalLM", "FooModel", "NomicBertModel", "JinaBertForSequenceClassification",
+        "Qwen2ForRewardModel", "GPT2DoubleHeadsModel", "Llama", "ForCausalLM"}) {
+    for (const char* more : {"", R"(, "auto_map": {"AutoModel": "modeling_own.Own"})"}) {
+      testing::expect_message(read(name, more).status(),
+                              {directory / "config.json: architectures: expected a class of "
+                                           "transformers, one of Bert",
+                               std::string("found \"") + name + "\""});
+    }
+  }
 }
 
 TEST(Families, DecodersThatAttendBothWays) {

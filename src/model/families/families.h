@@ -8,7 +8,8 @@
 #include "model/architecture.h"
 
 // What the family files share: readers of config keys that mean the same everywhere. A family is
-// one file here with its readers, and one row per model_type in table.inc.
+// one file here with its readers, and one row per model_type in table.inc: with how transformers'
+// classes of it begin, and its reader.
 namespace tessera {
 
 constexpr int64_t kMostUnits = int64_t{1} << 24;  // widths, vocabularies, positions
@@ -77,7 +78,7 @@ LinearNames linear_names(const std::string& base, MatrixOrder order = MatrixOrde
 LinearNames linear_names_without_bias(const std::string& base);
 NormNames norm_names(const std::string& base);
 
-#define TESSERA_FAMILY(model_type, read) \
+#define TESSERA_FAMILY(model_type, class_prefix, read) \
   Status read(const Config& config, Architecture& architecture);
 #include "model/families/table.inc"
 #undef TESSERA_FAMILY

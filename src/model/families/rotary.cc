@@ -248,8 +248,10 @@ Result<RotaryKind> read_kind(const Config& settings) {
     if (kind.name == name) return kind;
     known += fmt::format("{}{}", known.empty() ? "" : ", ", kind.name);
   }
-  return unsupported(
-      fmt::format("{}: {}: expected one of {}, found \"{}\"", settings.source(), key, known, name));
+  // Phi-3's files said so before transformers had the kind.
+  const char* hint = name == "su" ? ", the older name of longrope: write that" : "";
+  return unsupported(fmt::format("{}: {}: expected one of {}, found \"{}\"{}", settings.source(),
+                                 key, known, name, hint));
 }
 
 // The newer key is only looked at where the older one says nothing.
