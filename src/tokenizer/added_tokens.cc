@@ -131,6 +131,16 @@ Result<AddedTokens> AddedTokens::from_json(const JsonValue& json, const Vocabula
   return added;
 }
 
+void AddedTokens::read_special_as_text() {
+  for (Matcher* matcher : {&raw_, &normalized_}) {
+    std::vector<Pattern> patterns = std::move(matcher->patterns);
+    std::erase_if(patterns, [&](const Pattern& each) { return tokens_[each.token].special; });
+    *matcher = {};
+    matcher->patterns = std::move(patterns);
+    matcher->finish();
+  }
+}
+
 Status AddedTokens::normalize_with(const std::vector<std::unique_ptr<Normalizer>>& normalizers,
                                    Scratch& scratch) {
   if (normalizers.empty()) return {};

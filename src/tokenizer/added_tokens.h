@@ -25,6 +25,10 @@ class AddedTokens {
     return from_json(json, vocabulary, json["none"]);
   }
 
+  // Special tokens that stand in a text are read like the rest of it (split_special_tokens). Before
+  // normalize_with().
+  void read_special_as_text();
+
   // Which tokens to look for: those that stand in the text as given, or those of the normalised
   // text.
   enum class Stage { kRaw, kNormalized };

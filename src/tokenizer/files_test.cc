@@ -349,6 +349,74 @@ TEST_F(Files, ConfigOverrulesTokenizerJsonForBertClasses) {
   EXPECT_EQ(with(R"({"do_lower_case": true})"), (Ids{1, 1, 1, 1, 5, 4}));
 }
 
+// Expected ids: transformers 5.24.
+TEST_F(Files, ConfigSaysWhatBeginsAndEndsATextOfBertClasses) {
+  Json letters = Json::parse(kLetters);
+  letters["model"]["vocab"] = {{"[UNK]", 0}, {"a", 1}, {"[CLS]", 2}, {"[SEP]", 3}, {"<x>", 6}};
+  letters["added_tokens"] = Json::array();
+  letters["post_processor"] = {
+      {"type", "BertProcessing"}, {"cls", {"[CLS]", 2}}, {"sep", {"[SEP]", 3}}};
+  write("tokenizer.json", letters.dump());
+  const auto with = [&](const std::string& config) {
+    write("tokenizer_config.json", config);
+    return ids("a");
+  };
+  EXPECT_EQ(with(R"({"tokenizer_class": "BertTokenizer"})"), (Ids{2, 1, 3}));
+  EXPECT_EQ(with(R"({"tokenizer_class": "BertTokenizer", "cls_token": "<x>"})"), (Ids{6, 1, 3}));
+  EXPECT_EQ(with(R"({"tokenizer_class": "BertTokenizerFast", "sep_token": "<new>"})"),
+            (Ids{2, 1, 7}));
+  EXPECT_EQ(with(R"({"tokenizer_class": "PreTrainedTokenizerFast", "cls_token": "<x>"})"),
+            (Ids{2, 1, 3}));
+  write("tokenizer_config.json", R"({"tokenizer_class": "BertTokenizer", "unk_token": "<x>"})");
+  EXPECT_EQ(error(),
+            "tokenizer_config.json: unk_token: expected \"[UNK]\", as tokenizer.json has it, found "
+            "\"<x>\"");
+}
+
+// Expected ids: transformers 5.24.
+TEST_F(Files, ConfigSaysWhetherATextBeginsWithASpaceForByteLevelClasses) {
+  const auto put = [&](bool space) {
+    Parts parts;
+    parts.model =
+        R"({"type": "BPE", "vocab": {"a": 0, "\u0120": 1, "\u0120a": 2, "<s>": 3, "</s>": 4, "<x>": 5},
+            "merges": ["\u0120 a"]})";
+    parts.pre_tokenizer =
+        Json{{"type", "ByteLevel"}, {"add_prefix_space", space}, {"use_regex", true}}.dump();
+    write("tokenizer.json", to_json(parts));
+  };
+  const auto with = [&](const std::string& config) {
+    write("tokenizer_config.json", config);
+    return ids("a");
+  };
+  put(false);
+  EXPECT_EQ(with(R"({"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": true})"), (Ids{2}));
+  EXPECT_EQ(with(R"({"tokenizer_class": "RobertaTokenizerFast", "add_prefix_space": true})"),
+            (Ids{2}));
+  EXPECT_EQ(with(R"({"tokenizer_class": "PreTrainedTokenizerFast", "add_prefix_space": true})"),
+            (Ids{0}));
+  EXPECT_EQ(with(R"({"tokenizer_class": "RobertaTokenizer", "cls_token": "<x>"})"), (Ids{5, 0, 4}));
+  put(true);
+  EXPECT_EQ(with(R"({"tokenizer_class": "GPT2Tokenizer"})"), (Ids{0}));
+  EXPECT_EQ(with("{}"), (Ids{2}));
+  write("config.json", R"({"model_type": "gpt_bigcode"})");
+  EXPECT_EQ(with(R"({"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": false})"), (Ids{2}));
+  write("config.json", R"({"model_type": "gpt2"})");
+  EXPECT_EQ(with(R"({"add_prefix_space": false})"), (Ids{0}));
+}
+
+TEST_F(Files, SpecialTokensInATextAreTextWhereConfigSaysSo) {
+  write("tokenizer.json", kLetters);
+  write("tokenizer_config.json",
+        R"({"added_tokens_decoder": {"7": {"content": "a<b", "special": true},
+      "8": {"content": "<other>", "special": false}}, "split_special_tokens": true})");
+  EXPECT_EQ(ids("a<b"), (Ids{0}));
+  EXPECT_EQ(ids("a<other>"), (Ids{1, 8}));
+  write("tokenizer_config.json",
+        R"({"added_tokens_decoder": {"7": {"content": "a<b", "special": true}},
+      "split_special_tokens": false})");
+  EXPECT_EQ(ids("a<b"), (Ids{7}));
+}
+
 TEST_F(Files, ConfigAddsTokensToTokenizerJson) {
   write("tokenizer.json", kLetters);
   EXPECT_EQ(ids("a<new>b"), (Ids{0}));

@@ -51,17 +51,26 @@ Result<Pipeline> make_pipeline(const JsonValue& json, const TokenizerConfig& con
   const JsonValue& text_steps = type == "WordPiece" && steps.is_object() ? steps : json;
   TESSERA_RETURN_IF_ERROR(make_normalizers(text_steps["normalizer"], made.normalizers));
   const ByteSpelling allowed = type == "BPE" ? ByteSpelling::kRawBytes : ByteSpelling::kCharacters;
-  TESSERA_ASSIGN_OR_RETURN(
-      const ByteSpelling spelling,
-      make_pre_tokenizers(text_steps["pre_tokenizer"], allowed, made.pre_tokenizers));
+  TESSERA_ASSIGN_OR_RETURN(const JsonValue pre_tokenizer,
+                           config.byte_level_step(type, text_steps["pre_tokenizer"]));
+  TESSERA_ASSIGN_OR_RETURN(const ByteSpelling spelling,
+                           make_pre_tokenizers(pre_tokenizer, allowed, made.pre_tokenizers));
   TESSERA_RETURN_IF_ERROR(make_decoders(json["decoder"], made.decoders));
   made.has_decoder = !json["decoder"].is_null();
-  TESSERA_ASSIGN_OR_RETURN(made.special_tokens, Template::from_json(json["post_processor"]));
+  if (type == "WordPiece") TESSERA_RETURN_IF_ERROR(config.check_unknown_token(json["model"]));
   TESSERA_ASSIGN_OR_RETURN(made.model, make_model(json["model"], spelling));
   TESSERA_ASSIGN_OR_RETURN(const JsonValue more, config.more_tokens());
   TESSERA_ASSIGN_OR_RETURN(
       made.added, AddedTokens::from_json(json["added_tokens"], made.model->vocabulary(), more));
-  TESSERA_RETURN_IF_ERROR(check_special_tokens(made, json["post_processor"]));
+  if (config.flag("split_special_tokens", false)) made.added.read_special_as_text();
+  const auto find = [&](const std::string& token) {
+    const int32_t id = made.added.find(token);
+    return id == kNoToken ? made.model->vocabulary().find(token) : id;
+  };
+  TESSERA_ASSIGN_OR_RETURN(const JsonValue around, config.begin_and_end(type, find));
+  const JsonValue post_processor = around.is_null() ? json["post_processor"] : around;
+  TESSERA_ASSIGN_OR_RETURN(made.special_tokens, Template::from_json(post_processor));
+  TESSERA_RETURN_IF_ERROR(check_special_tokens(made, post_processor));
   const JsonValue direction = json["truncation"]["direction"];
   const std::string side =
       config.text("truncation_side")
@@ -96,6 +105,7 @@ Result<Pipeline> make_sentence_piece_pipeline(std::string_view bytes, TokenizerC
       const JsonValue added,
       JsonValue::parse(config.added_tokens(made.model->vocabulary()), source + " (added tokens)"));
   TESSERA_ASSIGN_OR_RETURN(made.added, AddedTokens::from_json(added, made.model->vocabulary()));
+  if (config.flag("split_special_tokens", false)) made.added.read_special_as_text();
   TESSERA_ASSIGN_OR_RETURN(const JsonValue post_processor,
                            config.sentence_piece_template(made.model->vocabulary()));
   TESSERA_ASSIGN_OR_RETURN(made.special_tokens, Template::from_json(post_processor));

@@ -7,6 +7,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <tuple>
 
 #include "io/mapped_file.h"
 
@@ -91,6 +92,7 @@ Result<TokenizerConfig> TokenizerConfig::read(const std::string& directory) {
   TokenizerConfig made;
   made.directory_ = directory;
   made.family_ = family_of(files->config, config);
+  made.model_type_ = member(config, "model_type").value_or("");
   for (const char* role : kRoles) {
     std::optional<std::string> text = member(files->config, role);
     if (!text.has_value()) text = member(files->special, role);
@@ -127,19 +129,31 @@ std::optional<std::string> TokenizerConfig::text(const char* key) const {
   return found->get<std::string>();
 }
 
-Result<JsonValue> TokenizerConfig::bert_steps() const {
+std::string TokenizerConfig::class_name() const {
+  std::string name = text("tokenizer_class").value_or("");
+  if (name.ends_with("Fast")) name.resize(name.size() - 4);
+  return name;
+}
+
+bool TokenizerConfig::is_bert() const {
   static constexpr std::array<std::string_view, 4> kClasses = {
       "BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "MobileBertTokenizer"};
   static constexpr std::array<std::string_view, 4> kFamilies = {"bert", "distilbert", "electra",
                                                                 "mobilebert"};
-  std::string name = text("tokenizer_class").value_or("");
-  if (name.ends_with("Fast")) name.resize(name.size() - 4);
-  const bool has_flags =
-      has_flag("do_lower_case") || has_flag("strip_accents") || has_flag("tokenize_chinese_chars");
-  const bool is_bert =
-      name.empty() ? has_flags && is_one_of(family_, kFamilies) : is_one_of(name, kClasses);
+  const std::string name = class_name();
+  return name.empty() ? is_one_of(family_, kFamilies) : is_one_of(name, kClasses);
+}
+
+bool TokenizerConfig::is_roberta() const {
+  const std::string name = class_name();
+  return name.empty() ? family_ == "roberta" : name == "RobertaTokenizer";
+}
+
+Result<JsonValue> TokenizerConfig::bert_steps() const {
+  const bool is_said = !class_name().empty() || has_flag("do_lower_case") ||
+                       has_flag("strip_accents") || has_flag("tokenize_chinese_chars");
   Json steps;
-  if (is_bert) {
+  if (is_bert() && is_said) {
     Json normalizer = {{"type", "BertNormalizer"},
                        {"clean_text", true},
                        {"handle_chinese_chars", flag("tokenize_chinese_chars", true)},
@@ -148,6 +162,61 @@ Result<JsonValue> TokenizerConfig::bert_steps() const {
     steps = {{"normalizer", normalizer}, {"pre_tokenizer", {{"type", "BertPreTokenizer"}}}};
   }
   return JsonValue::parse(steps.dump(), directory_ + "/tokenizer_config.json");
+}
+
+Result<JsonValue> TokenizerConfig::byte_level_step(std::string_view type,
+                                                   const JsonValue& own) const {
+  constexpr const char* kFlag = "add_prefix_space";
+  const std::string name = class_name();
+  const bool is_gpt2 = name.empty() ? family_ == "gpt2" : name == "GPT2Tokenizer";
+  const bool is_said = !name.empty() || has_flag(kFlag);
+  // transformers takes tokenizer.json as it is for every class of GPT-BigCode.
+  if (type != "BPE" || !(is_gpt2 || is_roberta()) || !is_said || model_type_ == "gpt_bigcode") {
+    return own;
+  }
+  std::string kind;
+  bool use_regex = true;
+  if (!own.is_object()) return own;
+  TESSERA_RETURN_IF_ERROR(own.read("type", kind));
+  TESSERA_RETURN_IF_ERROR(own.read("use_regex", use_regex));
+  if (kind != "ByteLevel") return own;
+  const Json step = {{"type", kind}, {kFlag, flag(kFlag, false)}, {"use_regex", use_regex}};
+  return JsonValue::parse(step.dump(), directory_ + "/tokenizer_config.json");
+}
+
+Result<JsonValue> TokenizerConfig::begin_and_end(
+    std::string_view type, const std::function<int32_t(const std::string&)>& find) const {
+  const bool bert = type == "WordPiece" && is_bert(), roberta = type == "BPE" && is_roberta();
+  const std::string place = directory_ + "/tokenizer_config.json";
+  Json processor;
+  if ((bert || roberta) && (special_.contains("cls_token") || special_.contains("sep_token"))) {
+    processor = {{"type", bert ? "BertProcessing" : "RobertaProcessing"},
+                 {"trim_offsets", flag("trim_offsets", true)},
+                 {"add_prefix_space", flag("add_prefix_space", false)}};
+    for (const auto& [key, role, usual] :
+         {std::tuple("cls", "cls_token", bert ? "[CLS]" : "<s>"),
+          std::tuple("sep", "sep_token", bert ? "[SEP]" : "</s>")}) {
+      const std::string token = special(role, usual);
+      const int32_t id = find(token);
+      if (id == kNoToken) {
+        return invalid_input(fmt::format("{}: {}: expected a token of tokenizer.json, found \"{}\"",
+                                         place, role, token));
+      }
+      processor[key] = {token, id};
+    }
+  }
+  return JsonValue::parse(processor.dump(-1, ' ', false, Json::error_handler_t::replace), place);
+}
+
+Status TokenizerConfig::check_unknown_token(const JsonValue& model) const {
+  std::string own = "[UNK]";
+  TESSERA_RETURN_IF_ERROR(model.read("unk_token", own));
+  const std::string found = special("unk_token", own);
+  if (found == own || !is_bert()) return {};
+  return unsupported(
+      fmt::format("{}/tokenizer_config.json: unk_token: expected \"{}\", as tokenizer.json has it, "
+                  "found \"{}\"",
+                  directory_, own, found));
 }
 
 Result<JsonValue> TokenizerConfig::more_tokens() const {

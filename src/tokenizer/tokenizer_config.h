@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -40,6 +41,15 @@ class TokenizerConfig {
   // What stands beside a tokenizer.json and goes before it: "normalizer" and "pre_tokenizer" where
   // the class is BERT's, which makes both from flags of its own; else null.
   Result<JsonValue> bert_steps() const;
+  // The same for "pre_tokenizer" of GPT-2's and RoBERTa's classes, which say themselves whether a
+  // text begins with a space: `own` with that flag, or as it is. type: the model's.
+  Result<JsonValue> byte_level_step(std::string_view type, const JsonValue& own) const;
+  // And for "post_processor" of BERT's and RoBERTa's classes, whose cls_token and sep_token are
+  // those of these files: null where the class or the files do not say. find: a token's id.
+  Result<JsonValue> begin_and_end(std::string_view type,
+                                  const std::function<int32_t(const std::string&)>& find) const;
+  // Refuses an unknown token that BERT's classes would take and tokenizer.json does not have.
+  Status check_unknown_token(const JsonValue& model) const;
   // Tokens that it may lack, in the order in which they get ids; null where there are none.
   Result<JsonValue> more_tokens() const;
 
@@ -53,9 +63,15 @@ class TokenizerConfig {
  private:
   struct Files;
 
+  // tokenizer_class without "Fast", empty where none is named.
+  std::string class_name() const;
+  bool is_bert() const;
+  bool is_roberta() const;
+
   std::shared_ptr<const Files> files_;
   std::string directory_;
   std::string family_;
+  std::string model_type_;
   std::map<std::string, std::string> special_;
 };
 
