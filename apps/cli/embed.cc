@@ -128,9 +128,11 @@ void add_embedding_options(Parser& parser, EmbedOptions* options, EmbeddingFlags
                  "default prompt, if it has one)."},
                 &options->prompt_name)
       .excludes({prompt});
-  parser.add_integer({"--dimensions", 1, INT32_MAX,
-                      "Keep only the first N numbers of each vector (default: all)."},
-                     &flags->dimensions);
+  parser.add_integer(
+      {"--dimensions", 1, INT32_MAX,
+       "Keep only the first N numbers of each vector (default: as the model says, else "
+       "all)."},
+      &flags->dimensions);
   parser.add_text({"--pooling", "HOW",
                    fmt::format("Combine a text's token states by {}; several, separated by commas, "
                                "stand side by side (default: the model's).",

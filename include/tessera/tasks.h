@@ -54,7 +54,7 @@ struct EmbedOptions {
   // One after another; none: as the model says, else the mean.
   std::vector<Pooling> poolings = {};
   // The first so many numbers of each vector only (Matryoshka), which are normalised after that if
-  // asked for; 0: all.
+  // asked for; 0: as the model says (truncate_dim), else all.
   int32_t dimensions = 0;
   // kAsModel: as modules.json says; yes where there is none.
   Normalise normalise = Normalise::kAsModel;

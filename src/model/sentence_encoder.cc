@@ -195,6 +195,12 @@ Status read_transformer(const std::string& folder, SentenceEncoder& encoder) {
   return {};
 }
 
+// A class path in quotation marks: what it is lies at its end, which quote() cuts.
+std::string whole(const std::string& path) {
+  constexpr size_t kMostBytes = 200;
+  return path.size() <= kMostBytes ? to_json_string(path) : quote(path);
+}
+
 struct Module {
   std::string name;  // the last part of its type
   std::string folder;
@@ -228,7 +234,7 @@ Result<std::vector<Module>> read_modules(const std::string& path) {
         std::find(std::begin(kModules), std::end(kModules), module.name) == std::end(kModules)) {
       return unsupported(
           fmt::format("{}: expected modules of sentence_transformers that are one of {}, found {}",
-                      path, fmt::join(kModules, ", "), quote(name)));
+                      path, fmt::join(kModules, ", "), whole(name)));
     }
     modules.push_back(std::move(module));
   }
@@ -315,6 +321,8 @@ Status read_model_settings(const std::string& path, SentenceEncoder& encoder) {
   }
   if (type == "CrossEncoder") encoder.kind = Kind::kClassifier;
   TESSERA_RETURN_IF_ERROR(read_prompts(config, encoder));
+  TESSERA_ASSIGN_OR_RETURN(const int64_t kept, config.integer_or("truncate_dim", 0, 1, INT32_MAX));
+  encoder.dimensions = static_cast<int32_t>(kept);
   TESSERA_ASSIGN_OR_RETURN(const std::string activation, config.string_or("activation_fn", ""));
   if (!activation.empty()) {
     TESSERA_ASSIGN_OR_RETURN(encoder.relevance_scores,
@@ -380,10 +388,15 @@ Result<SentenceEncoder> read_sentence_encoder(const ModelDirectory& home) {
   return encoder;
 }
 
-int64_t SentenceEncoder::width(int64_t hidden_size) const {
+int64_t SentenceEncoder::whole_width(int64_t hidden_size) const {
   int64_t width = hidden_size * static_cast<int64_t>(poolings.size());
   for (const EmbeddingStep& step : steps) width = outputs_of(step, width).value();
   return width;
+}
+
+int64_t SentenceEncoder::width(int64_t hidden_size) const {
+  const int64_t whole = whole_width(hidden_size);
+  return dimensions > 0 ? std::min<int64_t>(dimensions, whole) : whole;
 }
 
 Status SentenceEncoder::check(int64_t hidden_size, const std::string& directory) const {
@@ -400,7 +413,9 @@ void SentenceEncoder::embed(const PooledRows& rows, float* target) const {
   std::vector<float> x(static_cast<size_t>(rows.size) * poolings.size());
   pool(rows, poolings, x.data());
   for (const EmbeddingStep& step : steps) apply(step, x);
-  std::copy(x.begin(), x.end(), target);
+  const size_t kept =
+      dimensions > 0 ? std::min(x.size(), static_cast<size_t>(dimensions)) : x.size();
+  std::copy_n(x.begin(), kept, target);
 }
 
 }  // namespace tessera

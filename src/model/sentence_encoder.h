@@ -25,14 +25,16 @@ struct SentenceEncoder {
   std::vector<Pooling> poolings = {Pooling::kMean};
   PromptTokens prompt_tokens = PromptTokens::kPooled;
   std::vector<EmbeddingStep> steps = {NormaliseStep()};  // behind the pooling
-  int32_t max_tokens = 0;                                // 0: as many as the model takes
+  int32_t dimensions = 0;  // the first so many numbers of a vector only; 0: all
+  int32_t max_tokens = 0;  // 0: as many as the model takes
   std::vector<Prompt> prompts;
   std::string default_prompt;  // its text; may be empty
   Similarity similarity = Similarity::kCosine;
   std::optional<LabelScores> relevance_scores;  // of a cross-encoder, where a file says
 
-  // The width of the vectors.
+  // The width of the vectors, and what it is before they are cut to their first numbers.
   int64_t width(int64_t hidden_size) const;
+  int64_t whole_width(int64_t hidden_size) const;
   // The steps fit each other and the model.
   Status check(int64_t hidden_size, const std::string& directory) const;
   // target: [width].

@@ -142,6 +142,30 @@ TEST(SentenceEncoder, ReadsPromptsAndSimilarity) {
   EXPECT_CONTAINS(directory.error(), "SparseEncoder");
 }
 
+TEST(SentenceEncoder, CutsVectorsToTruncateDim) {
+  Directory directory("truncated");
+  directory.modules({"Transformer", "Pooling", "Normalize"}).put("Pooling/config.json", "{}");
+  const float row[] = {3, 4, 0, 12};  // of length 13
+  const auto vector = [&](const std::string& settings) {
+    directory.put("config_sentence_transformers.json", settings);
+    const auto encoder = directory.read();
+    EXPECT_TRUE(encoder.ok()) << encoder.status().message();
+    std::vector<float> made(static_cast<size_t>(encoder->width(4)));
+    encoder->embed({.hidden = row, .rows = 1, .size = 4}, made.data());
+    EXPECT_EQ(encoder->whole_width(4), 4);
+    return made;
+  };
+  // As sentence-transformers has it: normalised by its module before, and not again after.
+  const std::vector<float> cut = vector(R"({"truncate_dim": 2})");
+  ASSERT_EQ(cut.size(), 2u);
+  EXPECT_FLOAT_EQ(cut[0], 3.0f / 13);
+  EXPECT_FLOAT_EQ(cut[1], 4.0f / 13);
+  EXPECT_EQ(vector(R"({"truncate_dim": null})").size(), 4u);
+  EXPECT_EQ(vector(R"({"truncate_dim": 5})").size(), 4u);
+  directory.put("config_sentence_transformers.json", R"({"truncate_dim": 0})");
+  EXPECT_CONTAINS(directory.error(), "truncate_dim: expected an integer from 1");
+}
+
 TEST(SentenceEncoder, KnowsACrossEncoderByWhatFilesSay) {
   Directory directory("cross");
   directory.modules({"Transformer"});
@@ -174,11 +198,14 @@ TEST(SentenceEncoder, RefusesWhatItDoesNotRun) {
   EXPECT_CONTAINS(directory.error(), "found Transformer, Normalize, Pooling");
   directory.put("modules.json", R"([{"type": "my_package.Transformer", "path": ""}])");
   EXPECT_CONTAINS(directory.error(), "my_package.Transformer");
+  const std::string sparse = "sentence_transformers.sparse_encoder.modules.SpladePooling";
+  directory.put("modules.json", R"([{"type": ")" + sparse + R"(", "path": ""}])");
+  EXPECT_CONTAINS(directory.error(), "\"" + sparse + "\"");
   directory.put("modules.json",
                 R"([{"type": "sentence_transformers.models.Pooling", "path": "../x"}])");
   EXPECT_CONTAINS(directory.error(), "inside the directory");
   directory.modules({"Transformer", "Pooling", "Dense"}).put("Dense/config.json", "{}");
-  EXPECT_CONTAINS(directory.error(), "in_features");
+  EXPECT_CONTAINS(directory.error(), directory.path() + "/Dense/config.json: in_features");
 }
 
 TEST(SentenceEncoder, RunsTheStepsBehindThePooling) {

@@ -72,11 +72,13 @@ class Embedder {
     }
     const int64_t hidden_size = state_.architecture.hidden_size;
     TESSERA_RETURN_IF_ERROR(encoder_.check(hidden_size, state_.info.directory));
-    width_ = encoder_.width(hidden_size);
-    if (options_.dimensions < 0 || options_.dimensions > width_) {
+    const int64_t whole = encoder_.whole_width(hidden_size);
+    if (options_.dimensions < 0 || options_.dimensions > whole) {
       return invalid_input(fmt::format("dimensions: expected at most the {} of the model, found {}",
-                                       width_, options_.dimensions));
+                                       whole, options_.dimensions));
     }
+    if (options_.dimensions > 0) encoder_.dimensions = options_.dimensions;
+    width_ = encoder_.width(hidden_size);
     if (prompt_.empty() || encoder_.prompt_tokens == PromptTokens::kPooled) return {};
     TESSERA_ASSIGN_OR_RETURN(const Tokenizer* tokenizer, tokenizer_for(state_, 0));
     TESSERA_ASSIGN_OR_RETURN(const Encoding alone,
@@ -129,8 +131,7 @@ class Embedder {
       for (size_t j = 0; j < whose.size(); ++j) {
         Embedding& result = results[whose[j]];
         const auto begin = vectors->begin() + static_cast<int64_t>(j) * width_;
-        result.vector.assign(begin,
-                             begin + (options_.dimensions > 0 ? options_.dimensions : width_));
+        result.vector.assign(begin, begin + width_);
         if (normalises_) normalise(result.vector);
         result.ids = std::move(batch[j].ids);
         result.truncated = sequences[whose[j]].truncated;
