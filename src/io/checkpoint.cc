@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <initializer_list>
 #include <new>
 #include <numeric>
 #include <utility>
@@ -21,6 +22,7 @@ namespace fs = std::filesystem;
 
 constexpr const char* kSingleFile = "model.safetensors";
 constexpr const char* kIndexFile = "model.safetensors.index.json";
+constexpr const char* kGenerationFile = "generation_config.json";
 constexpr size_t kIndexLimitBytes = size_t{64} << 20;
 
 bool is_there(const fs::path& path) {
@@ -48,28 +50,59 @@ Status check_link(const fs::path& path) {
                                hint_to_fetch(path.parent_path())));
 }
 
-bool is_other_form_of_weights(const std::string& name) {
-  constexpr const char* kExtensions[] = {".bin",     ".pt",   ".pth", ".h5",
-                                         ".msgpack", ".onnx", ".ckpt"};
-  return std::any_of(std::begin(kExtensions), std::end(kExtensions),
-                     [&](const char* extension) { return name.ends_with(extension); });
+bool ends_in_one_of(const std::string& name, std::initializer_list<const char*> endings) {
+  return std::any_of(endings.begin(), endings.end(),
+                     [&](const char* ending) { return name.ends_with(ending); });
+}
+
+// What transformers can load and save again.
+bool is_older_form(const std::string& name) {
+  return !name.starts_with("openvino") &&
+         ends_in_one_of(name, {".bin", ".pt", ".pth", ".h5", ".msgpack", ".ckpt"});
+}
+
+// What was made from a model to be run by one program, and does not lead back to it.
+bool is_dead_end(const std::string& name) {
+  return name == "onnx" || name == "openvino" || name.starts_with("openvino_") ||
+         ends_in_one_of(name, {".onnx", ".ot", ".tflite", ".mlmodel", ".mlpackage"});
+}
+
+// Tensors in a file of another name than the two that are read.
+Status misnamed_weights(const std::string& directory, const std::string& name) {
+  const auto found = [&](const std::string& advice) {
+    return not_found(fmt::format("{}: expected {}, or {} beside its shards, found {}{}", directory,
+                                 kSingleFile, kIndexFile, quote(name), advice));
+  };
+  if (name.starts_with("model-") && name.find("-of-") != std::string::npos)
+    return found(" without it: fetch the index too");
+  if (name.starts_with("consolidated")) {
+    return found(", which is Mistral's own format: fetch the files that transformers reads");
+  }
+  const bool is_part = name.find("-of-") != std::string::npos;
+  if (name.starts_with("model.") && !is_part)
+    return found(fmt::format(", a variant of it: rename it to {}", kSingleFile));
+  return found(" alone");
 }
 
 Status no_weights(const std::string& directory) {
   for (const char* file : {kSingleFile, kIndexFile, kCompressedFile})
     TESSERA_RETURN_IF_ERROR(check_link(fs::path(directory) / file));
   for (const std::string& name : names_in(directory)) {
-    if (name.ends_with(".safetensors")) {
-      return not_found(fmt::format(
-          "{}: expected {}, or {} beside its shards, found {} without it: fetch the index too",
-          directory, kSingleFile, kIndexFile, quote(name)));
-    }
+    if (name.ends_with(".safetensors")) return misnamed_weights(directory, name);
   }
   for (const std::string& name : names_in(directory)) {
-    if (is_other_form_of_weights(name)) {
+    if (is_older_form(name)) {
       return unsupported(
           fmt::format("{}: expected {}, found {}: convert it to safetensors first (in Python: "
                       "model.save_pretrained(directory, safe_serialization=True))",
+                      directory, kSingleFile, quote(name)));
+    }
+  }
+  for (const std::string& name : names_in(directory)) {
+    if (is_dead_end(name)) {
+      return unsupported(
+          fmt::format("{}: expected {}, found {}: fetch the weights that it was made "
+                      "from",
                       directory, kSingleFile, quote(name)));
     }
   }
@@ -238,9 +271,10 @@ Result<Checkpoint> Checkpoint::open(const std::string& directory) try {
   Checkpoint checkpoint;
   checkpoint.directory_ = directory;
   TESSERA_ASSIGN_OR_RETURN(checkpoint.config_, Config::read(home / "config.json"));
-  if (is_there(home / "generation_config.json")) {
-    TESSERA_ASSIGN_OR_RETURN(checkpoint.generation_config_,
-                             Config::read(home / "generation_config.json"));
+  if (is_there(home / kGenerationFile)) {
+    TESSERA_ASSIGN_OR_RETURN(const std::string text,
+                             read_text_file(home / kGenerationFile, kIndexLimitBytes));
+    TESSERA_ASSIGN_OR_RETURN(checkpoint.generation_config_, Config::parse(text, kGenerationFile));
   }
   TESSERA_RETURN_IF_ERROR(checkpoint.add_files());
   return checkpoint;

@@ -139,6 +139,23 @@ TEST_F(CheckpointTest, ShardsWithoutTheirIndexAreNamed) {
                            "fetch the index"});
 }
 
+TEST_F(CheckpointTest, WeightsOfOtherNamesAreNamedWithTheWayOut) {
+  const std::pair<const char*, const char*> files[] = {
+      {"consolidated.safetensors", "Mistral's own format"},
+      {"model.fp16.safetensors", "rename it to model.safetensors"},
+      {"adapter.safetensors", "found \"adapter.safetensors\" alone"},
+      {"openvino_model.bin", "fetch the weights that it was made from"},
+      {"rust_model.ot", "fetch the weights that it was made from"},
+      {"onnx/model.onnx", "found \"onnx\": fetch the weights"},
+  };
+  for (const auto& [name, advice] : files) {
+    const std::string path = dir_.put(name, "");
+    expect_message(error(), {"expected model.safetensors", advice});
+    EXPECT_EQ(error().message().find("fetch the index"), std::string::npos) << name;
+    fs::remove_all(dir_ / fs::path(name).begin()->string());
+  }
+}
+
 // A compressed directory's tensors have a name of their own, and had a plain model's before.
 TEST_F(CheckpointTest, CompressedTensorsHaveAFileOfTheirOwn) {
   dir_.put("tessera.safetensors", one_tensor("new"));

@@ -64,8 +64,7 @@ Result<Config> Config::parse(std::string_view json, std::string source) {
 
 Result<Config> Config::read(const std::string& path) {
   TESSERA_ASSIGN_OR_RETURN(const std::string text, read_text_file(path, kFileLimitBytes));
-  const size_t slash = path.rfind('/');
-  return parse(text, slash == std::string::npos ? path : path.substr(slash + 1));
+  return parse(text, path);
 }
 
 const std::string& Config::source() const { return node_->source; }

@@ -24,7 +24,7 @@ class Config {
   Config();  // an empty object
 
   const std::string& source()
-      const;  // "config.json", or "config.json: rope_parameters" for a child
+      const;  // "DIR/config.json", or "DIR/config.json: rope_parameters" for a child
   bool contains(std::string_view key) const;  // present, perhaps null
   bool has(std::string_view key) const;       // present and not null
   std::vector<std::string> keys() const;

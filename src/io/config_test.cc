@@ -138,7 +138,7 @@ TEST(Config, ReadsFiles) {
   const testing::TempDir dir;
   const Result<Config> config = Config::read(dir.put("config.json", "{\"a\":1}"));
   ASSERT_TRUE(config.ok());
-  EXPECT_EQ(config->source(), "config.json");
+  EXPECT_EQ(config->source(), dir / "config.json");
   expect_message(Config::read(dir / "gone.json").status(),
                  {"gone.json: cannot open: No such file"});
   expect_message(Config::read(dir.path()).status(), {"expected a regular file, found a directory"});

@@ -114,6 +114,14 @@ class Reader {
     constexpr const char* kKey = "bad_words_ids";
     const auto words = config_.integer_lists(kKey);
     if (!words.ok()) return wrong(kKey, words.status().message());
+    const bool is_empty =
+        std::any_of(words->begin(), words->end(),
+                    [](const std::vector<int64_t>& word) { return word.empty(); });
+    if (config_.has(kKey) && (words->empty() || is_empty)) {
+      return wrong(kKey, fmt::format("{}: {}: expected lists of ids with one at least, found an "
+                                     "empty one",
+                                     config_.source(), kKey));
+    }
     for (const std::vector<int64_t>& word : *words) {
       std::vector<int32_t>& made = made_.bad_words_ids.emplace_back();
       for (const int64_t id : word)

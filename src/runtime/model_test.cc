@@ -320,6 +320,8 @@ TEST(Model, TellsWhatIsWrongInGenerationConfigToWhoeverUsesIt) {
         std::pair(R"({"top_p": 1.5})", "top_p"),
         std::pair(R"({"max_new_tokens": 0})", "max_new_tokens"),
         std::pair(R"({"bad_words_ids": [3]})", "bad_words_ids"),
+        std::pair(R"({"bad_words_ids": []})", "bad_words_ids"),
+        std::pair(R"({"bad_words_ids": [[]]})", "bad_words_ids"),
         std::pair(R"({"early_stopping": "soon"})", "early_stopping")}) {
     std::ofstream(folder + "/generation_config.json") << bad;
     const auto model = Model::load(folder, {.threads = 1});
