@@ -6,38 +6,46 @@
 namespace tessera::topk {
 namespace {
 
-constexpr int64_t kLanes = 8;
-
 // For each mask of 8 lanes, the set ones first.
 struct Orders {
-  alignas(64) uint8_t lanes[256][kLanes] = {};
+  alignas(64) uint8_t lanes[256][8] = {};
 };
 constexpr Orders kOrders = [] {
   Orders orders;
   for (int mask = 0; mask < 256; ++mask) {
     int count = 0;
-    for (uint8_t lane = 0; lane < kLanes; ++lane) {
+    for (uint8_t lane = 0; lane < 8; ++lane) {
       if ((mask >> lane & 1) != 0) orders.lanes[mask][count++] = lane;
     }
   }
   return orders;
 }();
 
-inline __m256i load(const int32_t* keys) {
-  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(keys));
-}
-inline void store(int32_t* target, __m256i values) {
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(target), values);
-}
 inline uint32_t lanes_of(__m256i mask) {
   return uint32_t(_mm256_movemask_ps(_mm256_castsi256_ps(mask)));
 }
-inline __m256i compressed(uint32_t mask, __m256i values) {
-  const __m128i order = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kOrders.lanes[mask]));
-  return _mm256_permutevar8x32_epi32(values, _mm256_cvtepu8_epi32(order));
-}
 
 struct Vectors {
+  static constexpr int64_t kLanes = 8;
+  static __m256i load(const int32_t* keys) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(keys));
+  }
+  static __m256i all(int64_t key) { return _mm256_set1_epi32(int32_t(key)); }
+  static __m256i places() { return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7); }
+  static __m256i plus(__m256i a, __m256i b) { return _mm256_add_epi32(a, b); }
+  static uint32_t above(__m256i a, __m256i b) { return lanes_of(_mm256_cmpgt_epi32(a, b)); }
+  static uint32_t equal(__m256i a, __m256i b) { return lanes_of(_mm256_cmpeq_epi32(a, b)); }
+  static __m256i compressed(uint32_t mask, __m256i a) {
+    const __m128i order = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kOrders.lanes[mask]));
+    return _mm256_permutevar8x32_epi32(a, _mm256_cvtepu8_epi32(order));
+  }
+  static void store(int32_t* target, __m256i a) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(target), a);
+  }
+  static void store_first(int32_t* target, int count, __m256i a) {
+    _mm256_maskstore_epi32(target, tail_mask(count), a);
+  }
+
   static void keys(const float* x, int64_t n, int32_t* keys) {
     const __m256i lowest = _mm256_set1_epi32(kLowest);
     for (int64_t i = 0; i < padded(n); i += kLanes) {
@@ -66,37 +74,6 @@ struct Vectors {
     sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
     sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1));
     return _mm_cvtsi128_si32(sum);
-  }
-
-  static int64_t keep(const int32_t* keys, int64_t n, int32_t lowest, int32_t highest,
-                      int32_t* kept) {
-    const __m256i least = _mm256_set1_epi32(lowest), most = _mm256_set1_epi32(highest);
-    int64_t count = 0;
-    for (int64_t i = 0; i < padded(n); i += kLanes) {
-      const __m256i values = load(keys + i);
-      const __m256i outside =
-          _mm256_or_si256(_mm256_cmpgt_epi32(least, values), _mm256_cmpgt_epi32(values, most));
-      const uint32_t inside = ~lanes_of(outside) & 0xff;
-      store(kept + count, compressed(inside, values));
-      count += __builtin_popcount(inside);
-    }
-    return count;
-  }
-
-  static void emit(const int32_t* keys, int64_t n, int32_t threshold, int64_t equals,
-                   int32_t* indices) {
-    const __m256i limits = _mm256_set1_epi32(threshold);
-    __m256i places = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    for (int64_t i = 0; i < padded(n); i += kLanes) {
-      const __m256i values = load(keys + i);
-      const uint32_t equal = first_of(lanes_of(_mm256_cmpeq_epi32(values, limits)), equals);
-      const uint32_t taken = lanes_of(_mm256_cmpgt_epi32(values, limits)) | equal;
-      const int count = __builtin_popcount(taken);
-      _mm256_maskstore_epi32(indices, tail_mask(count), compressed(taken, places));
-      indices += count;
-      equals -= __builtin_popcount(equal);
-      places = _mm256_add_epi32(places, _mm256_set1_epi32(kLanes));
-    }
   }
 };
 

@@ -6,11 +6,25 @@
 namespace tessera::topk {
 namespace {
 
-constexpr int64_t kLanes = 16;
-
-inline __m512i load(const int32_t* keys) { return _mm512_loadu_si512(keys); }
-
 struct Vectors {
+  static constexpr int64_t kLanes = 16;
+  static __m512i load(const int32_t* keys) { return _mm512_loadu_si512(keys); }
+  static __m512i all(int64_t key) { return _mm512_set1_epi32(int32_t(key)); }
+  static __m512i places() {
+    return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  }
+  static __m512i plus(__m512i a, __m512i b) { return _mm512_add_epi32(a, b); }
+  static uint32_t above(__m512i a, __m512i b) { return _mm512_cmpgt_epi32_mask(a, b); }
+  static uint32_t equal(__m512i a, __m512i b) { return _mm512_cmpeq_epi32_mask(a, b); }
+  static __m512i compressed(uint32_t mask, __m512i a) {
+    return _mm512_maskz_compress_epi32(__mmask16(mask), a);
+  }
+  static void store(int32_t* target, __m512i a) { _mm512_storeu_si512(target, a); }
+  // A compressing store to memory is slow on some CPUs, a masked one of what was compressed is not.
+  static void store_first(int32_t* target, int count, __m512i a) {
+    _mm512_mask_storeu_epi32(target, tail_mask(count), a);
+  }
+
   static void keys(const float* x, int64_t n, int32_t* keys) {
     const __m512i lowest = _mm512_set1_epi32(kLowest);
     for (int64_t i = 0; i < n; i += kLanes) {
@@ -36,39 +50,6 @@ struct Vectors {
     }
     if (i < n) counts[0] += __builtin_popcount(_mm512_cmpgt_epi32_mask(load(keys + i), limits));
     return counts[0] + counts[1];
-  }
-
-  static int64_t keep(const int32_t* keys, int64_t n, int32_t lowest, int32_t highest,
-                      int32_t* kept) {
-    const __m512i least = _mm512_set1_epi32(lowest), most = _mm512_set1_epi32(highest);
-    int64_t count = 0;
-    for (int64_t i = 0; i < n; i += kLanes) {
-      const __m512i values = load(keys + i);
-      const __mmask16 inside =
-          _mm512_mask_cmple_epi32_mask(_mm512_cmpge_epi32_mask(values, least), values, most);
-      _mm512_storeu_si512(kept + count, _mm512_maskz_compress_epi32(inside, values));
-      count += __builtin_popcount(inside);
-    }
-    return count;
-  }
-
-  static void emit(const int32_t* keys, int64_t n, int32_t threshold, int64_t equals,
-                   int32_t* indices) {
-    const __m512i limits = _mm512_set1_epi32(threshold);
-    __m512i places = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    for (int64_t i = 0; i < n; i += kLanes) {
-      const __m512i values = load(keys + i);
-      const uint32_t equal = first_of(_mm512_cmpeq_epi32_mask(values, limits), equals);
-      const auto taken = __mmask16(_mm512_cmpgt_epi32_mask(values, limits) | equal);
-      const int count = __builtin_popcount(taken);
-      // A compressing store to memory is slow on some CPUs, a masked one of what was compressed is
-      // not.
-      _mm512_mask_storeu_epi32(indices, tail_mask(count),
-                               _mm512_maskz_compress_epi32(taken, places));
-      indices += count;
-      equals -= __builtin_popcount(equal);
-      places = _mm512_add_epi32(places, _mm512_set1_epi32(kLanes));
-    }
   }
 };
 

@@ -21,22 +21,17 @@ struct Plain {
     return count;
   }
 
-  static int64_t keep(const int32_t* keys, int64_t n, int32_t lowest, int32_t highest,
-                      int32_t* kept) {
-    int64_t count = 0;
-    for (int64_t i = 0; i < n; ++i) {
-      if (keys[i] >= lowest && keys[i] <= highest) kept[count++] = keys[i];
-    }
-    return count;
-  }
-
-  static void emit(const int32_t* keys, int64_t n, int32_t threshold, int64_t equals,
-                   int32_t* indices) {
-    for (int64_t i = 0; i < n; ++i) {
-      const bool equal = keys[i] == threshold && equals > 0;
-      if (equal) --equals;
-      if (equal || keys[i] > threshold) *indices++ = int32_t(i);
-    }
+  static constexpr int64_t kLanes = 1;
+  static int32_t load(const int32_t* keys) { return *keys; }
+  static int32_t all(int64_t key) { return int32_t(key); }
+  static int32_t places() { return 0; }
+  static int32_t plus(int32_t a, int32_t b) { return a + b; }
+  static uint32_t above(int32_t a, int32_t b) { return a > b ? 1 : 0; }
+  static uint32_t equal(int32_t a, int32_t b) { return a == b ? 1 : 0; }
+  static int32_t compressed(uint32_t, int32_t a) { return a; }
+  static void store(int32_t* target, int32_t a) { *target = a; }
+  static void store_first(int32_t* target, int count, int32_t a) {
+    if (count > 0) *target = a;
   }
 };
 
