@@ -8,16 +8,10 @@
 namespace tessera::cli {
 namespace {
 
-struct KindName {
-  const char* name;
-  EvaluationKind kind;
-};
 // Tasks of the user's own files: tables, but for questions, which are SQuAD's JSON.
-constexpr KindName kKinds[] = {{"classification", EvaluationKind::kClassification},
-                               {"similarity", EvaluationKind::kSimilarity},
-                               {"retrieval", EvaluationKind::kRetrieval},
-                               {"question-answering", EvaluationKind::kQuestionAnswering},
-                               {"data-to-text", EvaluationKind::kDataToText}};
+constexpr EvaluationKind kOwnKinds[] = {
+    EvaluationKind::kClassification, EvaluationKind::kSimilarity, EvaluationKind::kRetrieval,
+    EvaluationKind::kQuestionAnswering, EvaluationKind::kDataToText};
 
 // Options that not every task reads, and those that do.
 struct TaskOption {
@@ -54,7 +48,7 @@ constexpr TaskOption kTaskOptions[] = {
 std::vector<std::string> task_names() {
   std::vector<std::string> names;
   for (const NamedTask& task : named_tasks()) names.push_back(task.name);
-  for (const KindName& kind : kKinds) names.push_back(kind.name);
+  for (const EvaluationKind kind : kOwnKinds) names.emplace_back(name(kind));
   return names;
 }
 
@@ -272,10 +266,10 @@ void add_eval_options(Parser& parser, EvalOptions* options) {
 
 Result<EvaluationTask> eval_task(const Parser& parser, const EvalOptions& options) {
   const auto* const own =
-      std::find_if(std::begin(kKinds), std::end(kKinds),
-                   [&](const KindName& kind) { return options.task == kind.name; });
+      std::find_if(std::begin(kOwnKinds), std::end(kOwnKinds),
+                   [&](EvaluationKind kind) { return options.task == name(kind); });
   Result<EvaluationTask> task =
-      own == std::end(kKinds) ? known_task(options) : own_task(options, own->kind);
+      own == std::end(kOwnKinds) ? known_task(options) : own_task(options, *own);
   if (!task.ok()) return task;
   set_options(options, &*task);
   const Status status = check_options(parser, options, *task);

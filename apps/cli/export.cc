@@ -31,11 +31,6 @@ struct Options {
   bool json = false;
 };
 
-ExportType type_of(const std::string& text) {
-  if (text == "f32") return ExportType::kF32;
-  return text == "f16" ? ExportType::kF16 : ExportType::kBF16;
-}
-
 std::string to_text(const Options& options, const ExportReport& report) {
   std::string text = fmt::format("{}: {} multiplied out; {} on disk, {} before\n", *options.target,
                                  counted(report.matrices, "matrix", "matrices"),
@@ -81,12 +76,13 @@ int export_verb(const Arguments& arguments) {
       .add_text({"-o,--output", "OUT", "Write the checkpoint to OUT, a new directory."},
                 &options.target)
       .required();
-  parser.add_choice({"--dtype",
-                     "TYPE",
-                     "Write all floats as f32, bf16 or f16 (default: each as it is stored, and "
-                     "integers as f32).",
-                     {"f32", "bf16", "f16"}},
-                    [&](const std::string& text) { options.exporting.type = type_of(text); });
+  parser.add_choice(
+      {"--dtype",
+       "TYPE",
+       "Write all floats as f32, bf16 or f16 (default: each as it is stored, and "
+       "integers as f32).",
+       {"f32", "bf16", "f16"}},
+      [&](const std::string& text) { options.exporting.type = *parse<ExportType>(text); });
   parser.add_flag("--masks", &options.masks,
                   "Write which weights were kept to masks.safetensors, too.");
   parser.add_flag("--force", &options.force,

@@ -1,8 +1,5 @@
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <array>
-
 #include "cli/task_verb.h"
 #include "cli/verbs.h"
 #include "tessera/tokenizer.h"
@@ -19,14 +16,6 @@ constexpr Synopsis kSynopsis = {
     "  tessera tag MODEL \"Ada Lovelace lived in London.\"\n"
     "  tessera tag MODEL --file notes.txt --json --aggregation first\n"
     "  tessera tag MODEL --json --tokens \"Time flies.\"\n"};
-
-struct AggregationName {
-  const char* name;
-  Aggregation aggregation;
-};
-constexpr std::array kAggregations = {
-    AggregationName{"tokens", Aggregation::kTokens}, AggregationName{"first", Aggregation::kFirst},
-    AggregationName{"mean", Aggregation::kMean}, AggregationName{"max", Aggregation::kMax}};
 
 struct Options {
   TaskVerb task;
@@ -132,18 +121,6 @@ Status tag_records(const Options& options) {
                  [&](std::span<const Record> records) { return tags.run(records, run); });
 }
 
-std::vector<std::string> aggregation_names() {
-  std::vector<std::string> names;
-  for (const AggregationName& each : kAggregations) names.push_back(each.name);
-  return names;
-}
-
-Aggregation aggregation_called(const std::string& name) {
-  return std::find_if(kAggregations.begin(), kAggregations.end(),
-                      [&](const AggregationName& each) { return name == each.name; })
-      ->aggregation;
-}
-
 }  // namespace
 
 int tag_verb(const Arguments& arguments) {
@@ -154,8 +131,8 @@ int tag_verb(const Arguments& arguments) {
       {"--aggregation", "HOW",
        "Build entities from tokens, or from words labelled by their first token (first), by the "
        "highest mean score (mean) or by their surest token (max) (default: tokens).",
-       aggregation_names()},
-      [&](const std::string& text) { options.aggregation = aggregation_called(text); });
+       choices_of<Aggregation>()},
+      [&](const std::string& text) { options.aggregation = *parse<Aggregation>(text); });
   parser.add_flag("--tokens", &options.tokens,
                   "Add every token and its label to the output of --json.");
   add_refuse_long(parser, &options.task);

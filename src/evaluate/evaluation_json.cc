@@ -15,10 +15,6 @@ namespace tessera {
 namespace {
 
 // In the order of EvaluationKind.
-const std::vector<const char*> kKinds = {"perplexity", "classification",     "similarity",
-                                         "retrieval",  "question-answering", "data-to-text",
-                                         "agreement"};
-
 std::string number(double value) {
   return std::isfinite(value) ? fmt::format("{}", value) : std::string("null");
 }
@@ -111,8 +107,7 @@ Result<Metric> read_metric(const JsonAt& object) {
   TESSERA_ASSIGN_OR_RETURN(metric.low, read_number(object, "low"));
   TESSERA_ASSIGN_OR_RETURN(metric.high, read_number(object, "high"));
   TESSERA_ASSIGN_OR_RETURN(const JsonAt better, object.need("better"));
-  TESSERA_ASSIGN_OR_RETURN(const size_t which, better.one_of({"higher", "lower"}));
-  metric.better = which == 0 ? Better::kHigher : Better::kLower;
+  TESSERA_ASSIGN_OR_RETURN(metric.better, better.one_of<Better>());
   return metric;
 }
 
@@ -165,8 +160,7 @@ Result<Evaluation> read_evaluation(std::string_view text, const std::string& sou
   const JsonAt root(json, source);
   Evaluation evaluation;
   TESSERA_ASSIGN_OR_RETURN(const JsonAt kind, root.need("kind"));
-  TESSERA_ASSIGN_OR_RETURN(const size_t which, kind.one_of(kKinds));
-  evaluation.kind = static_cast<EvaluationKind>(which);
+  TESSERA_ASSIGN_OR_RETURN(evaluation.kind, kind.one_of<EvaluationKind>());
   TESSERA_ASSIGN_OR_RETURN(evaluation.task, root.text_or("task", ""));
   TESSERA_ASSIGN_OR_RETURN(evaluation.split, root.text_or("split", ""));
   TESSERA_ASSIGN_OR_RETURN(evaluation.model, root.text_or("model", ""));
@@ -184,10 +178,10 @@ std::string evaluation_json(const Evaluation& evaluation,
                             std::span<const MetricDifference> differences, WithExamples examples) {
   std::string json = fmt::format(
       R"({{"task":{},"split":{},"kind":"{}","model":{},"method":{},"metrics":{},"counts":{},"seconds":{})",
-      to_json_string(evaluation.task), to_json_string(evaluation.split),
-      kKinds[static_cast<size_t>(evaluation.kind)], to_json_string(evaluation.model),
-      to_json_string(evaluation.method), list_json(evaluation.metrics, metric_json),
-      counts_json(evaluation.counts), number(evaluation.seconds));
+      to_json_string(evaluation.task), to_json_string(evaluation.split), name(evaluation.kind),
+      to_json_string(evaluation.model), to_json_string(evaluation.method),
+      list_json(evaluation.metrics, metric_json), counts_json(evaluation.counts),
+      number(evaluation.seconds));
   if (!differences.empty()) json += ",\"differences\":" + list_json(differences, difference_json);
   json += fmt::format(R"(,"labels":{},"settings":{},"notes":{})", texts(evaluation.labels),
                       numbers(evaluation.settings), texts(evaluation.notes));

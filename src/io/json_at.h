@@ -9,6 +9,7 @@
 
 #include "base/status.h"
 #include "io/json.h"
+#include "tessera/names.h"
 
 namespace tessera {
 
@@ -39,6 +40,14 @@ class JsonAt {
   Result<double> number(double least, double most) const;
   Result<Truth> truth() const;
   Result<size_t> one_of(const std::vector<const char*>& names) const;  // the index
+  // The value of that name (tessera/names.h).
+  template <Named Enum>
+  Result<Enum> one_of() const {
+    const std::string* text = value_->as<std::string>();
+    const std::optional<Enum> value = text == nullptr ? std::nullopt : parse<Enum>(*text);
+    if (!value) return wrong(names<Enum>());
+    return *value;
+  }
   Result<std::vector<JsonAt>> list(size_t least, size_t most) const;
 
   // The value of a member that may be absent.

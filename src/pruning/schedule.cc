@@ -14,10 +14,6 @@ namespace {
 constexpr int64_t kMostIds = 1024;
 constexpr double kLeastShare = 1e-6, kLeastOfALayer = 0.05;
 
-const std::vector<const char*> kBases = {"tokens", "positions"};
-const std::vector<const char*> kScales = {"none", "queries"};
-const std::vector<const char*> kPools = {"all", "survivors"};
-
 // A share up to 1, or a count from 2 on.
 Result<Keep> keep_at(const JsonAt& at) {
   if (const auto count = at.integer(2, INT32_MAX); count.ok())
@@ -56,13 +52,11 @@ Result<std::vector<Keep>> keeps_at(const JsonAt& at, int32_t layers) {
   return keeps;
 }
 
-template <typename Enum>
-Status read_word(const JsonAt& object, const char* key, const std::vector<const char*>& words,
-                 Enum& target) {
+template <Named Enum>
+Status read_word(const JsonAt& object, const char* key, Enum& target) {
   const std::optional<JsonAt> at = object.find(key);
   if (!at) return {};
-  TESSERA_ASSIGN_OR_RETURN(const size_t index, at->one_of(words));
-  target = static_cast<Enum>(index);
+  TESSERA_ASSIGN_OR_RETURN(target, at->one_of<Enum>());
   return {};
 }
 
@@ -88,9 +82,9 @@ Result<PruningSchedule> schedule_at(const JsonAt& root, const ScheduledModel& mo
   PruningSchedule schedule;
   TESSERA_ASSIGN_OR_RETURN(const JsonAt tokens, root.need("tokens"));
   TESSERA_ASSIGN_OR_RETURN(schedule.tokens, keeps_at(tokens, model.layers));
-  TESSERA_RETURN_IF_ERROR(read_word(root, "base", kBases, schedule.base));
-  TESSERA_RETURN_IF_ERROR(read_word(root, "scale", kScales, schedule.scale));
-  TESSERA_RETURN_IF_ERROR(read_word(root, "pooling", kPools, schedule.pooling));
+  TESSERA_RETURN_IF_ERROR(read_word(root, "base", schedule.base));
+  TESSERA_RETURN_IF_ERROR(read_word(root, "scale", schedule.scale));
+  TESSERA_RETURN_IF_ERROR(read_word(root, "pooling", schedule.pooling));
   TESSERA_ASSIGN_OR_RETURN(const int64_t minimum, root.integer_or("minimum", 1, 1, INT32_MAX));
   schedule.minimum = static_cast<int32_t>(minimum);
   TESSERA_ASSIGN_OR_RETURN(schedule.decay, root.number_or("decay", 1, kLeastShare, 1));
@@ -121,9 +115,9 @@ std::string to_json(const PruningSchedule& schedule) {
   return fmt::format(
       R"({{"tokens": [{}], "base": "{}", "minimum": {}, "decay": {}, "scale": "{}", "pooling": "{}", )"
       R"("protect": {{"first": {}, "last": {}, "ids": [{}]}}}})",
-      tokens, kBases[static_cast<size_t>(schedule.base)], schedule.minimum, schedule.decay,
-      kScales[static_cast<size_t>(schedule.scale)], kPools[static_cast<size_t>(schedule.pooling)],
-      schedule.protect_first, schedule.protect_last, fmt::join(schedule.protect_ids, ", "));
+      tokens, name(schedule.base), schedule.minimum, schedule.decay, name(schedule.scale),
+      name(schedule.pooling), schedule.protect_first, schedule.protect_last,
+      fmt::join(schedule.protect_ids, ", "));
 }
 
 Result<std::vector<Keep>> average_keep(double average, int32_t layers) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "tessera/names.h"
 
 namespace tessera {
 
@@ -20,14 +21,17 @@ struct Keep {
 // What a share is of: the tokens of the sequence, or the most positions that the model has, as in
 // the published runs of SpAtten.
 enum class CountBase { kTokens, kPositions };
+constexpr auto names_of(CountBase) { return enum_names("tokens", "positions"); }
 
 // Whether a token's importance is divided by the number of queries that could see it, which with a
 // causal mask no longer favours early tokens.
 enum class ImportanceScale { kNone, kQueries };
+constexpr auto names_of(ImportanceScale) { return enum_names("none", "queries"); }
 
 // What an embedding is pooled from: every token, those that left with the state that they left
 // with, or those that the last layer has.
 enum class PoolRows { kAll, kSurvivors };
+constexpr auto names_of(PoolRows) { return enum_names("all", "survivors"); }
 
 // Cascade token pruning (SpAtten, https://arxiv.org/abs/2012.09852, section III.A): in front of
 // each layer only the tokens stay that the layers before attended to most. A token that left takes

@@ -53,10 +53,7 @@ Status read_data(const JsonAt& at, const RecipePaths& paths, DataFile& data) {
   TESSERA_ASSIGN_OR_RETURN(data.paths, paths.path_list(files));
   const std::optional<JsonAt> format = at.find("format");
   if (format) {
-    TESSERA_ASSIGN_OR_RETURN(const size_t which, format->one_of({"auto", "csv", "tsv", "jsonl"}));
-    constexpr DataFormat kFormats[] = {DataFormat::kAuto, DataFormat::kCsv, DataFormat::kTsv,
-                                       DataFormat::kJsonLines};
-    data.format = kFormats[which];
+    TESSERA_ASSIGN_OR_RETURN(data.format, format->one_of<DataFormat>());
   }
   const std::optional<JsonAt> header = at.find("header");
   if (header) {
@@ -122,13 +119,11 @@ Status read_options(const JsonAt& at, RecipeTask& recipe) {
                            at.integer_or("max_examples", task.max_examples, 1, kMostExamples));
   const std::optional<JsonAt> bad = at.find("bad_data");
   if (bad) {
-    TESSERA_ASSIGN_OR_RETURN(const size_t which, bad->one_of({"stop", "skip"}));
-    task.on_bad_data = which == 0 ? OnBadData::kStop : OnBadData::kSkip;
+    TESSERA_ASSIGN_OR_RETURN(task.on_bad_data, bad->one_of<OnBadData>());
   }
   const std::optional<JsonAt> cut = at.find("long_text");
   if (cut) {
-    TESSERA_ASSIGN_OR_RETURN(const size_t which, cut->one_of({"cut", "bad"}));
-    task.on_long_text = which == 0 ? OnLongText::kCut : OnLongText::kBad;
+    TESSERA_ASSIGN_OR_RETURN(task.on_long_text, cut->one_of<OnLongText>());
   }
   TESSERA_RETURN_IF_ERROR(read_integer(at, "window_tokens", &task.perplexity.window_tokens));
   task.agreement.window_tokens = task.perplexity.window_tokens;

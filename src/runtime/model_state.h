@@ -30,6 +30,7 @@ struct ModelState {
   std::shared_ptr<const Tokenizer> tokenizer;  // null when the directory has none
   SentenceEncoder sentence_encoder;
   std::optional<PruningSchedule> pruning;  // nothing: every token enters every layer
+  bool drops_tokens() const { return pruning.has_value() && !pruning->keeps_all(); }
   ModelInfo info;
   std::unique_ptr<Trace> trace;  // while a profile is taken
   // Held for a pass and until its results have been read: callers on several threads take turns.

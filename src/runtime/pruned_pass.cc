@@ -45,7 +45,7 @@ CascadeSequence sequence_of(const ModelState& state, const SequenceBatch& batch,
 
 PrunedPass::PrunedPass(const ModelState& state, const SequenceBatch& batch,
                        const PassReaders& readers) {
-  if (!state.pruning || state.pruning->keeps_all()) return;
+  if (!state.drops_tokens()) return;
   const PruningSchedule& pruning = *state.pruning;
   const Architecture& a = state.architecture;
   const auto sequences = static_cast<size_t>(batch.layout.sequences());

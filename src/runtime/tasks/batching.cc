@@ -110,11 +110,6 @@ size_t rows_read(const Item& item, HeadRows head_rows) {
 
 Status run_batch(ModelState& state, const Work& work, std::span<const size_t> members,
                  const Take& take) {
-  if (state.architecture.head == Head::kCausalLm && state.pruning && !state.pruning->keeps_all()) {
-    return unsupported(
-        "pruning: expected texts that are read as a whole, found texts whose every token is "
-        "predicted from those before it");
-  }
   SequenceBatch batch;
   std::vector<int32_t> given_rows;
   for (const size_t item : members) {
@@ -216,6 +211,11 @@ Result<std::vector<Sequence>> to_sequences(ModelState& state, std::span<const Ta
 
 Status run_items(ModelState& state, const Work& work, const TaskOptions& options,
                  const Take& take) {
+  if (state.architecture.head == Head::kCausalLm && state.drops_tokens()) {
+    return unsupported(
+        "pruning: expected texts that are read as a whole, found texts whose every token is "
+        "predicted from those before it");
+  }
   const auto length = [&](size_t item) {
     return static_cast<int64_t>(work.items[item].tokens->ids.size());
   };
