@@ -292,7 +292,8 @@ class DenseExport {
   // but may have been pruned as well: then some of their weights are zero.
   Result<std::vector<DenseMatrix>> candidates() const {
     std::vector<DenseMatrix> found;
-    for (const auto& [tensor, order] : orders_) {
+    for (const auto& entry : orders_) {
+      const std::string& tensor = entry.first;
       const auto one =
           std::find_if(matrices_.begin(), matrices_.end(),
                        [&](const DenseMatrix& matrix) { return matrix.item.tensor == tensor; });

@@ -142,7 +142,7 @@ std::vector<int32_t> tokens_kept(const PruningSchedule& schedule, const Schedule
                                  int32_t tokens, int32_t protected_tokens) {
   // A share like 0.29 of 100 is not a whole number in binary.
   constexpr double kSlack = 1e-9;
-  const double base = schedule.base == CountBase::kTokens ? tokens : model.positions;
+  const double base = schedule.base == CountBase::kPositions ? model.positions : tokens;
   const int32_t least = std::max(schedule.minimum, protected_tokens);
   std::vector<int32_t> kept;
   for (const Keep& keep : schedule.tokens) {

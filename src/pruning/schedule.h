@@ -18,10 +18,20 @@ struct Keep {
   bool keeps_all() const { return count == 0 && share == 1; }
 };
 
-// What a share is of: the tokens of the sequence, or the most positions that the model has, as in
-// the published runs of SpAtten.
-enum class CountBase { kTokens, kPositions };
-constexpr auto names_of(CountBase) { return enum_names("tokens", "positions"); }
+// What a share of tokens is of: those of the sequence so far, those of its prompt, or the most
+// positions that the model has, as in the published runs of SpAtten.
+enum class CountBase { kTokens, kPrompt, kPositions };
+constexpr auto names_of(CountBase) { return enum_names("tokens", "prompt", "positions"); }
+
+// What a prompt to be continued does: its tokens leave as those of a text do, all of them stay but
+// are scored, so that they leave once tokens are generated, or they are not even scored.
+enum class Prefill { kPrune, kScore, kSkip };
+constexpr auto names_of(Prefill) { return enum_names("prune", "score", "skip"); }
+
+// How the threshold of a refetch grows with the keys that a query sees: not, or as their
+// reciprocal, of which it is then a multiple.
+enum class RefetchScale { kNone, kLength };
+constexpr auto names_of(RefetchScale) { return enum_names("none", "length"); }
 
 // Whether a token's importance is divided by the number of queries that could see it, which with a
 // causal mask no longer favours early tokens.
@@ -33,20 +43,44 @@ constexpr auto names_of(ImportanceScale) { return enum_names("none", "queries");
 enum class PoolRows { kAll, kSurvivors };
 constexpr auto names_of(PoolRows) { return enum_names("all", "survivors"); }
 
-// Cascade token pruning (SpAtten, https://arxiv.org/abs/2012.09852, section III.A): in front of
-// each layer only the tokens stay that the layers before attended to most. A token that left takes
-// part in no later layer.
+// Keys and values as integers, keys in two planes of bits, the lower of which is read only by
+// queries that the upper one leaves without a clear favourite (SpAtten, section III.D).
+struct KeyPlanes {
+  int32_t upper_bits = 0;  // of a key, 4, 6 or 8; 0: the cache is of the type asked for
+  int32_t lower_bits = 0;  // 0 or 4
+  int32_t value_bits = 8;  // 4, 6 or 8
+  // A query whose largest probability is below reads the lower plane too: 0 never, above 1 always.
+  double refetch_below = 0;
+  RefetchScale refetch_scale = RefetchScale::kNone;
+
+  bool empty() const { return upper_bits == 0; }
+};
+
+// Cascade token and head pruning (SpAtten, https://arxiv.org/abs/2012.09852, sections III.A to D):
+// in front of each layer only the tokens and heads stay that the layers before attended to most, or
+// that gave most. What left takes part in no later layer.
 struct PruningSchedule {
-  std::vector<Keep> tokens = {};  // of each layer, none more than the one before
+  std::vector<Keep> tokens = {};  // of each layer, none more than the one before; empty: all
+  std::vector<Keep> heads = {};   // query heads, likewise
+  // Of each query of a generated token and each head: the values that are read, those of the
+  // largest probabilities, of the tokens that the layer keeps. Empty: all.
+  std::vector<Keep> values = {};
+  // Above 0, in place of `values`: values of keys are left out whose probability is below this part
+  // of the largest one so far.
+  double value_threshold = 0;
+  KeyPlanes planes = {};
+  Prefill prefill = Prefill::kPrune;
   CountBase base = CountBase::kTokens;
   int32_t minimum = 1;  // tokens that stay at least, where there are as many
   // What is left of the importance found so far when that of a layer is added, in (0, 1].
   double decay = 1;
   ImportanceScale scale = ImportanceScale::kNone;
   PoolRows pooling = PoolRows::kAll;
-  // Tokens that never leave: so many first and last ones of a sequence, and those with these ids.
+  // Tokens that never leave: so many first and last ones of a text or prompt, those with these ids,
+  // and so many of the newest while tokens are generated.
   int32_t protect_first = 0;
   int32_t protect_last = 0;
+  int32_t protect_newest = 0;
   std::vector<int32_t> protect_ids = {};
 
   bool keeps_all() const;
