@@ -6,11 +6,13 @@
 #include <cmath>
 #include <filesystem>
 #include <map>
+#include <optional>
 
 #include "base/shell.h"
 #include "compress/output.h"
 #include "compress/paths.h"
 #include "io/mapped_file.h"
+#include "io/model_directory.h"
 #include "tessera/version.h"
 
 namespace tessera {
@@ -22,15 +24,11 @@ constexpr size_t kCardLimitBytes = 4 << 20;
 
 // "sentence-transformers/all-MiniLM-L6-v2" for a folder of the hub's cache, else the folder's name.
 std::string model_name(const std::string& directory) {
-  constexpr std::string_view kHub = "models--";
   const fs::path path = fs::absolute(directory).lexically_normal();
   for (const fs::path& part : path) {
-    std::string name = part.string();
-    if (!name.starts_with(kHub)) continue;
-    name.erase(0, kHub.size());
-    const size_t slash = name.find("--");
-    if (slash != std::string::npos) name.replace(slash, 2, "/");
-    return name;
+    const std::string folder = part.string();
+    if (!folder.starts_with("models--")) continue;
+    if (const std::optional<std::string> id = hub_id(folder)) return *id;
   }
   return path.has_filename() ? path.filename().string() : path.parent_path().filename().string();
 }

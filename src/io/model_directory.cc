@@ -62,7 +62,8 @@ bool is_part_of_id(std::string_view part) {
          });
 }
 
-// OWNER/NAME, or NAME as the oldest models have, of a name that may be one on the hub.
+}  // namespace
+
 std::optional<std::string> hub_id(std::string_view name) {
   if (name.starts_with(kRepositoryPrefix)) {
     std::string id(name.substr(kRepositoryPrefix.size()));
@@ -76,6 +77,8 @@ std::optional<std::string> hub_id(std::string_view name) {
   if (!is_part_of_id(owner) || !is_part_of_id(model)) return std::nullopt;
   return std::string(name);
 }
+
+namespace {
 
 std::string repository_of(std::string id) {
   const size_t slash = id.find('/');

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/status.h"
 
@@ -24,6 +26,10 @@ struct ModelDirectory {
 // is set. kNotFound says how to fetch what is not there. In a directory of sentence-transformers
 // the first module says where the transformer is; what else modules.json holds is not checked.
 Result<ModelDirectory> find_model(const std::string& name);
+
+// OWNER/NAME, or NAME as the oldest models have, of a name that may be one on the hub: that itself,
+// or models--OWNER--NAME, the folder of its cache.
+std::optional<std::string> hub_id(std::string_view name);
 
 // What a message about files that a model lacks ends with: for a snapshot in the hub's cache the
 // command that fetches them, else nothing.

@@ -12,6 +12,7 @@
 
 #include "io/config.h"
 #include "io/json.h"
+#include "io/model_directory.h"
 
 namespace tessera {
 namespace {
@@ -97,15 +98,6 @@ bool is_true(const Config& config, std::string_view key) {
   return truth.ok() && *truth == Config::Truth::kYes;
 }
 
-// OWNER/NAME; what else config.json holds there is a path on the disk of whoever made the model.
-bool is_on_the_hub(std::string_view name) {
-  return std::count(name.begin(), name.end(), '/') == 1 && name.front() != '/' &&
-         name.front() != '.' && name.back() != '/' &&
-         std::none_of(name.begin(), name.end(), [](char c) {
-           return std::isspace(static_cast<unsigned char>(c)) != 0 || c == '\\';
-         });
-}
-
 // The method that a section names, or that follows from its other keys.
 std::string method_of(const Config& section) {
   for (const char* key : {"quant_method", "quantization_method"}) {
@@ -152,7 +144,7 @@ std::string found_of(std::string_view method, const Config& section) {
 std::string way_out(const Config& config, std::string_view precision) {
   std::string base = text_of(config, "_name_or_path");
   if (base.empty()) base = text_of(config, "base_model");
-  const std::string model = !base.empty() && is_on_the_hub(base)
+  const std::string model = base.find('/') != std::string::npos && hub_id(base)
                                 ? fmt::format(" ({}, as config.json has it)", base)
                                 : std::string();
   return fmt::format(
