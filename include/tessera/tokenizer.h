@@ -22,6 +22,12 @@ constexpr auto names_of(DecodeSpecial) { return enum_names("keep", "skip"); }
 enum class Origins { kOmit, kGive };
 constexpr auto names_of(Origins) { return enum_names("omit", "give"); }
 
+// What a special token is for, as its files call it: "cls_token" and so on.
+enum class TokenRole { kBos, kEos, kCls, kSep, kMask, kPad, kUnk };
+constexpr auto names_of(TokenRole) {
+  return enum_names("bos", "eos", "cls", "sep", "mask", "pad", "unk");
+}
+
 // Which texts lose tokens: the longer one until both are as long, or one alone, which keeps at
 // least one token.
 enum class TruncationStrategy { kLongestFirst, kOnlyFirst, kOnlySecond };
@@ -111,9 +117,10 @@ class TESSERA_API Tokenizer {
   virtual int32_t vocabulary_size() const = 0;  // added tokens included: the largest id + 1
   virtual std::optional<int32_t> id_of(std::string_view token) const = 0;
   virtual std::string token_of(int32_t id) const = 0;  // empty for an id that has none
-  // The token that stands for a hidden one in a masked language model; none where the files name
-  // none.
-  virtual std::optional<int32_t> mask_id() const = 0;
+  // The special token of a role; none where the files name none.
+  virtual std::optional<int32_t> special_id(TokenRole role) const = 0;
+  // The token that stands for a hidden one in a masked language model.
+  std::optional<int32_t> mask_id() const { return special_id(TokenRole::kMask); }
 };
 
 }  // namespace tessera

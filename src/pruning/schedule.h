@@ -83,31 +83,54 @@ struct PruningSchedule {
   int32_t protect_newest = 0;
   std::vector<int32_t> protect_ids = {};
 
-  bool keeps_all() const;
+  // Whether every token enters every layer, every head takes part in every layer, and every value
+  // is read.
+  bool keeps_all_tokens() const;
+  bool keeps_all_heads() const;
+  bool keeps_all_values() const;
+};
+
+// A special token, which a schedule may call by its role: "sep" as "@sep".
+struct NamedId {
+  std::string name;
+  int32_t id = 0;
 };
 
 // What a schedule has to fit.
 struct ScheduledModel {
   int32_t layers = 0;
-  int32_t positions = 0;   // the longest sequence
-  int32_t vocabulary = 0;  // token ids are below it
+  int32_t query_heads = 0;  // of each layer; 0: they differ, and no schedule of heads fits
+  int32_t positions = 0;    // the longest sequence
+  int32_t vocabulary = 0;   // token ids are below it
+  std::vector<NamedId> named_ids = {};
 };
 
-// Reads the JSON of a schedule, as docs/cascade.md describes it; source opens the message. The
-// average of a schedule that gives only that becomes a share for each layer (average_keep).
+// Reads the JSON of a schedule, as docs/cascade.md describes it; source opens the message. An
+// average becomes a share for each layer (average_keep), and a named token its id.
 Result<PruningSchedule> parse_schedule(std::string_view text, const ScheduledModel& model,
                                        const std::string& source);
-// Reads to the same schedule.
+// Reads to the same schedule; what is as by default is left out.
 std::string to_json(const PruningSchedule& schedule);
 
-// A share for each layer with this average: the first 15% of the layers, rounded, keep all, the
-// others fall in equal steps around what is left. kInvalidInput where the average leaves a layer
-// fewer than 5%.
-Result<std::vector<Keep>> average_keep(double average, int32_t layers);
+// The layers at the front that an average leaves whole, as a part of all (SpAtten, section III.A).
+inline constexpr double kWholeLayersOfTokens = 0.15, kWholeLayersOfHeads = 0.30;
+
+// A share for each layer with this average: the first layers, whole_layers of all and rounded, keep
+// all, the others fall in equal steps around what is left. kInvalidInput where the average leaves a
+// layer fewer than 5%.
+Result<std::vector<Keep>> average_keep(double average, int32_t layers, double whole_layers);
 
 // How many tokens of a sequence of `tokens` enter each layer, `protected_tokens` of which stay:
 //   n_l = min(n_(l-1), max(floor(share_l * base), minimum, protected))
+// prompt: those of them that were given, where the others are generated; 0: all.
 std::vector<int32_t> tokens_kept(const PruningSchedule& schedule, const ScheduledModel& model,
-                                 int32_t tokens, int32_t protected_tokens);
+                                 int32_t tokens, int32_t protected_tokens, int32_t prompt = 0);
+
+// How many query heads take part in each layer:
+//   n_l = min(n_(l-1), max(floor(share_l * heads), 1))
+std::vector<int32_t> heads_kept(const PruningSchedule& schedule, const ScheduledModel& model);
+
+// How many values each query and head reads in a layer of `keys`: max(floor(share * keys), 1).
+int32_t values_kept(const PruningSchedule& schedule, int32_t layer, int32_t keys);
 
 }  // namespace tessera

@@ -93,10 +93,23 @@ Status fit_head(const std::string& directory, ModelState& state) {
   return state.sentence_encoder.check(a.hidden_size, directory);
 }
 
+// What a schedule can say and no pass does yet.
+Status check_runs(const PruningSchedule& pruning) {
+  const char* unknown = !pruning.keeps_all_heads()    ? "heads"
+                        : !pruning.keeps_all_values() ? "values"
+                        : !pruning.planes.empty()     ? "key_bits"
+                                                      : nullptr;
+  if (unknown == nullptr) return {};
+  return unsupported(
+      fmt::format("pruning: {}: expected none, as it is not supported yet, found some", unknown));
+}
+
 Status read_pruning(const std::string& text, ModelState& state) {
   if (text.empty()) return {};
-  TESSERA_ASSIGN_OR_RETURN(PruningSchedule pruning,
-                           parse_schedule(text, scheduled_model(state.architecture), "pruning"));
+  ScheduledModel model = scheduled_model(state.architecture);
+  if (state.tokenizer != nullptr) model.named_ids = named_ids(*state.tokenizer);
+  TESSERA_ASSIGN_OR_RETURN(PruningSchedule pruning, parse_schedule(text, model, "pruning"));
+  TESSERA_RETURN_IF_ERROR(check_runs(pruning));
   state.pruning = std::move(pruning);
   return check_pooling(state, state.sentence_encoder);
 }
@@ -156,9 +169,23 @@ json linear_json(const LinearInfo& info) {
 }  // namespace
 
 ScheduledModel scheduled_model(const Architecture& architecture) {
+  const int32_t heads = architecture.layer(0).query_heads;
+  bool same = true;
+  for (int32_t layer = 1; layer < architecture.layer_count(); ++layer)
+    same = same && architecture.layer(layer).query_heads == heads;
   return {.layers = architecture.layer_count(),
+          .query_heads = same ? heads : 0,
           .positions = architecture.max_positions,
           .vocabulary = architecture.vocabulary_size};
+}
+
+std::vector<NamedId> named_ids(const Tokenizer& tokenizer) {
+  std::vector<NamedId> ids;
+  for (size_t i = 0; i < names_of(TokenRole{}).size(); ++i) {
+    const auto role = static_cast<TokenRole>(i);
+    if (const auto id = tokenizer.special_id(role)) ids.push_back({std::string(name(role)), *id});
+  }
+  return ids;
 }
 
 Status check_sequence(const ModelState& state, const TokenSequence& sequence,

@@ -30,7 +30,7 @@ struct ModelState {
   std::shared_ptr<const Tokenizer> tokenizer;  // null when the directory has none
   SentenceEncoder sentence_encoder;
   std::optional<PruningSchedule> pruning;  // nothing: every token enters every layer
-  bool drops_tokens() const { return pruning.has_value() && !pruning->keeps_all(); }
+  bool drops_tokens() const { return pruning.has_value() && !pruning->keeps_all_tokens(); }
   ModelInfo info;
   std::unique_ptr<Trace> trace;  // while a profile is taken
   // Held for a pass and until its results have been read: callers on several threads take turns.
@@ -49,6 +49,8 @@ size_t text_limit(const ModelState& state);
 
 // What a pruning schedule has to fit.
 ScheduledModel scheduled_model(const Architecture& architecture);
+// The special tokens that a schedule may call by their roles.
+std::vector<NamedId> named_ids(const Tokenizer& tokenizer);
 
 // The rows that the model's head reads.
 HeadRows head_rows(const Architecture& architecture);

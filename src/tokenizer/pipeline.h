@@ -1,11 +1,13 @@
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/status.h"
+#include "tessera/tokenizer.h"
 #include "tokenizer/added_tokens.h"
 #include "tokenizer/components.h"
 #include "tokenizer/template.h"
@@ -23,7 +25,7 @@ struct Pipeline {
   std::vector<std::unique_ptr<Decoder>> decoders;
   bool has_decoder = false;  // else spaces stand between the tokens
   AddedTokens added;
-  std::string mask_token;  // empty where the files name none
+  std::map<TokenRole, std::string> roles;  // those that the files name
   TruncationSide truncation_side = TruncationSide::kRight;
   std::vector<bool> is_control;  // by id (may be shorter): skipped with the special tokens
 

@@ -312,9 +312,18 @@ std::string PipelineTokenizer::token_of(int32_t id) const {
   return content != nullptr ? *content : std::string(pipeline_.model->vocabulary().token(id));
 }
 
-std::optional<int32_t> PipelineTokenizer::mask_id() const {
-  if (!pipeline_.mask_token.empty()) return id_of(pipeline_.mask_token);
-  for (const char* content : {"[MASK]", "<mask>"}) {
+std::optional<int32_t> PipelineTokenizer::special_id(TokenRole role) const {
+  const auto named = pipeline_.roles.find(role);
+  if (named != pipeline_.roles.end()) return id_of(named->second);
+  const std::string_view name = tessera::name(role);
+  // BERT's spelling, then RoBERTa's, whose sentences are set apart by what begins and ends them.
+  std::string upper(name);
+  std::transform(upper.begin(), upper.end(), upper.begin(),
+                 [](char c) { return static_cast<char>(c - 'a' + 'A'); });
+  const bool begins = role == TokenRole::kBos || role == TokenRole::kCls;
+  const bool ends = role == TokenRole::kEos || role == TokenRole::kSep;
+  const std::string lower = begins ? "<s>" : ends ? "</s>" : fmt::format("<{}>", name);
+  for (const std::string& content : {fmt::format("[{}]", upper), lower}) {
     const std::optional<int32_t> id = id_of(content);
     if (id.has_value() && pipeline_.added.is_special(*id)) return id;
   }

@@ -47,7 +47,7 @@ class PipelineTokenizer final : public Tokenizer {
   int32_t vocabulary_size() const override { return pipeline_.vocabulary_size(); }
   std::optional<int32_t> id_of(std::string_view token) const override;
   std::string token_of(int32_t id) const override;
-  std::optional<int32_t> mask_id() const override;
+  std::optional<int32_t> special_id(TokenRole role) const override;
 
  private:
   Result<Encoding> encode_with(const TextPair& text, const EncodeOptions& options,
