@@ -51,6 +51,7 @@ PUBLIC = {
     "status.h": "base",
     "version.h": "base",
     "chat.h": "runtime",
+    "pruning.h": "pruning",
     "tokenizer.h": "tokenizer",
     "records.h": "io",
     "machine.h": "plan",

@@ -391,7 +391,6 @@ int bench_verb(const Arguments& arguments) {
                   "measured.");
   parser.add_flag("--json", &options.json, "Print JSON instead of a table.");
   add_model_options(parser, &options.model);
-  add_pruning_options(parser, &options.model);
   add_cache_option(parser, &options.model);
   if (const auto code = parser.parse(arguments)) return *code;
   return finish(bench(options));

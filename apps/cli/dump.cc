@@ -37,7 +37,6 @@ int dump_verb(const Arguments& arguments) {
   Options options;
   Parser parser(kSynopsis);
   add_model_options(parser, &options.model);
-  add_pruning_options(parser, &options.model);
   add_cache_option(parser, &options.model);
   parser.group("Input");
   parser

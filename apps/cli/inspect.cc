@@ -249,7 +249,6 @@ int inspect_verb(const Arguments& arguments) {
       {"--save-plan", "FILE", "Write the plan to FILE, which --plan of other verbs reads."},
       &options.save_plan);
   add_model_options(parser, &options.model);
-  add_pruning_options(parser, &options.model);
   add_cache_option(parser, &options.model);
   parser.option("MODEL").optional();
   parser.then([&] {

@@ -2,52 +2,14 @@
 
 #include <fmt/format.h>
 
-#include <charconv>
 #include <chrono>
-#include <cmath>
 
-#include "cli/inputs.h"
 #include "cli/terminal.h"
 
 namespace tessera::cli {
 namespace {
 
 constexpr int64_t kMaxThreads = 4096;
-
-// An average, or a share for each layer; the library checks their range.
-std::string parse_keep_tokens(std::string_view text) {
-  std::string shares;
-  for (size_t begin = 0; begin <= text.size();) {
-    const size_t end = std::min(text.find(',', begin), text.size());
-    double share = 0;
-    const char* last = text.data() + end;
-    const auto [stop, error] = std::from_chars(text.data() + begin, last, share);
-    if (error != std::errc() || stop != last || !std::isfinite(share))
-      bad_value("--keep-tokens", "a share, or one for each layer as 1,0.8,0.5", text);
-    shares += fmt::format("{}{}", shares.empty() ? "" : ", ", share);
-    begin = end + 1;
-  }
-  const bool is_list = text.find(',') != std::string_view::npos;
-  return fmt::format(R"({{"tokens": {}}})", is_list ? "[" + shares + "]" : shares);
-}
-
-void take_pruning(const std::string& file, ModelOptions* options) {
-  Result<std::string> schedule = read_text(file);
-  if (!schedule.ok()) usage_error(schedule.status().message());
-  // For the library no text is no pruning.
-  if (schedule->empty()) {
-    usage_error(fmt::format("--pruning: expected a schedule in {}, found an empty file", file));
-  }
-  options->load.pruning = *std::move(schedule);
-  options->pruning_file = file;
-}
-
-// The library has the text of the schedule alone and calls it "pruning".
-Status with_pruning_file(const Status& status, const std::string& file) {
-  constexpr std::string_view kSchedule = "pruning: ";
-  if (file.empty() || !status.message().starts_with(kSchedule)) return status;
-  return {status.code(), fmt::format("{}: {}", file, status.message().substr(kSchedule.size()))};
-}
 
 }  // namespace
 
@@ -83,19 +45,7 @@ void add_model_options(Parser& parser, ModelOptions* options) {
                     if (text.empty()) bad_value("--plan", "a file name", text);
                     options->load.plan_file = text;
                   });
-}
-
-void add_pruning_options(Parser& parser, ModelOptions* options) {
-  parser.group("Model");
-  const Option keep_tokens = parser.add_text(
-      {"--keep-tokens", "SHARES",
-       "Let tokens leave that few others attend to: keep this share on average, or one "
-       "share for each layer, as 1,0.8,0.5."},
-      [options](const std::string& text) { options->load.pruning = parse_keep_tokens(text); });
-  parser
-      .add_text({"--pruning", "FILE", "Let tokens leave as the schedule in FILE says."},
-                [options](const std::string& text) { take_pruning(text, options); })
-      .excludes({keep_tokens});
+  add_pruning_options(parser, &options->pruning);
 }
 
 void add_cache_option(Parser& parser, ModelOptions* options) {
@@ -120,9 +70,11 @@ Result<std::shared_ptr<Model>> load_model(const ModelOptions& options) {
   const auto start = std::chrono::steady_clock::now();
   Result<std::shared_ptr<Model>> model = [&] {
     const Progress progress(fmt::format("loading {}", options.directory), 0);
-    return Model::load(options.directory, options.load);
+    LoadOptions load = options.load;
+    load.pruning = options.pruning.text;
+    return Model::load(options.directory, load);
   }();
-  if (!model.ok()) return with_pruning_file(model.status(), options.pruning_file);
+  if (!model.ok()) return with_pruning_source(model.status(), options.pruning);
   if (verbosity() != Verbosity::kVerbose) return model;
   const ModelInfo& info = (*model)->info();
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;

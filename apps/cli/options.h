@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "cli/parser.h"
+#include "cli/pruning_options.h"
 #include "tessera/model.h"
 #include "tessera/status.h"
 
@@ -26,15 +27,13 @@ inline constexpr int kUsage = 2;
 void add_directory_options(Parser& parser, std::string* directory, int* threads);
 
 // The checkpoint directory and how to load it: MODEL, --threads, --dtype, --precompute-vo, --plan,
-// --keep-tokens, --pruning.
+// and the options of cascade pruning.
 struct ModelOptions {
   std::string directory;
-  LoadOptions load;
-  std::string pruning_file;  // that load.pruning is from; empty: another source, or none
+  LoadOptions load;  // but its pruning
+  PruningOptions pruning;
 };
 void add_model_options(Parser& parser, ModelOptions* options);
-// --keep-tokens and --pruning, of verbs that run whole texts.
-void add_pruning_options(Parser& parser, ModelOptions* options);
 // For verbs that run decoders: --cache.
 void add_cache_option(Parser& parser, ModelOptions* options);
 

@@ -42,7 +42,6 @@ void add_task_options(Parser& parser, const TaskHelp& help, TaskVerb* verb) {
                    "Write to FILE instead of standard output, as JSON lines if it ends in .jsonl."},
                   &verb->output);
   add_model_options(parser, &verb->model);
-  add_pruning_options(parser, &verb->model);
 }
 
 ResultOptions results_of(const TaskVerb& verb, std::vector<std::string> keys) {

@@ -97,9 +97,9 @@ struct LoadOptions {
   // A plan to force, as Model::plan_json gives it; empty: choose. It names the weight type, the
   // cache and whether to pre-compute V·O too.
   std::string plan_file = {};
-  // Cascade pruning: the JSON of a schedule of which tokens leave on the way through the layers
-  // (docs/cascade.md), as {"tokens": 0.5}; empty: none do. Of whole sequences only: forward, embed,
-  // the tasks and an engine's encodings.
+  // Cascade pruning: the JSON of a schedule of what leaves on the way through the layers
+  // (docs/cascade.md), as {"tokens": 0.5}, or the name of a published one (tessera/pruning.h).
+  // Empty: the schedule that is saved with the model, if one is; "none": none.
   std::string pruning = {};
 };
 

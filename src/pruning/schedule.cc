@@ -22,6 +22,12 @@ int32_t count_of(const Keep& keep, int32_t base) {
   return static_cast<int32_t>(std::floor(keep.share * base + kSlack));
 }
 
+int32_t base_of(const PruningSchedule& schedule, const ScheduledModel& model, int32_t tokens,
+                int32_t prompt) {
+  if (schedule.base == CountBase::kPositions) return model.positions;
+  return schedule.base == CountBase::kPrompt && prompt > 0 ? prompt : tokens;
+}
+
 // A count for each layer, none above the one before.
 std::vector<int32_t> falling_counts(const std::vector<Keep>& keeps, int32_t layers, int32_t all,
                                     int32_t base, int32_t least) {
@@ -60,10 +66,8 @@ Result<std::vector<Keep>> average_keep(double average, int32_t layers, double wh
 
 std::vector<int32_t> tokens_kept(const PruningSchedule& schedule, const ScheduledModel& model,
                                  int32_t tokens, int32_t protected_tokens, int32_t prompt) {
-  int32_t base = tokens;
-  if (schedule.base == CountBase::kPositions) base = model.positions;
-  if (schedule.base == CountBase::kPrompt && prompt > 0) base = prompt;
-  return falling_counts(schedule.tokens, model.layers, tokens, base,
+  return falling_counts(schedule.tokens, model.layers, tokens,
+                        base_of(schedule, model, tokens, prompt),
                         std::max(schedule.minimum, protected_tokens));
 }
 
@@ -71,10 +75,13 @@ std::vector<int32_t> heads_kept(const PruningSchedule& schedule, const Scheduled
   return falling_counts(schedule.heads, model.layers, model.query_heads, model.query_heads, 1);
 }
 
-int32_t values_kept(const PruningSchedule& schedule, int32_t layer, int32_t keys) {
-  if (schedule.values.empty()) return keys;
-  const int32_t wanted = count_of(schedule.values[static_cast<size_t>(layer)], keys);
-  return std::clamp(wanted, 1, std::max(keys, 1));
+int32_t values_kept(const PruningSchedule& schedule, const ScheduledModel& model, int32_t layer,
+                    int32_t tokens, int32_t prompt) {
+  const auto place = static_cast<size_t>(layer);
+  int32_t keys = base_of(schedule, model, tokens, prompt);
+  if (!schedule.tokens.empty()) keys = count_of(schedule.tokens[place], keys);
+  if (schedule.values.empty()) return std::max(keys, 1);
+  return std::max(count_of(schedule.values[place], keys), 1);
 }
 
 }  // namespace tessera

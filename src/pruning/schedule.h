@@ -130,7 +130,11 @@ std::vector<int32_t> tokens_kept(const PruningSchedule& schedule, const Schedule
 //   n_l = min(n_(l-1), max(floor(share_l * heads), 1))
 std::vector<int32_t> heads_kept(const PruningSchedule& schedule, const ScheduledModel& model);
 
-// How many values each query and head reads in a layer of `keys`: max(floor(share * keys), 1).
-int32_t values_kept(const PruningSchedule& schedule, int32_t layer, int32_t keys);
+// How many values each query and head reads in a layer of a sequence of `tokens`, where there are
+// as many keys:
+//   max(floor(share_v * floor(share_l * base)), 1)
+// prompt as of tokens_kept.
+int32_t values_kept(const PruningSchedule& schedule, const ScheduledModel& model, int32_t layer,
+                    int32_t tokens, int32_t prompt = 0);
 
 }  // namespace tessera

@@ -4,6 +4,9 @@
 
 #include <cmath>
 
+#include "pruning/presets.h"
+#include "tessera/pruning.h"
+
 namespace tessera {
 namespace {
 
@@ -49,19 +52,71 @@ TEST(PruningSchedule, AveragesOfFewLayersAndOfAll) {
   }
 }
 
-// GPT-2 small of the paper: shares of 1024 positions, whatever the length.
-TEST(PruningSchedule, PublishedCountsOfKeys) {
-  const ScheduledModel gpt2{.layers = 12, .positions = 1024, .vocabulary = 50257};
-  const PruningSchedule schedule = parsed(
-      R"({"tokens": [0.9, 0.7, 0.2, 0.2, 0.2, 0.2, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1], "base": "positions"})",
-      gpt2);
-  const std::vector<int32_t> expected = {921, 716, 204, 204, 204, 204,
-                                         102, 102, 102, 102, 102, 102};
-  for (const int32_t tokens : {993, 1024})
-    EXPECT_EQ(expected, tokens_kept(schedule, gpt2, tokens, 0));
+std::vector<int32_t> values_of_layers(const PruningSchedule& schedule, const ScheduledModel& model,
+                                      int32_t tokens) {
+  std::vector<int32_t> values;
+  for (int32_t layer = 0; layer < model.layers; ++layer)
+    values.push_back(values_kept(schedule, model, layer, tokens));
+  return values;
+}
+
+// The traces of the published runs, at lengths of 993 to 1024: shares of 1024 positions.
+TEST(PruningPresets, CountsOfGpt2Small) {
+  const ScheduledModel gpt2{
+      .layers = 12, .query_heads = 12, .positions = 1024, .vocabulary = 50257};
+  const auto preset = find_schedule("spatten-gpt2-small");
+  ASSERT_TRUE(preset.ok());
+  const PruningSchedule schedule = parsed(preset->json, gpt2);
+  const std::vector<int32_t> keys = {921, 716, 204, 204, 204, 204, 102, 102, 102, 102, 102, 102};
+  const std::vector<int32_t> values = {184, 143, 40, 40, 40, 40, 20, 20, 20, 20, 20, 20};
+  for (const int32_t tokens : {994, 1024}) {
+    EXPECT_EQ(keys, tokens_kept(schedule, gpt2, tokens, 0));
+    EXPECT_EQ(values, values_of_layers(schedule, gpt2, tokens));
+  }
+  EXPECT_TRUE(schedule.keeps_all_heads());
+  EXPECT_EQ(6, schedule.planes.upper_bits);
+  EXPECT_EQ(6, schedule.planes.value_bits);
+  EXPECT_EQ(0.05, schedule.planes.refetch_below);
+  EXPECT_EQ(Prefill::kSkip, schedule.prefill);
   // A short text has no more than it has.
   EXPECT_EQ(150, tokens_kept(schedule, gpt2, 150, 0)[5]);
   EXPECT_EQ(102, tokens_kept(schedule, gpt2, 150, 0)[6]);
+}
+
+TEST(PruningPresets, CountsOfGpt2Medium) {
+  const ScheduledModel gpt2{
+      .layers = 24, .query_heads = 16, .positions = 1024, .vocabulary = 50257};
+  const auto preset = find_schedule("spatten-gpt2-medium");
+  ASSERT_TRUE(preset.ok());
+  const PruningSchedule schedule = parsed(preset->json, gpt2);
+  std::vector<int32_t> keys = {998, 998, 921, 819, 819}, values = {307, 307, 276, 245, 245};
+  keys.insert(keys.end(), 6, 614);
+  values.insert(values.end(), 6, 184);
+  keys.insert(keys.end(), 13, 307);
+  values.insert(values.end(), 13, 92);
+  std::vector<int32_t> heads(16, 16);
+  heads.insert(heads.end(), 6, 13);
+  heads.insert(heads.end(), 2, 10);
+  EXPECT_EQ(keys, tokens_kept(schedule, gpt2, 998, 0));
+  EXPECT_EQ(values, values_of_layers(schedule, gpt2, 998));
+  EXPECT_EQ(heads, heads_kept(schedule, gpt2));
+  EXPECT_GT(schedule.planes.refetch_below, 1);
+}
+
+TEST(PruningPresets, AnotherModelsGetASentence) {
+  for (const PruningPreset& preset : pruning_presets()) {
+    const auto found = find_schedule(preset.name);
+    ASSERT_TRUE(found.ok());
+    const auto schedule = parse_schedule(
+        found->json, {.layers = 6, .query_heads = 12, .positions = 512}, found->source);
+    ASSERT_FALSE(schedule.ok());
+    EXPECT_TRUE(schedule.status().message().starts_with(
+        preset.name + ": tokens: expected a share for each of the 6 layers, found "));
+  }
+  EXPECT_EQ(
+      "pruning: expected a JSON object, spatten-gpt2-small, spatten-gpt2-medium, or none, found "
+      "\"x\"",
+      find_schedule("x").status().message());
 }
 
 TEST(PruningSchedule, CountsSharesMinimumAndProtectedTokens) {
@@ -103,20 +158,18 @@ TEST(PruningSchedule, HeadsFallBehindLayersThatKeepAll) {
   EXPECT_EQ(std::vector<int32_t>(12, 12), heads_kept(PruningSchedule(), kBert));
 }
 
-// GPT-2 medium of the paper: 0.3 of the keys that a layer has, in small counts 0.2.
-TEST(PruningSchedule, ValuesAreOfTheKeysThatALayerHas) {
-  const PruningSchedule schedule = parsed(R"({"values": 0.2})");
-  EXPECT_EQ(184, values_kept(schedule, 0, 921));
-  EXPECT_EQ(143, values_kept(schedule, 1, 716));
-  EXPECT_EQ(40, values_kept(schedule, 2, 204));
-  EXPECT_EQ(20, values_kept(schedule, 11, 102));
-  EXPECT_EQ(1, values_kept(schedule, 11, 3));
+// What a layer would keep, were there enough, says how many values it reads.
+TEST(PruningSchedule, ValuesAreOfTheKeysThatALayerKeeps) {
+  const PruningSchedule schedule = parsed(R"({"tokens": 0.5, "values": 0.2})");
+  EXPECT_EQ(20, values_kept(schedule, kBert, 0, 100));
+  EXPECT_EQ(15, values_kept(schedule, kBert, 2, 100));
+  EXPECT_EQ(1, values_kept(schedule, kBert, 11, 3));
   EXPECT_FALSE(schedule.keeps_all_values());
-  EXPECT_EQ(7, values_kept(PruningSchedule(), 3, 7));
+  EXPECT_EQ(7, values_kept(PruningSchedule(), kBert, 3, 7));
   const PruningSchedule threshold = parsed(R"({"values": {"threshold": 0.01}})");
   EXPECT_EQ(0.01, threshold.value_threshold);
   EXPECT_FALSE(threshold.keeps_all_values());
-  EXPECT_EQ(7, values_kept(threshold, 3, 7));
+  EXPECT_EQ(7, values_kept(threshold, kBert, 3, 7));
 }
 
 TEST(PruningSchedule, BitsOfKeysAndWhenTheLowerOnesAreRead) {

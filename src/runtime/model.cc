@@ -11,6 +11,7 @@
 #include "kernels/family.h"
 #include "model/loader.h"
 #include "model/slots.h"
+#include "pruning/presets.h"
 #include "runtime/generation_config.h"
 #include "runtime/model_state.h"
 #include "runtime/plan_choice.h"
@@ -104,11 +105,23 @@ Status check_runs(const PruningSchedule& pruning) {
       fmt::format("pruning: {}: expected none, as it is not supported yet, found some", unknown));
 }
 
-Status read_pruning(const std::string& text, ModelState& state) {
-  if (text.empty()) return {};
+// What is asked for, or else what is saved with the model; its JSON is empty where nothing is.
+Result<NamedSchedule> choose_schedule(const std::string& asked, const Config& config) {
+  if (asked == kNoPruning) return NamedSchedule();
+  if (!asked.empty()) return find_schedule(asked);
+  TESSERA_ASSIGN_OR_RETURN(const Config section, config.child("tessera"));
+  if (!section.has("pruning")) return NamedSchedule();
+  TESSERA_ASSIGN_OR_RETURN(const Config saved, section.child("pruning"));
+  return NamedSchedule{saved.dump(), saved.source()};
+}
+
+Status read_pruning(const std::string& asked, const Config& config, ModelState& state) {
+  TESSERA_ASSIGN_OR_RETURN(const NamedSchedule chosen, choose_schedule(asked, config));
+  if (chosen.json.empty()) return {};
   ScheduledModel model = scheduled_model(state.architecture);
   if (state.tokenizer != nullptr) model.named_ids = named_ids(*state.tokenizer);
-  TESSERA_ASSIGN_OR_RETURN(PruningSchedule pruning, parse_schedule(text, model, "pruning"));
+  TESSERA_ASSIGN_OR_RETURN(PruningSchedule pruning,
+                           parse_schedule(chosen.json, model, chosen.source));
   TESSERA_RETURN_IF_ERROR(check_runs(pruning));
   state.pruning = std::move(pruning);
   return check_pooling(state, state.sentence_encoder);
@@ -132,7 +145,7 @@ Result<std::unique_ptr<ModelState>> load_state(const std::string& name,
   if (!tokenizer.ok() && tokenizer.status().code() != StatusCode::kNotFound)
     return tokenizer.status();
   if (tokenizer.ok()) state->tokenizer = std::move(tokenizer).value();
-  TESSERA_RETURN_IF_ERROR(read_pruning(options.pruning, *state));
+  TESSERA_RETURN_IF_ERROR(read_pruning(options.pruning, checkpoint.config(), *state));
   state->team = std::make_unique<Team>(state->plan.threads);
   TESSERA_ASSIGN_OR_RETURN(LoadedWeights loaded, load_weights(checkpoint, state->architecture,
                                                               state->plan, *state->team));

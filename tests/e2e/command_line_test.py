@@ -377,6 +377,26 @@ class Settings(CliTest):
             self.assert_fails("embed", self.encoder, "a", "--pruning", file, says=[f"tessera embed: {file}: "])
         file.write_text("")
         self.assert_usage("embed", self.encoder, "a", "--pruning", file, says=[str(file), "empty"])
+        self.assertEqual(self.call("embed", self.encoder, "a fox")[0],
+                         self.call("embed", self.encoder, "a fox", "--pruning", "none")[0])
+        self.assert_fails("embed", self.encoder, "a", "--pruning", "spatten-gpt2-small",
+                          says=["spatten-gpt2-small: tokens: expected a share for each of the "])
+        self.assert_usage("embed", self.encoder, "a", "--pruning", "spaten",
+                          says=["expected a file or spatten-gpt2-small, spatten-gpt2-medium or none", "cannot open spaten"])
+
+    def test_schedules_of_options(self):
+        self.call("embed", self.encoder, "a fox", "--keep-tokens", 2, "--keep-heads", 1, "--keep-values", 1)
+        for option, value, says in (
+                ("--keep-tokens", "0", "an average share above 0 and up to 1, a number of tokens from 2 on"),
+                ("--keep-tokens", "1,1,1,1,1,1,1", "a share for each of the "),
+                ("--keep-heads", "1.5", "an average share above 0 and up to 1, or a list"),
+                ("--keep-values", "threshold=2", "a number from 1e-06 to 1, found 2"),
+                ("--value-bits", "6", "expected key_bits beside it, found none"),
+                ("--refetch", "0.1", "expected key_bits of two planes")):
+            self.assert_fails("embed", self.encoder, "a", option, value, says=[f"tessera embed: {option}", says])
+        for option, value in (("--keep-tokens", "nan"), ("--keep-heads", "1,,1"), ("--keep-values", "threshold=x"),
+                              ("--key-bits", "7"), ("--value-bits", "5"), ("--refetch", "8,width")):
+            self.assert_usage("embed", self.encoder, "a", option, value, says=[option, f'found "{value}"'])
 
 
 class Versions(CliTest):
