@@ -55,6 +55,7 @@ PUBLIC = {
     "tokenizer.h": "tokenizer",
     "records.h": "io",
     "machine.h": "plan",
+    "pruning.h": "pruning",
     "model.h": "model",
     "engine.h": "runtime",
     "tasks.h": "runtime",

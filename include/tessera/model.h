@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -14,8 +15,9 @@
 // Loading a checkpoint, asking what it is, and running it on token ids.
 namespace tessera {
 
-class Tokenizer;    // tessera/tokenizer.h
-struct ModelState;  // the library's own
+class Tokenizer;       // tessera/tokenizer.h
+struct PruningRecord;  // tessera/pruning.h
+struct ModelState;     // the library's own
 
 // What a model's last layer feeds.
 enum class Head {
@@ -101,6 +103,10 @@ struct LoadOptions {
   // (docs/cascade.md), as {"tokens": 0.5}, or the name of a published one (tessera/pruning.h).
   // Empty: the schedule that is saved with the model, if one is; "none": none.
   std::string pruning = {};
+  // Told behind each layer of each sequence which tokens it had, by one thread at a time while the
+  // model runs, on whichever thread that is. It must not throw or call the model. Empty: nothing is
+  // found out for it.
+  std::function<void(const PruningRecord&)> on_pruning = {};
 };
 
 // What generation_config.json recommends, as it stands there; empty where it says nothing. The

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -16,5 +18,26 @@ struct PruningPreset {
 };
 
 TESSERA_API std::vector<PruningPreset> pruning_presets();
+
+// What cascade pruning does to a sequence while it runs (docs/trace.md): one layer of it in one
+// pass. LoadOptions::on_pruning gets one behind each layer's attention. What does not apply is
+// empty or 0; spans live for the call.
+struct PruningRecord {
+  int64_t sequence = 0;  // counted from 0 in the order in which a model begins with them
+  int32_t step = 0;      // 0: a whole text or a prompt; from 1 on, a generated token each
+  int32_t layer = 0;
+  int32_t length = 0;                    // tokens of the sequence so far, pruned ones too
+  int32_t queries = 0;                   // rows that ran through the layer
+  std::span<const int32_t> ids = {};     // of the rows of a pass, with its first layer alone
+  std::span<const int32_t> tokens = {};  // positions in the sequence that are alive, ascending
+  // Of those: what they were attended to so far, this layer included, as the schedule sums it.
+  std::span<const float> importance = {};
+  // Query heads that are alive, ascending, and the sum of their outputs' magnitudes so far.
+  std::span<const int32_t> heads = {};
+  std::span<const float> head_importance = {};
+};
+
+// A line of JSON without its end, as docs/trace.md describes it.
+TESSERA_API std::string to_json(const PruningRecord& record);
 
 }  // namespace tessera

@@ -112,6 +112,7 @@ TESSERA_API int tessera_generate(tessera_model* model, const char* prompt,
 #include "tessera/machine.h"    // IWYU pragma: export
 #include "tessera/model.h"      // IWYU pragma: export
 #include "tessera/names.h"      // IWYU pragma: export
+#include "tessera/pruning.h"    // IWYU pragma: export
 #include "tessera/records.h"    // IWYU pragma: export
 #include "tessera/report.h"     // IWYU pragma: export
 #include "tessera/status.h"     // IWYU pragma: export

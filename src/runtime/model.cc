@@ -117,6 +117,9 @@ Result<NamedSchedule> choose_schedule(const std::string& asked, const Config& co
 
 Status read_pruning(const std::string& asked, const Config& config, ModelState& state) {
   TESSERA_ASSIGN_OR_RETURN(const NamedSchedule chosen, choose_schedule(asked, config));
+  // Whoever observes a model that prunes nothing sees that.
+  if (chosen.json.empty() && state.observer != nullptr)
+    state.pruning = PruningSchedule{.tokens = std::vector<Keep>(state.architecture.layers.size())};
   if (chosen.json.empty()) return {};
   ScheduledModel model = scheduled_model(state.architecture);
   if (state.tokenizer != nullptr) model.named_ids = named_ids(*state.tokenizer);
@@ -145,6 +148,7 @@ Result<std::unique_ptr<ModelState>> load_state(const std::string& name,
   if (!tokenizer.ok() && tokenizer.status().code() != StatusCode::kNotFound)
     return tokenizer.status();
   if (tokenizer.ok()) state->tokenizer = std::move(tokenizer).value();
+  if (options.on_pruning) state->observer = std::make_unique<PruningObserver>(options.on_pruning);
   TESSERA_RETURN_IF_ERROR(read_pruning(options.pruning, checkpoint.config(), *state));
   state->team = std::make_unique<Team>(state->plan.threads);
   TESSERA_ASSIGN_OR_RETURN(LoadedWeights loaded, load_weights(checkpoint, state->architecture,

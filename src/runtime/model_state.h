@@ -13,6 +13,7 @@
 #include "model/sentence_encoder.h"
 #include "model/weights.h"
 #include "plan/plan.h"
+#include "pruning/observer.h"
 #include "pruning/schedule.h"
 #include "tessera/model.h"
 #include "tokenizer/tokenizer.h"
@@ -29,7 +30,8 @@ struct ModelState {
   std::unique_ptr<Executor> executor;
   std::shared_ptr<const Tokenizer> tokenizer;  // null when the directory has none
   SentenceEncoder sentence_encoder;
-  std::optional<PruningSchedule> pruning;  // nothing: every token enters every layer
+  std::optional<PruningSchedule> pruning;     // nothing: every token enters every layer
+  std::unique_ptr<PruningObserver> observer;  // null: nobody wants to know what was pruned
   bool drops_tokens() const { return pruning.has_value() && !pruning->keeps_all_tokens(); }
   ModelInfo info;
   std::unique_ptr<Trace> trace;  // while a profile is taken

@@ -44,8 +44,9 @@ CascadeSequence sequence_of(const ModelState& state, const SequenceBatch& batch,
 }  // namespace
 
 PrunedPass::PrunedPass(const ModelState& state, const SequenceBatch& batch,
-                       const PassReaders& readers) {
-  if (!state.drops_tokens()) return;
+                       const PassReaders& readers)
+    : batch_(batch), observer_(state.observer.get()) {
+  if (!state.drops_tokens() && observer_ == nullptr) return;
   const PruningSchedule& pruning = *state.pruning;
   const Architecture& a = state.architecture;
   const auto sequences = static_cast<size_t>(batch.layout.sequences());
@@ -63,13 +64,38 @@ PrunedPass::PrunedPass(const ModelState& state, const SequenceBatch& batch,
   schedule_.choose = [&cascade](int32_t layer, std::span<int32_t> kept) {
     cascade.choose(layer, kept);
   };
-  schedule_.observe = [&cascade, &a](int32_t layer, std::span<const AttentionSequence> parts) {
+  schedule_.observe = [this, &cascade, &a](int32_t layer,
+                                           std::span<const AttentionSequence> parts) {
     const LayerRecord& record = a.layer(layer);
     const QueryReach reach{.is_causal = a.mask == Mask::kCausal, .window = record.window};
     for (size_t s = 0; s < parts.size(); ++s)
       cascade.add(s, parts[s].column_mass, record.query_heads, reach);
+    if (observer_ != nullptr) report(layer);
   };
-  schedule_.observed_layers = cascade.scored_layers();
+  schedule_.observed_layers = observer_ != nullptr ? a.layer_count() : cascade.scored_layers();
+  if (observer_ == nullptr) return;
+  first_number_ = observer_->number(batch.layout.sequences());
+  positions_.reserve(batch.ids.size());
+}
+
+void PrunedPass::report(int32_t layer) {
+  for (size_t s = 0; s < static_cast<size_t>(batch_.layout.sequences()); ++s) {
+    const int32_t first = batch_.layout.offsets[s];
+    const std::span<const int32_t> rows = cascade_->alive(s);
+    positions_.assign(rows.begin(), rows.end());
+    for (int32_t& position : positions_) position -= first;
+    const int32_t length = batch_.layout.length(static_cast<int64_t>(s));
+    PruningRecord record{.sequence = first_number_ + static_cast<int64_t>(s),
+                         .layer = layer,
+                         .length = length,
+                         .queries = static_cast<int32_t>(rows.size()),
+                         .tokens = positions_,
+                         .importance = cascade_->importance(s)};
+    if (layer == 0)
+      record.ids =
+          std::span(batch_.ids).subspan(static_cast<size_t>(first), static_cast<size_t>(length));
+    observer_->take(record);
+  }
 }
 
 std::span<const int32_t> PrunedPass::survivors(size_t sequence) const {

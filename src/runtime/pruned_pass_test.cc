@@ -10,6 +10,7 @@
 #include "runtime/testing.h"
 #include "runtime/whole_sequences.h"
 #include "tessera/engine.h"
+#include "tessera/pruning.h"
 #include "tessera/tasks.h"
 
 namespace tessera {
@@ -73,8 +74,13 @@ class Layerwise {
     for (int32_t layer = 0; layer < kLayers; ++layer) {
       if (layer > 0) drop(layer);
       run(layer);
+      alive_in.push_back(alive_);
+      scores_in.push_back(scores_);
     }
   }
+
+  std::vector<std::vector<int32_t>> alive_in;  // each layer
+  std::vector<std::vector<double>> scores_in;  // behind its attention, of all tokens
 
   // The states of every token, those that left with their last ones: their mean, normalised.
   std::vector<float> embedding() const {
@@ -187,6 +193,70 @@ TEST(PrunedPass, IsTheCascadeRunLayerByLayer) {
         EXPECT_NEAR(expected[i], (*vectors)[s * kWidth + i], 1e-4);
     }
   }
+}
+
+// A record that outlives the call.
+struct Kept {
+  PruningRecord record;
+  std::vector<int32_t> ids, tokens;
+  std::vector<float> importance;
+};
+
+LoadOptions observed_by(std::vector<Kept>& kept, LoadOptions options) {
+  options.on_pruning = [&kept](const PruningRecord& record) {
+    kept.push_back({.record = record,
+                    .ids = {record.ids.begin(), record.ids.end()},
+                    .tokens = {record.tokens.begin(), record.tokens.end()},
+                    .importance = {record.importance.begin(), record.importance.end()}});
+  };
+  return options;
+}
+
+TEST(PrunedPass, ObserversSeeWhatEachLayerHad) {
+  std::vector<Kept> kept;
+  const auto model = load(observed_by(kept, {.threads = 2, .pruning = kSchedule}));
+  const std::vector<TokenSequence> batch = texts();
+  const auto vectors = model->embed(batch);
+  ASSERT_TRUE(vectors.ok()) << vectors.status().message();
+  EXPECT_EQ(*vectors, *load({.threads = 2, .pruning = kSchedule})->embed(batch));
+  ASSERT_EQ(kept.size(), batch.size() * kLayers);
+  const auto dense = load({.threads = 1});
+  for (size_t s = 0; s < batch.size(); ++s) {
+    const Layerwise expected(state_of(*dense), batch[s]);
+    const auto length = static_cast<int32_t>(batch[s].ids.size());
+    for (size_t layer = 0; layer < kLayers; ++layer) {
+      const Kept& found = kept[layer * batch.size() + s];
+      EXPECT_EQ(found.record.sequence, static_cast<int64_t>(s));
+      EXPECT_EQ(found.record.step, 0);
+      EXPECT_EQ(found.record.layer, static_cast<int32_t>(layer));
+      EXPECT_EQ(found.record.length, length);
+      EXPECT_EQ(found.record.queries, static_cast<int32_t>(found.tokens.size()));
+      EXPECT_EQ(found.ids, layer == 0 ? batch[s].ids : std::vector<int32_t>());
+      EXPECT_EQ(found.tokens, expected.alive_in[layer]);
+      ASSERT_EQ(found.importance.size(), found.tokens.size());
+      for (size_t j = 0; j < found.tokens.size(); ++j) {
+        // Sums of at most 4 heads x 40 probabilities in each of 4 layers.
+        const double score = expected.scores_in[layer][static_cast<size_t>(found.tokens[j])];
+        EXPECT_NEAR(found.importance[j], score, 1e-4 * (1 + score));
+      }
+    }
+  }
+}
+
+TEST(PrunedPass, ObserversOfADenseModelSeeEveryToken) {
+  std::vector<Kept> kept;
+  const auto model = load(observed_by(kept, {.threads = 2}));
+  const std::vector<TokenSequence> batch = texts();
+  EXPECT_EQ(*model->embed(batch), *load({.threads = 2})->embed(batch));
+  (void)model->embed({batch[0]});
+  ASSERT_EQ(kept.size(), (batch.size() + 1) * kLayers);
+  for (const Kept& each : kept) {
+    EXPECT_EQ(static_cast<int32_t>(each.tokens.size()), each.record.length);
+    // Each of the heads' queries gives 1 in each layer.
+    const double sum = std::accumulate(each.importance.begin(), each.importance.end(), 0.0);
+    EXPECT_NEAR(sum, 4.0 * each.record.length * (each.record.layer + 1), 1e-3 * sum);
+  }
+  EXPECT_EQ(kept.back().record.sequence, static_cast<int64_t>(batch.size()));
 }
 
 TEST(PrunedPass, KeepingAllIsTheDensePass) {
