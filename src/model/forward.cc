@@ -34,7 +34,7 @@ class Loop {
     const LayerPass* before = nullptr;
     for (const LayerPass& layer : e_.pass.layers) {
       step_into(before, layer, member);
-      keep(e_.scratch.states_of(layer), at(layer.layer - e_.pass.first_layer), member);
+      keep_entering(layer, member);
       run_layer(e_, layer, member);
       before = &layer;
     }
@@ -85,6 +85,23 @@ class Loop {
               output_.last_hidden->data() + rows.begin * width);
   }
 
+  // Rows that left have the states that they left with.
+  void keep_entering(const LayerPass& layer, Team::Member& member) const {
+    const size_t index = at(layer.layer - e_.pass.first_layer);
+    if (layer.set == 0) keep(e_.scratch.states_of(layer), index, member);
+    if (layer.set == 0 || output_.all_hidden == nullptr) return;
+    const std::vector<int32_t>& origins = e_.pass.set_of(layer).origins;
+    const int64_t width = e_.architecture.hidden_size;
+    float* target = (*output_.all_hidden)[index].data();
+    const Range alive = rows_of(layer.rows, member), rows = rows_of(e_.pass.rows(), member);
+    for (int64_t r = alive.begin; r < alive.end; ++r)
+      std::copy_n(e_.scratch.states_of(layer) + r * width, width, target + origins[at(r)] * width);
+    for (int64_t r = rows.begin; r < rows.end; ++r) {
+      if (!std::binary_search(origins.begin(), origins.end(), r))
+        std::copy_n(e_.scratch.settled + r * width, width, target + r * width);
+    }
+  }
+
   void keep(const float* states, size_t index, Team::Member& member) const {
     if (output_.all_hidden == nullptr) return;
     const Range rows = rows_of(e_.pass.rows(), member);
@@ -112,8 +129,6 @@ Executor::Executor(const Architecture& architecture, const Weights& weights, con
 Status Executor::run(const ForwardInput& input, ForwardOutput& output) {
   TESSERA_ASSIGN_OR_RETURN(PassShape pass,
                            shape_of_pass(input, architecture_, plan_, team_.size()));
-  if (pass.sets.size() > 1 && output.all_hidden != nullptr)
-    return unsupported("pass: the states behind every layer cannot be kept where rows leave");
   TESSERA_RETURN_IF_ERROR(rotary_.prepare(input));
   TESSERA_ASSIGN_OR_RETURN(PassScratch scratch,
                            carve(scratch_sizes(pass, input, architecture_, weights_, team_.size()),
