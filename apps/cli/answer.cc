@@ -208,7 +208,7 @@ int answer_verb(const Arguments& arguments) {
     parser.option("--ids").excludes({parser.option(context)});
   }
   if (const auto code = parse_task(parser, arguments, &options.task)) return *code;
-  return finish(answer_records(options));
+  return finish(answer_records(options), options.task.model);
 }
 
 }  // namespace tessera::cli

@@ -118,7 +118,7 @@ int classify_verb(const Arguments& arguments) {
        "Add the logits, in the order of the labels, to the output of --json."},
       &options.task);
   if (const auto code = parse_task(parser, arguments, &options.task)) return *code;
-  return finish(classify_records(options));
+  return finish(classify_records(options), options.task.model);
 }
 
 }  // namespace tessera::cli

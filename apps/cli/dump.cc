@@ -37,6 +37,7 @@ int dump_verb(const Arguments& arguments) {
   Options options;
   Parser parser(kSynopsis);
   add_model_options(parser, &options.model);
+  add_trace_option(parser, &options.model);
   add_cache_option(parser, &options.model);
   parser.group("Input");
   parser
@@ -49,7 +50,7 @@ int dump_verb(const Arguments& arguments) {
   parser.add_text({"-o,--output", "FILE", "Write the safetensors to FILE."}, &options.output)
       .required();
   if (const auto code = parser.parse(arguments)) return *code;
-  return finish(dump(options));
+  return finish(dump(options), options.model);
 }
 
 }  // namespace tessera::cli

@@ -163,12 +163,13 @@ int embed_verb(const Arguments& arguments) {
                    ".safetensors), a table (.csv, .tsv), JSON lines (.jsonl) or lines of numbers."},
                   &options.output);
   add_model_options(parser, &options.model);
+  add_trace_option(parser, &options.model);
   parser.then([&] { (void)format_of(results_of(options)); });
   if (const auto code = parse_records(parser, arguments, &options.records)) return *code;
   options.embedding.dimensions = static_cast<int32_t>(flags.dimensions.value_or(0));
   if (flags.normalize) options.embedding.normalise = Normalise::kYes;
   if (flags.leave_length) options.embedding.normalise = Normalise::kNo;
-  return finish(embed(options));
+  return finish(embed(options), options.model);
 }
 
 }  // namespace tessera::cli

@@ -209,7 +209,7 @@ int eval_verb(const Arguments& arguments) {
   options.has_model = parser.is_given("MODEL");
   Result<EvaluationTask> task = eval_task(parser, options);
   if (!task.ok()) return parser.report_usage(task.status().message());
-  return finish(eval(options, std::move(task).value()));
+  return finish(eval(options, std::move(task).value()), options.model);
 }
 
 }  // namespace tessera::cli

@@ -258,6 +258,7 @@ void add_eval_options(Parser& parser, EvalOptions* options) {
   parser.add_text({"-o,--output", "FILE", "Write to FILE instead of standard output."},
                   &options->output);
   add_model_options(parser, &options->model);
+  add_trace_option(parser, &options->model);
   add_cache_option(parser, &options->model);
   // Texts that were generated elsewhere are scored without one.
   parser.option("MODEL").optional();

@@ -118,7 +118,7 @@ int fill_mask_verb(const Arguments& arguments) {
                     "Add the logits at each mask to the output of --json."},
                    &options.task);
   if (const auto code = parse_task(parser, arguments, &options.task)) return *code;
-  return finish(fill_records(options));
+  return finish(fill_records(options), options.task.model);
 }
 
 }  // namespace tessera::cli

@@ -48,6 +48,17 @@ void add_model_options(Parser& parser, ModelOptions* options) {
   add_pruning_options(parser, &options->pruning);
 }
 
+void add_trace_option(Parser& parser, ModelOptions* options) {
+  parser.group("Output");
+  parser.add_text({"--trace", "FILE",
+                   "Write which tokens each layer had, and how important they were, to FILE, as "
+                   "lines of JSON."},
+                  [options](const std::string& text) {
+                    if (text.empty()) bad_value("--trace", "a file name", text);
+                    options->trace = std::make_shared<TraceFile>(text);
+                  });
+}
+
 void add_cache_option(Parser& parser, ModelOptions* options) {
   parser.group("Model");
   parser.add_choice(
@@ -66,15 +77,26 @@ int finish(const Status& status) {
   return kFailed;
 }
 
+int finish(const Status& status, const ModelOptions& options) {
+  return finish(status.ok() && options.trace != nullptr ? options.trace->finish() : status);
+}
+
 Result<std::shared_ptr<Model>> load_model(const ModelOptions& options) {
   const auto start = std::chrono::steady_clock::now();
+  LoadOptions load = options.load;
+  load.pruning = options.pruning.text;
+  if (options.trace != nullptr) {
+    if (Status status = options.trace->open(); !status.ok()) return status;
+    load.on_pruning = [trace = options.trace](const PruningRecord& record) { trace->take(record); };
+  }
   Result<std::shared_ptr<Model>> model = [&] {
     const Progress progress(fmt::format("loading {}", options.directory), 0);
-    LoadOptions load = options.load;
-    load.pruning = options.pruning.text;
     return Model::load(options.directory, load);
   }();
   if (!model.ok()) return with_pruning_source(model.status(), options.pruning);
+  if (options.trace != nullptr) {
+    if (Status status = options.trace->add_model((*model)->info()); !status.ok()) return status;
+  }
   if (verbosity() != Verbosity::kVerbose) return model;
   const ModelInfo& info = (*model)->info();
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;

@@ -6,6 +6,7 @@
 
 #include "cli/parser.h"
 #include "cli/pruning_options.h"
+#include "cli/trace_file.h"
 #include "tessera/model.h"
 #include "tessera/status.h"
 
@@ -32,8 +33,11 @@ struct ModelOptions {
   std::string directory;
   LoadOptions load;  // but its pruning
   PruningOptions pruning;
+  std::shared_ptr<TraceFile> trace = {};  // null: none is written
 };
 void add_model_options(Parser& parser, ModelOptions* options);
+// --trace, for verbs that run each of their texts once.
+void add_trace_option(Parser& parser, ModelOptions* options);
 // For verbs that run decoders: --cache.
 void add_cache_option(Parser& parser, ModelOptions* options);
 
@@ -43,6 +47,8 @@ std::vector<std::string> weight_types();
 // Reports a failure as "tessera VERB: sentence" and gives the exit code; kCancelled is an interrupt
 // and says nothing.
 int finish(const Status& status);
+// The same behind a run of the model, whose trace is put in place where that went well.
+int finish(const Status& status, const ModelOptions& options);
 
 // Loads with a note on the terminal meanwhile.
 Result<std::shared_ptr<Model>> load_model(const ModelOptions& options);

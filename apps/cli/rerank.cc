@@ -104,7 +104,7 @@ int rerank_verb(const Arguments& arguments) {
                    &options.task);
   if (const auto code = parse_task(parser, arguments, &options.task)) return *code;
   options.query = query.value_or("");
-  return finish(rerank_records(options));
+  return finish(rerank_records(options), options.task.model);
 }
 
 }  // namespace tessera::cli

@@ -144,7 +144,7 @@ int tag_verb(const Arguments& arguments) {
       &options.task);
   parser.option("--tokens").needs(parser.option("--json"));
   if (const auto code = parse_task(parser, arguments, &options.task)) return *code;
-  return finish(tag_records(options));
+  return finish(tag_records(options), options.task.model);
 }
 
 }  // namespace tessera::cli

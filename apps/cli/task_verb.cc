@@ -27,10 +27,6 @@ const HeadVerb& verb_of(Head head) {
                        [&](const HeadVerb& row) { return row.head == head; });
 }
 
-std::string quoted(std::string_view text) {
-  return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-}
-
 }  // namespace
 
 void add_task_options(Parser& parser, const TaskHelp& help, TaskVerb* verb) {
@@ -42,6 +38,7 @@ void add_task_options(Parser& parser, const TaskHelp& help, TaskVerb* verb) {
                    "Write to FILE instead of standard output, as JSON lines if it ends in .jsonl."},
                   &verb->output);
   add_model_options(parser, &verb->model);
+  add_trace_option(parser, &verb->model);
 }
 
 ResultOptions results_of(const TaskVerb& verb, std::vector<std::string> keys) {
@@ -79,7 +76,7 @@ Result<std::shared_ptr<Model>> load_for(const TaskVerb& verb, std::span<const He
 
 void JsonLine::begin(std::string_view key) {
   if (!members_.empty()) members_ += ',';
-  members_ += quoted(key);
+  members_ += json_text(key);
   members_ += ':';
 }
 
@@ -89,7 +86,7 @@ JsonLine& JsonLine::raw(std::string_view key, std::string_view json) {
   return *this;
 }
 JsonLine& JsonLine::text(std::string_view key, std::string_view value) {
-  return raw(key, quoted(value));
+  return raw(key, json_text(value));
 }
 JsonLine& JsonLine::number(std::string_view key, float value) {
   return raw(key, fmt::format("{}", value));
@@ -99,6 +96,10 @@ JsonLine& JsonLine::integer(std::string_view key, int64_t value) {
 }
 JsonLine& JsonLine::truth(std::string_view key, bool value) {
   return raw(key, value ? "true" : "false");
+}
+
+std::string json_text(std::string_view text) {
+  return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
 std::string json_array(std::span<const float> values) {

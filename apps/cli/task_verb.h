@@ -69,6 +69,7 @@ class JsonLine {
   void begin(std::string_view key);
   std::string members_;
 };
+std::string json_text(std::string_view text);
 std::string json_array(std::span<const float> values);
 std::string json_array(std::span<const int32_t> values);
 std::string json_array(std::span<const std::string> json_values);
