@@ -51,7 +51,6 @@ PUBLIC = {
     "status.h": "base",
     "version.h": "base",
     "chat.h": "runtime",
-    "pruning.h": "pruning",
     "tokenizer.h": "tokenizer",
     "records.h": "io",
     "machine.h": "plan",

@@ -13,6 +13,7 @@ constexpr Verb kVerbs[] = {
     {"rerank", "Order documents by relevance to a query.", rerank_verb},
     {"tokenize", "Turn texts into token ids and back.", tokenize_verb},
     {"inspect", "Show what a model is and how it will be executed.", inspect_verb},
+    {"explain", "Show which words survive each layer of a pruned model.", explain_verb},
     {"compress", "Make a model smaller and faster.", compress_verb},
     {"export", "Write a compressed model out for other programs.", export_verb},
     {"eval", "Measure how accurate a model is at a task.", eval_verb},

@@ -23,6 +23,7 @@ int export_verb(const Arguments& arguments);
 int bench_verb(const Arguments& arguments);
 int machine_verb(const Arguments& arguments);
 int dump_verb(const Arguments& arguments);
+int explain_verb(const Arguments& arguments);
 int report_verb(const Arguments& arguments);
 int plot_verb(const Arguments& arguments);
 

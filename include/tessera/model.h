@@ -171,6 +171,8 @@ struct ModelInfo {
   // config_sentence_transformers.json or config.json names, else its sigmoid is taken.
   LabelScores relevance_scores = LabelScores::kSigmoid;
   int threads = 0;  // of the team that runs it
+  // The schedule of cascade pruning in force, as JSON; empty: none.
+  std::string pruning = {};
   GenerationDefaults generation = {};
   bool has_tokenizer = false;
   bool is_decoder = false;  // a token sees those before it only; else an encoder

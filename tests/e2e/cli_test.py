@@ -28,7 +28,7 @@ BINARY = os.environ.get("TESSERA_BINARY", "build/bin/tessera")
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SHARED = os.environ.get("TESSERA_SHARED", "")
 VERBS = ["run", "embed", "classify", "tag", "answer", "fill-mask", "rerank", "tokenize", "inspect", "bench", "dump",
-         "eval"]
+         "eval", "explain"]
 NEEDED = {"dump": ("--cases", "x", "-o", "y"), "rerank": ("--query", "x"),  # what a verb insists on
           "eval": ("--task", "stsb", "--data", "x")}
 SECONDS = 300
