@@ -148,15 +148,15 @@ def make_decoder(directory, context=1 << 20, tokenizer=True):
     return directory
 
 
-def make_encoder(directory, context=48):
-    """A BERT of one layer that knows the letters."""
+def make_encoder(directory, context=48, layers=1):
+    """A BERT of a layer or more that knows the letters."""
     os.makedirs(directory)
     letters = "abcdefghijklmnopqrstuvwxyz"
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *letters, *("##" + letter for letter in letters)]
     width, ffn, heads = 32, 64, 4
     write_json(directory, "config.json", {
         "architectures": ["BertModel"], "model_type": "bert", "hidden_size": width, "intermediate_size": ffn,
-        "num_hidden_layers": 1, "num_attention_heads": heads, "vocab_size": len(vocabulary),
+        "num_hidden_layers": layers, "num_attention_heads": heads, "vocab_size": len(vocabulary),
         "type_vocab_size": 2, "max_position_embeddings": context, "hidden_act": "gelu",
         "layer_norm_eps": 1e-12, "pad_token_id": 0, "torch_dtype": "float32",
     })
@@ -167,15 +167,42 @@ def make_encoder(directory, context=48):
         "pooler.dense.weight": (width, width),
         "pooler.dense.bias": (width,),
     }
-    layer = "encoder.layer.0."
-    for name, (outputs, inputs) in {
-        "attention.self.query": (width, width), "attention.self.key": (width, width),
-        "attention.self.value": (width, width), "attention.output.dense": (width, width),
-        "intermediate.dense": (ffn, width), "output.dense": (width, ffn),
-    }.items():
-        shapes |= {f"{layer}{name}.weight": (outputs, inputs), f"{layer}{name}.bias": (outputs,)}
-    for name in ("embeddings.LayerNorm", layer + "attention.output.LayerNorm", layer + "output.LayerNorm"):
+    norms = ["embeddings.LayerNorm"]
+    for layer in (f"encoder.layer.{i}." for i in range(layers)):
+        norms += [layer + "attention.output.LayerNorm", layer + "output.LayerNorm"]
+        for name, (outputs, inputs) in {
+            "attention.self.query": (width, width), "attention.self.key": (width, width),
+            "attention.self.value": (width, width), "attention.output.dense": (width, width),
+            "intermediate.dense": (ffn, width), "output.dense": (width, ffn),
+        }.items():
+            shapes |= {f"{layer}{name}.weight": (outputs, inputs), f"{layer}{name}.bias": (outputs,)}
+    for name in norms:
         shapes |= {f"{name}.weight": (width,), f"{name}.bias": (width,)}
     write_safetensors(os.path.join(directory, "model.safetensors"), shapes, seed=2)
     write_json(directory, "tokenizer.json", word_tokenizer(vocabulary))
+    return directory
+
+
+def make_gpt2(directory, layers=3):
+    """A GPT-2 without a tokenizer."""
+    os.makedirs(directory)
+    width, heads, vocabulary, positions = 32, 4, 60, 64
+    write_json(directory, "config.json", {
+        "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "n_embd": width, "n_head": heads, "n_layer": layers,
+        "n_positions": positions, "vocab_size": vocabulary, "activation_function": "gelu_new",
+        "layer_norm_epsilon": 1e-5, "torch_dtype": "float32",
+    })
+    shapes = {"wte.weight": (vocabulary, width), "wpe.weight": (positions, width)}
+    norms = ["ln_f"]
+    for layer in (f"h.{i}." for i in range(layers)):
+        norms += [layer + "ln_1", layer + "ln_2"]
+        for name, (inputs, outputs) in {
+            "attn.c_attn": (width, 3 * width), "attn.c_proj": (width, width),
+            "mlp.c_fc": (width, 4 * width), "mlp.c_proj": (4 * width, width),
+        }.items():
+            shapes |= {f"{layer}{name}.weight": (inputs, outputs), f"{layer}{name}.bias": (outputs,)}
+    for name in norms:
+        shapes |= {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+    write_safetensors(os.path.join(directory, "model.safetensors"),
+                      {"transformer." + name: shape for name, shape in shapes.items()}, seed=3)
     return directory

@@ -1,0 +1,264 @@
+#!/usr/bin/env python3
+"""Tests of cascade pruning from outside: what --trace writes, what explain shows, and both against NumPy.
+
+    TESSERA_BINARY=build/bin/tessera tests/e2e/pruning_test.py [CLASS[.TEST] ...]
+
+Exit code 77 when every test was skipped.
+"""
+
+import html.parser
+import json
+import pathlib
+import subprocess
+import sys
+import unittest
+
+import checkpoints
+from cli_test import ROOT, SHARED, CliTest
+from command_line_test import at_terminal
+
+LAYERS = 3
+SHARES = [1, 0.6, 0.3]
+# The example texts of SpAtten's authors.
+TEXTS = [
+    "As a visual treat, the film is almost perfect.",
+    "A wonderful movie, I am sure that you will remember it, you admire its conception and are able to resolve some "
+    "of the confusions you had while watching it.",
+    "Du Fu was a great poet of the Tang dynasty. Recently a variety of styles have been used in efforts to translate "
+    "the work of Du Fu into English",
+]
+
+
+class PruningTest(CliTest):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.model = checkpoints.make_encoder(cls.folder / "encoder", context=256, layers=LAYERS)
+        cls.shares = ",".join(map(str, SHARES))
+
+    def trace_of(self, verb, *arguments, **options):
+        """The line about the model, and the records by sequence and layer."""
+        path = self.folder / "trace.jsonl"
+        self.call(verb, *arguments, "--trace", path, **options)
+        self.assertFalse(path.with_name("trace.jsonl.partial").exists())
+        first, *rest = map(json.loads, path.read_text().splitlines())
+        records = {(line["sequence"], line["layer"]): line for line in rest}
+        self.assertEqual(len(records), len(rest))
+        return first, records
+
+
+class Traces(PruningTest):
+    def test_what_is_in_it(self):
+        """Every sequence and layer once, sets nested, as many as the shares say, probabilities of all heads in it."""
+        first, records = self.trace_of("embed", self.model, "a b c d e f g h", "i j k", "--keep-tokens", self.shares)
+        self.assertEqual((first["layers"], first["query_heads"], first["kv_heads"], first["head_size"]),
+                         (LAYERS, 4, 4, 8))
+        self.assertFalse(first["causal"])
+        self.assertEqual(set(records), {(s, layer) for s in range(2) for layer in range(LAYERS)})
+        by_length = {records[s, 0]["length"]: s for s in range(2)}
+        self.assertEqual(set(by_length), {10, 5})
+        self.assertEqual(records[by_length[5], 0]["ids"][0], 2)
+        for length, sequence in by_length.items():
+            alive, total = set(range(length)), 0
+            for layer, share in enumerate(SHARES):
+                record = records[sequence, layer]
+                self.assertEqual(record["step"], 0)
+                self.assertEqual("ids" in record, layer == 0)
+                self.assertEqual(len(record["tokens"]), max(int(share * length + 1e-9), 1))
+                self.assertEqual(record["queries"], len(record["tokens"]))
+                self.assertLessEqual(set(record["tokens"]), alive)
+                self.assertEqual(record["tokens"], sorted(record["tokens"]))
+                self.assertEqual(len(record["importance"]), len(record["tokens"]))
+                alive = set(record["tokens"])
+                total = sum(record["importance"])
+            self.assertGreater(total, 0)
+
+    def test_without_pruning(self):
+        _, records = self.trace_of("embed", self.model, "a b c")
+        for layer in range(LAYERS):
+            self.assertEqual(records[0, layer]["tokens"], [0, 1, 2, 3, 4])
+            # Each of 5 queries of 4 heads gives 1 in each layer.
+            self.assertAlmostEqual(sum(records[0, layer]["importance"]), 20 * (layer + 1), delta=1e-3)
+
+    def test_results_stay(self):
+        for options in ((), ("--keep-tokens", self.shares)):
+            plain, _ = self.call("embed", self.model, *TEXTS, *options)
+            traced, _ = self.call("embed", self.model, *TEXTS, *options, "--trace", self.folder / "t.jsonl")
+            self.assertEqual(plain, traced)
+
+    def test_failures(self):
+        self.assert_usage("embed", self.model, "a", "--trace", "", says=["--trace"])
+        self.assert_fails("embed", self.model, "a", "--trace", self.folder / "none" / "t.jsonl", says=["cannot write"])
+        kept = self.folder / "kept.jsonl"
+        kept.write_text("as it was")
+        self.assert_fails("embed", self.model, "--ids", "100000", "--trace", kept)
+        self.assertEqual(kept.read_text(), "as it was")
+
+
+class Explain(PruningTest):
+    def test_text(self):
+        """A row for layers with the same tokens, with the words that they had; a line for those that left."""
+        out, _ = self.call("explain", self.model, "a quick fox", "--keep-tokens", "1,1,0.3")
+        head, first, last, left = out.splitlines()
+        self.assertEqual(head.split(), ["layers", "tokens", "heads", "text"])
+        self.assertRegex(first, r"^0-1 +11 +4  \[CLS\] a quick fox \[SEP\]$")
+        self.assertRegex(last, r"^2 +3 +4  ")
+        self.assertNotIn("\x1b", out)
+        self.assertTrue(left.startswith("left in front of layer 2: "))
+        words = last.split("4  ", 1)[1].replace("[CLS]", "<").replace("[SEP]", ">").replace(" ", "")
+        gone = left.split(": ", 1)[1].replace("[CLS]", "<").replace("[SEP]", ">").replace(" ", "")
+        self.assertEqual(sorted(words + gone), sorted("<aquickfox>"))
+
+    def test_usual_schedule(self):
+        """Half of the tokens on average where nothing else is asked for."""
+        for lines in (self.json_lines("explain", self.model, *TEXTS),
+                      self.json_lines("explain", self.model, *TEXTS, "--keep-tokens", 0.5)):
+            for text, line in zip(TEXTS, lines):
+                self.assertEqual(line["text"], text)
+                self.assertLess(len(line["layers"][-1]["tokens"]), len(line["ids"]))
+
+    def test_json(self):
+        (line,) = self.json_lines("explain", self.model, TEXTS[0], "--keep-tokens", self.shares)
+        _, records = self.trace_of("embed", self.model, TEXTS[0], "--keep-tokens", self.shares)
+        self.assertEqual(line["ids"], records[0, 0]["ids"])
+        self.assertEqual("".join(line["words"][1:-1]), TEXTS[0].replace(" ", ""))
+        for layer, shown in enumerate(line["layers"]):
+            self.assertEqual(shown["layer"], layer)
+            self.assertEqual(shown["tokens"], records[0, layer]["tokens"])
+            self.assertEqual(shown["importance"], records[0, layer]["importance"])
+        for token, left in enumerate(line["left"]):
+            alive = [layer for layer in range(LAYERS) if token in line["layers"][layer]["tokens"]]
+            self.assertEqual(alive, list(range(LAYERS if left is None else left)))
+
+    def test_html(self):
+        """One page that stands alone, whatever the text holds."""
+        page = self.folder / "page.html"
+        hostile = "a <b>&amp; \"c\" <script>x</script>"
+        self.call("explain", self.model, hostile, TEXTS[1], "--html", page)
+        text = page.read_text()
+        tags = []
+
+        class Reader(html.parser.HTMLParser):
+            def handle_starttag(self, tag, attributes):
+                tags.append(tag)
+                assert not {"src", "href"} & dict(attributes).keys(), attributes
+
+        Reader().feed(text)
+        self.assertEqual({"script", "b", "link", "img"} & set(tags), set())
+        self.assertEqual(tags.count("table"), 2)
+        self.assertEqual(tags.count("tr"), 2 * (LAYERS + 1))
+        self.assertIn("&lt;", text)
+        self.assertNotIn("http", text)
+
+    def test_inputs(self):
+        file = self.folder / "texts.txt"
+        file.write_text("a b c\nd e f\n")
+        out, _ = self.call("explain", self.model, "--file", file)
+        self.assertEqual(out.count("layers"), 2)
+        self.assertIn("\n\nlayers", out)
+        out, _ = self.call("explain", self.model, "--ids", "2,7,3")
+        self.assertIn("[CLS]", out)
+        pair = self.json_lines("explain", self.model, "a b", "--pair", "c d")[0]
+        self.assertEqual(pair["words"], ["[CLS]", "a", "b", "[SEP]", "c", "d", "[SEP]"])
+        self.assert_usage("explain", self.model, "a", "--keep-tokens", "2,x", says=["--keep-tokens"])
+        self.assert_fails("explain", self.model, "a", "--keep-tokens", "1,1", says=["3 layers"])
+
+    def test_terminal(self):
+        """On a terminal the words that left are still there, dimmed, and lines fit its width."""
+        text = at_terminal(70, "explain", self.model, TEXTS[1])
+        self.assertIn("\x1b[2m", text)
+        plain = text.replace("\x1b[2m", "").replace("\x1b[0m", "")
+        rows = plain.split("left in front")[0].splitlines()
+        self.assertTrue(all(len(row) <= 70 for row in rows), rows)
+        self.assertIn("wonderful", "".join(rows))
+
+
+class Oracle(PruningTest):
+    """The program against tests/oracle/cascade.py, which knows the definitions and NumPy."""
+
+    SCHEDULES = [
+        {"tokens": SHARES},
+        {"tokens": [1, 0.5, 0.5], "decay": 0.5, "scale": "queries", "protect": {"first": 1, "last": 2}, "minimum": 3},
+        {"tokens": [0.9, 0.2, 0.1], "base": "positions", "protect": {"ids": [3, 7]}},
+        {"tokens": [20, 9, 4]},
+    ]
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        numpy = subprocess.run([sys.executable, "-c", "import numpy"], stderr=subprocess.DEVNULL, check=False)
+        if numpy.returncode != 0:
+            raise unittest.SkipTest("NumPy is needed: python3-numpy")
+        ids = [[(7 * i + 3 * i * i) % 50 + 4 for i in range(first, first + length)]
+               for first, length in ((0, 40), (9, 17), (4, 1), (30, 2))]
+        cases = [{"name": f"c{i}", "input_ids": [row]} for i, row in enumerate(ids)]
+        cls.cases = cls.folder / "cases.json"
+        cls.cases.write_text(json.dumps({"cases": cases}))
+
+    def files(self, model, schedule, cases):
+        paths = {name: self.folder / name for name in ("schedule.json", "dump.safetensors", "trace.jsonl")}
+        paths["schedule.json"].write_text(json.dumps(schedule))
+        self.call("dump", model, "--cases", cases, "--pruning", paths["schedule.json"], "--trace", paths["trace.jsonl"],
+                  "-o", paths["dump.safetensors"])
+        return [model, paths["schedule.json"], cases, paths["dump.safetensors"], paths["trace.jsonl"]]
+
+    def oracle(self, files):
+        return subprocess.run([sys.executable, ROOT / "tests/oracle/cascade.py", *map(str, files)],
+                              capture_output=True, text=True, check=False)
+
+    def assert_agrees(self, model, schedule, cases):
+        result = self.oracle(self.files(model, schedule, cases))
+        self.assertEqual(result.returncode, 0, f"{schedule}: {result.stdout}{result.stderr[-2000:]}")
+
+    def test_encoder(self):
+        for schedule in self.SCHEDULES:
+            self.assert_agrees(self.model, schedule, self.cases)
+
+    def test_decoder(self):
+        model = checkpoints.make_gpt2(self.folder / "gpt2")
+        for schedule in self.SCHEDULES:
+            self.assert_agrees(model, schedule, self.cases)
+
+    def test_goldens(self):
+        if not SHARED:
+            self.skipTest("TESSERA_SHARED is not set")
+        for name in ("bert-classify", "bert-qa", "bert-tokens", "gpt2"):
+            model = pathlib.Path(SHARED) / "golden/models" / name
+            cases = json.loads((model / "golden.json").read_text())["cases"]
+            cases = [{key: case[key] for key in ("name", "input_ids", "attention_mask", "token_type_ids")
+                      if key in case} for case in cases if not case.get("new_tokens")]
+            path = self.folder / "golden.json"
+            path.write_text(json.dumps({"cases": cases}))
+            for schedule in self.SCHEDULES[:2]:
+                with self.subTest(model=name):
+                    self.assert_agrees(model, schedule, path)
+
+    def test_sees_what_is_wrong(self):
+        """One number changed in either file, or a schedule that is another one, and it says so."""
+        files = self.files(self.model, self.SCHEDULES[0], self.cases)
+        trace = files[4].read_text()
+        lines = trace.splitlines()
+        record = json.loads(lines[-1])
+        for key, index in (("tokens", -1), ("importance", 0)):
+            other = json.loads(json.dumps(record))
+            other[key][index] = other[key][index] * 1.01 + 1
+            files[4].write_text("\n".join([*lines[:-1], json.dumps(other)]))
+            result = self.oracle(files)
+            self.assertEqual(result.returncode, 1, key)
+            self.assertIn(key, result.stderr)
+        files[4].write_text(trace)
+        dump = bytearray(files[3].read_bytes())
+        dump[-1] ^= 0x40
+        files[3].write_bytes(dump)
+        self.assertEqual(self.oracle(files).returncode, 1)
+        files = self.files(self.model, self.SCHEDULES[0], self.cases)
+        files[1].write_text(json.dumps(self.SCHEDULES[1]))
+        self.assertEqual(self.oracle(files).returncode, 1)
+
+
+if __name__ == "__main__":
+    program = unittest.main(exit=False, verbosity=2)
+    outcome = program.result
+    if outcome.wasSuccessful() and len(outcome.skipped) >= outcome.testsRun:
+        sys.exit(77)
+    sys.exit(not outcome.wasSuccessful())
