@@ -9,8 +9,8 @@
 namespace tessera {
 namespace {
 
-// The largest magnitude of int8 that has a negative.
-constexpr float kMostInt8 = 127;
+// The largest magnitude that an integer of so many bits and its negative have.
+float most_of(int32_t bits) { return static_cast<float>((1 << (bits - 1)) - 1); }
 
 // Tokens [begin, end) of one page, which come from consecutive rows.
 struct Piece {
@@ -32,11 +32,12 @@ struct Rows {
 
 using Transpose = void (*)(const transpose::Args&, Exec) noexcept;
 
-// To nearest even; the lowest bits of the sum hold the integer. Numbers are at most 127 or, of
+// To nearest even; the lowest bits of the sum hold the integer. Numbers are within Integer or, of
 // tokens that are not finite and have no meaning, NaN.
-int8_t nearest_int8(float x) {
+template <typename Integer>
+Integer nearest(float x) {
   constexpr float kShift = 0x1.8p23f;
-  return static_cast<int8_t>(std::bit_cast<uint32_t>(x + kShift) & 0xff);
+  return static_cast<Integer>(std::bit_cast<uint32_t>(x + kShift));
 }
 
 // A token's scale, and what its numbers are multiplied by before they are rounded. A number that
@@ -46,7 +47,7 @@ struct Scale {
   float inverse;
 };
 
-Scale scale_of(const float* x, int32_t width) {
+Scale scale_of(const float* x, int32_t width, float most) {
   int32_t bits = 0;  // of the largest magnitude; NaN's are above all
   for (int32_t i = 0; i < width; ++i) {
     const int32_t magnitude = std::bit_cast<int32_t>(x[i]) & 0x7fffffff;
@@ -55,17 +56,16 @@ Scale scale_of(const float* x, int32_t width) {
   const auto largest = std::bit_cast<float>(bits);
   if (!std::isfinite(largest)) return {std::numeric_limits<float>::quiet_NaN(), 0};
   // Smaller ones have no normal scale, and are zero beside anything that a model computes.
-  if (largest < kMostInt8 * std::numeric_limits<float>::min()) return {0, 0};
-  return {largest / kMostInt8, kMostInt8 / largest};
+  if (largest < most * std::numeric_limits<float>::min()) return {0, 0};
+  return {largest / most, most / largest};
 }
 
-// Takes the numbers of a matrix: keys go through a block of so many features that stays in L1,
-// transposed as floats and then rounded along the tokens.
+// Keys go through a block of so many features that stays in L1, transposed as floats. Calls
+// visit(feature, its floats of the piece's tokens).
 constexpr int32_t kFeatures = 16;
 
-template <typename Round, typename Number>
-void write_keys_rounded(const Rows& rows, const Piece& piece, Transpose transpose, Round round,
-                        Number* keys) {
+template <typename Visit>
+void for_each_feature(const Rows& rows, const Piece& piece, Transpose transpose, Visit visit) {
   alignas(64) float block[kFeatures * kPageTokens];
   for (int32_t first = 0; first < rows.width; first += kFeatures) {
     const int32_t features = std::min(kFeatures, rows.width - first);
@@ -75,13 +75,44 @@ void write_keys_rounded(const Rows& rows, const Piece& piece, Transpose transpos
                .y = block,
                .y_stride = kPageTokens},
               {0, piece.tokens()});
-    for (int32_t d = 0; d < features; ++d) {
-      const float* from = block + d * kPageTokens;
-      Number* to = keys + int64_t{first + d} * kPageTokens + piece.begin;
-      for (int32_t t = 0; t < piece.tokens(); ++t) to[t] = round(from[t], t);
-    }
+    for (int32_t d = 0; d < features; ++d) visit(first + d, block + d * kPageTokens);
   }
 }
+
+template <typename Round, typename Number>
+void write_keys_rounded(const Rows& rows, const Piece& piece, Transpose transpose, Round round,
+                        Number* keys) {
+  for_each_feature(rows, piece, transpose, [&](int32_t feature, const float* from) {
+    Number* to = keys + int64_t{feature} * kPageTokens + piece.begin;
+    for (int32_t t = 0; t < piece.tokens(); ++t) to[t] = round(from[t], t);
+  });
+}
+
+// A plane's integers [width][kPageTokens] of as many bits.
+struct KeyMatrix {
+  std::byte* data;
+  int32_t bits;
+  int32_t width;
+
+  // The plane is what `part` gives of a whole integer. A feature of the lower half of a byte comes
+  // before the one of the upper half.
+  template <typename Part>
+  void write(int32_t feature, const Piece& piece, const int16_t* integers, Part part) const {
+    const int32_t half = (width + 1) / 2;
+    const bool is_upper = bits == 4 && feature >= half;
+    auto* to = reinterpret_cast<uint8_t*>(data) + piece.begin +
+               int64_t{is_upper ? feature - half : feature} * kPageTokens;
+    const int32_t tokens = piece.tokens();
+    if (bits != 4) {
+      for (int32_t t = 0; t < tokens; ++t) to[t] = static_cast<uint8_t>(part(integers[t]));
+    } else if (!is_upper) {
+      for (int32_t t = 0; t < tokens; ++t) to[t] = static_cast<uint8_t>(part(integers[t]) & 15);
+    } else {
+      for (int32_t t = 0; t < tokens; ++t)
+        to[t] = static_cast<uint8_t>(to[t] | (part(integers[t]) & 15) << 4);
+    }
+  }
+};
 
 template <typename Round, typename Number>
 void write_values_rounded(const Rows& rows, const Piece& piece, Round round, Number* values) {
@@ -92,11 +123,13 @@ void write_values_rounded(const Rows& rows, const Piece& piece, Round round, Num
   }
 }
 
-// The scales of a piece's tokens go into the page.
+// The scales of a piece's tokens, for integers of so many bits, go into the page.
 struct Scales {
-  Scales(const Rows& rows, const Piece& piece, float* scales) {
+  Scales(const Rows& rows, const Piece& piece, int32_t bits, std::byte* page_scales) {
+    auto* scales = reinterpret_cast<float*>(page_scales);
+    const float most = most_of(bits);
     for (int32_t t = 0; t < piece.tokens(); ++t) {
-      const Scale scale = scale_of(rows.data + t * rows.stride, rows.width);
+      const Scale scale = scale_of(rows.data + t * rows.stride, rows.width, most);
       scales[piece.begin + t] = scale.scale;
       inverse[t] = scale.inverse;
     }
@@ -107,6 +140,28 @@ struct Scales {
   float inverse[kPageTokens];
 };
 
+void write_integer_keys(const Rows& rows, const PageShape& shape, const Piece& piece, int32_t head,
+                        Transpose transpose) {
+  const IntegerBits& bits = shape.bits;
+  std::byte* keys = piece.page + shape.keys_at(head);
+  const Scales scales(rows, piece, bits.key(), piece.page + shape.key_scales_at(head));
+  if (bits.lower == 0 && bits.upper != 4) {
+    write_keys_rounded(
+        rows, piece, transpose, [&](float x, int32_t t) { return nearest<int8_t>(x * scales[t]); },
+        reinterpret_cast<int8_t*>(keys));
+    return;
+  }
+  const KeyMatrix upper{keys, bits.upper, rows.width};
+  const KeyMatrix lower{piece.page + shape.lower_keys_at(head), bits.lower, rows.width};
+  for_each_feature(rows, piece, transpose, [&](int32_t feature, const float* from) {
+    int16_t integers[kPageTokens];
+    for (int32_t t = 0; t < piece.tokens(); ++t)
+      integers[t] = nearest<int16_t>(from[t] * scales[t]);
+    upper.write(feature, piece, integers, [&](int32_t q) { return q >> bits.lower; });
+    if (bits.lower > 0) lower.write(feature, piece, integers, [](int32_t q) { return q; });
+  });
+}
+
 void write_keys(const Rows& rows, const PageShape& shape, const Piece& piece, int32_t head,
                 Transpose transpose) {
   std::byte* keys = piece.page + shape.keys_at(head);
@@ -116,14 +171,9 @@ void write_keys(const Rows& rows, const PageShape& shape, const Piece& piece, in
           rows, piece, transpose, [](float x, int32_t) { return f32_to_bf16(x); },
           reinterpret_cast<uint16_t*>(keys));
       break;
-    case DType::kI8: {
-      const Scales scales(rows, piece,
-                          reinterpret_cast<float*>(piece.page + shape.key_scales_at(head)));
-      write_keys_rounded(
-          rows, piece, transpose, [&](float x, int32_t t) { return nearest_int8(x * scales[t]); },
-          reinterpret_cast<int8_t*>(keys));
+    case DType::kI8:
+      write_integer_keys(rows, shape, piece, head, transpose);
       break;
-    }
     default:
       transpose({.x = rows.data,
                  .x_stride = rows.stride,
@@ -133,10 +183,33 @@ void write_keys(const Rows& rows, const PageShape& shape, const Piece& piece, in
                 {0, piece.tokens()});
   }
   if (!piece.fills) return;
+  // Both planes, which follow each other.
   const int64_t number = shape.number_bytes();
-  for (int64_t d = 0; d < rows.width; ++d) {
+  const int64_t matrix_rows = (shape.key_bytes() + shape.lower_key_bytes()) / number;
+  for (int64_t d = 0; d < matrix_rows; ++d) {
     std::byte* row = keys + d * kPageTokens * number;
     std::fill(row + piece.end * number, row + kPageTokens * number, std::byte{0});
+  }
+}
+
+void write_integer_values(const Rows& rows, const PageShape& shape, const Piece& piece,
+                          int32_t head) {
+  std::byte* values = piece.page + shape.values_at(head);
+  const Scales scales(rows, piece, shape.bits.value, piece.page + shape.value_scales_at(head));
+  if (shape.bits.value != 4) {
+    write_values_rounded(
+        rows, piece, [&](float x, int32_t t) { return nearest<int8_t>(x * scales[t]); },
+        reinterpret_cast<int8_t*>(values));
+    return;
+  }
+  const int64_t half = shape.value_bytes();
+  for (int32_t t = 0; t < piece.tokens(); ++t) {
+    const float* from = rows.data + t * rows.stride;
+    auto* to = reinterpret_cast<uint8_t*>(values) + (piece.begin + t) * half;
+    const auto nibble = [&](int64_t d) { return nearest<uint8_t>(from[d] * scales[t]) & 15; };
+    for (int64_t d = 0; d < half; ++d) to[d] = static_cast<uint8_t>(nibble(d));
+    for (int64_t d = half; d < rows.width; ++d)
+      to[d - half] = static_cast<uint8_t>(to[d - half] | nibble(d) << 4);
   }
 }
 
@@ -148,20 +221,15 @@ void write_values(const Rows& rows, const PageShape& shape, const Piece& piece, 
           rows, piece, [](float x, int32_t) { return f32_to_bf16(x); },
           reinterpret_cast<uint16_t*>(values));
       break;
-    case DType::kI8: {
-      const Scales scales(rows, piece,
-                          reinterpret_cast<float*>(piece.page + shape.value_scales_at(head)));
-      write_values_rounded(
-          rows, piece, [&](float x, int32_t t) { return nearest_int8(x * scales[t]); },
-          reinterpret_cast<int8_t*>(values));
+    case DType::kI8:
+      write_integer_values(rows, shape, piece, head);
       break;
-    }
     default:
       write_values_rounded(
           rows, piece, [](float x, int32_t) { return x; }, reinterpret_cast<float*>(values));
   }
   if (!piece.fills) return;
-  const int64_t row = rows.width * shape.number_bytes();
+  const int64_t row = shape.value_bytes();
   std::fill(values + piece.end * row, values + kPageTokens * row, std::byte{0});
 }
 

@@ -12,18 +12,20 @@ namespace tessera::testing {
 namespace {
 
 // What the pages hold of a matrix of rows: half a step off at most, and zeros behind the last
-// token. The step of kI8 is a token's scale, max / 127; the product before and the scale after
-// rounding are off by eps each, of at most 127 steps.
-void expect_rounded(const std::vector<float>& x, const std::vector<float>& found, DType dtype) {
+// token. The step of kI8 is a token's scale, max / most; the product before and the scale after
+// rounding are off by eps each, of at most `most` steps.
+void expect_rounded(const std::vector<float>& x, const std::vector<float>& found, DType dtype,
+                    int32_t bits) {
   float largest = 0;
   for (float each : x) largest = std::max(largest, std::abs(each));
+  const double most = (1 << (bits - 1)) - 1;
   for (size_t i = 0; i < x.size(); ++i) {
     switch (dtype) {
       case DType::kBF16:
         ASSERT_EQ(bf16_to_f32(f32_to_bf16(x[i])), found[i]);
         break;
       case DType::kI8:
-        ASSERT_NEAR(x[i], found[i], largest / 127 * (0.5 + 127 * 4 * kEpsilon));
+        ASSERT_NEAR(x[i], found[i], largest / most * (0.5 + most * 4 * kEpsilon));
         break;
       default:
         ASSERT_EQ(x[i], found[i]);
@@ -32,12 +34,14 @@ void expect_rounded(const std::vector<float>& x, const std::vector<float>& found
 }
 
 TEST(AppendToPages, PutsTokensInTheirPlacesAndZerosBehindTheLast) {
-  for (DType dtype : kPageTypes) {
+  std::vector<PageType> types(std::begin(kIntegerTypes), std::end(kIntegerTypes));
+  for (const DType dtype : kPageTypes) types.push_back({dtype});
+  for (const PageType& type : types) {
     for (int threads : {1, 3, 4}) {
-      SCOPED_TRACE(::testing::Message() << name(dtype) << ", threads " << threads);
+      SCOPED_TRACE(::testing::Message() << to_string(type) << ", threads " << threads);
       // With four, of two values a key.
       AttentionShape shape = threads == 4 ? summed_shape(6, 3, 12, 20) : shape_of(3, 3, 19, 20);
-      shape.pages.dtype = dtype;
+      shape = in_pages(type, shape);
       Batch batch({.shape = shape, .lengths = {{1, 150}, {1, 1}, {1, 64}, {1, 0}}, .seed = 1200});
       batch.append(threads);
       const PageShape& pages = batch.shape().pages;
@@ -53,16 +57,35 @@ TEST(AppendToPages, PutsTokensInTheirPlacesAndZerosBehindTheLast) {
             std::vector<float> x(static_cast<size_t>(pages.d_k)), found;
             if (there) x = token(batch.key, at, pages.d_k);
             for (int32_t d = 0; d < pages.d_k; ++d) found.push_back(batch.cached_key(s, j, h, d));
-            expect_rounded(x, found, dtype);
+            expect_rounded(x, found, type.dtype, type.bits.key());
           }
           for (int32_t h = 0; h < 3 * pages.values_per_key(); ++h) {
             const int64_t at = (batch.first_key(s) + j) * batch.value_stride() + h * pages.d_v;
             std::vector<float> x(static_cast<size_t>(pages.d_v)), found;
             if (there) x = token(batch.value, at, pages.d_v);
             for (int32_t d = 0; d < pages.d_v; ++d) found.push_back(batch.cached_value(s, j, h, d));
-            expect_rounded(x, found, dtype);
+            expect_rounded(x, found, type.dtype, type.bits.value);
           }
         }
+      }
+    }
+  }
+}
+
+// The middle of what the lower plane may hold is off by at most half a step of the upper one.
+TEST(AppendToPages, TheUpperPlaneAloneIsHalfItsStepOff) {
+  for (const PageType& type : kIntegerTypes) {
+    if (type.bits.lower == 0) continue;
+    const AttentionShape shape = in_pages(type, shape_of(2, 2, 33, 8));
+    Batch batch({.shape = shape, .lengths = {{1, 100}}, .seed = 1250});
+    const double step = 1 << type.bits.lower;
+    for (int32_t j = 0; j < 100; ++j) {
+      for (int32_t d = 0; d < 33; ++d) {
+        const Batch::KeyParts parts = batch.key_parts(0, j, 1, d);
+        const double found = parts.scale * (step * parts.upper + (step - 1) / 2);
+        const double x = batch.key[static_cast<size_t>(j * batch.key_stride() + 33 + d)];
+        const double rounding = 4 * kEpsilon * (1 << (type.bits.key() - 1));
+        ASSERT_NEAR(x, found, parts.scale * (step / 2 + rounding)) << to_string(type);
       }
     }
   }

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <iterator>
+#include <numeric>
 #include <random>
 #include <vector>
 
@@ -48,8 +50,8 @@ void expect_near(const std::vector<float>& expected, const std::vector<float>& f
 // Double precision from the definition checks the oracle, to a rounding, and the oracle the others.
 void check_pages(const Case& c) {
   SCOPED_TRACE(::testing::Message()
-               << "seed " << c.seed << ", " << name(c.shape.pages.dtype) << ", heads "
-               << c.shape.query_heads << "/" << c.shape.pages.kv_heads << ", sizes "
+               << "seed " << c.seed << ", " << to_string({c.shape.pages.dtype, c.shape.pages.bits})
+               << ", heads " << c.shape.query_heads << "/" << c.shape.pages.kv_heads << ", sizes "
                << c.shape.pages.d_k << " and " << c.shape.pages.d_v << ", first "
                << c.lengths[0].queries << " x " << c.lengths[0].keys << ", causal "
                << (c.shape.mask == Mask::kCausal) << ", window " << c.shape.window);
@@ -70,11 +72,17 @@ void check_pages(const Case& c) {
                 kEpsilon * std::abs(exact.column_mass[i]) + 1e-12)
         << "mass " << i;
   }
+  if (exact.is_clear) {
+    EXPECT_EQ(exact.reads, expected.reads);
+  }
   for_each_fast_method([&](const AttentionMethod& method) {
     const Output found = batch.run(method, 1, ColumnMass::kYes);
     expect_near(expected.values, found.values, exact.values_slack);
     expect_near(expected.log_sum_exp, found.log_sum_exp, exact.log_sum_exp_slack);
     expect_near(expected.column_mass, found.column_mass, exact.column_mass_slack);
+    if (exact.is_clear) {
+      EXPECT_EQ(exact.reads, found.reads);
+    }
     // What is asked for beside it does not change the output.
     EXPECT_EQ(found.values, batch.run(method, 1).values);
   });
@@ -283,6 +291,143 @@ TEST(Attention, SummedHeadsInEveryPlace) {
   }
 }
 
+// Rules for the queries of generated tokens.
+struct Rules {
+  ValueRule values = {};
+  Refetch refetch = {};
+};
+constexpr ValueRule kLargest{.kind = ValueRule::Kind::kLargest, .share = 0.2};
+constexpr ValueRule kThree{.kind = ValueRule::Kind::kLargest, .count = 3};
+constexpr ValueRule kAbove{.kind = ValueRule::Kind::kAbove, .threshold = 0.3f};
+
+AttentionShape with(const Rules& rules, AttentionShape shape) {
+  shape.values = rules.values;
+  shape.refetch = rules.refetch;
+  return shape;
+}
+
+TEST(Selecting, PagesOfEveryKindUnderEveryRule) {
+  uint32_t seed = 2000;
+  std::vector<PageType> types(std::begin(kIntegerTypes), std::end(kIntegerTypes));
+  for (const DType dtype : kPageTypes) types.push_back({dtype});
+  for (const PageType& type : types) {
+    for (const Rules& rules : {Rules{}, Rules{kLargest, {.below = 0.08}},
+                               Rules{kAbove, {.below_times_keys = 20}}, Rules{kThree, {2}}}) {
+      // Sequences that select stand between others.
+      const AttentionShape shape = in_pages(type, with(rules, shape_of(6, 2, 21, 19)));
+      check_pages({.shape = shape,
+                   .lengths = {{3, 40}, {1, 200}, {1, 1}, {0, 9}, {1, 64}, {20, 90}},
+                   .seed = ++seed});
+    }
+  }
+}
+
+TEST(Selecting, MasksWindowsGapsAndBiases) {
+  uint32_t seed = 2100;
+  const std::vector<Length> lengths = {{1, 300}, {1, 65}, {1, 1}, {130, 200}};
+  for (const PageType& type : {PageType{DType::kF32}, PageType{DType::kI8, {6, 4, 6}}}) {
+    for (const int32_t window : {0, 2, 100}) {
+      AttentionShape shape = with({kLargest, {.below = 0.1}}, shape_of(4, 2, 16, 24));
+      shape.mask = Mask::kCausal;
+      shape.window = window;
+      shape = in_pages(type, shape);
+      check_pages({.shape = shape, .lengths = lengths, .seed = ++seed, .gap_chance = 0.3f});
+      check_pages({.shape = shape, .lengths = lengths, .seed = ++seed, .bias_scale = 2});
+    }
+  }
+}
+
+TEST(Selecting, HeadsOfEveryArrangement) {
+  uint32_t seed = 2200;
+  const Rules rules{kLargest, {.below = 0.1}};
+  for (const PageType& type : {PageType{DType::kF32}, PageType{DType::kI8, {8, 4, 4}}}) {
+    for (const int32_t kv_heads : {1, 3, 6}) {
+      const std::vector<Length> lengths = {{1, 150}, {7, 70}, {1, 40}};
+      const auto check = [&](const AttentionShape& shape) {
+        check_pages(
+            {.shape = in_pages(type, with(rules, shape)), .lengths = lengths, .seed = ++seed});
+      };
+      check(shape_of(6, kv_heads, 64, 64));
+      check(shape_of(18, kv_heads, 40, 33));
+      check(summed_shape(6, kv_heads, 16, 300));
+    }
+  }
+}
+
+// A threshold above 1 reads what a cache without planes would hold.
+TEST(Selecting, RefetchingAlwaysIsFullPrecision) {
+  for (const PageType& type : kIntegerTypes) {
+    if (type.bits.lower == 0) continue;
+    const AttentionShape shape = in_pages(type, shape_of(4, 2, 32, 32));
+    Batch never({.shape = shape, .lengths = {{1, 200}}, .seed = 2300});
+    Batch always(
+        {.shape = with({.refetch = {.below = 1.5}}, shape), .lengths = {{1, 200}}, .seed = 2300});
+    const Output upper = never.run(oracle(), 1), whole = always.run(oracle(), 1);
+    int64_t off = 0;
+    for (size_t i = 0; i < 4; ++i) {
+      EXPECT_EQ(upper.reads[i].refetched, 0);
+      EXPECT_EQ(whole.reads[i].refetched, 1);
+    }
+    // Two rows of the same query read every plane as several queries always do.
+    Batch two({.shape = shape, .lengths = {{2, 200}}, .seed = 2300});
+    std::copy(always.query.begin(), always.query.end(), two.query.begin());
+    two.key = always.key;
+    two.value = always.value;
+    two.append(1);
+    const Output full = two.run(oracle(), 1);
+    for (size_t i = 0; i < 4 * 32; ++i) {
+      EXPECT_NEAR(full.values[i], whole.values[i], kEpsilon * std::abs(full.values[i]) + 1e-12);
+      off += std::abs(upper.values[i] - whole.values[i]) > 1e-4f ? 1 : 0;
+    }
+    EXPECT_GT(off, 0) << to_string(type);
+  }
+}
+
+// So many that roundings decide some: the others are counted from lengths, thresholds and the
+// probabilities of the definition.
+TEST(Selecting, CountsWhatIsRead) {
+  int32_t clear = 0, refetched = 0, kept = 0;
+  for (uint32_t seed = 2400; seed < 2430; ++seed) {
+    const bool above = seed % 2 == 0;
+    const AttentionShape shape =
+        in_pages(kIntegerTypes[seed % 3],
+                 with({above ? kAbove : kLargest, {.below = 0.06}}, shape_of(6, 2, 24, 20)));
+    const Case c{.shape = shape, .lengths = {{1, 140}, {1, 37}}, .seed = seed};
+    Batch batch(c);
+    const Exact exact = batch.exact();
+    if (!exact.is_clear) continue;
+    ++clear;
+    for (const CacheReads& reads : exact.reads) {
+      refetched += static_cast<int32_t>(reads.refetched);
+      kept += reads.refetched == 0 ? 1 : 0;
+    }
+    EXPECT_EQ(batch.run(oracle(), 2).reads, exact.reads);
+    for_each_fast_method(
+        [&](const AttentionMethod& method) { EXPECT_EQ(batch.run(method, 2).reads, exact.reads); });
+  }
+  EXPECT_GE(clear, 10);
+  EXPECT_GE(refetched, 10);
+  EXPECT_GE(kept, 10);
+}
+
+TEST(Selecting, CountsOfAQueryThatReadsAll) {
+  AttentionShape shape = in_pages({DType::kI8}, shape_of(4, 2, 10, 12));
+  shape.mask = Mask::kCausal;
+  shape.window = 30;
+  PageTable table;
+  table.positions.resize(100);
+  std::iota(table.positions.begin(), table.positions.end(), 0);
+  const int32_t position = 99;
+  std::vector<CacheReads> reads(4);
+  count_all_read(
+      shape, {.queries = 1, .query_positions = &position, .keys = &table, .reads = reads.data()});
+  for (size_t h = 0; h < 4; ++h) {
+    EXPECT_EQ(reads[h].key_bits, 30 * 10 * 8);
+    EXPECT_EQ(reads[h].value_numbers, 30 * 12);
+    EXPECT_EQ(reads[h].bytes, h % 2 == 0 ? 30 * (10 + 4 + 12 + 4) : 0);
+  }
+}
+
 class Teams : public ::testing::TestWithParam<AttentionShape> {};
 
 TEST_P(Teams, OfAnySizeGiveTheSameBits) {
@@ -319,24 +464,23 @@ AttentionShape causal(AttentionShape shape, int32_t window = 0) {
   return shape;
 }
 
-AttentionShape in_pages(DType dtype, AttentionShape shape) {
-  shape.pages.dtype = dtype;
-  return shape;
-}
-
 INSTANTIATE_TEST_SUITE_P(
     Shapes, Teams,
     ::testing::Values(causal(shape_of(6, 2, 40, 40)), causal(shape_of(8, 1, 16, 16)),
                       causal(shape_of(2, 2, 16, 16), 1100),
-                      in_pages(DType::kI8, causal(shape_of(6, 2, 40, 40))),
+                      in_pages({DType::kI8}, causal(shape_of(6, 2, 40, 40))),
                       causal(summed_shape(6, 2, 40, 200)), causal(summed_shape(6, 2, 40, 200), 90),
-                      summed_shape(4, 4, 40, 130)),
+                      summed_shape(4, 4, 40, 130),
+                      in_pages({DType::kI8, {8, 4, 8}},
+                               with({kLargest, {.below = 0.05}}, causal(shape_of(6, 2, 40, 40)))),
+                      with({kAbove}, summed_shape(4, 2, 40, 130))),
     [](const auto& info) {
       const AttentionShape& shape = info.param;
       const PageShape& pages = shape.pages;
       std::string text = std::to_string(shape.query_heads) + "_heads_on_" +
                          std::to_string(pages.kv_heads) + "_" + std::string(name(pages.dtype)) +
-                         "_" + std::to_string(pages.d_k) + "_to_" + std::to_string(pages.d_v);
+                         (shape.selects() ? "_selecting" : "") + "_" + std::to_string(pages.d_k) +
+                         "_to_" + std::to_string(pages.d_v);
       if (shape.mask == Mask::kCausal) text += "_causal";
       if (shape.window > 0) text += "_window_" + std::to_string(shape.window);
       if (shape.outputs == HeadOutputs::kSummed) text += "_summed";
@@ -429,6 +573,10 @@ TEST(Attention, RefusesShapesOutsideTheContract) {
   shape = shape_of(4, 2, 64, 64);
   shape.pages.value_heads = 4;
   refused(shape, "2 heads of values", "found 4");
+  for (const IntegerBits& bits :
+       {IntegerBits{5, 4, 8}, IntegerBits{8, 2, 8}, IntegerBits{8, 4, 0}}) {
+    refused(in_pages({DType::kI8, bits}, shape_of(4, 2, 64, 64)), "4, 6 or 8 bits", "found");
+  }
 }
 
 TEST(Attention, MethodsAreFoundByName) {

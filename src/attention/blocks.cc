@@ -7,6 +7,9 @@
 #include <cmath>
 #include <limits>
 
+#include "attention/carver.h"
+#include "attention/widen.h"
+
 namespace tessera::attention {
 namespace {
 
@@ -32,31 +35,22 @@ constexpr int32_t kWideColumns = 256;
 
 int64_t aligned(int64_t size_bytes) { return (size_bytes + 63) / 64 * 64; }
 
-// Hands out pieces of a workspace.
-class Carver {
- public:
-  explicit Carver(void* memory) : next_(static_cast<std::byte*>(memory)) {}
-
-  template <typename T>
-  T* take(int64_t count) {
-    T* piece = reinterpret_cast<T*>(next_);
-    next_ += aligned(count * static_cast<int64_t>(sizeof(T)));
-    return piece;
-  }
-
- private:
-  std::byte* next_;
-};
-
-}  // namespace
-
-namespace {
-
 Status check_size(std::string_view method, int32_t size, int32_t most) {
   if (size >= 1 && size <= most) return {};
   return Status(
       StatusCode::kUnsupported,
       fmt::format("attention {}: expected head sizes from 1 to {}, found {}", method, most, size));
+}
+
+Status check_bits(std::string_view method, const PageShape& pages) {
+  const IntegerBits& bits = pages.bits;
+  const auto is_plane = [](int32_t each) { return each == 4 || each == 6 || each == 8; };
+  const bool has_planes = is_plane(bits.upper) && (bits.lower == 0 || bits.lower == 4);
+  if (!pages.has_scales() || (has_planes && is_plane(bits.value))) return {};
+  return Status(StatusCode::kUnsupported,
+                fmt::format("attention {}: expected keys of 4, 6 or 8 bits and of 0 or 4 lower "
+                            "ones, and values of 4, 6 or 8 bits, found {} + {} and {}",
+                            method, bits.upper, bits.lower, bits.value));
 }
 
 }  // namespace
@@ -79,6 +73,7 @@ Status check_shape(std::string_view method, const AttentionShape& shape) {
         StatusCode::kUnsupported,
         fmt::format("attention {}: expected {} heads of values, found {}", method, wanted, found));
   }
+  TESSERA_RETURN_IF_ERROR(check_bits(method, pages));
   if (shape.window < 0) {
     return Status(StatusCode::kUnsupported,
                   fmt::format("attention {}: expected a window of 0 (none) or more, found {}",
@@ -164,7 +159,8 @@ Dealer::Dealer(const AttentionArgs& args, const Cut& cut, int members)
   heads_ = 1;
   // Every part computes the scores again, so that only few blocks are worth cutting.
   const int32_t panels = (args.shape.pages.d_v + kPanel - 1) / kPanel;
-  if (!whole_heads_ && blocks < members) parts_ = std::min<int32_t>(members, panels);
+  if (!whole_heads_ && blocks < members && !args.shape.selects())
+    parts_ = std::min<int32_t>(members, panels);
 }
 
 Block Dealer::first(const AttentionSequence& sequence, int32_t head) const {
@@ -175,7 +171,8 @@ Block Dealer::next(const Block& block) const {
   const int32_t rows = block.sequence->queries * group_size(args_->shape);
   Block next = block;
   next.first_row = block.first_row + block.rows;
-  next.rows = std::min(cut_.max_rows, rows - next.first_row);
+  next.rows = std::min(selects(args_->shape, *block.sequence) ? rows : cut_.max_rows,
+                       rows - next.first_row);
   return next;
 }
 
@@ -192,6 +189,7 @@ KeyRange Dealer::ranges_of(const AttentionSequence& sequence, const Visibility& 
   constexpr KeyRange kWhole{0, 1};
   const int32_t rows = sequence.queries * group_size(args_->shape);
   if (args_->shape.outputs == HeadOutputs::kSummed || cut_.range_keys == 0) return kWhole;
+  if (selects(args_->shape, sequence)) return kWhole;
   if (rows == 0 || rows > cut_.max_rows) return kWhole;
   const KeyRange seen{visibility(0).begin, visibility(sequence.queries - 1).end};
   const int32_t dropped = sequence.keys->dropped;
@@ -248,7 +246,10 @@ int64_t Dealer::total_cost() const {
 Kernels::Kernels()
     : product(attention_product::kernels.select({}).run),
       softmax(attention_softmax::kernels.select({}).run),
-      to_f32(rows_to_f32::kernels.select({}).run) {}
+      to_f32(rows_to_f32::kernels.select({}).run),
+      key_plane(key_plane::kernels.select({}).run),
+      value_rows(value_rows::kernels.select({}).run),
+      topk(topk::kernels.select({}).run) {}
 
 namespace {
 
@@ -366,9 +367,11 @@ const std::byte* BlockRun::Panel::at(int64_t number) const {
   return data + number * number_bytes(dtype);
 }
 
-// A product of more rows than a register tile's would widen every number again and again.
+// A product of more rows than a register tile's would widen every number again and again, and none
+// takes packed ones.
 bool BlockRun::widens() const {
-  return args_->shape.pages.dtype != DType::kF32 && block_.rows > kTileRows;
+  const PageShape& shape = args_->shape.pages;
+  return shape.dtype != DType::kF32 && (block_.rows > kTileRows || shape.packs());
 }
 
 // The keys of a page that any row sees: both ends ascend with the row.
@@ -388,14 +391,14 @@ constexpr int32_t kFetchingRows = 32;
 
 BlockRun::Ahead BlockRun::keys_ahead(int32_t page) const {
   const PageShape& shape = args_->shape.pages;
-  if (block_.rows > kFetchingRows) return {};
+  if (block_.rows > kFetchingRows || shape.packs()) return {};
   return {block_.sequence->keys->pages[page] + shape.keys_at(kv_head()),
           kPageTokens * shape.d_k * shape.number_bytes()};
 }
 
 BlockRun::Ahead BlockRun::values_ahead(int32_t page) const {
   const PageShape& shape = args_->shape.pages;
-  if (block_.rows > kFetchingRows || block_.cols < shape.d_v) return {};
+  if (block_.rows > kFetchingRows || block_.cols < shape.d_v || shape.packs()) return {};
   return {block_.sequence->keys->pages[page] + shape.values_at(block_.head),
           kPageTokens * shape.d_v * shape.number_bytes()};
 }
@@ -411,6 +414,10 @@ BlockRun::Panel BlockRun::keys_of(int32_t page) const {
   if (!widens()) return keys;
   const KeyRange seen = seen_of(page);
   const int32_t begin = rounded_down(seen.begin), end = rounded_up(seen.end);
+  if (shape.packs()) {
+    widen_keys({shape, base, kv_head}, {begin, end}, wide_);
+    return {.data = reinterpret_cast<const std::byte*>(wide_), .stride = kPageTokens};
+  }
   kernels_->to_f32({.dtype = shape.dtype,
                     .x = keys.at(begin),
                     .x_stride = kPageTokens,
@@ -425,6 +432,12 @@ BlockRun::Panel BlockRun::keys_of(int32_t page) const {
 BlockRun::Panel BlockRun::values_of(int32_t page, Columns columns) const {
   const PageShape& shape = args_->shape.pages;
   const std::byte* base = block_.sequence->keys->pages[page];
+  if (shape.packs()) {
+    const KeyRange seen = seen_of(page);
+    widen_values({shape, base, block_.head}, {seen.begin, seen.end},
+                 {columns.first, columns.first + columns.count}, wide_);
+    return {.data = reinterpret_cast<const std::byte*>(wide_), .stride = columns.count};
+  }
   const Panel values{
       .data = base + shape.values_at(block_.head) + columns.first * shape.number_bytes(),
       .dtype = shape.dtype,
@@ -521,15 +534,18 @@ void BlockRun::add_values(const Step& step, Columns columns) {
   });
 }
 
+float log_sum_exp(float maximum, float sum) {
+  if (sum == 0) return -kInfinity;
+  const double logarithm = static_cast<double>(maximum) + std::log2(sum);
+  return static_cast<float>(logarithm * attention_softmax::kLn2);
+}
+
 void BlockRun::write_log_sum_exp(int32_t r) const {
   if (args_->log_sum_exp == nullptr) return;
   const int32_t query = (block_.first_row + r) / group_;
   const int32_t head = block_.head * group_ + (block_.first_row + r) % group_;
-  const double logarithm =
-      (static_cast<double>(maximum_[r]) + std::log2(sum_[r])) * attention_softmax::kLn2;
   const int64_t row = block_.sequence->first_row + query;
-  args_->log_sum_exp[row * args_->shape.query_heads + head] =
-      sum_[r] == 0 ? -kInfinity : static_cast<float>(logarithm);
+  args_->log_sum_exp[row * args_->shape.query_heads + head] = log_sum_exp(maximum_[r], sum_[r]);
 }
 
 void BlockRun::finish() {

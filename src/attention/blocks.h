@@ -6,7 +6,10 @@
 #include "attention/method.h"
 #include "kernels/attention_product/attention_product.h"
 #include "kernels/attention_softmax/attention_softmax.h"
+#include "kernels/key_plane/key_plane.h"
 #include "kernels/rows_to_f32/rows_to_f32.h"
+#include "kernels/topk/topk.h"
+#include "kernels/value_rows/value_rows.h"
 
 // What the blocked methods share. A block is a run of consecutive rows of one head of one sequence.
 // Where outputs are concatenated it is a KV head, with row
@@ -90,7 +93,8 @@ int64_t partial_floats(const AttentionShape& shape, const Cut& cut, int32_t quer
 // each member gets a consecutive run of about the same cost. The cuts do not depend on the team.
 // Where column masses are wanted a member gets whole heads, so that their sums have one order.
 // Summed heads are one member's, in their order: visit gets head 0 and goes through all. Where
-// there are too few rows for the team, members have a part of the columns each.
+// there are too few rows for the team, members have a part of the columns each. A sequence that
+// selects has one block a head, of all its rows, keys and columns.
 class Dealer {
  public:
   Dealer(const AttentionArgs& args, const Cut& cut, int members);
@@ -149,7 +153,13 @@ struct Kernels {
   void (*product)(const attention_product::Args&, Exec) noexcept;
   void (*softmax)(const attention_softmax::Args&, Exec) noexcept;
   void (*to_f32)(const rows_to_f32::Args&, Exec) noexcept;
+  void (*key_plane)(const key_plane::Args&, Exec) noexcept;
+  void (*value_rows)(const value_rows::Args&, Exec) noexcept;
+  void (*topk)(const topk::Args&, Exec) noexcept;
 };
+
+// Of a row behind its last softmax, in natural units; -infinity where it saw nothing.
+float log_sum_exp(float maximum, float sum);
 
 // The computation of one block: start, then for each run of pages scores, softmax, values, then
 // finish.

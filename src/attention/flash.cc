@@ -2,6 +2,7 @@
 
 #include "attention/blocks.h"
 #include "attention/methods.h"
+#include "attention/selective.h"
 
 namespace tessera::attention {
 namespace {
@@ -32,8 +33,9 @@ class Flash final : public AttentionMethod {
 
   AttentionCost cost(const AttentionShape& shape, int32_t max_queries,
                      int32_t max_keys) const override {
-    return {.workspace_bytes =
-                BlockRun::workspace_bytes(shape, kRows, int64_t{kRows} * kStepPages * kPageTokens),
+    constexpr int64_t kScores = int64_t{kRows} * kStepPages * kPageTokens;
+    return {.workspace_bytes = std::max(BlockRun::workspace_bytes(shape, kRows, kScores),
+                                        SelectiveRun::workspace_bytes(shape, max_keys)),
             .partial_floats = partial_floats(shape, cut_of(shape, kRows), max_queries, max_keys),
             .flops = average_flops(shape, max_queries, max_keys),
             .score_bytes = 0};
@@ -44,6 +46,8 @@ class Flash final : public AttentionMethod {
     const Cut cut = cut_of(args.shape, rows_for_team(args, kRows, member.size()));
     BlockRun run(args, kernels, cut.max_rows, workspace);
     Dealer(args, cut, member.size()).deal(member, [&](Block block) {
+      if (selects(args.shape, *block.sequence))
+        return SelectiveRun(args, kernels, workspace).run(block);
       if (args.shape.outputs == HeadOutputs::kConcatenated) {
         run_head(args, block, run);
         if (block.is_split()) {

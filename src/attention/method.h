@@ -1,10 +1,12 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
 
+#include "attention/cache_reads.h"
 #include "base/status.h"
 #include "base/team.h"
 #include "formats/cache_pages.h"
@@ -17,6 +19,43 @@ enum class Mask { kNone, kCausal };
 // multiplied by the output matrix already (E.T.'s pre-computed linear transformation).
 enum class HeadOutputs { kConcatenated, kSummed };
 
+// Which values a query reads (local value pruning, SpAtten, section III.C). What is left out has no
+// part in the output; the probabilities of the others stay as they are.
+struct ValueRule {
+  enum class Kind {
+    kAll,
+    // Those of the most_of(keys) largest probabilities, of equal ones the first.
+    kLargest,
+    // Those whose probability is at least `threshold` times the largest one of the query
+    // (skip-softmax, BLASST): as every score is known by then, its final maximum takes the place
+    // of a running one, beside which no fewer would be read.
+    kAbove,
+  };
+  Kind kind = Kind::kAll;
+  double share = 1;   // of kLargest, of the keys that the query sees
+  int32_t count = 0;  // of kLargest: above 0, this many in place of a share
+  float threshold = 0;
+
+  // At least one, and rounded down; a product that is whole but for its rounding is whole.
+  int32_t most_of(int32_t keys) const {
+    if (kind != Kind::kLargest) return keys;
+    constexpr double kSlack = 1e-9;
+    const int32_t wanted = count > 0 ? count : static_cast<int32_t>(share * keys + kSlack);
+    return std::min(keys, std::max(wanted, 1));
+  }
+};
+
+// When a query reads the lower plane of the keys too: where its largest probability by the upper
+// plane is below
+//   below + below_times_keys / keys that it sees
+// 0: never; above 1: always, and the upper plane is not asked first.
+struct Refetch {
+  double below = 0;
+  double below_times_keys = 0;
+
+  double threshold(int32_t keys) const { return below + below_times_keys / keys; }
+};
+
 // What does not depend on the data of one call.
 struct AttentionShape {
   int32_t query_heads = 0;
@@ -27,7 +66,13 @@ struct AttentionShape {
   Mask mask = Mask::kNone;
   int32_t window = 0;  // > 0: a key is seen if query position - key position < window
   HeadOutputs outputs = HeadOutputs::kConcatenated;
+  // Of the only query of a sequence, as in generation. Others read every plane of every key and
+  // every value.
+  ValueRule values = {};
+  Refetch refetch = {};
 
+  // Whether a query alone reads its pages otherwise than several do.
+  bool selects() const { return values.kind != ValueRule::Kind::kAll || pages.packs(); }
   // The width of a row of queries, keys and values.
   int64_t qkv_width() const { return query_width() + pages.key_width() + pages.value_width(); }
   int64_t query_width() const { return int64_t{query_heads} * pages.d_k; }
@@ -52,14 +97,24 @@ struct AttentionSequence {
   // written where there are no queries. A method that keeps whole score rows reads them once more
   // for it, flash computes the scores a second time from its log-sum-exp.
   float* column_mass = nullptr;
+  // Where not null, [query_heads]: what the query of a sequence that has but one reads is added,
+  // the bytes of a KV head with its first query head.
+  CacheReads* reads = nullptr;
 };
+
+// Whether the sequence's query reads its pages as AttentionShape::values and refetch say.
+inline bool selects(const AttentionShape& shape, const AttentionSequence& sequence) {
+  return shape.selects() && sequence.queries == 1;
+}
 
 // Grouped-query attention over a ragged batch: for query head h, with KV head g = h / (query_heads
 // / kv_heads),
 //   output[row, h, :] = sum_j softmax_j(scale * q[row, h, :] . k[j, g, :] + bias)  v[j, g, :]
 // or, with HeadOutputs::kSummed, over the heads in their order,
 //   output[row, :] = sum_h sum_j softmax_j(scale * q[row, h, :] . k[j, g, :] + bias)  v[j, h, :]
-// Keys and values are what the pages' numbers stand for, sums f32 or wider.
+// Keys and values are what the pages' numbers stand for, sums f32 or wider. Where a query selects,
+// the sum leaves out values, and the scores are of the keys' upper plane unless it reads the lower
+// one; column masses and log-sum-exp are of all probabilities.
 // query: rows of query_heads * d_k floats, query_stride apart. output: rows of query_heads * d_v
 // (d_v), output_stride apart. log_sum_exp: null, or [rows, query_heads], of the scores including
 // scale and bias.
@@ -108,11 +163,11 @@ const AttentionMethod* find_attention_method(std::string_view name);
 
 // Writes new keys and values, those of `rows` of the batch, into the pages of each sequence,
 // rounded to nearest even where pages hold narrower numbers (formats/cache_pages.h): kBF16 by at
-// most 2^-9 |x|, kI8 by (1/2 + 2^-15) s. A number of kI8 that is not finite makes all of its token
-// and head NaN. Positions are not read, so that somebody may enter them at the same time. Calls
-// for different rows may run at the same time, and all together write every row and the zeros
-// behind the last. key and value: rows of PageShape::key_width (value_width) floats, heads one
-// after another, *_stride apart; sequence s has rows first_rows[s] .. first_rows[s + 1].
+// most 2^-9 |x|, kI8 of b bits by (1/2 + 2^(b-23)) s. A number of kI8 that is not finite makes all
+// of its token and head NaN. Positions are not read, so that somebody may enter them at the same
+// time. Calls for different rows may run at the same time, and all together write every row and the
+// zeros behind the last. key and value: rows of PageShape::key_width (value_width) floats, heads
+// one after another, *_stride apart; sequence s has rows first_rows[s] .. first_rows[s + 1].
 struct AppendArgs {
   PageShape shape;
   std::span<PageTable* const> tables;

@@ -2,6 +2,7 @@
 
 #include "attention/blocks.h"
 #include "attention/methods.h"
+#include "attention/selective.h"
 
 namespace tessera::attention {
 namespace {
@@ -35,7 +36,8 @@ class OnTheFly final : public AttentionMethod {
     const int64_t scores = std::min(std::max(kScores, kMinRows * row), kMaxRows * row);
     const int64_t spill =
         kMinRows * row > kScores ? 2 * int64_t{sizeof(float)} * max_keys * shape.query_heads : 0;
-    return {.workspace_bytes = BlockRun::workspace_bytes(shape, kMaxRows, scores),
+    return {.workspace_bytes = std::max(BlockRun::workspace_bytes(shape, kMaxRows, scores),
+                                        SelectiveRun::workspace_bytes(shape, max_keys)),
             .flops = average_flops(shape, max_queries, max_keys),
             .score_bytes = static_cast<double>(spill)};
   }
@@ -48,6 +50,8 @@ class OnTheFly final : public AttentionMethod {
     const Kernels kernels;
     BlockRun run(args, kernels, rows, workspace);
     Dealer(args, {.max_rows = rows}, member.size()).deal(member, [&](Block block) {
+      if (selects(args.shape, *block.sequence))
+        return SelectiveRun(args, kernels, workspace).run(block);
       if (args.shape.outputs == HeadOutputs::kConcatenated) {
         run_head(block, padded(max_keys), run);
         run.finish();

@@ -4,10 +4,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
+#include <map>
 #include <memory>
 #include <numeric>
 #include <random>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "attention/method.h"
@@ -52,6 +56,7 @@ struct Output {
   std::vector<float> values;
   std::vector<float> log_sum_exp;
   std::vector<float> column_mass = {};  // of all sequences, one after another
+  std::vector<CacheReads> reads = {};   // [sequences, query_heads], of those that select
 };
 
 enum class ColumnMass { kNo, kYes };
@@ -60,6 +65,9 @@ enum class ColumnMass { kNo, kYes };
 struct Exact {
   std::vector<double> values, values_slack, log_sum_exp, log_sum_exp_slack;
   std::vector<double> column_mass, column_mass_slack;
+  std::vector<CacheReads> reads;
+  // Whether no rounding can change which queries refetch, or how many values are read.
+  bool is_clear = true;
 };
 
 // A batch with random data, its pages filled by append_to_pages.
@@ -128,6 +136,9 @@ class Batch {
         std::vector<float>(static_cast<size_t>(first_rows_.back() * output_stride_), -7.0f),
         std::vector<float>(static_cast<size_t>(first_rows_.back() * shape_.query_heads), -7.0f)};
     std::vector<AttentionSequence> sequences = sequences_;
+    output.reads.resize(sequences.size() * static_cast<size_t>(shape_.query_heads));
+    for (size_t s = 0; s < sequences.size(); ++s)
+      sequences[s].reads = output.reads.data() + s * static_cast<size_t>(shape_.query_heads);
     if (mass == ColumnMass::kYes) {
       output.column_mass.assign(static_cast<size_t>(mass_begin(sequences.size())), -7.0f);
       for (size_t s = 0; s < sequences.size(); ++s)
@@ -173,13 +184,44 @@ class Batch {
   // A key's or value's element as the pages hold it.
   float cached_key(size_t s, int32_t j, int32_t head, int32_t d) const {
     const PageShape& shape = shape_.pages;
+    if (shape.packs()) {
+      const KeyParts parts = key_parts(s, j, head, d);
+      return parts.scale * static_cast<float>(parts.upper * (1 << shape.bits.lower) + parts.lower);
+    }
     return cached(page(s, j), shape.keys_at(head), d * kPageTokens + j % kPageTokens,
                   shape.key_scales_at(head) + j % kPageTokens * 4);
   }
   float cached_value(size_t s, int32_t j, int32_t head, int32_t d) const {
     const PageShape& shape = shape_.pages;
+    if (shape.packs()) {
+      const int32_t token = j % kPageTokens;
+      const std::byte* values = page(s, j) + shape.values_at(head);
+      const int integer =
+          shape.bits.value == 4
+              ? signed_nibble(nibble(values + token * ((shape.d_v + 1) / 2), d, shape.d_v, 1))
+              : static_cast<int8_t>(values[token * shape.d_v + d]);
+      return scale_at(page(s, j), shape.value_scales_at(head), token) * static_cast<float>(integer);
+    }
     return cached(page(s, j), shape.values_at(head), j % kPageTokens * shape.d_v + d,
                   shape.value_scales_at(head) + j % kPageTokens * 4);
+  }
+
+  // What stands for a key's element.
+  struct KeyParts {
+    float scale = 0;
+    int upper = 0;
+    int lower = 0;
+  };
+  KeyParts key_parts(size_t s, int32_t j, int32_t head, int32_t d) const {
+    const PageShape& shape = shape_.pages;
+    const int32_t token = j % kPageTokens;
+    const std::byte* upper = page(s, j) + shape.keys_at(head) + token;
+    const std::byte* lower = page(s, j) + shape.lower_keys_at(head) + token;
+    KeyParts parts{.scale = scale_at(page(s, j), shape.key_scales_at(head), token)};
+    parts.upper = shape.bits.upper == 4 ? signed_nibble(nibble(upper, d, shape.d_k, kPageTokens))
+                                        : static_cast<int8_t>(upper[d * kPageTokens]);
+    if (shape.bits.lower > 0) parts.lower = nibble(lower, d, shape.d_k, kPageTokens);
+    return parts;
   }
 
   // Attention in double precision, straight from the definition, of the keys and values that the
@@ -194,6 +236,8 @@ class Batch {
     exact.values_slack.assign(elements, 0.0);
     exact.column_mass.assign(static_cast<size_t>(mass_begin(tables_.size())), 0.0);
     exact.column_mass_slack.assign(exact.column_mass.size(), 1e-30);
+    read_values_.clear();
+    exact.reads.resize(tables_.size() * static_cast<size_t>(shape_.query_heads));
     for (size_t s = 0; s < tables_.size(); ++s) {
       if (sequences_[s].queries == 0) {  // left as it was
         std::fill(exact.column_mass.begin() + mass_begin(s),
@@ -205,6 +249,8 @@ class Batch {
     }
     return exact;
   }
+
+  bool selects(size_t s) const { return tessera::selects(shape_, sequences_[s]); }
 
   // The pages of a sequence in another order; a key's position goes with it only by page, so for
   // Mask::kNone.
@@ -249,6 +295,17 @@ class Batch {
   }
 
   const std::byte* page(size_t s, int32_t j) const { return tables_[s].pages[j / kPageTokens]; }
+
+  // Element d of so many packed ones, whose bytes lie `stride` apart.
+  static int nibble(const std::byte* first, int32_t d, int32_t width, int64_t stride) {
+    const int32_t half = (width + 1) / 2;
+    const auto byte = std::to_integer<int>(first[(d < half ? d : d - half) * stride]);
+    return d < half ? byte % 16 : byte / 16;
+  }
+  static int signed_nibble(int bits) { return bits < 8 ? bits : bits - 16; }
+  static float scale_at(const std::byte* page, int64_t scales, int32_t token) {
+    return reinterpret_cast<const float*>(page + scales)[token];
+  }
 
   float cached(const std::byte* page, int64_t matrix, int64_t element, int64_t scale) const {
     const std::byte* at = page + matrix + element * shape_.pages.number_bytes();
@@ -326,65 +383,218 @@ class Batch {
     return shape_.window <= 0 || key_position > query_position - shape_.window;
   }
 
-  void exact_row(size_t s, int32_t q, int32_t h, Exact& exact) const {
+  // The scores of a query head with every key, and what they may be off by.
+  struct Scores {
+    std::vector<double> scores;
+    double maximum = -kInfinity;
+    double slack = 0;
+    int32_t seen = 0;
+
+    // The probabilities.
+    std::vector<double> softmax() const {
+      std::vector<double> p;
+      for (double score : scores) p.push_back(score == -kInfinity ? 0 : std::exp(score - maximum));
+      const double total = std::accumulate(p.begin(), p.end(), 0.0);
+      for (double& each : p) each = total > 0 ? each / total : 0;
+      return p;
+    }
+  };
+
+  // An element of a key by these planes, and the sum of the magnitudes of what it is computed of.
+  std::pair<double, double> element(size_t s, int32_t j, int32_t g, int32_t d,
+                                    KeyPlanes planes) const {
+    const PageShape& pages = shape_.pages;
+    const double key = cached_key(s, j, g, d);
+    if (pages.lower_bits() == 0) return {key, std::abs(key)};
+    const KeyParts parts = key_parts(s, j, g, d);
+    const double weight = 1 << pages.bits.lower, middle = (weight - 1) / 2, scale = parts.scale;
+    const double size = scale * (weight * std::abs(parts.upper) + middle);
+    if (planes == KeyPlanes::kUpper) return {scale * (weight * parts.upper + middle), size};
+    return {key, size + scale * parts.lower};
+  }
+
+  Scores scores_of(size_t s, int32_t q, int32_t h, KeyPlanes planes) const {
     const PageShape& pages = shape_.pages;
     const int32_t g = h / (shape_.query_heads / pages.kv_heads), n = keys(s);
-    const int64_t row = first_rows_[s] + q;
-    const float* x = query.data() + row * query_stride_ + int64_t{h} * pages.d_k;
-    std::vector<double> scores(static_cast<size_t>(n), -kInfinity);
-    double maximum = -kInfinity, largest = 0, value_size = 0;
+    const float* x = query.data() + (first_rows_[s] + q) * query_stride_ + int64_t{h} * pages.d_k;
+    Scores row{std::vector<double>(static_cast<size_t>(n), -kInfinity)};
+    double largest = 0;
     for (int32_t j = 0; j < n; ++j) {
       if (!sees(query_positions_[s][q], positions_[s][j])) continue;
+      ++row.seen;
       double sum = 0, mass = 0;
       for (int32_t d = 0; d < pages.d_k; ++d) {
-        const double product = double{x[d]} * cached_key(s, j, g, d);
-        sum += product, mass += std::abs(product);
+        const auto [key, size] = element(s, j, g, d, planes);
+        sum += x[d] * key;
+        mass += std::abs(x[d]) * size;
       }
-      scores[j] = sum * shape_.scale;
+      row.scores[j] = sum * shape_.scale;
       mass *= shape_.scale;
       if (!bias_[s].empty()) {
         const double bias = bias_[s][(int64_t{h} * sequences_[s].queries + q) * n + j];
-        scores[j] += bias;
+        row.scores[j] += bias;
         if (bias != -kInfinity) mass += std::abs(bias);
       }
       largest = std::max(largest, mass);
-      maximum = std::max(maximum, scores[j]);
+      row.maximum = std::max(row.maximum, row.scores[j]);
     }
+    const auto nonzero = pages.d_k - std::count(x, x + pages.d_k, 0.0f);
+    const auto terms = static_cast<double>(nonzero * (pages.lower_bits() > 0 ? 2 : 1));
+    row.slack = (terms + 6) * kEpsilon * largest;
+    return row;
+  }
+
+  // The scores that a query head ends with.
+  Scores final_scores(size_t s, int32_t q, int32_t h, Exact& exact) const {
+    if (!selects(s)) return scores_of(s, q, h, KeyPlanes::kBoth);
+    CacheReads& reads = exact.reads[s * static_cast<size_t>(shape_.query_heads) + h];
+    Scores row = scores_of(s, q, h, KeyPlanes::kUpper);
+    const double threshold = row.seen > 0 ? shape_.refetch.threshold(row.seen) : 0;
+    const std::vector<double> p = row.softmax();
+    const double most = p.empty() ? 0 : *std::max_element(p.begin(), p.end());
+    const bool refetches = shape_.pages.lower_bits() > 0 && row.seen > 0 && most < threshold;
+    if (threshold > 0 && threshold <= 1 &&
+        std::abs(most - threshold) <= (2 * row.slack + keys(s) * kEpsilon) * most)
+      exact.is_clear = false;
+    reads.queries = 1;
+    reads.refetched = refetches ? 1 : 0;
+    return refetches ? scores_of(s, q, h, KeyPlanes::kBoth) : row;
+  }
+
+  // Takes away the probabilities of values that are not read. Returns the most that those may
+  // weigh of which a rounding by `slack`, relatively, decides.
+  double drop_values(size_t s, int32_t h, const Scores& row, double slack, std::vector<double>& p,
+                     Exact& exact) const {
+    const ValueRule& rule = shape_.values;
+    std::vector<double> seen;
+    for (size_t j = 0; j < p.size(); ++j) {
+      if (sees(query_positions_[s][0], positions_[s][j])) seen.push_back(p[j]);
+    }
+    std::sort(seen.begin(), seen.end(), std::greater<>());
+    double least = 0;
+    if (rule.kind == ValueRule::Kind::kLargest && !seen.empty()) {
+      const double share = rule.count > 0 ? rule.count : std::floor(rule.share * row.seen + 1e-9);
+      least = seen[static_cast<size_t>(std::clamp<double>(share, 1, row.seen)) - 1];
+    } else if (rule.kind == ValueRule::Kind::kAbove && !seen.empty()) {
+      least = rule.threshold * seen[0];
+    }
+    double doubtful = 0;
+    int64_t values = 0, doubts = 0;
+    std::vector<char>& is_read =
+        read_values_[shape_.outputs == HeadOutputs::kSummed ? std::pair{s, h}
+                                                            : std::pair{s, h / group()}];
+    is_read.resize(p.size());
+    for (size_t j = 0; j < p.size(); ++j) {
+      if (!sees(query_positions_[s][0], positions_[s][j])) continue;
+      const bool is_doubtful = least > 0 && std::abs(p[j] - least) <= 2 * slack * least;
+      doubts += is_doubtful ? 1 : 0;
+      if (is_doubtful) doubtful += p[j];
+      if (p[j] >= least) {
+        ++values;
+        is_read[j] = 1;
+      } else {
+        p[j] = 0;
+      }
+    }
+    // The last one that is kept is its own limit, which the rounding of both moves alike. Of equal
+    // ones, such as those that a bias bars, only some are kept.
+    const int64_t own = rule.kind == ValueRule::Kind::kLargest ? 1 : 0;
+    if (doubts > own || (own == 1 && least == 0)) exact.is_clear = false;
+    CacheReads& reads = exact.reads[s * static_cast<size_t>(shape_.query_heads) + h];
+    const PageShape& pages = shape_.pages;
+    const bool has_integers = pages.dtype == DType::kI8;
+    const int number_bits = pages.dtype == DType::kF32 ? 32 : 16;
+    const int upper = has_integers ? pages.bits.upper : number_bits;
+    const int lower = has_integers && reads.refetched > 0 ? pages.bits.lower : 0;
+    reads.key_numbers = int64_t{row.seen} * pages.d_k;
+    reads.key_bits = reads.key_numbers * (upper + lower);
+    reads.value_numbers = values * pages.d_v;
+    reads.value_bits = reads.value_numbers * (has_integers ? pages.bits.value : number_bits);
+    return doubts > own ? doubtful : 0;
+  }
+
+  // What a token has of so many numbers of so many bits in a matrix: 6 bits take a byte.
+  int64_t stored_bytes(int32_t width, int32_t bits) const {
+    switch (shape_.pages.dtype) {
+      case DType::kF32:
+        return 4 * width;
+      case DType::kBF16:
+        return 2 * width;
+      default:
+        return bits == 0 ? 0 : bits == 4 ? (width + 1) / 2 : width;
+    }
+  }
+
+  // Behind the last query head of a KV head: the bytes that its query heads read together.
+  void count_bytes(size_t s, int32_t g, int32_t seen, Exact& exact) const {
+    const PageShape& pages = shape_.pages;
+    const bool has_integers = pages.dtype == DType::kI8;
+    const int64_t scale = has_integers ? 4 : 0;
+    const auto reads = exact.reads.begin() + static_cast<int64_t>(s) * shape_.query_heads;
+    const int32_t first = g * group();
+    bool refetched = false;
+    for (int32_t h = first; h < first + group(); ++h) {
+      refetched = refetched || reads[h].refetched > 0;
+      const auto found = read_values_.find({s, h});
+      if (shape_.outputs != HeadOutputs::kSummed || found == read_values_.end()) continue;
+      reads[h].bytes += std::count(found->second.begin(), found->second.end(), 1) *
+                        (stored_bytes(pages.d_v, pages.bits.value) + scale);
+    }
+    reads[first].bytes += seen * (stored_bytes(pages.d_k, pages.bits.upper) + scale);
+    if (refetched && has_integers)
+      reads[first].bytes += seen * stored_bytes(pages.d_k, pages.bits.lower);
+    if (shape_.outputs == HeadOutputs::kSummed) return;
+    const std::vector<char>& values = read_values_[{s, g}];
+    reads[first].bytes += std::count(values.begin(), values.end(), 1) *
+                          (stored_bytes(pages.d_v, pages.bits.value) + scale);
+  }
+
+  int32_t group() const { return shape_.query_heads / shape_.pages.kv_heads; }
+
+  void exact_row(size_t s, int32_t q, int32_t h, Exact& exact) const {
+    const PageShape& pages = shape_.pages;
+    const int32_t g = h / group(), n = keys(s);
+    const int64_t row = first_rows_[s] + q;
     const bool summed = shape_.outputs == HeadOutputs::kSummed;
     const int32_t value_head = summed ? h : g;
-    double total = 0;
+    const Scores scores = final_scores(s, q, h, exact);
+    std::vector<double> p = scores.softmax();
+    const double total = std::accumulate(p.begin(), p.end(), 0.0);
+    const double sum_slack = (n + 32) * kEpsilon, p_slack = 2 * scores.slack + sum_slack;
+    for (int32_t j = 0; total > 0 && j < n; ++j) {
+      const auto at = static_cast<size_t>(mass_begin(s) + int64_t{h} * n + j);
+      exact.column_mass[at] += p[j];
+      exact.column_mass_slack[at] += p[j] * (p_slack + (sequences_[s].queries + 2) * kEpsilon);
+    }
+    double doubtful = 0;
+    if (selects(s)) {
+      doubtful = drop_values(s, h, scores, p_slack, p, exact);
+      if ((h + 1) % group() == 0) count_bytes(s, g, scores.seen, exact);
+    }
     std::vector<double> sums(static_cast<size_t>(pages.d_v));
+    double value_size = 0;
     for (int32_t j = 0; j < n; ++j) {
-      if (scores[j] == -kInfinity) continue;
-      const double p = std::exp(scores[j] - maximum);
-      total += p;
+      if (scores.scores[j] == -kInfinity) continue;
       for (int32_t d = 0; d < pages.d_v; ++d) {
         const double y = cached_value(s, j, value_head, d);
-        sums[d] += p * y;
+        sums[d] += p[j] * y;
         value_size = std::max(value_size, std::abs(y));
       }
     }
-    const auto nonzero = pages.d_k - std::count(x, x + pages.d_k, 0.0f);
-    const double score_slack = static_cast<double>(nonzero + 6) * kEpsilon * largest;
-    const double sum_slack = (n + 32) * kEpsilon;
     for (int32_t d = 0; d < pages.d_v; ++d) {
       const int64_t first = row * output_stride_ + (summed ? 0 : int64_t{h} * pages.d_v);
       const size_t at = static_cast<size_t>(first + d);
       if (!summed || h == 0) exact.values[at] = 0;
-      exact.values[at] += total > 0 ? sums[d] / total : 0;
+      exact.values[at] += sums[d];
       // Where heads are added up, each is rounded with at most all of them.
       const double heads_slack = summed ? (shape_.query_heads + 1) * kEpsilon : 0;
-      exact.values_slack[at] += (2 * score_slack + sum_slack + heads_slack) * value_size;
+      exact.values_slack[at] += (p_slack + heads_slack + doubtful) * value_size;
     }
-    for (int32_t j = 0; total > 0 && j < n; ++j) {
-      const auto at = static_cast<size_t>(mass_begin(s) + int64_t{h} * n + j);
-      const double p = std::exp(scores[j] - maximum) / total;
-      exact.column_mass[at] += p;
-      exact.column_mass_slack[at] +=
-          p * (2 * score_slack + sum_slack + (sequences_[s].queries + 2) * kEpsilon);
-    }
-    exact.log_sum_exp.push_back(total > 0 ? maximum + std::log(total) : -kInfinity);
-    exact.log_sum_exp_slack.push_back(2 * score_slack + sum_slack + kEpsilon * std::abs(maximum));
+    double sum = 0;
+    for (double score : scores.scores)
+      sum += score == -kInfinity ? 0 : std::exp(score - scores.maximum);
+    exact.log_sum_exp.push_back(sum > 0 ? scores.maximum + std::log(sum) : -kInfinity);
+    exact.log_sum_exp_slack.push_back(p_slack + kEpsilon * std::abs(scores.maximum));
   }
 
   AttentionShape shape_;
@@ -396,8 +606,30 @@ class Batch {
   std::vector<std::unique_ptr<std::vector<std::byte>>> storage_;
   std::vector<PageTable> tables_;
   std::vector<AttentionSequence> sequences_;
+  // Of a sequence and a head of values: which keys' values any query head reads.
+  mutable std::map<std::pair<size_t, int32_t>, std::vector<char>> read_values_;
 };
 
+// What pages hold.
+struct PageType {
+  DType dtype = DType::kF32;
+  IntegerBits bits = {};
+};
+inline std::string to_string(const PageType& type) {
+  if (type.dtype != DType::kI8) return std::string(name(type.dtype));
+  return "keys of " + std::to_string(type.bits.upper) + " + " + std::to_string(type.bits.lower) +
+         " bits, values of " + std::to_string(type.bits.value);
+}
+inline AttentionShape in_pages(const PageType& type, AttentionShape shape) {
+  shape.pages.dtype = type.dtype;
+  shape.pages.bits = type.bits;
+  return shape;
+}
+
+// Integers of every number of bits, packed in keys, in values, in both or in neither.
+constexpr PageType kIntegerTypes[] = {{DType::kI8, {8, 4, 8}}, {DType::kI8, {6, 4, 6}},
+                                      {DType::kI8, {4, 4, 8}}, {DType::kI8, {6, 0, 4}},
+                                      {DType::kI8, {4, 0, 4}}, {DType::kI8, {6, 0, 6}}};
 constexpr DType kPageTypes[] = {DType::kF32, DType::kBF16, DType::kI8};
 
 }  // namespace tessera::testing

@@ -1,9 +1,12 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
+#include <vector>
 
 #include "attention/blocks.h"
 #include "attention/methods.h"
+#include "attention/widen.h"
 #include "kernels/rows_to_f32/rows_to_f32.h"
 
 namespace tessera::attention {
@@ -59,6 +62,16 @@ bool sees(const AttentionShape& shape, int64_t query_position, int64_t key_posit
 // Makes floats of narrower numbers.
 void widen_pages(const Head& h) {
   const PageShape& shape = h.args.shape.pages;
+  if (shape.packs()) {
+    for (int32_t page = 0; page < h.pages(); ++page) {
+      const std::byte* base = h.sequence.keys->pages[page];
+      const int32_t key = page * kPageTokens;
+      widen_keys({shape, base, h.kv_head}, {0, kPageTokens}, const_cast<float*>(h.keys(key)));
+      widen_values({shape, base, h.value_head()}, {0, kPageTokens}, {0, shape.d_v},
+                   const_cast<float*>(h.values(key)));
+    }
+    return;
+  }
   const bool has_scales = shape.dtype == DType::kI8;
   for (int32_t page = 0; page < h.pages(); ++page) {
     const std::byte* base = h.sequence.keys->pages[page];
@@ -84,19 +97,27 @@ void widen_pages(const Head& h) {
   }
 }
 
-void write_scores(const Head& h, int32_t q) {
+bool sees(const Head& h, int32_t q, int32_t key) {
+  const int32_t position =
+      h.sequence.query_positions != nullptr ? h.sequence.query_positions[q] : 0;
+  return sees(h.args.shape, position, h.sequence.keys->positions[key]);
+}
+
+void write_scores(const Head& h, int32_t q, KeyPlanes planes) {
   const PageShape& pages = h.args.shape.pages;
   const int32_t keys = h.sequence.keys->tokens();
   const float* query = h.query(q);
   for (int32_t j = 0; j < keys; ++j) {
     h.row(q)[j] = -kInfinity;
-    const int32_t position =
-        h.sequence.query_positions != nullptr ? h.sequence.query_positions[q] : 0;
-    if (!sees(h.args.shape, position, h.sequence.keys->positions[j])) continue;
+    if (!sees(h, q, j)) continue;
     const float* key = h.keys(j) + j % kPageTokens;
+    const PagedHead head{pages, h.sequence.keys->pages[j / kPageTokens], h.kv_head};
     double sum = 0;
-    for (int32_t d = 0; d < pages.d_k; ++d)
-      sum += static_cast<double>(query[d]) * key[d * kPageTokens];
+    for (int32_t d = 0; d < pages.d_k; ++d) {
+      sum +=
+          query[d] * (planes == KeyPlanes::kBoth ? double{key[d * kPageTokens]}
+                                                 : key_element(head, planes, j % kPageTokens, d));
+    }
     sum *= h.args.shape.scale;
     if (h.sequence.score_bias != nullptr) {
       sum += h.sequence.score_bias[(int64_t{h.head} * h.sequence.queries + q) * keys + j];
@@ -146,30 +167,107 @@ void write_column_mass(const Head& h) {
   }
 }
 
+void write_log_sum_exp(const Head& h, int32_t q, double log_sum_exp) {
+  if (h.args.log_sum_exp == nullptr) return;
+  const int64_t row = h.sequence.first_row + q;
+  h.args.log_sum_exp[row * h.args.shape.query_heads + h.head] = static_cast<float>(log_sum_exp);
+}
+
+// What the query heads of a KV head read of it.
+struct KvReads {
+  std::vector<char> values;  // of each key: whether any query head reads its value
+  bool refetches = false;
+};
+
+// Takes away the probabilities of the values that are not read, and returns how many are.
+int32_t choose_values(const Head& h, std::vector<int32_t> seen, KvReads& reads) {
+  const ValueRule& rule = h.args.shape.values;
+  double* row = h.row(0);
+  const auto is_larger = [&](int32_t a, int32_t b) { return row[a] > row[b]; };
+  std::stable_sort(seen.begin(), seen.end(), is_larger);
+  auto left = seen.begin() + rule.most_of(static_cast<int32_t>(seen.size()));
+  if (rule.kind == ValueRule::Kind::kAbove) {
+    left = std::find_if(seen.begin(), seen.end(),
+                        [&](int32_t j) { return row[j] < rule.threshold * row[seen[0]]; });
+  }
+  std::for_each(left, seen.end(), [&](int32_t j) { row[j] = 0; });
+  std::for_each(seen.begin(), left, [&](int32_t j) { reads.values[static_cast<size_t>(j)] = 1; });
+  return static_cast<int32_t>(left - seen.begin());
+}
+
+// The only query of a sequence.
+void run_selecting(const Head& h, KvReads& reads) {
+  const AttentionShape& shape = h.args.shape;
+  const int32_t keys = h.sequence.keys->tokens();
+  std::vector<int32_t> seen;
+  for (int32_t j = 0; j < keys; ++j) {
+    if (sees(h, 0, j)) seen.push_back(j);
+  }
+  const bool has_lower = shape.pages.lower_bits() > 0;
+  write_scores(h, 0, has_lower ? KeyPlanes::kUpper : KeyPlanes::kBoth);
+  double log_sum_exp = softmax(h.row(0), keys);
+  const auto count = static_cast<int32_t>(seen.size());
+  const bool refetches =
+      has_lower && count > 0 &&
+      *std::max_element(h.row(0), h.row(0) + keys) < shape.refetch.threshold(count);
+  if (refetches) {
+    write_scores(h, 0, KeyPlanes::kBoth);
+    log_sum_exp = softmax(h.row(0), keys);
+  }
+  write_log_sum_exp(h, 0, log_sum_exp);
+  if (h.sequence.column_mass != nullptr) write_column_mass(h);
+  const int32_t values = choose_values(h, seen, reads);
+  write_output(h, 0);
+  reads.refetches = reads.refetches || refetches;
+  if (h.sequence.reads == nullptr) return;
+  h.sequence.reads[h.head] +=
+      numbers_read(shape, {.keys = count, .values = values, .refetched = refetches});
+}
+
 void run_head(const Head& h) {
   const int32_t queries = h.sequence.queries, keys = h.sequence.keys->tokens();
-  if (h.is_wide()) widen_pages(h);
-  for (int32_t q = 0; q < queries; ++q) write_scores(h, q);
-  for (int32_t q = 0; q < queries; ++q) {
-    const double log_sum_exp = softmax(h.row(q), keys);
-    if (h.args.log_sum_exp != nullptr) {
-      const int64_t row = h.sequence.first_row + q;
-      h.args.log_sum_exp[row * h.args.shape.query_heads + h.head] = static_cast<float>(log_sum_exp);
-    }
-  }
+  for (int32_t q = 0; q < queries; ++q) write_scores(h, q, KeyPlanes::kBoth);
+  for (int32_t q = 0; q < queries; ++q) write_log_sum_exp(h, q, softmax(h.row(q), keys));
   for (int32_t q = 0; q < queries; ++q) write_output(h, q);
   if (h.sequence.column_mass != nullptr && queries > 0) write_column_mass(h);
+}
+
+void count_values(const Head& h, KvReads& reads) {
+  const auto values = std::count(reads.values.begin(), reads.values.end(), 1);
+  h.sequence.reads[h.head].bytes += value_bytes_read(h.args.shape, static_cast<int32_t>(values));
+  std::fill(reads.values.begin(), reads.values.end(), 0);
+}
+
+// The query heads of a KV head.
+void run_kv_head(Head h) {
+  const int32_t group = h.args.shape.query_heads / h.args.shape.pages.kv_heads;
+  const int32_t first = h.kv_head * group;
+  const bool selects = tessera::selects(h.args.shape, h.sequence);
+  const bool counts = selects && h.sequence.reads != nullptr;
+  KvReads reads;
+  if (selects) reads.values.resize(static_cast<size_t>(h.sequence.keys->tokens()));
+  for (h.head = first; h.head < first + group; ++h.head) {
+    if (h.is_wide()) widen_pages(h);
+    if (selects) {
+      run_selecting(h, reads);
+    } else {
+      run_head(h);
+    }
+    if (counts && h.sum != nullptr) count_values(h, reads);
+  }
+  if (!counts) return;
+  h.head = first;
+  if (h.sum == nullptr) count_values(h, reads);
+  const KeyPlanes planes = reads.refetches ? KeyPlanes::kBoth : KeyPlanes::kUpper;
+  const KeyRange seen = Visibility(h.args.shape, h.sequence)(0);
+  h.sequence.reads[first].bytes += key_bytes_read(h.args.shape, seen.end - seen.begin, planes);
 }
 
 // All query heads of a sequence, added up.
 void run_summed(Head h) {
   const int64_t d_v = h.args.shape.pages.d_v, queries = h.sequence.queries;
   std::fill_n(h.sum, queries * d_v, 0.0);
-  const int32_t group = h.args.shape.query_heads / h.args.shape.pages.kv_heads;
-  for (h.head = 0; h.head < h.args.shape.query_heads; ++h.head) {
-    h.kv_head = h.head / group;
-    run_head(h);
-  }
+  for (h.kv_head = 0; h.kv_head < h.args.shape.pages.kv_heads; ++h.kv_head) run_kv_head(h);
   for (int64_t q = 0; q < queries; ++q) {
     float* output = h.args.output + (h.sequence.first_row + q) * h.args.output_stride;
     for (int64_t d = 0; d < d_v; ++d) output[d] = static_cast<float>(h.sum[q * d_v + d]);
@@ -207,14 +305,14 @@ class Unfused final : public AttentionMethod {
   void run(const AttentionArgs& args, const Team::Member& member, void* workspace) const override {
     const AttentionShape& shape = args.shape;
     const bool summed = shape.outputs == HeadOutputs::kSummed;
-    const int32_t heads = summed ? 1 : shape.query_heads;
+    const int32_t heads = summed ? 1 : shape.pages.kv_heads;
     const Range mine = member.slice(static_cast<int64_t>(args.sequences.size()) * heads);
     for (int64_t i = mine.begin; i < mine.end; ++i) {
       const auto head = static_cast<int32_t>(i % heads);
       Head h{.args = args,
              .sequence = args.sequences[static_cast<size_t>(i / heads)],
-             .head = head,
-             .kv_head = head / (shape.query_heads / shape.pages.kv_heads),
+             .head = 0,
+             .kv_head = head,
              .scores = static_cast<double*>(workspace),
              .sum = nullptr,
              .wide = nullptr};
@@ -225,7 +323,7 @@ class Unfused final : public AttentionMethod {
         h.sum = behind;
         run_summed(h);
       } else {
-        run_head(h);
+        run_kv_head(h);
       }
     }
   }

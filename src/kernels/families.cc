@@ -8,6 +8,7 @@
 #include "kernels/family.h"
 #include "kernels/group_matmul/group_matmul.h"
 #include "kernels/int8_matmul/int8_matmul.h"
+#include "kernels/key_plane/key_plane.h"
 #include "kernels/matmul/matmul.h"
 #include "kernels/memory_read/memory_read.h"
 #include "kernels/norm/norm.h"
@@ -21,6 +22,7 @@
 #include "kernels/tile_matmul/tile_matmul.h"
 #include "kernels/topk/topk.h"
 #include "kernels/transpose/transpose.h"
+#include "kernels/value_rows/value_rows.h"
 
 namespace tessera {
 
@@ -44,6 +46,8 @@ std::vector<KernelState> all_kernel_states() {
            attention_product::kernels.states(),
            attention_softmax::kernels.states(),
            topk::kernels.states(),
+           key_plane::kernels.states(),
+           value_rows::kernels.states(),
            transpose::kernels.states(),
            rows_to_f32::kernels.states(),
            peak::kernels.states(),
