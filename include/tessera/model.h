@@ -223,6 +223,19 @@ struct OperationProfile {
   double bytes = 0;
 };
 
+// What the generated tokens read of the cache, over all layers and query heads. Numbers and bits
+// are counted as if every query head had keys and values of its own; bytes are those really read,
+// which the query heads of a group share.
+struct CacheReadProfile {
+  int64_t queries = 0;    // one for each layer, query head and token
+  int64_t refetched = 0;  // of these: that read the lower plane of the keys too
+  int64_t key_numbers = 0;
+  int64_t key_bits = 0;
+  int64_t value_numbers = 0;
+  int64_t value_bits = 0;
+  int64_t bytes = 0;
+};
+
 // A checkpoint prepared for execution, with threads of its own. Callers of its functions and
 // Engines on it, on several threads, take turns; models do not disturb each other. Weights, logits
 // or vectors that are NaN or infinite are kInvalidInput.
@@ -265,6 +278,8 @@ class TESSERA_API Model {
   // order of a layer, without what did not occur, and ends the counting.
   void start_profile();
   std::vector<OperationProfile> stop_profile();
+  // Of the passes that were counted last.
+  CacheReadProfile cache_reads() const;
 
   // The plan in force as JSON, with the reason of every choice. Written to a file it can be forced
   // by LoadOptions::plan_file.

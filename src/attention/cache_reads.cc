@@ -16,6 +16,21 @@ CacheReads& CacheReads::operator+=(const CacheReads& other) {
   return *this;
 }
 
+std::vector<CacheReads>& ReadLog::of_layer(int32_t layer, int32_t query_heads) {
+  const auto at = static_cast<size_t>(layer), heads = static_cast<size_t>(query_heads);
+  if (layers.size() <= at) layers.resize(at + 1);
+  if (layers[at].size() < heads) layers[at].resize(heads);
+  return layers[at];
+}
+
+CacheReads ReadLog::total() const {
+  CacheReads total;
+  for (const std::vector<CacheReads>& layer : layers) {
+    for (const CacheReads& head : layer) total += head;
+  }
+  return total;
+}
+
 CacheReads numbers_read(const AttentionShape& shape, const QueryReads& query) {
   const PageShape& pages = shape.pages;
   const int64_t keys = int64_t{query.keys} * pages.d_k, values = int64_t{query.values} * pages.d_v;

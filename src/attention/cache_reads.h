@@ -1,7 +1,7 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
+#include <vector>
 
 namespace tessera {
 
@@ -25,6 +25,14 @@ struct CacheReads {
 
   CacheReads& operator+=(const CacheReads& other);
   bool operator==(const CacheReads& other) const = default;
+};
+
+// Over any number of passes.
+struct ReadLog {
+  std::vector<std::vector<CacheReads>> layers;  // of each query head; grows as layers are counted
+
+  std::vector<CacheReads>& of_layer(int32_t layer, int32_t query_heads);
+  CacheReads total() const;
 };
 
 // A query head that saw so many keys, and read so many values.

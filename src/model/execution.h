@@ -22,7 +22,8 @@ struct Execution {
   const RotaryTables& rotary;
   PassShape& pass;
   PassScratch& scratch;
-  Trace* trace = nullptr;  // null: nothing is counted
+  Trace* trace = nullptr;    // null: nothing is counted
+  ReadLog* reads = nullptr;  // null: what is read of the cache is not counted
 };
 
 // Counts the end of an operation, which all members have come to. `measure` gives its Work and is

@@ -134,7 +134,8 @@ Status Executor::run(const ForwardInput& input, ForwardOutput& output) {
                            carve(scratch_sizes(pass, input, architecture_, weights_, team_.size()),
                                  pass, input, team_.size(), arena_));
   if (input.schedule != nullptr) link_masses(pass, *input.schedule, weights_, scratch);
-  const Execution execution{architecture_, weights_, input, rotary_, pass, scratch, trace_};
+  if (reads_ != nullptr) link_reads(pass, weights_, scratch);
+  const Execution execution{architecture_, weights_, input, rotary_, pass, scratch, trace_, reads_};
   const Loop loop(execution, output);
   if (trace_ != nullptr) trace_->begin();
   team_.run([&](Team::Member& member) { loop.run(member); });

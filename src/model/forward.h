@@ -33,6 +33,9 @@ class Executor {
   Status run(const ForwardInput& input, ForwardOutput& output);
   // Counts the passes from now on; null: none. The trace is the caller's.
   void set_trace(Trace* trace) { trace_ = trace; }
+  // Adds what generated tokens read of the cache from now on; null: nothing. The log is the
+  // caller's.
+  void set_reads(ReadLog* reads) { reads_ = reads; }
 
  private:
   const Architecture& architecture_;
@@ -41,6 +44,7 @@ class Executor {
   Team& team_;
   RotaryTables rotary_;
   Trace* trace_ = nullptr;
+  ReadLog* reads_ = nullptr;
   Arena arena_;
 };
 

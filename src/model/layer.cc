@@ -177,6 +177,17 @@ Work attention_work(const Execution& e, const LayerPass& layer) {
   return work;
 }
 
+// Adds what the sequences that generate read to the log.
+void log_reads(const Execution& e, const LayerPass& layer) {
+  const AttentionShape& shape = weights_of(e, layer).attention;
+  std::vector<CacheReads>& log = e.reads->of_layer(layer.layer, shape.query_heads);
+  for (const AttentionSequence& sequence : of_sequences(e, layer, e.scratch.sequences)) {
+    if (sequence.queries != 1) continue;
+    if (!selects(shape, sequence)) count_all_read(shape, sequence);
+    for (size_t head = 0; head < log.size(); ++head) log[head] += sequence.reads[head];
+  }
+}
+
 }  // namespace
 
 void run_layer(const Execution& e, const LayerPass& layer, Team::Member& member) {
@@ -268,6 +279,7 @@ void attend(const Execution& e, const LayerPass& layer, Team::Member& member) {
   const RowSchedule* schedule = e.input.schedule;
   if (schedule != nullptr && schedule->observes(layer.layer) && member.rank() == 0)
     schedule->observe(layer.layer, of_sequences(e, layer, scratch.sequences));
+  if (e.reads != nullptr && member.rank() == 0) log_reads(e, layer);
   mark(e.trace, Operation::kAttention, member, [&] { return attention_work(e, layer); });
 }
 

@@ -170,4 +170,19 @@ void link_masses(const PassShape& pass, const RowSchedule& schedule, const Weigh
   }
 }
 
+void link_reads(const PassShape& pass, const Weights& weights, PassScratch& scratch) {
+  const auto heads_of = [&](const LayerPass& layer) {
+    return weights.layers[at(layer.layer)].attention.query_heads;
+  };
+  int64_t heads = 0;
+  for (const LayerPass& layer : pass.layers) heads += pass.sequences() * heads_of(layer);
+  scratch.reads.assign(at(heads), {});
+  CacheReads* next = scratch.reads.data();
+  auto sequence = scratch.sequences.begin();
+  for (const LayerPass& layer : pass.layers) {
+    for (int64_t s = 0; s < pass.sequences(); ++s, ++sequence, next += heads_of(layer))
+      sequence->reads = next;
+  }
+}
+
 }  // namespace tessera

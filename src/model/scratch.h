@@ -36,6 +36,8 @@ struct PassScratch {
   int64_t converted_bytes = 0;
   float* mass = nullptr;  // of one layer: what AttentionSequence::column_mass of each refers to
 
+  std::vector<CacheReads> reads;  // what AttentionSequence::reads of each refers to, if counted
+
   // The batch as attention has it, [layers of the pass][sequences]. Without tables in the input all
   // layers share the transient ones, [sequences].
   std::vector<PageTable> transient;
@@ -82,5 +84,8 @@ Result<PassScratch> carve(const ScratchSizes& sizes, const PassShape& pass,
 // begin at the same place: they are read before the next layer's are written.
 void link_masses(const PassShape& pass, const RowSchedule& schedule, const Weights& weights,
                  PassScratch& scratch);
+
+// Gives every sequence its reads, all zero.
+void link_reads(const PassShape& pass, const Weights& weights, PassScratch& scratch);
 
 }  // namespace tessera

@@ -12,6 +12,7 @@
 #include "model/loader.h"
 #include "model/slots.h"
 #include "pruning/presets.h"
+#include "runtime/cache_rules.h"
 #include "runtime/generation_config.h"
 #include "runtime/model_state.h"
 #include "runtime/plan_choice.h"
@@ -102,13 +103,8 @@ Status fit_head(const std::string& directory, ModelState& state) {
 
 // What a schedule can say and no pass does yet.
 Status check_runs(const PruningSchedule& pruning) {
-  const char* unknown = !pruning.keeps_all_heads()    ? "heads"
-                        : !pruning.keeps_all_values() ? "values"
-                        : !pruning.planes.empty()     ? "key_bits"
-                                                      : nullptr;
-  if (unknown == nullptr) return {};
-  return unsupported(
-      fmt::format("pruning: {}: expected none, as it is not supported yet, found some", unknown));
+  if (pruning.keeps_all_heads()) return {};
+  return unsupported("pruning: heads: expected none, as it is not supported yet, found some");
 }
 
 // What is asked for, or else what is saved with the model; its JSON is empty where nothing is.
@@ -156,10 +152,14 @@ Result<std::unique_ptr<ModelState>> load_state(const std::string& name,
   if (tokenizer.ok()) state->tokenizer = std::move(tokenizer).value();
   if (options.on_pruning) state->observer = std::make_unique<PruningObserver>(options.on_pruning);
   TESSERA_RETURN_IF_ERROR(read_pruning(options.pruning, checkpoint.config(), *state));
+  if (state->pruning && state->architecture.is_decoder())
+    TESSERA_RETURN_IF_ERROR(plan_cache(*state->pruning, options, state->plan));
   state->team = std::make_unique<Team>(state->plan.threads);
   TESSERA_ASSIGN_OR_RETURN(LoadedWeights loaded, load_weights(checkpoint, state->architecture,
                                                               state->plan, *state->team));
   state->weights = std::move(loaded.weights);
+  if (state->pruning && state->architecture.is_decoder())
+    set_cache_rules(*state->pruning, state->weights);
   for (const LayerWeights& layer : state->weights.layers)
     TESSERA_RETURN_IF_ERROR(check_attention(layer.attention));
   for (size_t i = 0; i < loaded.vo.size(); ++i) state->plan.layers[i].vo = std::move(loaded.vo[i]);
@@ -278,13 +278,16 @@ Result<std::vector<float>> Model::embed(const std::vector<TokenSequence>& batch,
 void Model::start_profile() {
   const std::lock_guard<std::mutex> turn(state_->in_use);
   state_->trace = std::make_unique<Trace>();
+  state_->reads = {};
   state_->executor->set_trace(state_->trace.get());
+  state_->executor->set_reads(&state_->reads);
 }
 
 std::vector<OperationProfile> Model::stop_profile() {
   const std::lock_guard<std::mutex> turn(state_->in_use);
   std::vector<OperationProfile> profile;
   state_->executor->set_trace(nullptr);
+  state_->executor->set_reads(nullptr);
   if (state_->trace == nullptr) return profile;
   for (int i = 0; i < kOperations; ++i) {
     const auto operation = static_cast<Operation>(i);
@@ -295,6 +298,18 @@ std::vector<OperationProfile> Model::stop_profile() {
   }
   state_->trace.reset();
   return profile;
+}
+
+CacheReadProfile Model::cache_reads() const {
+  const std::lock_guard<std::mutex> turn(state_->in_use);
+  const CacheReads reads = state_->reads.total();
+  return {.queries = reads.queries,
+          .refetched = reads.refetched,
+          .key_numbers = reads.key_numbers,
+          .key_bits = reads.key_bits,
+          .value_numbers = reads.value_numbers,
+          .value_bits = reads.value_bits,
+          .bytes = reads.bytes};
 }
 
 std::string Model::plan_json() const {

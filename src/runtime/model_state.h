@@ -35,6 +35,7 @@ struct ModelState {
   bool drops_tokens() const { return pruning.has_value() && !pruning->keeps_all_tokens(); }
   ModelInfo info;
   std::unique_ptr<Trace> trace;  // while a profile is taken
+  ReadLog reads;                 // of the profile that is taken, or was last
   // Held for a pass and until its results have been read: callers on several threads take turns.
   std::mutex in_use;
 };

@@ -1,0 +1,131 @@
+#include "runtime/cache_rules.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "runtime/engine_testing.h"
+#include "runtime/loading_testing.h"
+#include "runtime/model_state.h"
+
+namespace tessera {
+namespace {
+
+using testing::greedy_without_cache;
+using testing::load_error;
+using testing::prompt_of;
+using testing::tiny_bert;
+using testing::tiny_llama;
+
+std::shared_ptr<Model> pruned(const std::string& schedule) {
+  static const std::string folder = tiny_llama().write("cache_rules");
+  auto model = Model::load(folder, {.threads = 2, .pruning = schedule});
+  EXPECT_TRUE(model.ok()) << model.status().message();
+  return *model;
+}
+
+Generation generated(const std::shared_ptr<Model>& model, int32_t prompt, int32_t tokens) {
+  auto generation = generate(model, {.prompt_ids = prompt_of(prompt),
+                                     .max_new_tokens = tokens,
+                                     .ignore_end = true,
+                                     .log_probabilities = true});
+  EXPECT_TRUE(generation.ok()) << generation.status().message();
+  return *generation;
+}
+
+TEST(CacheRules, SayWhatAPageHolds) {
+  // Two layers with two heads of keys and values of 4; a scale takes as much as four bytes.
+  const auto bytes = [](const char* schedule) {
+    const auto model = pruned(schedule);
+    EXPECT_EQ(model->info().cache_type, CacheType::kInt8);
+    return model->info().cache_bytes_per_token;
+  };
+  EXPECT_EQ(bytes(R"({"key_bits": "8"})"), 2 * 2 * (4 + 4 + 4 + 4));
+  EXPECT_EQ(bytes(R"({"key_bits": "8+4"})"), 2 * 2 * (4 + 2 + 4 + 4 + 4));
+  EXPECT_EQ(bytes(R"({"key_bits": "6+4", "value_bits": 6})"), 2 * 2 * (4 + 2 + 4 + 4 + 4));
+  EXPECT_EQ(bytes(R"({"key_bits": "4", "value_bits": 4})"), 2 * 2 * (2 + 4 + 2 + 4));
+}
+
+TEST(CacheRules, EightBitsAreTheCacheOfInt8) {
+  const auto int8 = Model::load(tiny_llama().write("cache_rules_int8"),
+                                {.threads = 2, .cache = CacheType::kInt8});
+  ASSERT_TRUE(int8.ok());
+  EXPECT_EQ(generated(*int8, 70, 8).log_probabilities,
+            generated(pruned(R"({"key_bits": "8"})"), 70, 8).log_probabilities);
+}
+
+// A pass over a whole text reads every plane of every key.
+TEST(CacheRules, RefetchingAlwaysIsAsAWholePass) {
+  for (const char* bits : {"8+4", "6+4"}) {
+    const auto model =
+        pruned(std::string(R"({"key_bits": ")") + bits + R"(", "refetch": {"below": 1.5}})");
+    for (const int32_t length : {2, 64, 100}) {
+      EXPECT_EQ(generated(model, length, 12).ids,
+                greedy_without_cache(*model, prompt_of(length), 12));
+    }
+  }
+}
+
+TEST(CacheRules, EverythingKeptIsTheDenseModel) {
+  const std::string folder = tiny_llama().write("cache_rules_dense");
+  const auto dense = Model::load(folder, {.threads = 2});
+  ASSERT_TRUE(dense.ok());
+  const auto kept = pruned(R"({"values": [1, 1]})");
+  EXPECT_EQ(generated(*dense, 70, 8).log_probabilities, generated(kept, 70, 8).log_probabilities);
+  EXPECT_NE(generated(*dense, 70, 8).log_probabilities,
+            generated(pruned(R"({"values": [0.1, 0.1]})"), 70, 8).log_probabilities);
+}
+
+TEST(CacheRules, GeneratedTokensAreCounted) {
+  for (const bool refetches : {false, true}) {
+    const auto model = pruned(
+        std::string(R"({"values": [0.2, 5], "key_bits": "6+4", "value_bits": 4, "refetch": )") +
+        R"({"below": )" + (refetches ? "1.5}}" : "0}}"));
+    model->start_profile();
+    generated(model, 30, 5);
+    model->stop_profile();
+    // The first token comes from the prompt; the others see what is before them and themselves.
+    int64_t keys = 0, values = 0;
+    for (const int32_t seen : {31, 32, 33, 34}) {
+      keys += 2 * seen;
+      values += values_kept(*state_of(*model).pruning, 0, seen) + 5;
+    }
+    const CacheReadProfile reads = model->cache_reads();
+    EXPECT_EQ(reads.queries, 4 * 2 * 4);
+    EXPECT_EQ(reads.refetched, refetches ? reads.queries : 0);
+    EXPECT_EQ(reads.key_numbers, keys * 4 * 4);
+    EXPECT_EQ(reads.key_bits, reads.key_numbers * (refetches ? 10 : 6));
+    EXPECT_EQ(reads.value_numbers, values * 4 * 4);
+    EXPECT_EQ(reads.value_bits, reads.value_numbers * 4);
+    // Pairs of query heads share a KV head, and read between half of their values and all of them.
+    const int64_t key_bytes = keys * 2 * (4 + 4 + (refetches ? 2 : 0));
+    EXPECT_GE(reads.bytes, key_bytes + values * 2 * (2 + 4));
+    EXPECT_LE(reads.bytes, key_bytes + values * 4 * (2 + 4));
+  }
+}
+
+TEST(CacheRules, ADenseModelIsCountedToo) {
+  const auto model = pruned("{}");
+  model->start_profile();
+  generated(model, 10, 2);
+  const auto profile = model->stop_profile();
+  const CacheReadProfile reads = model->cache_reads();
+  EXPECT_EQ(reads.queries, 2 * 4);
+  EXPECT_EQ(reads.key_bits, int64_t{2} * 4 * 11 * 4 * 32);
+  EXPECT_EQ(reads.bytes, int64_t{2} * 2 * 11 * (4 + 4) * 4);
+}
+
+TEST(CacheRules, AreOfNoUseToEncodersAndRefuseOtherCaches) {
+  const std::string bits = R"({"key_bits": "8+4"})";
+  const auto bert = Model::load(tiny_bert().write("cache_rules_bert"), {.pruning = bits});
+  ASSERT_TRUE(bert.ok()) << bert.status().message();
+  EXPECT_EQ((*bert)->info().cache_type, CacheType::kF32);
+  EXPECT_CONTAINS(
+      load_error(tiny_llama().write("cache_rules_bf16"),
+                 {.cache = CacheType::kBF16, .pruning = bits}),
+      "expected a cache of int8, or no type of it, as the pruning schedule has bits for "
+      "keys and values, found bf16");
+}
+
+}  // namespace
+}  // namespace tessera
