@@ -56,6 +56,7 @@ struct Measurement {
   int64_t tokens = 0;
   std::vector<double> seconds = {};
   std::vector<OperationProfile> profile = {};
+  CacheReadProfile reads = {};  // of a run before those that were timed
 };
 
 // Interpolated between the neighbours; samples are sorted and not empty.
@@ -124,6 +125,7 @@ class Bench {
                       {"tokens/s", kRight},
                       {"GFLOP/s", kRight}},
                      rows);
+    for (const Measurement& measurement : measurements_) text += reads_of(measurement);
     for (const Measurement& measurement : measurements_) {
       if (measurement.profile.empty()) continue;
       text += fmt::format("\n{}, batch {}, length {}: one pass\n", measurement.what,
@@ -157,6 +159,31 @@ class Bench {
     return fmt::format(" with a cache of {}", name(info().cache_type));
   }
 
+  double reading_tokens(const CacheReadProfile& reads) const {
+    return static_cast<double>(reads.queries) /
+           (static_cast<double>(info().layers) * info().query_heads);
+  }
+
+  // A line for a measurement of generated tokens.
+  std::string reads_of(const Measurement& measurement) const {
+    const CacheReadProfile& reads = measurement.reads;
+    if (reads.queries == 0) return "";
+    const auto share = [](int64_t part, int64_t whole) {
+      return static_cast<double>(part) / static_cast<double>(std::max<int64_t>(whole, 1));
+    };
+    return fmt::format(
+        "\n{}, batch {}, length {}: {}B of the cache read for a token; {:.2f} bits a key, {:.1f}% "
+        "of "
+        "the values at {:.2f} bits, {:.2f} bits overall; {:.1f}% of the queries read lower bits\n",
+        measurement.what, measurement.batch, measurement.length,
+        human_count(static_cast<int64_t>(static_cast<double>(reads.bytes) / reading_tokens(reads))),
+        share(reads.key_bits, reads.key_numbers),
+        100 * share(reads.value_numbers, reads.key_numbers),
+        share(reads.value_bits, reads.value_numbers),
+        share(reads.key_bits + reads.value_bits, reads.key_numbers + reads.value_numbers),
+        100 * share(reads.refetched, reads.queries));
+  }
+
   // What the linear maps of a compressed model execute.
   std::string saved_flops() const {
     if (info().executed_flops_per_token == info().flops_per_token) return "";
@@ -184,6 +211,16 @@ class Bench {
     Json samples = Json::array();
     for (const double seconds : measurement.seconds) samples.push_back(seconds * 1e3);
     json["samples_ms"] = std::move(samples);
+    const CacheReadProfile& reads = measurement.reads;
+    if (reads.queries > 0) {
+      json["cache_reads"] = {{"queries", reads.queries},
+                             {"refetched", reads.refetched},
+                             {"key_numbers", reads.key_numbers},
+                             {"key_bits", reads.key_bits},
+                             {"value_numbers", reads.value_numbers},
+                             {"value_bits", reads.value_bits},
+                             {"bytes", reads.bytes}};
+    }
     for (const OperationProfile& each : measurement.profile) {
       json["roofline"].push_back({{"operation", each.operation},
                                   {"calls", each.calls},
@@ -304,8 +341,13 @@ class Bench {
         if (!number.ok()) return number.status();
       }
       double prompt_seconds = 0;
+      bool counts = false;
       for (bool decodes = false; !(*engine)->idle();) {
         if (i >= 0) begin_profile();
+        if (i < 0 && decodes && !counts) {
+          model_->start_profile();
+          counts = true;
+        }
         const Clock::time_point start = Clock::now();
         const Result<std::vector<Event>> events = (*engine)->step();
         const double seconds = seconds_since(start);
@@ -318,6 +360,10 @@ class Bench {
         if (i >= 0 && !decodes && !events->empty()) prefill.seconds.push_back(prompt_seconds);
         if (i >= 0) end_profile(decodes ? &decoding : &prefill);
         decodes = decodes || !events->empty();
+      }
+      if (counts) {
+        model_->stop_profile();
+        decoding.reads = model_->cache_reads();
       }
     }
     measurements_.push_back(std::move(prefill));

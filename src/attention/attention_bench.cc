@@ -1,6 +1,6 @@
 // Speed of the attention methods on one thread, interleaved so that noise of the machine meets all
 // of them alike.
-//   attention_bench [rounds] [lengths|sizes|mass|decode|all]
+//   attention_bench [rounds] [lengths|sizes|mass|decode|select|planes|all]
 //   attention_bench ROUNDS once METHOD TOKENS     so many times 12 heads of size 64, nothing
 //   measured:
 //                                                 for a simulator of caches
@@ -9,6 +9,10 @@
 // decoding GB/s of keys and values, and the bytes of scores that a query's heads send beyond the
 // caches by the method's own account. "+mass": with the column sums of the probabilities;
 // "whole_scores": the fast kernels with every score written out; "(only read)": the memory's limit.
+// "select" has lines of its own: a generated token of GPT-2 medium's shape behind 4096 others,
+// dense and by rules, with what it reads; times of values alone are without those of scores and
+// softmax. "planes": how far probabilities by the upper plane of keys are off, by the largest of
+// them.
 #include <time.h>
 
 #include <algorithm>
@@ -65,6 +69,8 @@ struct Problem {
   AttentionShape shape;
   int32_t queries = 0;
   int32_t keys = 0;
+  float query_scale = 1;
+  uint32_t seed = 1;
 };
 
 // Data for a problem and what runs it.
@@ -86,9 +92,9 @@ class Subject {
     std::iota(query_positions_.begin(), query_positions_.end(), problem.keys - problem.queries);
     query_.resize(static_cast<size_t>(problem.queries) * shape.query_heads * shape.pages.d_k);
     output_.resize(static_cast<size_t>(problem.queries) * shape.query_heads * shape.pages.d_v);
-    std::mt19937 generator(1);
+    std::mt19937 generator(problem.seed);
     std::normal_distribution<float> normal;
-    for (float& v : query_) v = normal(generator);
+    for (float& v : query_) v = problem.query_scale * normal(generator);
     std::vector<float> rows(static_cast<size_t>(problem.keys) *
                             (shape.pages.key_width() + shape.pages.value_width()));
     for (float& v : rows) v = normal(generator);
@@ -146,6 +152,47 @@ class Subject {
       run.values(run.first_page(), run.last_page());
       run.finish();
     }
+  }
+
+  // Scores and softmax alone, of a generated token.
+  void run_without_values() {
+    const int32_t padded = pages_for(problem_.keys) * kPageTokens;
+    const int32_t rows = problem_.shape.query_heads / problem_.shape.pages.kv_heads;
+    void* memory = workspace(
+        attention::BlockRun::workspace_bytes(problem_.shape, rows, int64_t{rows} * padded));
+    const attention::Kernels kernels;
+    attention::BlockRun run(args_, kernels, rows, memory);
+    for (int32_t head = 0; head < problem_.shape.pages.kv_heads; ++head) {
+      run.start({.sequence = &sequence_,
+                 .head = head,
+                 .first_row = 0,
+                 .rows = rows,
+                 .cols = problem_.shape.pages.d_v},
+                padded);
+      run.scores(run.first_page(), run.last_page());
+      run.softmax(run.first_page(), run.last_page());
+    }
+  }
+
+  // What a generated token reads, of all heads.
+  CacheReads reads() {
+    std::vector<CacheReads> heads(static_cast<size_t>(problem_.shape.query_heads));
+    sequence_.reads = heads.data();
+    if (selects(problem_.shape, sequence_)) {
+      run(*find_attention_method("flash"));
+    } else {
+      count_all_read(problem_.shape, sequence_);
+    }
+    sequence_.reads = nullptr;
+    CacheReads sum;
+    for (const CacheReads& each : heads) sum += each;
+    return sum;
+  }
+
+  // The probabilities of a generated token by each head, [query_heads, keys].
+  const std::vector<float>& probabilities() {
+    run(*find_attention_method("flash"), true);
+    return mass_;
   }
 
   double flops() const {
@@ -318,6 +365,114 @@ void decoding(int rounds) {
   }
 }
 
+// Layers of a model, which take turns: so many that none is still in a cache when its turn comes
+// again, as the weights of a model see to.
+class Layers {
+ public:
+  explicit Layers(Problem problem) {
+    constexpr double kBeyondCaches = 500e6;
+    for (double bytes = 0; bytes < kBeyondCaches; bytes += subjects_.back()->bytes()) {
+      subjects_.push_back(std::make_unique<Subject>(problem));
+      ++problem.seed;
+    }
+  }
+  Subject& next() { return *subjects_[turn_++ % subjects_.size()]; }
+
+ private:
+  std::vector<std::unique_ptr<Subject>> subjects_;
+  size_t turn_ = 0;
+};
+
+struct SelectCase {
+  const char* name;
+  int32_t keys;
+  DType dtype;
+  IntegerBits bits = {};
+  ValueRule values = {};
+  Refetch refetch = {};
+};
+
+void selecting(int rounds) {
+  constexpr int32_t kKeys = 4096, kKept = 1229;
+  constexpr ValueRule kFifth{.kind = ValueRule::Kind::kLargest, .share = 0.2};
+  constexpr ValueRule kAbove{.kind = ValueRule::Kind::kAbove, .threshold = 0.003f};
+  const SelectCase cases[] = {
+      {"f32", kKeys, DType::kF32},
+      {"int8", kKeys, DType::kI8},
+      {"f32, 0.2 of values", kKeys, DType::kF32, {}, kFifth},
+      {"f32, values above 0.003", kKeys, DType::kF32, {}, kAbove},
+      {"8+4, upper", kKeys, DType::kI8, {8, 4, 8}},
+      {"8+4, both", kKeys, DType::kI8, {8, 4, 8}, {}, {.below = 2}},
+      {"8+4, 0.3 of tokens, 0.2 of values", kKept, DType::kI8, {8, 4, 8}, kFifth, {.below = 0.05}},
+      {"6+4, 0.3 of tokens, 0.2 of values", kKept, DType::kI8, {6, 4, 6}, kFifth, {.below = 0.05}},
+      {"4, 0.3 of tokens, 0.2 of values", kKept, DType::kI8, {4, 0, 4}, kFifth},
+  };
+  const AttentionMethod& method = *find_attention_method("flash");
+  std::vector<std::unique_ptr<Layers>> layers;
+  std::vector<Line> lines;
+  for (const SelectCase& c : cases) {
+    Problem problem{.shape = shape_of(16, 16, 64, Mask::kCausal),
+                    .queries = 1,
+                    .keys = c.keys,
+                    .query_scale = 4};
+    problem.shape.pages.dtype = c.dtype;
+    problem.shape.pages.bits = c.bits;
+    problem.shape.values = c.values;
+    problem.shape.refetch = c.refetch;
+    Layers& of_case = *layers.emplace_back(std::make_unique<Layers>(problem));
+    lines.push_back({c.name, [&] { of_case.next().run(method); }, {}});
+  }
+  Layers& dense = *layers.front();
+  lines.push_back({"f32, no values", [&] { dense.next().run_without_values(); }, {}});
+  measure(lines, rounds);
+  const auto time = [&](size_t line) { return median(lines[line].times); };
+  const double without = time(lines.size() - 1);
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const CacheReads reads = layers[i]->next().reads();
+    std::printf(
+        "{\"kind\": \"select\", \"method\": \"%s\", \"keys\": %d, \"microseconds\": %.1f, "
+        "\"of_f32\": %.2f, \"of_int8\": %.2f, \"bytes\": %lld, \"gb_per_s\": %.2f, "
+        "\"refetched\": %.3f, \"key_bits\": %.2f, \"values\": %.3f, \"values_of_f32\": %.2f}\n",
+        lines[i].name.c_str(), cases[i].keys, time(i) * 1e6, time(0) / time(i), time(1) / time(i),
+        static_cast<long long>(reads.bytes), static_cast<double>(reads.bytes) / time(i) * 1e-9,
+        static_cast<double>(reads.refetched) / static_cast<double>(reads.queries),
+        static_cast<double>(reads.key_bits) / static_cast<double>(reads.key_numbers),
+        static_cast<double>(reads.value_numbers) / static_cast<double>(reads.key_numbers),
+        cases[i].dtype == DType::kF32 ? (time(0) - without) / (time(i) - without) : 0.0);
+  }
+}
+
+// The paper's curve: the flatter a query's probabilities, the less the bits of its keys matter.
+void plane_errors() {
+  constexpr int32_t kKeys = 1024, kHeads = 16;
+  for (const IntegerBits& bits :
+       {IntegerBits{4, 4, 8}, IntegerBits{6, 4, 8}, IntegerBits{8, 4, 8}}) {
+    for (const float scale : {0.25f, 0.5f, 1.0f, 2.0f, 4.0f, 8.0f}) {
+      Problem exact{.shape = shape_of(kHeads, kHeads, 64, Mask::kCausal),
+                    .queries = 1,
+                    .keys = kKeys,
+                    .query_scale = scale};
+      Problem upper = exact;
+      upper.shape.pages.dtype = DType::kI8;
+      upper.shape.pages.bits = bits;
+      Subject one(exact), other(upper);
+      const std::vector<float>&p = one.probabilities(), &q = other.probabilities();
+      for (int32_t head = 0; head < kHeads; ++head) {
+        double most = 0, off = 0;
+        for (int32_t j = 0; j < kKeys; ++j) {
+          const auto at = static_cast<size_t>(head * kKeys + j);
+          most = std::max<double>(most, p[at]);
+          off += std::abs(p[at] - q[at]);
+        }
+        std::printf(
+            "{\"kind\": \"planes\", \"upper_bits\": %d, \"largest_probability\": %.5f, "
+            "\"mean_error\": %.3e}\n",
+            bits.upper, most, off / kKeys);
+      }
+    }
+  }
+}
+
 int once(int rounds, const std::string& name, int32_t tokens) {
   const AttentionMethod* method = find_attention_method(name);
   if ((method == nullptr && name != "whole_scores") || tokens < 1) {
@@ -350,5 +505,7 @@ int main(int argc, char** argv) {
   if (wanted("sizes")) sizes(rounds);
   if (wanted("mass")) mass(rounds);
   if (wanted("decode")) decoding(rounds);
+  if (wanted("select")) selecting(rounds);
+  if (wanted("planes")) plane_errors();
   return 0;
 }
