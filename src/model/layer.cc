@@ -158,8 +158,8 @@ void enter_positions(const Execution& e, const LayerPass& layer,
   }
 }
 
-// Queries and outputs once, keys and values once for each sequence. The dense form has values as
-// wide as the heads.
+// Queries and outputs once, keys and values once for each sequence, or what was read of them. The
+// dense form has values as wide as the heads.
 Work attention_work(const Execution& e, const LayerPass& layer) {
   const AttentionShape shape = weights_of(e, layer).attention;
   AttentionShape dense = shape;
@@ -170,10 +170,15 @@ Work attention_work(const Execution& e, const LayerPass& layer) {
     const int32_t queries = sequence.queries, keys = sequence.keys->tokens();
     work.flops += layer.attention->cost(shape, queries, keys).flops * queries;
     work.dense_flops += layer.attention->cost(dense, queries, keys).flops * queries;
-    keys_read += keys;
+    if (!selects(shape, sequence) || sequence.reads == nullptr) {
+      keys_read += keys;
+      continue;
+    }
+    for (int32_t head = 0; head < shape.query_heads; ++head)
+      work.bytes += static_cast<double>(sequence.reads[head].bytes);
   }
-  work.bytes = moved(layer.rows * (shape.query_width() + shape.output_width())).bytes +
-               cached_bytes(shape.pages, keys_read);
+  work.bytes += moved(layer.rows * (shape.query_width() + shape.output_width())).bytes +
+                cached_bytes(shape.pages, keys_read);
   return work;
 }
 
