@@ -43,9 +43,9 @@ CacheReads numbers_read(const AttentionShape& shape, const QueryReads& query) {
           .value_bits = values * pages.value_bits()};
 }
 
-int64_t key_bytes_read(const AttentionShape& shape, int32_t keys, KeyPlanes planes) {
+int64_t key_bytes_read(const AttentionShape& shape, int32_t keys, PlanesRead planes) {
   const PageShape& pages = shape.pages;
-  const int64_t lower = planes == KeyPlanes::kBoth ? pages.lower_key_bytes() : 0;
+  const int64_t lower = planes == PlanesRead::kBoth ? pages.lower_key_bytes() : 0;
   return keys * (pages.key_bytes() + lower + pages.scale_bytes());
 }
 
@@ -61,7 +61,7 @@ void count_all_read(const AttentionShape& shape, const AttentionSequence& sequen
     CacheReads& reads = sequence.reads[head];
     reads += numbers_read(shape, {.keys = keys, .values = keys});
     if (head % group == 0) {
-      reads.bytes += key_bytes_read(shape, keys, KeyPlanes::kBoth) +
+      reads.bytes += key_bytes_read(shape, keys, PlanesRead::kBoth) +
                      shape.pages.values_per_key() * value_bytes_read(shape, keys);
     }
   }

@@ -43,9 +43,9 @@ struct QueryReads {
 };
 CacheReads numbers_read(const AttentionShape& shape, const QueryReads& query);
 // Which planes of keys are read; there is but one where they have no lower one.
-enum class KeyPlanes { kUpper, kBoth };
+enum class PlanesRead { kUpper, kBoth };
 // What is stored of a KV head's keys, and of the values of a value head.
-int64_t key_bytes_read(const AttentionShape& shape, int32_t keys, KeyPlanes planes);
+int64_t key_bytes_read(const AttentionShape& shape, int32_t keys, PlanesRead planes);
 int64_t value_bytes_read(const AttentionShape& shape, int32_t values);
 
 // Adds to the sequence's reads, of one query that does not select: all of every key and value.

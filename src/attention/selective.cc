@@ -92,7 +92,7 @@ void SelectiveRun::run_kv_head(int32_t kv_head) {
   for (int32_t row = 0; row < group; row += kMaxRows)
     run_tile({kv_head, first + row, std::min(kMaxRows, group - row)});
   if (sequence_->reads == nullptr) return;
-  const KeyPlanes planes = any_refetched_ ? KeyPlanes::kBoth : KeyPlanes::kUpper;
+  const PlanesRead planes = any_refetched_ ? PlanesRead::kBoth : PlanesRead::kUpper;
   sequence_->reads[first].bytes += key_bytes_read(args_->shape, keys(), planes);
   if (!sums_heads()) count_values(first);
 }

@@ -402,18 +402,18 @@ class Batch {
 
   // An element of a key by these planes, and the sum of the magnitudes of what it is computed of.
   std::pair<double, double> element(size_t s, int32_t j, int32_t g, int32_t d,
-                                    KeyPlanes planes) const {
+                                    PlanesRead planes) const {
     const PageShape& pages = shape_.pages;
     const double key = cached_key(s, j, g, d);
     if (pages.lower_bits() == 0) return {key, std::abs(key)};
     const KeyParts parts = key_parts(s, j, g, d);
     const double weight = 1 << pages.bits.lower, middle = (weight - 1) / 2, scale = parts.scale;
     const double size = scale * (weight * std::abs(parts.upper) + middle);
-    if (planes == KeyPlanes::kUpper) return {scale * (weight * parts.upper + middle), size};
+    if (planes == PlanesRead::kUpper) return {scale * (weight * parts.upper + middle), size};
     return {key, size + scale * parts.lower};
   }
 
-  Scores scores_of(size_t s, int32_t q, int32_t h, KeyPlanes planes) const {
+  Scores scores_of(size_t s, int32_t q, int32_t h, PlanesRead planes) const {
     const PageShape& pages = shape_.pages;
     const int32_t g = h / (shape_.query_heads / pages.kv_heads), n = keys(s);
     const float* x = query.data() + (first_rows_[s] + q) * query_stride_ + int64_t{h} * pages.d_k;
@@ -446,9 +446,9 @@ class Batch {
 
   // The scores that a query head ends with.
   Scores final_scores(size_t s, int32_t q, int32_t h, Exact& exact) const {
-    if (!selects(s)) return scores_of(s, q, h, KeyPlanes::kBoth);
+    if (!selects(s)) return scores_of(s, q, h, PlanesRead::kBoth);
     CacheReads& reads = exact.reads[s * static_cast<size_t>(shape_.query_heads) + h];
-    Scores row = scores_of(s, q, h, KeyPlanes::kUpper);
+    Scores row = scores_of(s, q, h, PlanesRead::kUpper);
     const double threshold = row.seen > 0 ? shape_.refetch.threshold(row.seen) : 0;
     const std::vector<double> p = row.softmax();
     const double most = p.empty() ? 0 : *std::max_element(p.begin(), p.end());
@@ -458,7 +458,7 @@ class Batch {
       exact.is_clear = false;
     reads.queries = 1;
     reads.refetched = refetches ? 1 : 0;
-    return refetches ? scores_of(s, q, h, KeyPlanes::kBoth) : row;
+    return refetches ? scores_of(s, q, h, PlanesRead::kBoth) : row;
   }
 
   // Takes away the probabilities of values that are not read. Returns the most that those may

@@ -103,7 +103,7 @@ bool sees(const Head& h, int32_t q, int32_t key) {
   return sees(h.args.shape, position, h.sequence.keys->positions[key]);
 }
 
-void write_scores(const Head& h, int32_t q, KeyPlanes planes) {
+void write_scores(const Head& h, int32_t q, PlanesRead planes) {
   const PageShape& pages = h.args.shape.pages;
   const int32_t keys = h.sequence.keys->tokens();
   const float* query = h.query(q);
@@ -115,8 +115,8 @@ void write_scores(const Head& h, int32_t q, KeyPlanes planes) {
     double sum = 0;
     for (int32_t d = 0; d < pages.d_k; ++d) {
       sum +=
-          query[d] * (planes == KeyPlanes::kBoth ? double{key[d * kPageTokens]}
-                                                 : key_element(head, planes, j % kPageTokens, d));
+          query[d] * (planes == PlanesRead::kBoth ? double{key[d * kPageTokens]}
+                                                  : key_element(head, planes, j % kPageTokens, d));
     }
     sum *= h.args.shape.scale;
     if (h.sequence.score_bias != nullptr) {
@@ -204,14 +204,14 @@ void run_selecting(const Head& h, KvReads& reads) {
     if (sees(h, 0, j)) seen.push_back(j);
   }
   const bool has_lower = shape.pages.lower_bits() > 0;
-  write_scores(h, 0, has_lower ? KeyPlanes::kUpper : KeyPlanes::kBoth);
+  write_scores(h, 0, has_lower ? PlanesRead::kUpper : PlanesRead::kBoth);
   double log_sum_exp = softmax(h.row(0), keys);
   const auto count = static_cast<int32_t>(seen.size());
   const bool refetches =
       has_lower && count > 0 &&
       *std::max_element(h.row(0), h.row(0) + keys) < shape.refetch.threshold(count);
   if (refetches) {
-    write_scores(h, 0, KeyPlanes::kBoth);
+    write_scores(h, 0, PlanesRead::kBoth);
     log_sum_exp = softmax(h.row(0), keys);
   }
   write_log_sum_exp(h, 0, log_sum_exp);
@@ -226,7 +226,7 @@ void run_selecting(const Head& h, KvReads& reads) {
 
 void run_head(const Head& h) {
   const int32_t queries = h.sequence.queries, keys = h.sequence.keys->tokens();
-  for (int32_t q = 0; q < queries; ++q) write_scores(h, q, KeyPlanes::kBoth);
+  for (int32_t q = 0; q < queries; ++q) write_scores(h, q, PlanesRead::kBoth);
   for (int32_t q = 0; q < queries; ++q) write_log_sum_exp(h, q, softmax(h.row(q), keys));
   for (int32_t q = 0; q < queries; ++q) write_output(h, q);
   if (h.sequence.column_mass != nullptr && queries > 0) write_column_mass(h);
@@ -258,7 +258,7 @@ void run_kv_head(Head h) {
   if (!counts) return;
   h.head = first;
   if (h.sum == nullptr) count_values(h, reads);
-  const KeyPlanes planes = reads.refetches ? KeyPlanes::kBoth : KeyPlanes::kUpper;
+  const PlanesRead planes = reads.refetches ? PlanesRead::kBoth : PlanesRead::kUpper;
   const KeyRange seen = Visibility(h.args.shape, h.sequence)(0);
   h.sequence.reads[first].bytes += key_bytes_read(h.args.shape, seen.end - seen.begin, planes);
 }

@@ -82,14 +82,14 @@ void widen_values(const PagedHead& head, Range tokens, Range columns, float* y) 
   }
 }
 
-double key_element(const PagedHead& head, KeyPlanes planes, int32_t token, int32_t d) {
+double key_element(const PagedHead& head, PlanesRead planes, int32_t token, int32_t d) {
   const PageShape& shape = head.shape;
   const IntegerBits& bits = shape.bits;
   const KeyRow upper(bytes_at(head, shape.keys_at(head.head)), bits.upper, shape.d_k, d);
   const double integer =
       bits.upper == 4 ? with_sign(upper.nibble(token)) : static_cast<int8_t>(upper.bytes[token]);
   double rest = bits.middle();
-  if (planes == KeyPlanes::kBoth && bits.lower > 0) {
+  if (planes == PlanesRead::kBoth && bits.lower > 0) {
     rest = KeyRow(bytes_at(head, shape.lower_keys_at(head.head)), bits.lower, shape.d_k, d)
                .nibble(token);
   }

@@ -24,6 +24,6 @@ void widen_keys(const PagedHead& head, Range tokens, float* y);
 void widen_values(const PagedHead& head, Range tokens, Range columns, float* y);
 
 // One element in double precision, of a key by the upper plane alone or by both.
-double key_element(const PagedHead& head, KeyPlanes planes, int32_t token, int32_t d);
+double key_element(const PagedHead& head, PlanesRead planes, int32_t token, int32_t d);
 
 }  // namespace tessera::attention
