@@ -108,6 +108,7 @@ class KeptInputs final : public Linear {
       }
       part.x = gathered;
       part.x_stride = stride();
+      part.inputs = {};  // have other numbers among the kept ones
       // As in scratch_bytes, whatever the rows of this chunk.
       float* memory = gathered + std::min(rows.size(), kChunkRows) * stride();
       multiply_inner(*dense_, part, memory, member);
@@ -195,6 +196,7 @@ class KeptOutputs final : public Linear {
     if (part.dense != nullptr) {
       LinearArgs dense = args;
       dense.residual = nullptr;
+      dense.outputs = {};  // have other numbers among the kept ones
       dense.y = products;
       dense.y_stride = stride;
       multiply_inner(*part.dense, dense, products + args.rows * stride, nullptr);

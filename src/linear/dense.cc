@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <new>
 
 #include "formats/panels.h"
@@ -11,6 +12,7 @@
 #include "kernels/rows_to_bf16/rows_to_bf16.h"
 #include "linear/formats.h"
 #include "linear/grid.h"
+#include "linear/subset.h"
 
 namespace tessera {
 namespace {
@@ -70,6 +72,10 @@ class Dense final : public Linear {
     return info;
   }
 
+  double share(const LinearArgs& args) const override {
+    return panel_share(args, shape_.inputs, shape_.outputs, units(args.rows));
+  }
+
   int64_t converted_bytes(int64_t rows) const override {
     return rounds(rows) ? rows * bf16_stride(shape_.inputs) * int64_t{sizeof(uint16_t)} : 0;
   }
@@ -85,23 +91,38 @@ class Dense final : public Linear {
   }
 
   void apply(const LinearArgs& args, const Team::Member& member) const override {
-    const int64_t panels = panel_count(shape_.outputs);
+    const LivePanels panels(args.outputs, shape_.outputs);
     const int64_t grain = rounds(args.rows) ? kBf16RowGrain : kRowGrain;
-    share_product({args.rows, grain, panels}, member,
-                  [&](Range rows, Range part) { multiply(args, rows, part); });
+    const auto work = [&](Range rows, Range part) {
+      panels.for_each_run(part, [&](Range run) { multiply(args, rows, run); });
+    };
+    // A reference, so that nothing is allocated.
+    share_product({args.rows, grain, panels.count()}, member, std::cref(work));
   }
 
   void apply_alone(const LinearArgs& args) const override {
-    if (args.rows > 0) multiply(args, {0, args.rows}, {0, panel_count(shape_.outputs)});
+    if (args.rows == 0) return;
+    const LivePanels panels(args.outputs, shape_.outputs);
+    panels.for_each_run({0, panels.count()}, [&](Range run) {
+      multiply(args, {0, args.rows}, run);
+    });
   }
 
  private:
   bool rounds(int64_t rows) const { return refusal_ == nullptr && rows >= bf16_rows_from_; }
+  InputUnits units(int64_t rows) const {
+    return {.lane = rounds(rows) ? 2 : 1, .unit = shape_.weight_type == DType::kF32 ? 16 : 32};
+  }
 
   void multiply(const LinearArgs& args, Range rows, Range part) const {
     matmul::Args product = shape_;
     take_rows(args, rows, product);
-    if (!rounds(args.rows)) return matmul::kernels.run(product, {part.begin, part.end});
+    const InputParts parts(args.inputs, shape_.inputs, units(args.rows));
+    if (!rounds(args.rows)) {
+      product.input_parts = parts.data();
+      product.input_part_count = parts.size();
+      return matmul::kernels.run(product, {part.begin, part.end});
+    }
     const int64_t stride = bf16_stride(shape_.inputs);
     bf16_matmul::kernels.run(
         {.x = static_cast<const uint16_t*>(args.converted) + rows.begin * stride,
@@ -116,7 +137,9 @@ class Dense final : public Linear {
          .residual_stride = product.residual_stride,
          .y = product.y,
          .y_stride = product.y_stride,
-         .l2_bytes = product.l2_bytes},
+         .l2_bytes = product.l2_bytes,
+         .pair_parts = parts.data(),
+         .pair_part_count = parts.size()},
         {part.begin, part.end});
   }
 

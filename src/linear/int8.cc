@@ -1,15 +1,23 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
+#include <mutex>
+#include <new>
 
 #include "formats/panels.h"
 #include "kernels/int8_matmul/int8_matmul.h"
 #include "linear/formats.h"
 #include "linear/grid.h"
+#include "linear/subset.h"
 #include "linear/u8_rows.h"
 
 namespace tessera {
 namespace {
+
+// Parts of the inputs, as a kernel counts them, are whole blocks of inputs.
+constexpr int64_t kBlockInputs = 64;
+constexpr InputUnits kUnits = {.lane = 4, .unit = kBlockInputs};
 
 // What a map owns: all but the shape of its product.
 struct Memory {
@@ -46,6 +54,14 @@ class Int8 final : public Linear {
     return info;
   }
 
+  double share(const LinearArgs& args) const override {
+    return panel_share(args, shape_.inputs, shape_.outputs, kUnits);
+  }
+
+  // The sums of a part of the inputs.
+  int64_t scratch_bytes(int64_t /*rows*/) const override {
+    return panel_count(shape_.outputs) * kPanelOutputs * int64_t{sizeof(int32_t)};
+  }
   int64_t converted_bytes(int64_t rows) const override {
     return u8_rows_layout(rows, shape_.inputs).bytes;
   }
@@ -55,13 +71,19 @@ class Int8 final : public Linear {
   }
 
   void apply(const LinearArgs& args, const Team::Member& member) const override {
-    const int64_t panels = panel_count(shape_.outputs);
-    share_product({args.rows, kRowGrain, panels}, member,
-                  [&](Range rows, Range part) { multiply(args, rows, part); });
+    const LivePanels panels(args.outputs, shape_.outputs);
+    const auto work = [&](Range rows, Range part) {
+      panels.for_each_run(part, [&](Range run) { multiply(args, rows, run); });
+    };
+    // A reference, so that nothing is allocated.
+    share_product({args.rows, kRowGrain, panels.count()}, member, std::cref(work));
   }
 
   void apply_alone(const LinearArgs& args) const override {
-    multiply(args, {0, args.rows}, {0, panel_count(shape_.outputs)});
+    const LivePanels panels(args.outputs, shape_.outputs);
+    panels.for_each_run({0, panels.count()}, [&](Range run) {
+      multiply(args, {0, args.rows}, run);
+    });
   }
 
  private:
@@ -70,9 +92,52 @@ class Int8 final : public Linear {
     int8_matmul::Args product = shape_;
     product.x = u8_rows_part(args, rows, shape_.inputs);
     take_results(args, rows, product);
+    const InputParts parts(args.inputs, shape_.inputs, kUnits);
+    if (parts.data() != nullptr && has_block_sums()) {
+      product.four_parts = parts.data();
+      product.four_part_count = parts.size();
+      product.sums = sums_of(parts, part, static_cast<int32_t*>(args.scratch));
+    }
     int8_matmul::kernels.run(product, {part.begin, part.end});
   }
 
+  // Makes the sums of every block of inputs, [blocks][padded outputs], once they are first asked
+  // for: few maps ever are. Without memory for them all inputs are read.
+  bool has_block_sums() const {
+    std::call_once(summed_, [&] {
+      const int64_t outputs = panel_count(shape_.outputs) * kPanelOutputs;
+      const int64_t blocks = u8_padded_inputs(shape_.inputs) / kBlockInputs;
+      block_sums_.reset(new (std::nothrow) int32_t[static_cast<size_t>(blocks * outputs)]());
+      if (block_sums_ == nullptr) return;
+      for (int64_t n = 0; n < outputs; ++n) {
+        const int8_t* weights = shape_.panels +
+                                n / kPanelOutputs * int8_matmul::panel_bytes(shape_.inputs) +
+                                n % kPanelOutputs * 4;
+        for (int64_t k = 0; k < blocks * kBlockInputs; ++k)
+          block_sums_[k / kBlockInputs * outputs + n] += weights[k / 4 * 4 * kPanelOutputs + k % 4];
+      }
+    });
+    return block_sums_ != nullptr;
+  }
+
+  // The sums of these inputs for some panels, where the kernel looks for them.
+  const int32_t* sums_of(const InputParts& parts, Range panels, int32_t* sums) const {
+    const int64_t outputs = panel_count(shape_.outputs) * kPanelOutputs;
+    const Range own{panels.begin * kPanelOutputs, panels.end * kPanelOutputs};
+    std::fill(sums + own.begin, sums + own.end, 0);
+    for (const Exec* part = parts.data(); part != parts.data() + parts.size(); ++part) {
+      const int64_t begin = part->begin * kUnits.lane / kBlockInputs;
+      const int64_t end = (part->end * kUnits.lane + kBlockInputs - 1) / kBlockInputs;
+      for (int64_t block = begin; block < end; ++block) {
+        const int32_t* of_block = block_sums_.get() + block * outputs;
+        for (int64_t n = own.begin; n < own.end; ++n) sums[n] += of_block[n];
+      }
+    }
+    return sums;
+  }
+
+  mutable std::once_flag summed_;
+  mutable std::unique_ptr<int32_t[]> block_sums_;
   int8_matmul::Args shape_;
   Memory memory_;
 };

@@ -61,8 +61,11 @@ class Int8Tiles final : public Linear {
     return info;
   }
 
+  double share(const LinearArgs& args) const override { return shares_.part_of(args.outputs); }
+
+  // Packed rows and, behind them, the panels and their sums of a call that asks for some outputs.
   int64_t scratch_bytes(int64_t rows) const override {
-    return tile_int8_matmul::scratch_bytes(std::min(rows, shape_.group_rows), shape_.inputs);
+    return packed_bytes(rows) + list_bytes() + panels() * kPanelSums * int64_t{sizeof(int32_t)};
   }
 
   int64_t converted_bytes(int64_t rows) const override {
@@ -75,18 +78,52 @@ class Int8Tiles final : public Linear {
   }
 
   void apply(const LinearArgs& args, const Team::Member& member) const override {
-    multiply(args, shares_.share(args.rows, member));
+    const Live live = live_panels(args);
+    multiply(args, live, shares_.share(args.rows, live.panels, member));
   }
 
   void apply_alone(const LinearArgs& args) const override {
-    multiply(args, shares_.whole(args.rows));
+    const Live live = live_panels(args);
+    multiply(args, live, {{0, args.rows}, {0, static_cast<int64_t>(live.panels.size())}});
   }
 
  private:
-  void multiply(const LinearArgs& args, const TileShares::Share& share) const {
+  static constexpr int64_t kPanelSums = 16;
+  static constexpr int64_t aligned(int64_t bytes) { return (bytes + 63) / 64 * 64; }
+
+  // The panels that a call asks for and their sums.
+  struct Live {
+    std::span<const TilePanel> panels;
+    const int32_t* sums = nullptr;
+  };
+
+  int64_t panels() const { return static_cast<int64_t>(pattern_.panels.size()); }
+  int64_t packed_bytes(int64_t rows) const {
+    return aligned(
+        tile_int8_matmul::scratch_bytes(std::min(rows, shape_.group_rows), shape_.inputs));
+  }
+  int64_t list_bytes() const { return aligned(panels() * int64_t{sizeof(TilePanel)}); }
+
+  Live live_panels(const LinearArgs& args) const {
+    if (args.outputs.is_all()) return {pattern_.panels, shape_.sums};
+    char* room = static_cast<char*>(args.scratch) + packed_bytes(args.rows);
+    auto* live = reinterpret_cast<TilePanel*>(room);
+    auto* sums = reinterpret_cast<int32_t*>(room + list_bytes());
+    size_t count = 0;
+    shares_.for_each_live(args.outputs, [&](size_t i) {
+      const int32_t* of_panel = shape_.sums + static_cast<int64_t>(i) * kPanelSums;
+      std::copy_n(of_panel, kPanelSums, sums + static_cast<int64_t>(count) * kPanelSums);
+      live[count++] = pattern_.panels[i];
+    });
+    return {{live, count}, sums};
+  }
+
+  void multiply(const LinearArgs& args, const Live& live, const TileShares::Share& share) const {
     if (share.rows.size() <= 0 || share.panels.size() <= 0) return;
     tile_int8_matmul::Args product = shape_;
     take_results(args, share.rows, product);
+    product.panels = live.panels.data();
+    product.sums = live.sums;
     product.x = u8_rows_part(args, share.rows, shape_.inputs);
     product.scratch = args.scratch;
     tile_int8_matmul::kernels.run(product, {share.panels.begin, share.panels.end});

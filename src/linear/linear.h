@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "base/status.h"
@@ -13,6 +14,15 @@
 #include "linear/choice.h"
 
 namespace tessera {
+
+// Some outputs or inputs of a map, as the heads of an attention are: ranges, ascending and apart
+// from each other, of numbers among which the map's first is `origin`. None: all.
+struct Subset {
+  std::span<const Range> ranges = {};
+  int64_t origin = 0;
+
+  bool is_all() const { return ranges.empty(); }
+};
 
 // One product: y = activation(x W^T + bias) + residual.
 // x: [rows, inputs], y and residual: [rows, outputs], row-major with strides in elements,
@@ -30,6 +40,13 @@ struct LinearArgs {
   void* scratch = nullptr;
   // What convert_rows() made of all rows of the call; null where converted_bytes(rows) is 0.
   const void* converted = nullptr;
+  // The outputs that are asked for; others are written too, or stay as they are. And the inputs
+  // that may be other than 0; the others of x are 0. Left out is what the format has in one piece:
+  //   dense f32, bf16, int8   panels of 64 outputs; 16 inputs of f32, 32 of bf16, 64 of int8
+  //   tiles, f32 to int8      panels of 16 or 8 outputs
+  //   all others              nothing
+  Subset outputs = {};
+  Subset inputs = {};
 };
 
 struct LinearInfo {
@@ -49,6 +66,8 @@ class Linear {
  public:
   virtual ~Linear() = default;
   virtual LinearInfo info() const = 0;
+  // The part of info().flops_per_row that a call with these subsets executes.
+  virtual double share(const LinearArgs& /*args*/) const { return 1; }
   // Working memory that a call of at most so many rows needs of each member.
   virtual int64_t scratch_bytes(int64_t /*rows*/) const { return 0; }
   // Some maps read rows in another form, as integers or bf16, that is made once and shared by the
@@ -69,6 +88,7 @@ class Forwarding : public Linear {
  public:
   explicit Forwarding(const Linear& inner) : inner_(inner) {}
   LinearInfo info() const override { return inner_.info(); }
+  double share(const LinearArgs& args) const override { return inner_.share(args); }
   int64_t scratch_bytes(int64_t rows) const override { return inner_.scratch_bytes(rows); }
   int64_t converted_bytes(int64_t rows) const override { return inner_.converted_bytes(rows); }
   void convert_rows(const LinearArgs& args, Range part, void* target) const override {

@@ -52,6 +52,15 @@ class Stack final : public Linear {
     }
     return all;
   }
+  double share(const LinearArgs& args) const override {
+    double executed = 0, whole = 0;
+    for (const Part& part : parts_) {
+      const auto flops = static_cast<double>(part.map->info().flops_per_row);
+      executed += flops * part.map->share(from(args, part.output));
+      whole += flops;
+    }
+    return whole > 0 ? executed / whole : 1;
+  }
   int64_t scratch_bytes(int64_t rows) const override {
     int64_t most = 0;
     for (const Part& part : parts_) most = std::max(most, part.map->scratch_bytes(rows));
@@ -93,6 +102,7 @@ class Stack final : public Linear {
   }
   static LinearArgs from(LinearArgs args, int64_t output) {
     args.y += output;
+    args.outputs.origin += output;
     if (args.residual != nullptr) args.residual += output;
     return args;
   }

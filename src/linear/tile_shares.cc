@@ -20,11 +20,19 @@ double density(const TilePattern& pattern, int64_t inputs) {
 
 }  // namespace
 
-TileShares::Share TileShares::share(int64_t rows, const Team::Member& member) const {
-  const Grid grid = choose_grid(rows, member.size());
+TileShares::Share TileShares::share(int64_t rows, std::span<const TilePanel> panels,
+                                    const Team::Member& member) const {
+  const Grid grid = choose_grid(rows, panels, member.size());
   const int part = member.rank() % grid.panel_parts;
   return {slice(rows, 1, member.rank() / grid.panel_parts, grid.row_parts),
-          {cut(part, grid.panel_parts), cut(part + 1, grid.panel_parts)}};
+          {cut(panels, part, grid.panel_parts), cut(panels, part + 1, grid.panel_parts)}};
+}
+
+double TileShares::part_of(const Subset& outputs) const {
+  if (outputs.is_all() || pattern_.blocks.empty()) return 1;
+  int64_t blocks = 0;
+  for_each_live(outputs, [&](size_t i) { blocks += blocks_of({&pattern_.panels[i], 1}); });
+  return static_cast<double>(blocks) / static_cast<double>(pattern_.blocks.size());
 }
 
 double TileShares::cost(int64_t rows, double blocks, double panels) const {
@@ -39,15 +47,16 @@ double TileShares::cost(int64_t rows, double blocks, double panels) const {
 // The grid whose members have least to do: to deal rows packs x once (128 rows on two threads: a
 // twentieth of the time at 90% pruned), to deal panels reads each weight once. Where these are
 // alike rows are dealt, as packing costs something however little was measured.
-TileShares::Grid TileShares::choose_grid(int64_t rows, int members) const {
+TileShares::Grid TileShares::choose_grid(int64_t rows, std::span<const TilePanel> panels,
+                                         int members) const {
   Grid best{1, members};
+  const double blocks = work_of(blocks_of(panels));
   double least = 0;
   for (int row_parts = 1; row_parts <= members; ++row_parts) {
     if (members % row_parts != 0 || (row_parts > 1 && rows / row_parts < least_rows_)) continue;
     const double panel_parts = members / row_parts;
-    const double load = cost((rows + row_parts - 1) / row_parts,
-                             work_of(static_cast<int64_t>(pattern_.blocks.size())) / panel_parts,
-                             static_cast<double>(panels()) / panel_parts);
+    const double load = cost((rows + row_parts - 1) / row_parts, blocks / panel_parts,
+                             static_cast<double>(panels.size()) / panel_parts);
     if (row_parts > 1 && load > least) continue;
     best = {row_parts, members / row_parts};
     least = load;
@@ -60,17 +69,18 @@ double TileShares::work_of(int64_t blocks) const {
 }
 
 // Where part `part` of the panels begins when they are dealt by equal work.
-int64_t TileShares::cut(int part, int parts) const {
-  if (part == parts) return panels();
-  const double total = work_of(static_cast<int64_t>(pattern_.blocks.size())) +
-                       costs_.panel * static_cast<double>(panels());
+int64_t TileShares::cut(std::span<const TilePanel> panels, int part, int parts) const {
+  const auto count = static_cast<int64_t>(panels.size());
+  if (part == parts) return count;
+  const double total = work_of(blocks_of(panels)) + costs_.panel * static_cast<double>(count);
   const double target = total * part / parts;
-  const auto begins_before = [&](const TilePanel& panel, double work) {
-    const auto before = static_cast<double>(&panel - pattern_.panels.data());
-    return work_of(panel.begin) + costs_.panel * before < work;
-  };
-  return std::lower_bound(pattern_.panels.begin(), pattern_.panels.end(), target, begins_before) -
-         pattern_.panels.begin();
+  int64_t blocks = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    if (work_of(blocks) + costs_.panel * static_cast<double>(i) >= target) return i;
+    const TilePanel& panel = panels[static_cast<size_t>(i)];
+    blocks += panel.end - panel.begin;
+  }
+  return count;
 }
 
 LinearInfo tile_info(const TileStack& stack, const TilePattern& pattern, const char* numbers) {

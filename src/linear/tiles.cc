@@ -53,24 +53,44 @@ class Tiles final : public Linear {
     return info;
   }
 
+  double share(const LinearArgs& args) const override { return shares_.part_of(args.outputs); }
+
+  // Packed rows and, behind them, the panels of a call that asks for some outputs.
   int64_t scratch_bytes(int64_t rows) const override {
+    return packed_bytes(rows) + static_cast<int64_t>(pattern_.panels.size() * sizeof(TilePanel));
+  }
+
+  void apply(const LinearArgs& args, const Team::Member& member) const override {
+    const std::span<const TilePanel> panels = panels_of(args);
+    multiply(args, panels, shares_.share(args.rows, panels, member));
+  }
+
+  void apply_alone(const LinearArgs& args) const override {
+    const std::span<const TilePanel> panels = panels_of(args);
+    multiply(args, panels, {{0, args.rows}, {0, static_cast<int64_t>(panels.size())}});
+  }
+
+ private:
+  int64_t packed_bytes(int64_t rows) const {
     return tile_matmul::scratch_floats(std::min(rows, shape_.group_rows), shape_.inputs) *
            static_cast<int64_t>(sizeof(float));
   }
 
-  void apply(const LinearArgs& args, const Team::Member& member) const override {
-    multiply(args, shares_.share(args.rows, member));
+  std::span<const TilePanel> panels_of(const LinearArgs& args) const {
+    if (args.outputs.is_all()) return pattern_.panels;
+    auto* live =
+        reinterpret_cast<TilePanel*>(static_cast<char*>(args.scratch) + packed_bytes(args.rows));
+    size_t count = 0;
+    shares_.for_each_live(args.outputs, [&](size_t i) { live[count++] = pattern_.panels[i]; });
+    return {live, count};
   }
 
-  void apply_alone(const LinearArgs& args) const override {
-    multiply(args, shares_.whole(args.rows));
-  }
-
- private:
-  void multiply(const LinearArgs& args, const TileShares::Share& share) const {
+  void multiply(const LinearArgs& args, std::span<const TilePanel> panels,
+                const TileShares::Share& share) const {
     if (share.rows.size() <= 0 || share.panels.size() <= 0) return;
     tile_matmul::Args product = shape_;
     take_rows(args, share.rows, product);
+    product.panels = panels.data();
     product.scratch = static_cast<float*>(args.scratch);
     tile_matmul::kernels.run(product, {share.panels.begin, share.panels.end});
   }

@@ -24,6 +24,8 @@ inline matmul::Args as_floats(const Args& args) {
   floats.y = args.y;
   floats.y_stride = args.y_stride;
   floats.l2_bytes = args.l2_bytes;
+  floats.input_parts = args.pair_parts;
+  floats.input_part_count = args.pair_part_count;
   return floats;
 }
 

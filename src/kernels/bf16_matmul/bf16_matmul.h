@@ -33,6 +33,10 @@ struct Args {
   float* y = nullptr;
   int64_t y_stride = 0;
   int64_t l2_bytes = kUsualL2Bytes;  // of a core
+  // Not null: the sums are over these inputs alone, in pairs: so many ranges (at least one),
+  // ascending and disjoint, from multiples of 16 pairs on.
+  const Exec* pair_parts = nullptr;
+  int64_t pair_part_count = 0;
 };
 
 #define TESSERA_KERNEL(row, isa) void row(const Args& args, Exec exec) noexcept;

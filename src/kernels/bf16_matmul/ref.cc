@@ -17,11 +17,16 @@ double weight(const Args& args, int64_t k, int64_t n) {
 
 void ref(const Args& args, Exec exec) noexcept {
   const int64_t end = std::min(exec.end * kPanelOutputs, args.outputs);
+  const Exec whole{0, (args.inputs + 1) / 2};
+  const Exec* parts = args.pair_parts != nullptr ? args.pair_parts : &whole;
+  const int64_t count = args.pair_parts != nullptr ? args.pair_part_count : 1;
   for (int64_t m = 0; m < args.rows; ++m) {
     for (int64_t n = exec.begin * kPanelOutputs; n < end; ++n) {
       double sum = 0;
-      for (int64_t k = 0; k < args.inputs; ++k) {
-        sum += static_cast<double>(bf16_to_f32(args.x[m * args.x_stride + k])) * weight(args, k, n);
+      for (int64_t p = 0; p < count; ++p) {
+        for (int64_t k = 2 * parts[p].begin; k < std::min(2 * parts[p].end, args.inputs); ++k)
+          sum +=
+              static_cast<double>(bf16_to_f32(args.x[m * args.x_stride + k])) * weight(args, k, n);
       }
       if (args.bias != nullptr) sum += static_cast<double>(args.bias[n]);
       // The activation family's reference is the one definition of f.

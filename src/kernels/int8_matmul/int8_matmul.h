@@ -38,6 +38,10 @@ struct Args {
   float* y = nullptr;
   int64_t y_stride = 0;
   int64_t l2_bytes = kUsualL2Bytes;  // of a core
+  // Not null: the sums over k are over these inputs alone, in fours, and so are those in `sums`: so
+  // many ranges (at least one), ascending and disjoint, from multiples of 16 fours on.
+  const Exec* four_parts = nullptr;
+  int64_t four_part_count = 0;
 };
 
 #define TESSERA_KERNEL(row, isa) void row(const Args& args, Exec exec) noexcept;

@@ -31,6 +31,8 @@ inline Product in_fours(const Args& args) {
   product.y = args.y;
   product.y_stride = args.y_stride;
   product.l2_bytes = args.l2_bytes;
+  product.input_parts = args.four_parts;
+  product.input_part_count = args.four_part_count;
   product.row_scales = args.x.scales;
   product.row_zeros = args.x.zeros;
   product.scales = args.scales;

@@ -98,6 +98,34 @@ inline void multiply(int64_t rows, const Block& block) {
   }
 }
 
+// A part of the inputs that is multiplied with all rows of a group before the next.
+struct Chunk {
+  int64_t begin;
+  int64_t inputs;
+  bool first;
+  bool last;
+  int64_t next;  // input that the next one begins with; behind the last, that of the next panel
+};
+
+// Calls visit(chunk) for the inputs of a product, in their order; once at least.
+template <typename Visit>
+inline void for_each_chunk(const Args& args, Visit visit) {
+  const Exec whole = {0, args.inputs};
+  const Exec* parts = args.input_parts != nullptr ? args.input_parts : &whole;
+  const int64_t count = args.input_parts != nullptr ? args.input_part_count : 1;
+  bool first = true;
+  for (int64_t p = 0; p < count; ++p) {
+    int64_t k = parts[p].begin;
+    do {
+      const int64_t inputs = parts[p].end - k < kChunk ? parts[p].end - k : kChunk;
+      const bool ends = k + inputs >= parts[p].end, last = ends && p + 1 == count;
+      visit(Chunk{k, inputs, first, last, ends && !last ? parts[p + 1].begin : k + inputs});
+      first = false;
+      k += inputs;
+    } while (k < parts[p].end);
+  }
+}
+
 // One group of rows times one panel. kWide: the panel holds f32, not bf16.
 template <typename Vectors, bool kWide>
 void group_times_panel(const Args& args, int64_t row, int64_t rows, int64_t panel) {
@@ -109,25 +137,24 @@ void group_times_panel(const Args& args, int64_t row, int64_t rows, int64_t pane
   const int64_t output = panel * kPanelOutputs;
   const int64_t outputs =
       args.outputs - output < kPanelOutputs ? args.outputs - output : kPanelOutputs;
-  int64_t k = 0;
-  do {
-    const int64_t inputs = args.inputs - k < kChunk ? args.inputs - k : kChunk;
-    const char* part = weights + k * kPanelOutputs * kElementBytes;
+  for_each_chunk(args, [&](const Chunk& chunk) {
+    const int64_t inputs = chunk.inputs;
+    const char* part = weights + chunk.begin * kPanelOutputs * kElementBytes;
     const bool widen = !kWide && rows > kDirectRows;
     if constexpr (!kWide) {
       if (widen) Vectors::widen(part, (inputs + 1) / 2, widened);
     }
-    const char* ahead = part + inputs * kPanelOutputs * kElementBytes;
+    const char* ahead = weights + chunk.next * kPanelOutputs * kElementBytes;
     const char* ahead_end = ahead + inputs * kPanelOutputs * kElementBytes;
     for (int64_t r = 0; r < rows; ahead += inputs * kLineBytes) {
       const int64_t count = block_rows(rows - r);
       float* tile = tiles + r * kPanelOutputs;
-      const Block block{args.x + (row + r) * args.x_stride + k,
+      const Block block{args.x + (row + r) * args.x_stride + chunk.begin,
                         args.x_stride,
                         widen ? static_cast<const void*>(widened) : part,
                         inputs,
                         tile,
-                        k > 0,
+                        !chunk.first,
                         ahead};
       if (widen && ahead < ahead_end) {
         multiply<Vectors, true, Fetch::kNext>(count, block);
@@ -140,11 +167,10 @@ void group_times_panel(const Args& args, int64_t row, int64_t rows, int64_t pane
       } else {
         multiply<Vectors, kWide, Fetch::kNext>(count, block);
       }
-      if (k + inputs >= args.inputs) Vectors::finish(args, tile, {row + r, count, output, outputs});
+      if (chunk.last) Vectors::finish(args, tile, {row + r, count, output, outputs});
       r += count;
     }
-    k += inputs;
-  } while (k < args.inputs);
+  });
 }
 
 inline int64_t group_rows(const Args& args) {

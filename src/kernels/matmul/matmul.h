@@ -33,6 +33,10 @@ struct Args {
   float* y = nullptr;
   int64_t y_stride = 0;
   int64_t l2_bytes = kUsualL2Bytes;  // of a core
+  // Not null: the sums are over these inputs alone, so many ranges (at least one), ascending and
+  // disjoint, from multiples of 2 on. The bound counts the others as well.
+  const Exec* input_parts = nullptr;
+  int64_t input_part_count = 0;
 };
 
 #define TESSERA_KERNEL(row, isa, refuse) void row(const Args& args, Exec exec) noexcept;

@@ -168,6 +168,7 @@ const char* refuse_onednn(const Args& args) noexcept {
   if (args.weight_type != DType::kF32) return "takes f32 weights only";
   // Its AVX2 code does not read this layout, and it would not obey a cap below what the CPU has.
   if (!available(Isa::kAvx512)) return "needs AVX-512, uncapped";
+  if (args.input_parts != nullptr) return "takes all inputs only";
   if (args.rows < 1 || args.inputs < 1) return "needs at least one row and one input";
   if (args.residual == args.y && args.residual != nullptr &&
       args.residual_stride != args.y_stride) {

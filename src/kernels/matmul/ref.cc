@@ -21,11 +21,15 @@ double weight(const Args& args, int64_t k, int64_t n) {
 
 void ref(const Args& args, Exec exec) noexcept {
   const int64_t end = std::min(exec.end * kPanelOutputs, args.outputs);
+  const Exec whole{0, args.inputs};
+  const Exec* parts = args.input_parts != nullptr ? args.input_parts : &whole;
+  const int64_t count = args.input_parts != nullptr ? args.input_part_count : 1;
   for (int64_t m = 0; m < args.rows; ++m) {
     for (int64_t n = exec.begin * kPanelOutputs; n < end; ++n) {
       double sum = 0;
-      for (int64_t k = 0; k < args.inputs; ++k) {
-        sum += args.x[m * args.x_stride + k] * weight(args, k, n);
+      for (int64_t p = 0; p < count; ++p) {
+        for (int64_t k = parts[p].begin; k < parts[p].end; ++k)
+          sum += args.x[m * args.x_stride + k] * weight(args, k, n);
       }
       if (args.bias != nullptr) sum += args.bias[n];
       // The activation family's reference is the one definition of f.

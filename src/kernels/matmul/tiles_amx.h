@@ -21,8 +21,7 @@ constexpr int64_t kTileOutputs = 16;
 constexpr int64_t kPanelRowBytes = kPanelOutputs * 4;
 constexpr int64_t kStepLanes = 16;
 constexpr int64_t kStepBytes = kStepLanes * kPanelRowBytes;  // of a panel
-// Steps of a panel that are multiplied with all rows of a group before the next: 32 KB.
-constexpr int64_t kChunkSteps = 8;
+static_assert(kChunk % kStepLanes == 0);
 // A block of rows is two tiles high.
 constexpr int64_t kTiledRows = 2 * kTileRows;
 constexpr int64_t kTiledGroupRows = 256;
@@ -155,10 +154,11 @@ void tiled_group_times_panel(const Args& args, int64_t row, int64_t rows, int64_
   // The passes over the group share the fetching of the next chunk; a flat block has one only.
   const int64_t passes = 2 * ((rows + kTiledRows - 1) / kTiledRows);
   const int64_t pass_lines = (kStepBytes / kLineBytes + passes - 1) / passes;
-  for (int64_t step = 0; step < steps; step += kChunkSteps) {
-    const int64_t count = lesser(steps - step, kChunkSteps);
+  for_each_chunk(args, [&](const Chunk& chunk) {
+    const int64_t step = chunk.begin / kStepLanes;
+    const int64_t count = (chunk.inputs + kStepLanes - 1) / kStepLanes;
     const char* part = weights + step * kStepBytes;
-    const char* ahead = part + count * kStepBytes;
+    const char* ahead = weights + (chunk.next + kStepLanes - 1) / kStepLanes * kStepBytes;
     for (int64_t r = 0; r < rows; r += kTiledRows) {
       const int64_t height = lesser(rows - r, kTiledRows);
       const bool odd = height < kTiledRows && rows > kTiledRows;
@@ -168,17 +168,16 @@ void tiled_group_times_panel(const Args& args, int64_t row, int64_t rows, int64_
                              part,
                              count,
                              sums + r * kPanelOutputs,
-                             step > 0,
+                             !chunk.first,
                              ahead,
                              height > kTileRows ? pass_lines : 2 * pass_lines};
       if (odd) shape_tiles(height);
       multiply_tiles<Tiles>(height, block);
       if (odd) shape_tiles(kTiledRows);
       ahead += 2 * count * pass_lines * kLineBytes;
-      if (step + count == steps)
-        Tiles::finish(args, block.sums, {row + r, height, output, outputs});
+      if (chunk.last) Tiles::finish(args, block.sums, {row + r, height, output, outputs});
     }
-  }
+  });
 }
 
 // Tiles gives the four products and finish. Rows of x are padded to whole steps.
