@@ -72,6 +72,10 @@ void check_pages(const Case& c) {
                 kEpsilon * std::abs(exact.column_mass[i]) + 1e-12)
         << "mass " << i;
   }
+  for (size_t i = 0; i < exact.magnitudes.size(); ++i) {
+    ASSERT_NEAR(exact.magnitudes[i], expected.magnitudes[i], kEpsilon * exact.magnitudes[i] + 1e-12)
+        << "magnitude " << i;
+  }
   if (exact.is_clear) {
     EXPECT_EQ(exact.reads, expected.reads);
   }
@@ -80,6 +84,7 @@ void check_pages(const Case& c) {
     expect_near(expected.values, found.values, exact.values_slack);
     expect_near(expected.log_sum_exp, found.log_sum_exp, exact.log_sum_exp_slack);
     expect_near(expected.column_mass, found.column_mass, exact.column_mass_slack);
+    expect_near(expected.magnitudes, found.magnitudes, exact.magnitudes_slack);
     if (exact.is_clear) {
       EXPECT_EQ(exact.reads, found.reads);
     }
@@ -428,6 +433,117 @@ TEST(Selecting, CountsOfAQueryThatReadsAll) {
   }
 }
 
+// Which heads of three sequences live: some, all, and one.
+std::vector<std::vector<uint8_t>> some_heads(int32_t heads) {
+  std::vector<std::vector<uint8_t>> live(3, std::vector<uint8_t>(static_cast<size_t>(heads), 1));
+  for (size_t h = 0; h < live[0].size(); ++h) {
+    live[0][h] = h % 3 == 1;
+    live[2][h] = h + 1 == live[2].size();
+  }
+  return live;
+}
+
+// What a dead head reads may be anything.
+TEST(Attention, DeadHeads) {
+  uint32_t seed = 1500;
+  for (const AttentionShape& shape :
+       {shape_of(6, 6, 16, 16), shape_of(8, 2, 40, 24), shape_of(6, 2, 16, 16),
+        shape_of(4, 1, 16, 64), summed_shape(6, 6, 16, 40), summed_shape(6, 2, 16, 130)}) {
+    for (const Mask mask : {Mask::kNone, Mask::kCausal}) {
+      Case each{.shape = shape,
+                .lengths = {{70, 200}, {30, 30}, {1, 1300}},
+                .seed = ++seed,
+                .live_heads = some_heads(shape.query_heads)};
+      each.shape.mask = mask;
+      check_case(each);
+    }
+  }
+}
+
+TEST(Attention, DeadHeadsAreNotRead) {
+  for (const AttentionShape& shape :
+       {shape_of(8, 2, 16, 16), shape_of(5, 5, 16, 16), summed_shape(6, 2, 16, 40)}) {
+    const Case clean{.shape = shape,
+                     .lengths = {{40, 90}, {20, 20}, {1, 1300}},
+                     .seed = 1600,
+                     .live_heads = some_heads(shape.query_heads)};
+    Batch batch(clean), spoiled(clean);
+    const int32_t d_k = shape.pages.d_k, group = shape.query_heads / shape.pages.kv_heads;
+    const int32_t value_group = shape.outputs == HeadOutputs::kSummed ? 1 : group;
+    const auto spoil = [](std::vector<float>& values, int64_t first, int32_t count) {
+      std::fill_n(values.begin() + first, count, std::nanf(""));
+    };
+    int32_t row = 0;
+    for (size_t s = 0; s < clean.lengths.size(); ++s, row += clean.lengths[s - 1].queries) {
+      const std::vector<uint8_t>& live = clean.live_heads[s];
+      for (int32_t h = 0; h < shape.query_heads; ++h) {
+        for (int32_t q = row; live[h] == 0 && q < row + clean.lengths[s].queries; ++q)
+          spoil(spoiled.query, q * spoiled.query_stride() + int64_t{h} * d_k, d_k);
+      }
+      const auto any = [&](int32_t first, int32_t count) {
+        return std::count(live.begin() + first, live.begin() + first + count, 0) < count;
+      };
+      for (int64_t j = batch.first_key(s); j < batch.first_key(s) + clean.lengths[s].keys; ++j) {
+        for (int32_t g = 0; g < shape.pages.kv_heads; ++g) {
+          if (!any(g * group, group))
+            spoil(spoiled.key, j * spoiled.key_stride() + int64_t{g} * d_k, d_k);
+        }
+        for (int32_t g = 0; g < shape.query_heads / value_group; ++g) {
+          if (!any(g * value_group, value_group))
+            spoil(spoiled.value, j * spoiled.value_stride() + int64_t{g} * shape.pages.d_v,
+                  shape.pages.d_v);
+        }
+      }
+    }
+    spoiled.append(1);
+    for (const AttentionMethod* method : attention_methods()) {
+      SCOPED_TRACE(method->name());
+      const Output expected = batch.run(*method, 1, ColumnMass::kYes);
+      for (const int threads : {1, 2, 3}) {
+        const Output found = spoiled.run(*method, threads, ColumnMass::kYes);
+        EXPECT_EQ(expected.values, found.values);
+        EXPECT_EQ(expected.log_sum_exp, found.log_sum_exp);
+        EXPECT_EQ(expected.column_mass, found.column_mass);
+        EXPECT_EQ(expected.magnitudes, found.magnitudes);
+        EXPECT_EQ(expected.values, spoiled.run(*method, threads).values);
+      }
+    }
+  }
+}
+
+// Queries that select leave out dead heads, too, and count nothing of them.
+TEST(Selecting, DeadHeads) {
+  uint32_t seed = 2700;
+  for (const PageType& type : {PageType{DType::kF32}, PageType{DType::kI8, {8, 4, 8}}}) {
+    for (const AttentionShape& shape :
+         {shape_of(6, 6, 16, 16), shape_of(6, 2, 16, 16), summed_shape(6, 2, 16, 40)}) {
+      const Case c{.shape = in_pages(type, with({kLargest, {.below = 0.1}}, shape)),
+                   .lengths = {{1, 200}, {1, 30}, {1, 130}},
+                   .seed = ++seed,
+                   .live_heads = some_heads(shape.query_heads)};
+      Batch batch(c);
+      const Output expected = batch.run(oracle(), 2, ColumnMass::kYes);
+      for (size_t s = 0; s < 3; ++s) {
+        for (size_t h = 0; h < 6; ++h) {
+          const CacheReads& reads = expected.reads[s * 6 + h];
+          EXPECT_EQ(c.live_heads[s][h] != 0, reads.value_numbers > 0);
+        }
+      }
+      for_each_fast_method([&](const AttentionMethod& method) {
+        const Output found = batch.run(method, 2, ColumnMass::kYes);
+        // Values of numbers around 1, sums of at most 200 of them.
+        const std::vector<double> slack(expected.values.size(), 1e-4);
+        expect_near(expected.values, found.values, slack);
+        expect_near(expected.magnitudes, found.magnitudes,
+                    std::vector<double>(expected.magnitudes.size(), 1e-3));
+        expect_near(expected.column_mass, found.column_mass,
+                    std::vector<double>(expected.column_mass.size(), 1e-4));
+        EXPECT_EQ(expected.reads, found.reads);
+      });
+    }
+  }
+}
+
 class Teams : public ::testing::TestWithParam<AttentionShape> {};
 
 TEST_P(Teams, OfAnySizeGiveTheSameBits) {
@@ -453,6 +569,7 @@ TEST_P(Teams, OfAnySizeGiveTheSameBits) {
         const Output more = batch.run(*method, threads, ColumnMass::kYes);
         EXPECT_EQ(one.values, more.values) << method->name();
         EXPECT_EQ(with_mass.column_mass, more.column_mass) << method->name();
+        EXPECT_EQ(with_mass.magnitudes, more.magnitudes) << method->name();
       }
     }
   }

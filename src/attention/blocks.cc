@@ -121,6 +121,60 @@ int32_t block_heads(const AttentionShape& shape) {
 
 int32_t group_size(const AttentionShape& shape) { return shape.query_heads / block_heads(shape); }
 
+bool lives(const AttentionShape& shape, const AttentionSequence& sequence, int32_t block_head) {
+  if (sequence.live_heads == nullptr) return true;
+  const int32_t group = group_size(shape);
+  const uint8_t* heads = sequence.live_heads + block_head * group;
+  return std::any_of(heads, heads + group, [](uint8_t live) { return live != 0; });
+}
+
+namespace {
+
+void clear_head(const AttentionArgs& args, const AttentionSequence& sequence, int32_t head,
+                Range queries) {
+  const AttentionShape& shape = args.shape;
+  for (int64_t q = queries.begin; q < queries.end; ++q) {
+    const int64_t row = sequence.first_row + q;
+    if (shape.outputs == HeadOutputs::kConcatenated) {
+      const int64_t d_v = shape.pages.d_v;
+      std::fill_n(args.output + row * args.output_stride + head * d_v, d_v, 0.0f);
+    }
+    if (args.magnitudes != nullptr) args.magnitudes[row * shape.query_heads + head] = 0;
+  }
+}
+
+}  // namespace
+
+void clear_dead_heads(const AttentionArgs& args, const Team::Member& member) {
+  const int32_t group = group_size(args.shape), blocks = block_heads(args.shape);
+  int32_t next = 0;  // whose masses come next, so that members have about as many
+  for (const AttentionSequence& sequence : args.sequences) {
+    if (sequence.live_heads == nullptr || sequence.queries == 0) continue;
+    for (int32_t head = 0; head < args.shape.query_heads; ++head) {
+      if (!sequence.lives(head)) clear_head(args, sequence, head, member.slice(sequence.queries));
+    }
+    if (sequence.column_mass == nullptr) continue;
+    const int64_t keys = int64_t{group} * sequence.keys->tokens();
+    for (int32_t block = 0; block < blocks; ++block) {
+      if (lives(args.shape, sequence, block) || next++ % member.size() != member.rank()) continue;
+      std::fill_n(sequence.column_mass + block * keys, keys, 0.0f);
+    }
+  }
+}
+
+float magnitude(const float* values, int32_t count) {
+  constexpr int32_t kSums = 16;  // side by side, as vectors add them
+  float sums[kSums] = {};
+  int32_t i = 0;
+  for (; i + kSums <= count; i += kSums) {
+    for (int32_t k = 0; k < kSums; ++k) sums[k] += std::abs(values[i + k]);
+  }
+  float sum = 0;
+  for (; i < count; ++i) sum += std::abs(values[i]);
+  for (const float part : sums) sum += part;
+  return sum;
+}
+
 namespace {
 
 int64_t query_rows(const AttentionArgs& args) {
@@ -159,8 +213,8 @@ Dealer::Dealer(const AttentionArgs& args, const Cut& cut, int members)
   heads_ = 1;
   // Every part computes the scores again, so that only few blocks are worth cutting.
   const int32_t panels = (args.shape.pages.d_v + kPanel - 1) / kPanel;
-  if (!whole_heads_ && blocks < members && !args.shape.selects())
-    parts_ = std::min<int32_t>(members, panels);
+  const bool divides = !whole_heads_ && args.magnitudes == nullptr && !args.shape.selects();
+  if (divides && blocks < members) parts_ = std::min<int32_t>(members, panels);
 }
 
 Block Dealer::first(const AttentionSequence& sequence, int32_t head) const {
@@ -236,11 +290,19 @@ int64_t Dealer::head_cost(const AttentionSequence& sequence, const Visibility& v
   return cost * parts_;
 }
 
+int64_t Dealer::live_heads(const AttentionSequence& sequence) const {
+  const int32_t heads = block_heads(args_->shape);
+  if (sequence.live_heads == nullptr) return heads;
+  int64_t count = 0;
+  for (int32_t head = 0; head < heads; ++head) count += lives(args_->shape, sequence, head);
+  return count;
+}
+
 int64_t Dealer::total_cost() const {
   int64_t total = 0;
   for (const AttentionSequence& sequence : args_->sequences)
-    total += head_cost(sequence, Visibility(args_->shape, sequence));
-  return std::max<int64_t>(total * heads_, 1);
+    total += live_heads(sequence) * head_cost(sequence, Visibility(args_->shape, sequence));
+  return std::max<int64_t>(total, 1);
 }
 
 Kernels::Kernels()
@@ -306,15 +368,19 @@ void BlockRun::start(const Block& block, int32_t score_keys) {
   const float scale = shape.scale * attention_softmax::kLog2E;
   KeyRange range;
   for (int32_t r = 0; r < block.rows; ++r) {
-    const int32_t query = (block.first_row + r) / group_, member = (block.first_row + r) % group_;
-    const int32_t head = block.head * group_ + member;
-    if (r == 0 || member == 0) range = visibility(query);
+    const int32_t query = query_of(r), head = head_of(r);
+    if (r == 0 || head == block.head * group_) range = visibility(query);
     begin_[r] = std::clamp(range.begin, block.keys.begin, block.keys.end);
     end_[r] = std::clamp(range.end, block.keys.begin, block.keys.end);
     if (sequence.score_bias != nullptr) bias_[r] = bias_row(query, head);
     const float* from =
         args_->query + (sequence.first_row + query) * args_->query_stride + int64_t{head} * d_k;
     float* to = query_ + int64_t{r} * d_k;
+    if (!sequence.lives(head)) {
+      // Beside others that live, whose products it must not spoil.
+      std::fill_n(to, d_k, 0.0f);
+      continue;
+    }
     for (int32_t d = 0; d < d_k; ++d) to[d] = from[d] * scale;
   }
   std::fill_n(maximum_, block.rows, -kInfinity);
@@ -540,20 +606,25 @@ float log_sum_exp(float maximum, float sum) {
   return static_cast<float>(logarithm * attention_softmax::kLn2);
 }
 
+void BlockRun::write_magnitude(int32_t r, float magnitude) const {
+  if (args_->magnitudes == nullptr) return;
+  const int64_t row = block_.sequence->first_row + query_of(r);
+  args_->magnitudes[row * args_->shape.query_heads + head_of(r)] = magnitude;
+}
+
 void BlockRun::write_log_sum_exp(int32_t r) const {
   if (args_->log_sum_exp == nullptr) return;
-  const int32_t query = (block_.first_row + r) / group_;
-  const int32_t head = block_.head * group_ + (block_.first_row + r) % group_;
-  const int64_t row = block_.sequence->first_row + query;
-  args_->log_sum_exp[row * args_->shape.query_heads + head] = log_sum_exp(maximum_[r], sum_[r]);
+  const int64_t row = block_.sequence->first_row + query_of(r);
+  args_->log_sum_exp[row * args_->shape.query_heads + head_of(r)] =
+      log_sum_exp(maximum_[r], sum_[r]);
 }
 
 void BlockRun::finish() {
   const int32_t d_v = block_.cols;
   for (int32_t r = 0; r < block_.rows; ++r) {
-    const int32_t query = (block_.first_row + r) / group_;
-    const int32_t head = block_.head * group_ + (block_.first_row + r) % group_;
-    const int64_t row = block_.sequence->first_row + query;
+    const int32_t head = head_of(r);
+    if (!block_.sequence->lives(head)) continue;
+    const int64_t row = block_.sequence->first_row + query_of(r);
     const float* from = output_ + int64_t{r} * d_v;
     float* to = args_->output + row * args_->output_stride + int64_t{head} * d_v;
     if (sum_[r] == 0) {
@@ -562,6 +633,7 @@ void BlockRun::finish() {
       const float factor = 1 / sum_[r];
       for (int32_t d = 0; d < d_v; ++d) to[d] = from[d] * factor;
     }
+    if (args_->magnitudes != nullptr) write_magnitude(r, magnitude(to, d_v));
     write_log_sum_exp(r);
   }
 }
@@ -618,6 +690,7 @@ void BlockRun::add_to_sum() {
     const float* from = output_ + int64_t{r} * block_.cols;
     float* to = total_ + int64_t{r} * block_.cols;
     for (int32_t d = 0; d < block_.cols; ++d) to[d] += from[d] * factor;
+    if (args_->magnitudes != nullptr) write_magnitude(r, magnitude(from, block_.cols) * factor);
     // Once, by whoever has the first columns.
     if (block_.first_col == 0) write_log_sum_exp(r);
   }
@@ -634,7 +707,8 @@ void BlockRun::finish_sum() {
 void BlockRun::settle() {
   std::fill_n(share_, int64_t{group_} * block_.rows, 0.0f);
   for (int32_t r = 0; r < block_.rows; ++r) {
-    const int32_t head = (block_.first_row + r) % group_;
+    if (!block_.sequence->lives(head_of(r))) continue;
+    const int32_t head = head_of(r) - block_.head * group_;
     share_[int64_t{head} * block_.rows + r] = sum_[r] == 0 ? 0 : 1 / sum_[r];
   }
 }

@@ -29,6 +29,16 @@ double average_flops(const AttentionShape& shape, int32_t queries, int32_t keys)
 int32_t block_heads(const AttentionShape& shape);
 int32_t group_size(const AttentionShape& shape);
 
+// Whether any query head of a block's head is alive.
+bool lives(const AttentionShape& shape, const AttentionSequence& sequence, int32_t block_head);
+
+// Writes what is 0 for heads that are dead, a part of it by each member: their outputs and
+// magnitudes, and the column masses of blocks that nobody visits.
+void clear_dead_heads(const AttentionArgs& args, const Team::Member& member);
+
+// The sum of their magnitudes.
+float magnitude(const float* values, int32_t count);
+
 struct KeyRange {
   int32_t begin = 0;
   int32_t end = 0;
@@ -92,9 +102,10 @@ int64_t partial_floats(const AttentionShape& shape, const Cut& cut, int32_t quer
 // Calls visit(block) for the blocks of this member: every sequence and head is cut into blocks, and
 // each member gets a consecutive run of about the same cost. The cuts do not depend on the team.
 // Where column masses are wanted a member gets whole heads, so that their sums have one order.
-// Summed heads are one member's, in their order: visit gets head 0 and goes through all. Where
-// there are too few rows for the team, members have a part of the columns each. A sequence that
-// selects has one block a head, of all its rows, keys and columns.
+// Dead heads have no blocks. Summed heads are one member's, in their order: visit gets head 0 and
+// goes through those that live. Where there are too few rows for the team, members have a part of
+// the columns each, unless magnitudes are wanted, which are sums over all. A sequence that selects
+// has one block a head, of all its rows, keys and columns.
 class Dealer {
  public:
   Dealer(const AttentionArgs& args, const Cut& cut, int members);
@@ -109,7 +120,8 @@ class Dealer {
       const KeyRange ranges = ranges_of(sequence, visibility);
       const int64_t head_cost = this->head_cost(sequence, visibility);
       meeting.ranges = ranges.end - ranges.begin;
-      for (int32_t head = 0; head < heads_; ++head) {
+      for (int32_t head = 0; head < heads_; ++head, meeting = next(meeting, sequence)) {
+        if (!deals(sequence, head)) continue;
         // The middle of a block decides whose it is, so that shares differ by one block at most.
         const auto owner = [&](int64_t cost) {
           return (2 * passed + cost) * member.size() / (2 * total);
@@ -119,17 +131,24 @@ class Dealer {
           whole.meeting = meeting;
           for (int32_t part = 0; part < parts_ * meeting.ranges; ++part) {
             const Block block = parts_ > 1 ? columns(whole, part) : keys(whole, ranges, part);
-            const int64_t cost = block_cost(block, visibility);
+            const int64_t cost = heads_at_once(sequence) * block_cost(block, visibility);
             if ((whole_heads_ ? head_owner : owner(cost)) == member.rank()) visit(block);
             passed += cost;
           }
         }
-        meeting = next(meeting, sequence);
       }
     }
   }
 
  private:
+  bool deals(const AttentionSequence& sequence, int32_t head) const {
+    return heads_ == 1 || lives(args_->shape, sequence, head);
+  }
+  int64_t live_heads(const AttentionSequence& sequence) const;
+  // That a visit goes through.
+  int64_t heads_at_once(const AttentionSequence& sequence) const {
+    return args_->shape.outputs == HeadOutputs::kSummed ? live_heads(sequence) : 1;
+  }
   Block first(const AttentionSequence& sequence, int32_t head) const;
   Block next(const Block& block) const;
   Block columns(Block block, int32_t part) const;
@@ -250,6 +269,12 @@ class BlockRun {
   Ahead values_ahead(int32_t page) const;
   const float* bias_row(int32_t query, int32_t head) const;
   void write_log_sum_exp(int32_t row) const;
+  void write_magnitude(int32_t row, float magnitude) const;
+  // Of a row of the block.
+  int32_t query_of(int32_t row) const { return (block_.first_row + row) / group_; }
+  int32_t head_of(int32_t row) const {
+    return block_.head * group_ + (block_.first_row + row) % group_;
+  }
 
   const AttentionArgs* args_;
   const Kernels* kernels_;

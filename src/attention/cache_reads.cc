@@ -57,13 +57,17 @@ void count_all_read(const AttentionShape& shape, const AttentionSequence& sequen
   const attention::KeyRange seen = attention::Visibility(shape, sequence)(0);
   const int32_t keys = seen.end - seen.begin;
   const int32_t group = shape.query_heads / shape.pages.kv_heads;
-  for (int32_t head = 0; head < shape.query_heads; ++head) {
-    CacheReads& reads = sequence.reads[head];
-    reads += numbers_read(shape, {.keys = keys, .values = keys});
-    if (head % group == 0) {
-      reads.bytes += key_bytes_read(shape, keys, PlanesRead::kBoth) +
-                     shape.pages.values_per_key() * value_bytes_read(shape, keys);
+  for (int32_t first = 0; first < shape.query_heads; first += group) {
+    int32_t live = 0;
+    for (int32_t head = first; head < first + group; ++head) {
+      if (!sequence.lives(head)) continue;
+      ++live;
+      sequence.reads[head] += numbers_read(shape, {.keys = keys, .values = keys});
     }
+    if (live == 0) continue;
+    const bool summed = shape.outputs == HeadOutputs::kSummed;
+    sequence.reads[first].bytes += key_bytes_read(shape, keys, PlanesRead::kBoth) +
+                                   (summed ? live : 1) * value_bytes_read(shape, keys);
   }
 }
 

@@ -42,6 +42,7 @@ class Flash final : public AttentionMethod {
   }
 
   void run(const AttentionArgs& args, const Team::Member& member, void* workspace) const override {
+    clear_dead_heads(args, member);
     const Kernels kernels;
     const Cut cut = cut_of(args.shape, rows_for_team(args, kRows, member.size()));
     BlockRun run(args, kernels, cut.max_rows, workspace);
@@ -60,6 +61,7 @@ class Flash final : public AttentionMethod {
       }
       run.start_sum(block);
       for (block.head = 0; block.head < args.shape.query_heads; ++block.head) {
+        if (!block.sequence->lives(block.head)) continue;
         run_head(args, block, run);
         run.add_to_sum();
         column_mass(args, block, run);

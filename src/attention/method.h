@@ -100,6 +100,13 @@ struct AttentionSequence {
   // Where not null, [query_heads]: what the query of a sequence that has but one reads is added,
   // the bytes of a KV head with its first query head.
   CacheReads* reads = nullptr;
+  // Where not null, [query_heads]: 0 for heads that are dead. Nothing of these is read, nor of KV
+  // heads all of whose query heads are; their outputs, masses and magnitudes are 0.
+  const uint8_t* live_heads = nullptr;
+
+  bool lives(int32_t query_head) const {
+    return live_heads == nullptr || live_heads[query_head] != 0;
+  }
 };
 
 // Whether the sequence's query reads its pages as AttentionShape::values and refetch say.
@@ -117,7 +124,8 @@ inline bool selects(const AttentionShape& shape, const AttentionSequence& sequen
 // one; column masses and log-sum-exp are of all probabilities.
 // query: rows of query_heads * d_k floats, query_stride apart. output: rows of query_heads * d_v
 // (d_v), output_stride apart. log_sum_exp: null, or [rows, query_heads], of the scores including
-// scale and bias.
+// scale and bias; not written for dead heads. magnitudes: null, or [rows, query_heads]: what each
+// head gives, sum over its d_v outputs (kSummed: its part of them) of their magnitudes.
 struct AttentionArgs {
   AttentionShape shape;
   std::span<const AttentionSequence> sequences;
@@ -126,6 +134,7 @@ struct AttentionArgs {
   float* output = nullptr;
   int64_t output_stride = 0;
   float* log_sum_exp = nullptr;
+  float* magnitudes = nullptr;
   // Memory of the team, for heads whose keys several members share (AttentionCost::partial_floats):
   // so many floats a sequence, and [sequences, kv_heads] counters that are 0 before and after a
   // run.

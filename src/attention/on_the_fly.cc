@@ -43,6 +43,7 @@ class OnTheFly final : public AttentionMethod {
   }
 
   void run(const AttentionArgs& args, const Team::Member& member, void* workspace) const override {
+    clear_dead_heads(args, member);
     int32_t max_keys = 0;
     for (const AttentionSequence& sequence : args.sequences)
       max_keys = std::max(max_keys, sequence.keys->tokens());
@@ -59,6 +60,7 @@ class OnTheFly final : public AttentionMethod {
       }
       run.start_sum(block);
       for (block.head = 0; block.head < args.shape.query_heads; ++block.head) {
+        if (!block.sequence->lives(block.head)) continue;
         run_head(block, padded(max_keys), run);
         run.add_to_sum();
       }

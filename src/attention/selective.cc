@@ -80,8 +80,18 @@ void SelectiveRun::run(const Block& block) {
   if (!sums_heads()) return run_kv_head(block.head);
   const int32_t d_v = args_->shape.pages.d_v;
   std::fill_n(total_, d_v, 0.0f);
-  for (int32_t head = 0; head < args_->shape.pages.kv_heads; ++head) run_kv_head(head);
+  for (int32_t head = 0; head < args_->shape.pages.kv_heads; ++head) {
+    if (lives(head)) run_kv_head(head);
+  }
   std::copy_n(total_, d_v, args_->output + sequence_->first_row * args_->output_stride);
+}
+
+bool SelectiveRun::lives(int32_t kv_head) const {
+  const int32_t group = args_->shape.query_heads / args_->shape.pages.kv_heads;
+  for (int32_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+    if (sequence_->lives(head)) return true;
+  }
+  return false;
 }
 
 void SelectiveRun::run_kv_head(int32_t kv_head) {
@@ -109,6 +119,10 @@ void SelectiveRun::run_tile(const Tile& tile) {
     refetch(tile);
   }
   for (int32_t row = 0; row < tile.rows; ++row) {
+    if (!lives(tile, row)) {
+      leave_out(tile, row);
+      continue;
+    }
     read_values(tile, row);
     write_row(tile, row);
     if (sequence_->reads != nullptr) count(tile, row);
@@ -126,7 +140,7 @@ void SelectiveRun::load_queries(const Tile& tile) {
     float* to = query_ + int64_t{row} * d_k;
     double sum = 0;
     for (int32_t d = 0; d < d_k; ++d) {
-      to[d] = from[d] * scale;
+      to[d] = lives(tile, row) ? from[d] * scale : 0;
       sum += to[d];
     }
     offset_[row] = static_cast<float>(middle * sum);
@@ -216,7 +230,7 @@ void SelectiveRun::refetch(const Tile& tile) {
     }
     softmax(tile, all);
     for (int32_t row = 0; row < tile.rows; ++row) {
-      refetched_[row] = sum_[row] > 0 && threshold * sum_[row] > 1;
+      refetched_[row] = lives(tile, row) && sum_[row] > 0 && threshold * sum_[row] > 1;
       if (!refetched_[row]) continue;
       std::copy_n(upper_scores_ + row * stride_, places, scores(row));
       score(tile, {row, row + 1}, Plane::kLower);
@@ -224,6 +238,14 @@ void SelectiveRun::refetch(const Tile& tile) {
     }
   }
   any_refetched_ = any_refetched_ || std::count(refetched_, refetched_ + tile.rows, true) > 0;
+}
+
+// A dead head beside others that share its keys. What the outputs of dead heads are, and the masses
+// of those that nobody visits, is written elsewhere.
+void SelectiveRun::leave_out(const Tile& tile, int32_t row) const {
+  if (sequence_->column_mass == nullptr || sums_heads()) return;
+  const int64_t all = sequence_->keys->tokens();
+  std::fill_n(sequence_->column_mass + (tile.first_head + row) * all, all, 0.0f);
 }
 
 // Puts the places of the values that the row reads into places_, and returns their number.
@@ -281,6 +303,10 @@ void SelectiveRun::write_row(const Tile& tile, int32_t row) const {
   } else {
     float* to = args_->output + sequence_->first_row * args_->output_stride + int64_t{head} * d_v;
     for (int32_t d = 0; d < d_v; ++d) to[d] = output_[d] * factor;
+  }
+  if (args_->magnitudes != nullptr) {
+    args_->magnitudes[sequence_->first_row * shape.query_heads + head] =
+        magnitude(output_, d_v) * factor;
   }
   if (args_->log_sum_exp != nullptr) {
     args_->log_sum_exp[sequence_->first_row * shape.query_heads + head] =

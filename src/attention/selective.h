@@ -32,6 +32,12 @@ class SelectiveRun {
   };
   enum class Plane { kOnly, kUpper, kLower };
 
+  // Whether any query head of a KV head is alive, and the head of a row.
+  bool lives(int32_t kv_head) const;
+  bool lives(const Tile& tile, int32_t row) const {
+    return sequence_->lives(tile.first_head + row);
+  }
+  void leave_out(const Tile& tile, int32_t row) const;
   void run_kv_head(int32_t kv_head);
   void run_tile(const Tile& tile);
   void load_queries(const Tile& tile);

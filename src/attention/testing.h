@@ -35,6 +35,8 @@ struct Case {
       0;  // added to every score through a constant in the first element of each query and key
   float gap_chance = 0;    // of a position that no key has
   double bias_scale = -1;  // < 0: no bias
+  // Of each sequence, [query_heads]; none: all live.
+  std::vector<std::vector<uint8_t>> live_heads = {};
 };
 
 inline AttentionShape shape_of(int32_t query_heads, int32_t kv_heads, int32_t d_k, int32_t d_v) {
@@ -57,6 +59,7 @@ struct Output {
   std::vector<float> log_sum_exp;
   std::vector<float> column_mass = {};  // of all sequences, one after another
   std::vector<CacheReads> reads = {};   // [sequences, query_heads], of those that select
+  std::vector<float> magnitudes = {};
 };
 
 enum class ColumnMass { kNo, kYes };
@@ -68,12 +71,13 @@ struct Exact {
   std::vector<CacheReads> reads;
   // Whether no rounding can change which queries refetch, or how many values are read.
   bool is_clear = true;
+  std::vector<double> magnitudes, magnitudes_slack;
 };
 
 // A batch with random data, its pages filled by append_to_pages.
 class Batch {
  public:
-  explicit Batch(const Case& c) : shape_(c.shape), generator_(c.seed) {
+  explicit Batch(const Case& c) : shape_(c.shape), live_heads_(c.live_heads), generator_(c.seed) {
     const PageShape& pages = shape_.pages;
     first_rows_.push_back(0);
     first_keys_.push_back(0);
@@ -140,6 +144,7 @@ class Batch {
     for (size_t s = 0; s < sequences.size(); ++s)
       sequences[s].reads = output.reads.data() + s * static_cast<size_t>(shape_.query_heads);
     if (mass == ColumnMass::kYes) {
+      output.magnitudes.assign(output.log_sum_exp.size(), -7.0f);
       output.column_mass.assign(static_cast<size_t>(mass_begin(sequences.size())), -7.0f);
       for (size_t s = 0; s < sequences.size(); ++s)
         sequences[s].column_mass = output.column_mass.data() + mass_begin(s);
@@ -155,15 +160,17 @@ class Batch {
     std::vector<int32_t> arrived(cost.partial_floats > 0
                                      ? sequences.size() * static_cast<size_t>(shape_.pages.kv_heads)
                                      : 0);
-    const AttentionArgs args{.shape = shape_,
-                             .sequences = sequences,
-                             .query = query.data(),
-                             .query_stride = query_stride_,
-                             .output = output.values.data(),
-                             .output_stride = output_stride_,
-                             .log_sum_exp = output.log_sum_exp.data(),
-                             .partials = partials.data(),
-                             .arrived = arrived.data()};
+    const AttentionArgs args{
+        .shape = shape_,
+        .sequences = sequences,
+        .query = query.data(),
+        .query_stride = query_stride_,
+        .output = output.values.data(),
+        .output_stride = output_stride_,
+        .log_sum_exp = output.log_sum_exp.data(),
+        .magnitudes = mass == ColumnMass::kYes ? output.magnitudes.data() : nullptr,
+        .partials = partials.data(),
+        .arrived = arrived.data()};
     EXPECT_TRUE(method.check(shape_).ok());
     const int64_t bytes = cost.workspace_bytes;
     Team team(threads);
@@ -280,6 +287,7 @@ class Batch {
 
   const AttentionShape& shape() const { return shape_; }
   const std::vector<PageTable>& tables() const { return tables_; }
+  int64_t query_stride() const { return query_stride_; }
   int64_t key_stride() const { return shape_.pages.key_width(); }
   int64_t value_stride() const { return shape_.pages.value_width(); }
   int64_t first_key(size_t s) const { return first_keys_[s]; }
@@ -374,13 +382,25 @@ class Batch {
                             .queries = first_rows_[s + 1] - first_rows_[s],
                             .query_positions = query_positions_[s].data(),
                             .keys = &tables_[s],
-                            .score_bias = bias_[s].empty() ? nullptr : bias_[s].data()});
+                            .score_bias = bias_[s].empty() ? nullptr : bias_[s].data(),
+                            .live_heads = live_heads_.empty() ? nullptr : live_heads_[s].data()});
     }
   }
 
   bool sees(int32_t query_position, int32_t key_position) const {
     if (shape_.mask == Mask::kCausal && key_position > query_position) return false;
     return shape_.window <= 0 || key_position > query_position - shape_.window;
+  }
+
+  // Outputs, magnitude and masses are 0, and the log-sum-exp is as it was.
+  void exact_dead_row(int64_t row, int32_t h, Exact& exact) const {
+    const bool summed = shape_.outputs == HeadOutputs::kSummed;
+    const int64_t first = row * output_stride_ + (summed ? 0 : int64_t{h} * shape_.pages.d_v);
+    if (!summed || h == 0) std::fill_n(exact.values.begin() + first, shape_.pages.d_v, 0.0);
+    exact.magnitudes.push_back(0);
+    exact.magnitudes_slack.push_back(0);
+    exact.log_sum_exp.push_back(-7);
+    exact.log_sum_exp_slack.push_back(0);
   }
 
   // The scores of a query head with every key, and what they may be off by.
@@ -552,6 +572,7 @@ class Batch {
   int32_t group() const { return shape_.query_heads / shape_.pages.kv_heads; }
 
   void exact_row(size_t s, int32_t q, int32_t h, Exact& exact) const {
+    if (!sequences_[s].lives(h)) return exact_dead_row(first_rows_[s] + q, h, exact);
     const PageShape& pages = shape_.pages;
     const int32_t g = h / group(), n = keys(s);
     const int64_t row = first_rows_[s] + q;
@@ -581,11 +602,13 @@ class Batch {
         value_size = std::max(value_size, std::abs(y));
       }
     }
+    double magnitude = 0;
     for (int32_t d = 0; d < pages.d_v; ++d) {
       const int64_t first = row * output_stride_ + (summed ? 0 : int64_t{h} * pages.d_v);
       const size_t at = static_cast<size_t>(first + d);
       if (!summed || h == 0) exact.values[at] = 0;
       exact.values[at] += sums[d];
+      magnitude += std::abs(sums[d]);
       // Where heads are added up, each is rounded with at most all of them.
       const double heads_slack = summed ? (shape_.query_heads + 1) * kEpsilon : 0;
       exact.values_slack[at] += (p_slack + heads_slack + doubtful) * value_size;
@@ -595,9 +618,13 @@ class Batch {
       sum += score == -kInfinity ? 0 : std::exp(score - scores.maximum);
     exact.log_sum_exp.push_back(sum > 0 ? scores.maximum + std::log(sum) : -kInfinity);
     exact.log_sum_exp_slack.push_back(p_slack + kEpsilon * std::abs(scores.maximum));
+    exact.magnitudes.push_back(magnitude);
+    exact.magnitudes_slack.push_back(pages.d_v * (p_slack + doubtful + kEpsilon) * value_size +
+                                     pages.d_v * kEpsilon * magnitude);
   }
 
   AttentionShape shape_;
+  std::vector<std::vector<uint8_t>> live_heads_;
   std::mt19937 generator_;
   int64_t query_stride_ = 0, output_stride_ = 0;
   std::vector<int32_t> first_rows_, first_keys_;

@@ -32,6 +32,10 @@ struct Head {
     return args.output + (sequence.first_row + q) * args.output_stride +
            int64_t{head} * args.shape.pages.d_v;
   }
+  float* magnitude(int32_t q) const {
+    if (args.magnitudes == nullptr) return nullptr;
+    return args.magnitudes + (sequence.first_row + q) * args.shape.query_heads + head;
+  }
   int32_t value_head() const { return sum != nullptr ? head : kv_head; }
   int64_t pages() const { return pages_for(sequence.keys->tokens()); }
   // [d_k][kPageTokens] of the page that holds the key, and [kPageTokens][d_v].
@@ -142,6 +146,7 @@ double softmax(double* row, int32_t keys) {
 
 void write_output(const Head& h, int32_t q) {
   const PageShape& pages = h.args.shape.pages;
+  double magnitude = 0;
   for (int32_t d = 0; d < pages.d_v; ++d) {
     double sum = 0;
     for (int32_t j = 0; j < h.sequence.keys->tokens(); ++j) {
@@ -150,12 +155,14 @@ void write_output(const Head& h, int32_t q) {
       if (p == 0) continue;
       sum += p * h.values(j)[int64_t{j % kPageTokens} * pages.d_v + d];
     }
+    magnitude += std::abs(sum);
     if (h.sum != nullptr) {
       h.sum[int64_t{q} * pages.d_v + d] += sum;
     } else {
       h.output(q)[d] = static_cast<float>(sum);
     }
   }
+  if (float* to = h.magnitude(q); to != nullptr) *to = static_cast<float>(magnitude);
 }
 
 void write_column_mass(const Head& h) {
@@ -224,6 +231,17 @@ void run_selecting(const Head& h, KvReads& reads) {
       numbers_read(shape, {.keys = count, .values = values, .refetched = refetches});
 }
 
+// A dead head.
+void leave_out(const Head& h) {
+  const int32_t queries = h.sequence.queries, keys = h.sequence.keys->tokens();
+  for (int32_t q = 0; q < queries; ++q) {
+    if (h.sum == nullptr) std::fill_n(h.output(q), h.args.shape.pages.d_v, 0.0f);
+    if (float* to = h.magnitude(q); to != nullptr) *to = 0;
+  }
+  if (h.sequence.column_mass != nullptr && queries > 0)
+    std::fill_n(h.sequence.column_mass + int64_t{h.head} * keys, keys, 0.0f);
+}
+
 void run_head(const Head& h) {
   const int32_t queries = h.sequence.queries, keys = h.sequence.keys->tokens();
   for (int32_t q = 0; q < queries; ++q) write_scores(h, q, PlanesRead::kBoth);
@@ -246,7 +264,13 @@ void run_kv_head(Head h) {
   const bool counts = selects && h.sequence.reads != nullptr;
   KvReads reads;
   if (selects) reads.values.resize(static_cast<size_t>(h.sequence.keys->tokens()));
+  bool any_lives = false;
   for (h.head = first; h.head < first + group; ++h.head) {
+    if (!h.sequence.lives(h.head)) {
+      leave_out(h);
+      continue;
+    }
+    any_lives = true;
     if (h.is_wide()) widen_pages(h);
     if (selects) {
       run_selecting(h, reads);
@@ -255,7 +279,7 @@ void run_kv_head(Head h) {
     }
     if (counts && h.sum != nullptr) count_values(h, reads);
   }
-  if (!counts) return;
+  if (!counts || !any_lives) return;
   h.head = first;
   if (h.sum == nullptr) count_values(h, reads);
   const PlanesRead planes = reads.refetches ? PlanesRead::kBoth : PlanesRead::kUpper;
