@@ -47,7 +47,8 @@ void for_each_group(const Execution& execution, const LayerPass& layer, Team::Me
 void meet(const LayerPass& layer, Team::Member& member);
 
 // One product of a group, by its member or, ending with a meeting, by all. The pointers in `args`
-// are those of the group's first row; rows and working memory are filled in.
+// are those of the group's first row; rows and working memory are filled in. Of the operations that
+// heads are the outputs or the inputs of, only what is alive.
 void multiply(const Execution& execution, const Group& group, const Linear& linear, LinearArgs args,
               Operation operation);
 

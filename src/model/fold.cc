@@ -211,7 +211,7 @@ class Preparation {
     const auto value = as<CompactMatrix>(value_.front());
     if (!value.has_value() || value->axis != KeptAxis::kOutputs) return;
     const int64_t kept = value->kept.outputs();
-    if (kept == 0 || kept % layer_.kv_heads != 0) return;
+    if (kept == 0 || kept % layer_.kv_heads != 0 || biases_leave()) return;
     const int64_t size = kept / layer_.kv_heads;
     for (int64_t i = 0; i < kept; ++i) {
       if (value->index[i] / layer_.head_size != i / size) return;
@@ -269,6 +269,11 @@ class Preparation {
                              request_.prepare(stored_.output, stored_.output_bias));
     prepared_.values = {.heads = layer_.kv_heads, .size = layer_.head_size};
     return {};
+  }
+
+  // Whether what biases of values add leaves with their heads.
+  bool biases_leave() const {
+    return request_.value_bias == ValueBias::kWithValues && !stored_.qkv_bias.empty();
   }
 
   float value_bias(int64_t value) const {
@@ -370,14 +375,15 @@ class Preparation {
     TESSERA_ASSIGN_OR_RETURN(const Matrix product, multiply_heads(output, value));
     MatrixStack stack = query_key_;
     stack.push_back(product.view());
-    const std::vector<float> no_bias(static_cast<size_t>(product.outputs));
-    TESSERA_ASSIGN_OR_RETURN(auto projection, request_.prepare(stack, projection_bias(no_bias)));
+    std::vector<float> of_values(static_cast<size_t>(product.outputs));
+    if (biases_leave()) of_values = head_biases(output);
+    TESSERA_ASSIGN_OR_RETURN(auto projection, request_.prepare(stack, projection_bias(of_values)));
     prepared_.qkv = std::make_unique<StandIn>(std::move(projection), dense_qkv_flops());
     std::vector<float> bias = stored_.output_bias;
     bias.resize(static_cast<size_t>(hidden_size_));
     std::vector<int32_t> every_input(static_cast<size_t>(layer_.query_width()));
     std::iota(every_input.begin(), every_input.end(), 0);
-    for (size_t k = 0; k < features.size(); ++k) {
+    for (size_t k = 0; k < features.size() && !biases_leave(); ++k) {
       bias[static_cast<size_t>(features[k])] =
           output_bias(features[k], output.row(static_cast<int64_t>(k)), every_input);
     }
@@ -387,6 +393,21 @@ class Preparation {
     prepared_.output =
         std::make_unique<AddFeatures>(std::move(features), std::move(bias), dense_output_flops());
     return {};
+  }
+
+  // W_O,h b_V,g: [query heads x features].
+  std::vector<float> head_biases(const Matrix& output) const {
+    std::vector<float> biases;
+    for (int32_t h = 0; h < layer_.query_heads; ++h) {
+      for (int64_t k = 0; k < output.outputs; ++k) {
+        const float* row = output.row(k) + int64_t{h} * layer_.head_size;
+        double sum = 0;
+        for (int32_t i = 0; i < layer_.head_size; ++i)
+          sum += static_cast<double>(row[i]) * value_bias(h / group_ * layer_.head_size + i);
+        biases.push_back(static_cast<float>(sum));
+      }
+    }
+    return biases;
   }
 
   // M: [query heads x features, hidden size]. Members take whole heads, so that the bits do not

@@ -31,11 +31,16 @@ struct PreparedAttention {
   VoChoice vo;
 };
 
+// Where what biases of values add is added: b_V with the values, so that it leaves with its head,
+// or as W_O b_V with the output, as far as it can, where it costs nothing.
+enum class ValueBias { kWithOutput, kWithValues };
+
 struct AttentionRequest {
   const Architecture* architecture = nullptr;
   int32_t layer = 0;
   VoMethod vo = VoMethod::kAuto;
   int32_t expected_tokens = 128;
+  ValueBias value_bias = ValueBias::kWithOutput;
   Precision weights = Precision::kF32;
   Team* team = nullptr;
   // Packs a stack in the layer's weight type.
@@ -52,6 +57,8 @@ struct AttentionRequest {
 //     heads are summed by attention, and the output adds b_O + sum_h W_O,h b_V,g and the residual,
 //     at the features that a compact W_O keeps; the others have b_O. Products are summed in f32:
 //     within (head size / 2 + 8) eps sum |W_O W_V| of exact, and then rounded to the layer's type.
+// With ValueBias::kWithValues compact values of a layer with biases stay as stored, and M_h has the
+// bias W_O,h b_V,g.
 // The probabilities of a query sum to 1 because it sees itself.
 Result<PreparedAttention> prepare_attention(const StoredAttention& stored,
                                             const AttentionRequest& request);

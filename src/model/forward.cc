@@ -133,6 +133,10 @@ Status Executor::run(const ForwardInput& input, ForwardOutput& output) {
   TESSERA_ASSIGN_OR_RETURN(PassScratch scratch,
                            carve(scratch_sizes(pass, input, architecture_, weights_, team_.size()),
                                  pass, input, team_.size(), arena_));
+  if (input.heads != nullptr) {
+    scratch.live.prepare(pass, input, architecture_, weights_);
+    link_heads(pass, scratch);
+  }
   if (input.schedule != nullptr) link_masses(pass, *input.schedule, weights_, scratch);
   if (reads_ != nullptr) link_reads(pass, weights_, scratch);
   const Execution execution{architecture_, weights_, input, rotary_, pass, scratch, trace_, reads_};

@@ -158,6 +158,19 @@ void enter_positions(const Execution& e, const LayerPass& layer,
   }
 }
 
+// The query heads that are computed: those of KV heads that live.
+int32_t live_queries(const AttentionShape& shape, const AttentionSequence& sequence) {
+  const bool summed = shape.outputs == HeadOutputs::kSummed;
+  const int32_t group = summed ? 1 : shape.query_heads / shape.pages.kv_heads;
+  int32_t count = 0;
+  for (int32_t first = 0; first < shape.query_heads; first += group) {
+    int32_t head = first;
+    while (head < first + group && !sequence.lives(head)) ++head;
+    if (head < first + group) count += group;
+  }
+  return count;
+}
+
 // Queries and outputs once, keys and values once for each sequence, or what was read of them. The
 // dense form has values as wide as the heads.
 Work attention_work(const Execution& e, const LayerPass& layer) {
@@ -166,9 +179,11 @@ Work attention_work(const Execution& e, const LayerPass& layer) {
   dense.pages.d_v = shape.pages.d_k;
   Work work;
   int64_t keys_read = 0;
+  const auto heads = static_cast<double>(shape.query_heads);
   for (const AttentionSequence& sequence : of_sequences(e, layer, e.scratch.sequences)) {
     const int32_t queries = sequence.queries, keys = sequence.keys->tokens();
-    work.flops += layer.attention->cost(shape, queries, keys).flops * queries;
+    work.flops += layer.attention->cost(shape, queries, keys).flops * queries *
+                  static_cast<double>(live_queries(shape, sequence)) / heads;
     work.dense_flops += layer.attention->cost(dense, queries, keys).flops * queries;
     if (!selects(shape, sequence) || sequence.reads == nullptr) {
       keys_read += keys;
@@ -268,15 +283,33 @@ void append(const Execution& e, const LayerPass& layer, Team::Member& member) {
   });
 }
 
+namespace {
+
+// What the heads of a layer gave, and which the next one has; nobody goes on before that.
+void pass_heads_on(const Execution& e, const LayerPass& layer, Team::Member& member) {
+  const HeadSchedule& heads = *e.input.heads;
+  if (member.rank() == 0) {
+    if (heads.observes(layer.layer))
+      heads.observe(layer.layer, e.pass.layout(layer), e.scratch.magnitudes);
+    const LayerPass* next = e.pass.behind(layer);
+    if (next != nullptr) e.scratch.live.enter(*next, e.pass);
+  }
+  member.barrier();
+}
+
+}  // namespace
+
 void attend(const Execution& e, const LayerPass& layer, Team::Member& member) {
   const AttentionShape& shape = weights_of(e, layer).attention;
   PassScratch& scratch = e.scratch;
+  const bool measures = e.input.heads != nullptr && e.input.heads->observes(layer.layer);
   layer.attention->run({.shape = shape,
                         .sequences = of_sequences(e, layer, scratch.sequences),
                         .query = scratch.qkv,
                         .query_stride = shape.qkv_width(),
                         .output = scratch.context,
                         .output_stride = shape.output_width(),
+                        .magnitudes = measures ? scratch.magnitudes : nullptr,
                         .partials = scratch.partials,
                         .arrived = scratch.arrived.data()},
                        member, scratch.workspace + member.rank() * scratch.workspace_bytes);
@@ -285,6 +318,7 @@ void attend(const Execution& e, const LayerPass& layer, Team::Member& member) {
   if (schedule != nullptr && schedule->observes(layer.layer) && member.rank() == 0)
     schedule->observe(layer.layer, of_sequences(e, layer, scratch.sequences));
   if (e.reads != nullptr && member.rank() == 0) log_reads(e, layer);
+  if (e.input.heads != nullptr) pass_heads_on(e, layer, member);
   mark(e.trace, Operation::kAttention, member, [&] { return attention_work(e, layer); });
 }
 

@@ -136,6 +136,8 @@ class Loader {
     return prepared;
   }
 
+  void keep_biases(ValueBias value_bias) { value_bias_ = value_bias; }
+
   Result<PreparedAttention> attention(const Plan& plan, int32_t layer) {
     const LayerPlan& layer_plan = plan.layers[static_cast<size_t>(layer)];
     TESSERA_ASSIGN_OR_RETURN(const StoredMap qkv, read_map(LayerMap::kQkv, layer));
@@ -146,6 +148,7 @@ class Loader {
          .layer = layer,
          .vo = layer_plan.vo.method,
          .expected_tokens = plan.expected_tokens,
+         .value_bias = value_bias_,
          .weights = layer_plan.weights,
          .team = &team_,
          .prepare = [&](const MatrixStack& stack, const std::vector<float>& bias) {
@@ -311,6 +314,7 @@ class Loader {
   const Architecture& architecture_;
   TensorFormats formats_;
   Team& team_;
+  ValueBias value_bias_ = ValueBias::kWithOutput;
   int64_t parameters_ = 0;
 };
 
@@ -391,9 +395,10 @@ Result<LayerWeights> load_layer_norms(const Checkpoint& checkpoint,
 }
 
 Result<LoadedWeights> load_weights(const Checkpoint& checkpoint, const Architecture& a,
-                                   const Plan& plan, Team& team) {
+                                   const Plan& plan, Team& team, ValueBias value_bias) {
   TESSERA_ASSIGN_OR_RETURN(TensorFormats formats, TensorFormats::read(checkpoint.config()));
   Loader loader(checkpoint, a, std::move(formats), team);
+  loader.keep_biases(value_bias);
   LoadedWeights loaded;
   Weights& weights = loaded.weights;
   for (const TableSlot& slot : kTableSlots) {

@@ -23,6 +23,17 @@ Status check_count(const char* what, size_t found, int64_t expected) {
   return invalid_input(fmt::format("pass: expected {} {}, found {}", expected, what, found));
 }
 
+Status check_heads(const Architecture& a) {
+  const int32_t expected = a.layer(0).query_heads;
+  for (const LayerRecord& layer : a.layers) {
+    if (layer.query_heads == expected) continue;
+    return unsupported(
+        fmt::format("pass: expected {} heads in every layer of a model whose heads leave, found {}",
+                    expected, layer.query_heads));
+  }
+  return {};
+}
+
 Status check_parts(const ForwardInput& input, const Architecture& a) {
   const TokenLayout& layout = *input.layout;
   const int64_t rows = layout.rows();
@@ -44,6 +55,7 @@ Status check_parts(const ForwardInput& input, const Architecture& a) {
     TESSERA_RETURN_IF_ERROR(
         check_count("page tables", input.tables.size(), a.layer_count() * layout.sequences()));
   }
+  if (input.heads != nullptr) TESSERA_RETURN_IF_ERROR(check_heads(a));
   if (input.schedule == nullptr) return {};
   TESSERA_RETURN_IF_ERROR(check_count("layers in the schedule of rows",
                                       input.schedule->lengths.size(), a.layer_count()));

@@ -33,6 +33,22 @@ struct RowSchedule {
   bool observes(int32_t layer) const { return layer < observed_layers; }
 };
 
+// Query heads that leave on the way through the layers, all of which have as many; each sequence
+// has its own. A head that left leaves queries, keys, values and the output map.
+struct HeadSchedule {
+  // One thread calls it in front of each layer in turn, while no other reads what it writes:
+  // live[sequence][query heads], 0 for heads that are dead there, 1 for the others, of which each
+  // sequence has one at least; it must not throw.
+  std::function<void(int32_t layer, std::span<uint8_t> live)> choose;
+  // Behind the attention of each layer below observed_layers one thread calls it, with what the
+  // heads gave, as AttentionArgs::magnitudes, of the layer's rows; it must not throw.
+  std::function<void(int32_t layer, const TokenLayout& layout, const float* magnitudes)> observe =
+      {};
+  int32_t observed_layers = 0;
+
+  bool observes(int32_t layer) const { return layer < observed_layers; }
+};
+
 constexpr int32_t kAllLayers = INT32_MAX;
 
 struct ForwardInput {
@@ -55,6 +71,7 @@ struct ForwardInput {
   int32_t end_layer = kAllLayers;
   std::span<const float> states;
   const RowSchedule* schedule = nullptr;  // null: every row enters every layer
+  const HeadSchedule* heads = nullptr;    // null: every head does
 };
 
 // The rows that enter some layers. Those of the input come first; every further set holds what is
@@ -96,6 +113,11 @@ struct PassShape {
   const TokenLayout& layout(const LayerPass& layer) const { return set_of(layer).layout; }
   const RowSet& set_of(const LayerPass& layer) const {
     return sets[static_cast<size_t>(layer.set)];
+  }
+  // The layer behind another; null: that is the last.
+  const LayerPass* behind(const LayerPass& layer) const {
+    const auto next = static_cast<size_t>(layer.layer - first_layer) + 1;
+    return next < layers.size() ? &layers[next] : nullptr;
   }
   // How many keys the layer's tables held before the pass, [sequences].
   const int32_t* keys_before_of(const LayerPass& layer) const {

@@ -100,7 +100,7 @@ int64_t ScratchSizes::total_bytes(int32_t members) const {
     total = std::min(total + product(count, each_bytes), kTooMuch);
   };
   for (int64_t floats : {states, states, settled, qkv, context, ffn, head_hidden, head_hidden,
-                         logits, partials, mass}) {
+                         logits, partials, mass, magnitudes}) {
     add(1, rounded(product(floats, sizeof(float))));
   }
   for (int64_t each : {workspace_bytes, linear_bytes}) add(members, each);
@@ -118,6 +118,8 @@ ScratchSizes scratch_sizes(const PassShape& pass, const ForwardInput& input,
   for (const LayerPass& layer : pass.layers) {
     const LayerWeights& of_layer = weights.layers[at(layer.layer)];
     add_layer(layer, of_layer, members, sizes);
+    if (input.heads != nullptr && input.heads->observes(layer.layer))
+      raise(sizes.magnitudes, product(layer.rows, of_layer.attention.query_heads));
     if (input.schedule != nullptr && input.schedule->observes(layer.layer))
       raise(sizes.mass, mass_floats(pass, layer, of_layer.attention.query_heads));
   }
@@ -144,6 +146,7 @@ Result<PassScratch> carve(const ScratchSizes& sizes, const PassShape& pass,
   scratch.logits = arena.take<float>(sizes.logits);
   scratch.partials = arena.take<float>(sizes.partials);
   scratch.mass = arena.take<float>(sizes.mass);
+  if (sizes.magnitudes > 0) scratch.magnitudes = arena.take<float>(sizes.magnitudes);
   scratch.arrived.assign(at(sizes.arrived), 0);
   scratch.workspace_bytes = sizes.workspace_bytes;
   scratch.workspace = arena.take<char>(sizes.workspace_bytes * members);
@@ -153,6 +156,15 @@ Result<PassScratch> carve(const ScratchSizes& sizes, const PassShape& pass,
   scratch.converted = arena.take<char>(sizes.all_converted_bytes);
   link_tables(sizes, pass, input, arena, scratch);
   return scratch;
+}
+
+void link_heads(const PassShape& pass, PassScratch& scratch) {
+  auto sequence = scratch.sequences.begin();
+  for (const LayerPass& layer : pass.layers) {
+    for (int64_t s = 0; s < pass.sequences(); ++s, ++sequence)
+      sequence->live_heads = scratch.live.of(layer, s);
+  }
+  scratch.live.enter(pass.layers.front(), pass);
 }
 
 void link_masses(const PassShape& pass, const RowSchedule& schedule, const Weights& weights,

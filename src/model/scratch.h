@@ -7,6 +7,7 @@
 #include "base/arena.h"
 #include "base/status.h"
 #include "model/architecture.h"
+#include "model/live_heads.h"
 #include "model/pass.h"
 #include "model/weights.h"
 
@@ -37,6 +38,8 @@ struct PassScratch {
   float* mass = nullptr;  // of one layer: what AttentionSequence::column_mass of each refers to
 
   std::vector<CacheReads> reads;  // what AttentionSequence::reads of each refers to, if counted
+  float* magnitudes = nullptr;  // [rows, query heads] of one layer; null: no heads leave
+  LiveHeads live;
 
   // The batch as attention has it, [layers of the pass][sequences]. Without tables in the input all
   // layers share the transient ones, [sequences].
@@ -59,6 +62,7 @@ struct ScratchSizes {
   int64_t logits = 0;
   int64_t partials = 0;
   int64_t mass = 0;
+  int64_t magnitudes = 0;
   int64_t arrived = 0;          // counters
   int64_t workspace_bytes = 0;  // per member
   int64_t linear_bytes = 0;     // per member
@@ -87,5 +91,8 @@ void link_masses(const PassShape& pass, const RowSchedule& schedule, const Weigh
 
 // Gives every sequence its reads, all zero.
 void link_reads(const PassShape& pass, const Weights& weights, PassScratch& scratch);
+
+// Gives the sequences of every layer their heads, of which those of the first one are chosen.
+void link_heads(const PassShape& pass, PassScratch& scratch);
 
 }  // namespace tessera
