@@ -38,7 +38,7 @@ struct PassScratch {
   float* mass = nullptr;  // of one layer: what AttentionSequence::column_mass of each refers to
 
   std::vector<CacheReads> reads;  // what AttentionSequence::reads of each refers to, if counted
-  float* magnitudes = nullptr;  // [rows, query heads] of one layer; null: no heads leave
+  float* magnitudes = nullptr;    // [rows, query heads] of one layer; null: no heads leave
   LiveHeads live;
 
   // The batch as attention has it, [layers of the pass][sequences]. Without tables in the input all

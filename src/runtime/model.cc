@@ -101,12 +101,6 @@ Status fit_head(const std::string& directory, ModelState& state) {
   return state.sentence_encoder.check(a.hidden_size, directory);
 }
 
-// What a schedule can say and no pass does yet.
-Status check_runs(const PruningSchedule& pruning) {
-  if (pruning.keeps_all_heads()) return {};
-  return unsupported("pruning: heads: expected none, as it is not supported yet, found some");
-}
-
 // What is asked for, or else what is saved with the model; its JSON is empty where nothing is.
 Result<NamedSchedule> choose_schedule(const std::string& asked, const Config& config) {
   if (asked == kNoPruning) return NamedSchedule();
@@ -127,7 +121,6 @@ Status read_pruning(const std::string& asked, const Config& config, ModelState& 
   if (state.tokenizer != nullptr) model.named_ids = named_ids(*state.tokenizer);
   TESSERA_ASSIGN_OR_RETURN(PruningSchedule pruning,
                            parse_schedule(chosen.json, model, chosen.source));
-  TESSERA_RETURN_IF_ERROR(check_runs(pruning));
   state.pruning = std::move(pruning);
   return check_pooling(state, state.sentence_encoder);
 }
@@ -155,8 +148,11 @@ Result<std::unique_ptr<ModelState>> load_state(const std::string& name,
   if (state->pruning && state->architecture.is_decoder())
     TESSERA_RETURN_IF_ERROR(plan_cache(*state->pruning, options, state->plan));
   state->team = std::make_unique<Team>(state->plan.threads);
-  TESSERA_ASSIGN_OR_RETURN(LoadedWeights loaded, load_weights(checkpoint, state->architecture,
-                                                              state->plan, *state->team));
+  const ValueBias value_bias =
+      state->drops_heads() ? ValueBias::kWithValues : ValueBias::kWithOutput;
+  TESSERA_ASSIGN_OR_RETURN(
+      LoadedWeights loaded,
+      load_weights(checkpoint, state->architecture, state->plan, *state->team, value_bias));
   state->weights = std::move(loaded.weights);
   if (state->pruning && state->architecture.is_decoder())
     set_cache_rules(*state->pruning, state->weights);

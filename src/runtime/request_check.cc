@@ -57,7 +57,7 @@ Status check_request(const ModelState& state, const Request& request) {
         a.class_name.empty() ? a.family : a.class_name,
         a.is_decoder() ? "a decoder without one" : "an encoder"));
   }
-  if (state.drops_tokens())
+  if (state.drops_tokens() || state.drops_heads())
     return unsupported("pruning: expected whole sequences to prune, found a prompt to continue");
   TESSERA_RETURN_IF_ERROR(check_options(request));
   TESSERA_RETURN_IF_ERROR(check_sequence(state, {request.prompt_ids, {}}, "prompt"));

@@ -7,6 +7,7 @@
 #include <mutex>
 #include <optional>
 
+#include "runtime/head_pass.h"
 #include "runtime/pruned_pass.h"
 #include "runtime/scheduler.h"
 
@@ -32,8 +33,10 @@ Status run_in_passes(ModelState& state, std::span<const TokenSequence> batch,
     SequenceBatch pass;
     for (const TokenSequence& sequence : batch.subspan(first, count)) pass.add(sequence);
     const PrunedPass pruned(state, pass, readers);
+    const HeadPass heads(state, count);
     ForwardInput input = pass.input();
     input.schedule = pruned.schedule();
+    input.heads = heads.schedule();
     ForwardOutput output;
     configure(input, output);
     const std::lock_guard<std::mutex> turn(state.in_use);
@@ -216,8 +219,10 @@ Status encode_pass(const ModelState& state, const Forward& forward,
   if (heads) readers.head = head_rows(a);
   if (embeds) readers.poolings = state.sentence_encoder.poolings;
   const PrunedPass pruned(state, batch, readers);
+  const HeadPass head_pass(state, requests.size());
   ForwardInput input = batch.input();
   input.schedule = pruned.schedule();
+  input.heads = head_pass.schedule();
   ForwardOutput output;
   std::vector<float> hidden;
   if (embeds) output.last_hidden = &hidden;

@@ -9,6 +9,7 @@
 #include <optional>
 #include <utility>
 
+#include "runtime/head_pass.h"
 #include "runtime/pruned_pass.h"
 #include "runtime/scheduler.h"
 #include "runtime/whole_sequences.h"
@@ -118,8 +119,10 @@ Status run_batch(ModelState& state, const Work& work, std::span<const size_t> me
     batch.add(*work.items[item].tokens);
   }
   const PrunedPass pruned(state, batch, {.head = work.head_rows, .head_rows = given_rows});
+  const HeadPass heads(state, members.size());
   ForwardInput input = batch.input();
   input.schedule = pruned.schedule();
+  input.heads = heads.schedule();
   input.head_rows = work.head_rows;
   if (work.head_rows == HeadRows::kGiven) input.given_head_rows = given_rows;
   ForwardOutput output;
@@ -211,7 +214,7 @@ Result<std::vector<Sequence>> to_sequences(ModelState& state, std::span<const Ta
 
 Status run_items(ModelState& state, const Work& work, const TaskOptions& options,
                  const Take& take) {
-  if (state.architecture.head == Head::kCausalLm && state.drops_tokens()) {
+  if (state.architecture.head == Head::kCausalLm && (state.drops_tokens() || state.drops_heads())) {
     return unsupported(
         "pruning: expected texts that are read as a whole, found texts whose every token is "
         "predicted from those before it");
