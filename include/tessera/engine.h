@@ -69,6 +69,10 @@ struct Request {
   // A finished beam's score is the sum of its log-probabilities over its length to this power.
   float length_penalty = 1;
   EarlyStopping early_stopping = EarlyStopping::kHeuristic;
+  // Which tokens leave while prompt and continuation run, as LoadOptions::pruning is written, in
+  // place of the model's. Empty: the model's; "none": none do. A prompt then runs in one pass.
+  // Heads that leave, values and bits of keys are the model's alone.
+  std::string pruning = {};
   TokenRules rules = {};
   // The model's own end tokens are added by submit unless ignore_end is set.
   std::vector<int32_t> stop_ids = {};

@@ -99,9 +99,10 @@ struct LoadOptions {
   // A plan to force, as Model::plan_json gives it; empty: choose. It names the weight type, the
   // cache and whether to pre-compute V·O too.
   std::string plan_file = {};
-  // Cascade pruning: the JSON of a schedule of what leaves on the way through the layers
-  // (docs/cascade.md), as {"tokens": 0.5}, or the name of a published one (tessera/pruning.h).
-  // Empty: the schedule that is saved with the model, if one is; "none": none.
+  // Cascade pruning: the JSON of a schedule of what leaves on the way through the layers and, where
+  // a text is generated, through its steps (docs/cascade.md), as {"tokens": 0.5}, or the name of a
+  // published one (tessera/pruning.h). Empty: the schedule that is saved with the model, if one is;
+  // "none": none.
   std::string pruning = {};
   // Told behind each layer of each sequence which tokens it had, by one thread at a time while the
   // model runs, on whichever thread that is. It must not throw or call the model. Empty: nothing is

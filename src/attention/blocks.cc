@@ -109,7 +109,8 @@ KeyRange Visibility::operator()(int32_t query) const {
   KeyRange range{0, keys_};
   if (shape_->mask == Mask::kNone && shape_->window == 0) return range;
   const int64_t position = sequence_->query_positions[query];
-  if (shape_->mask == Mask::kCausal) range.end = keys_before(position + 1);
+  const bool is_newest = keys_ > 0 && position == positions_[keys_ - 1];
+  if (shape_->mask == Mask::kCausal && !is_newest) range.end = keys_before(position + 1);
   if (shape_->window > 0)
     range.begin = std::min(range.end, keys_before(position - shape_->window + 1));
   return range;

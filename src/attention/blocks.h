@@ -45,7 +45,8 @@ struct KeyRange {
 };
 
 // The keys that a query sees. Both ends ascend with the query. Positions of a sequence are
-// distinct.
+// distinct, and ascend with the key; but of a single query without a window, which stands at the
+// last key and with it behind all others, they may come in any order.
 class Visibility {
  public:
   Visibility(const AttentionShape& shape, const AttentionSequence& sequence);

@@ -100,15 +100,19 @@ class Flash final : public AttentionMethod {
     }
   }
 
-  // The maximum is final now, so that another softmax gives the probabilities but for their sum.
+  // The maximum is final now, so that another softmax gives the probabilities but for their sum. Of
+  // keys that were a single step they are there still.
   static void column_mass(const AttentionArgs& args, const Block& block, BlockRun& run) {
     if (!run.wants_column_mass()) return;
     const int32_t step = step_pages(args, block);
     run.settle();
     for (int32_t page = run.first_page(); page < run.last_page();) {
       const int32_t end = step_end(run, block, page, step);
-      run.scores(page, end);
-      run.softmax(page, end);
+      const bool is_only = page == run.first_page() && end == run.last_page();
+      if (!is_only || block.is_split()) {
+        run.scores(page, end);
+        run.softmax(page, end);
+      }
       run.column_mass(page, end);
       page = end;
     }

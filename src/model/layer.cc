@@ -1,5 +1,6 @@
 #include "model/layer.h"
 
+#include <algorithm>
 #include <optional>
 
 #include "kernels/activation/activation.h"
@@ -145,6 +146,14 @@ std::span<T> of_sequences(const Execution& e, const LayerPass& layer, std::vecto
   return {all.data() + (layer.layer - e.pass.first_layer) * sequences, at(sequences)};
 }
 
+// Lets the tables lose keys, which their new ones then follow.
+void take_keys_out(const Execution& e, const LayerPass& layer, std::span<PageTable* const> tables) {
+  e.input.schedule->enter(layer.layer, tables);
+  const std::span<int32_t> before = of_sequences(e, layer, e.pass.keys_before);
+  // Tables that live for the pass only hold those of the layer before.
+  for (size_t s = 0; s < tables.size(); ++s) before[s] = std::min(before[s], tables[s]->tokens());
+}
+
 // Puts the rows' positions behind those that the tables had before; there is room for them.
 void enter_positions(const Execution& e, const LayerPass& layer,
                      std::span<PageTable* const> tables) {
@@ -263,6 +272,11 @@ void append(const Execution& e, const LayerPass& layer, Team::Member& member) {
   const PageShape& shape = attention.pages;
   const int64_t stride = attention.qkv_width();
   const std::span<PageTable* const> tables = of_sequences(e, layer, e.scratch.tables);
+  const RowSchedule* schedule = e.input.schedule;
+  if (schedule != nullptr && schedule->enter) {
+    if (member.rank() == 0) take_keys_out(e, layer, tables);
+    member.barrier();
+  }
   // Nobody reads positions before the barrier below.
   if (member.rank() == 0) enter_positions(e, layer, tables);
   const float* key = e.scratch.qkv + attention.query_width();

@@ -59,9 +59,15 @@ Status check_parts(const ForwardInput& input, const Architecture& a) {
   if (input.schedule == nullptr) return {};
   TESSERA_RETURN_IF_ERROR(check_count("layers in the schedule of rows",
                                       input.schedule->lengths.size(), a.layer_count()));
-  for (const std::vector<int32_t>& lengths : input.schedule->lengths) {
-    TESSERA_RETURN_IF_ERROR(check_count("sequences in every layer of the schedule of rows",
-                                        lengths.size(), layout.sequences()));
+  if (!input.schedule->most_keys.empty()) {
+    TESSERA_RETURN_IF_ERROR(check_count("layers in the schedule of keys",
+                                        input.schedule->most_keys.size(), a.layer_count()));
+  }
+  for (const auto* counts : {&input.schedule->lengths, &input.schedule->most_keys}) {
+    for (const std::vector<int32_t>& of_sequences : *counts) {
+      TESSERA_RETURN_IF_ERROR(check_count("sequences in every layer of the schedule of rows",
+                                          of_sequences.size(), layout.sequences()));
+    }
   }
   return {};
 }
@@ -144,7 +150,9 @@ Status count_keys(const ForwardInput& input, PassShape& pass, LayerPass& layer) 
     const PageTable* table =
         input.tables.empty() ? nullptr : input.tables[at(layer.layer * layout.sequences() + s)];
     const int64_t before = table == nullptr ? 0 : static_cast<int64_t>(table->positions.size());
-    const int64_t keys = before + layout.length(s);
+    int64_t keys = before + layout.length(s);
+    if (input.schedule != nullptr && !input.schedule->most_keys.empty())
+      keys = std::min<int64_t>(keys, input.schedule->most_keys[at(layer.layer)][at(s)]);
     if (keys > std::numeric_limits<int32_t>::max() - kPageTokens) {
       return invalid_input(
           fmt::format("pass: expected fewer than 2^31 keys of a sequence, found {}", keys));

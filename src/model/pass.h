@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <span>
@@ -25,12 +26,25 @@ struct RowSchedule {
   // which rows of the layer before stay, ascending, lengths[layer] of each sequence; it must not
   // throw.
   std::function<void(int32_t layer, std::span<int32_t> kept)> choose;
-  // Behind the attention of each layer below observed_layers one thread calls it, with the layer's
-  // sequences, whose column_mass says what each key was attended to; it must not throw.
+  // One thread calls it in front of a layer's append, while the others wait: it may take keys out
+  // of the tables [sequences]. It must not throw.
+  std::function<void(int32_t layer, std::span<PageTable* const> tables)> enter = {};
+  // [layer][sequence]: keys that a table has at most with the layer's rows. Empty: those that it
+  // has and the rows.
+  std::vector<std::vector<int32_t>> most_keys = {};
+  // Behind the attention of each layer below any of observed_layers [sequences] one thread calls
+  // it, with the layer's sequences, of which those that are observed have a column_mass that says
+  // what each key was attended to; it must not throw.
   std::function<void(int32_t layer, std::span<const AttentionSequence> sequences)> observe = {};
-  int32_t observed_layers = 0;
+  std::vector<int32_t> observed_layers = {};
 
-  bool observes(int32_t layer) const { return layer < observed_layers; }
+  bool observes(int32_t layer, size_t sequence) const {
+    return sequence < observed_layers.size() && layer < observed_layers[sequence];
+  }
+  bool observes(int32_t layer) const {
+    return std::any_of(observed_layers.begin(), observed_layers.end(),
+                       [&](int32_t layers) { return layer < layers; });
+  }
 };
 
 // Query heads that leave on the way through the layers, all of which have as many; each sequence
@@ -101,7 +115,8 @@ struct LayerPass {
 struct PassShape {
   std::vector<RowSet> sets;
   std::vector<LayerPass> layers;
-  std::vector<int32_t> keys_before;  // [layers][sequences]: tokens in the tables
+  // [layers][sequences]: tokens in the tables, as long as RowSchedule::enter takes none.
+  std::vector<int32_t> keys_before;
   int32_t first_layer = 0;
   bool ends_with_head = true;      // or before the last layer
   std::vector<int32_t> head_rows;  // rows of the input; none where the head reads all

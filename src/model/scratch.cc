@@ -46,11 +46,14 @@ void add_layer(const LayerPass& layer, const LayerWeights& weights, int32_t memb
   raise(sizes.all_converted_bytes, own_rows ? product(converted, members) : converted);
 }
 
-// The keys of every sequence of the layer, by each query head.
-int64_t mass_floats(const PassShape& pass, const LayerPass& layer, int32_t query_heads) {
+// The keys of every observed sequence of the layer, by each query head.
+int64_t mass_floats(const PassShape& pass, const LayerPass& layer, const RowSchedule& schedule,
+                    int32_t query_heads) {
   const int32_t* before = pass.keys_before_of(layer);
-  int64_t keys = layer.rows;
-  for (int64_t s = 0; s < pass.sequences(); ++s) keys += before[s];
+  int64_t keys = 0;
+  for (int64_t s = 0; s < pass.sequences(); ++s) {
+    if (schedule.observes(layer.layer, at(s))) keys += before[s] + pass.layout(layer).length(s);
+  }
   return product(keys, query_heads);
 }
 
@@ -121,7 +124,7 @@ ScratchSizes scratch_sizes(const PassShape& pass, const ForwardInput& input,
     if (input.heads != nullptr && input.heads->observes(layer.layer))
       raise(sizes.magnitudes, product(layer.rows, of_layer.attention.query_heads));
     if (input.schedule != nullptr && input.schedule->observes(layer.layer))
-      raise(sizes.mass, mass_floats(pass, layer, of_layer.attention.query_heads));
+      raise(sizes.mass, mass_floats(pass, layer, *input.schedule, of_layer.attention.query_heads));
   }
   sizes.arrived *= pass.sequences();
   sizes.partials = product(sizes.partials, pass.sequences());
@@ -175,7 +178,7 @@ void link_masses(const PassShape& pass, const RowSchedule& schedule, const Weigh
     const int32_t* before = pass.keys_before_of(layer);
     float* mass = scratch.mass;
     for (int64_t s = 0; s < pass.sequences(); ++s, ++sequence) {
-      if (!schedule.observes(layer.layer)) continue;
+      if (!schedule.observes(layer.layer, at(s))) continue;
       sequence->column_mass = mass;
       mass += int64_t{query_heads} * (before[s] + sequence->queries);
     }

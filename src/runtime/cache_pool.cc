@@ -47,24 +47,42 @@ void CachePool::drop_page(std::byte* page) {
   --pages_in_use_;
 }
 
-Status CachePool::reserve(PageTable& table, int32_t tokens) {
-  const bool writes_last = table.tokens() % kPageTokens != 0 && tokens > 0;
-  if (writes_last) {
-    std::byte*& last = table.pages[static_cast<size_t>(table.tokens() / kPageTokens)];
-    if (tables_of_[last] > 1) {
-      TESSERA_ASSIGN_OR_RETURN(std::byte * copy, take_page());
-      device_->copy_from_host(copy, last, static_cast<size_t>(page_bytes_));
-      drop_page(last);
-      last = copy;
-    }
-  }
-  const size_t wanted = static_cast<size_t>(pages_for(table.tokens() + tokens));
+Status CachePool::copy_if_shared(std::byte*& page) {
+  if (tables_of_[page] == 1) return {};
+  TESSERA_ASSIGN_OR_RETURN(std::byte * copy, take_page());
+  device_->copy_from_host(copy, page, static_cast<size_t>(page_bytes_));
+  drop_page(page);
+  page = copy;
+  return {};
+}
+
+Status CachePool::add_pages(PageTable& table, int32_t tokens) {
+  const size_t wanted = static_cast<size_t>(pages_for(tokens));
   while (table.pages.size() < wanted) {
     TESSERA_ASSIGN_OR_RETURN(std::byte * page, take_page());
     table.pages.push_back(page);
   }
   table.positions.reserve(wanted * kPageTokens);
   return {};
+}
+
+Status CachePool::reserve(PageTable& table, int32_t tokens) {
+  const bool writes_last = table.tokens() % kPageTokens != 0 && tokens > 0;
+  if (writes_last) {
+    TESSERA_RETURN_IF_ERROR(
+        copy_if_shared(table.pages[static_cast<size_t>(table.tokens() / kPageTokens)]));
+  }
+  return add_pages(table, table.tokens() + tokens);
+}
+
+Status CachePool::own(PageTable& table, int32_t tokens) {
+  for (std::byte*& page : table.pages) TESSERA_RETURN_IF_ERROR(copy_if_shared(page));
+  return add_pages(table, tokens);
+}
+
+void CachePool::trim(PageTable& table) {
+  const size_t wanted = static_cast<size_t>(pages_for(table.tokens()));
+  for (; table.pages.size() > wanted; table.pages.pop_back()) drop_page(table.pages.back());
 }
 
 PageTable CachePool::share(const PageTable& table) {

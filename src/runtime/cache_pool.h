@@ -19,6 +19,10 @@ class CachePool {
 
   // Makes room in the table for `tokens` more, and makes a shared last page the table's own.
   Status reserve(PageTable& table, int32_t tokens);
+  // Makes room for `tokens` in all, and every page of the table its own.
+  Status own(PageTable& table, int32_t tokens);
+  // Gives the pages behind the last token back.
+  void trim(PageTable& table);
   // A table with the same content; whole pages are shared until written.
   PageTable share(const PageTable& table);
   // Gives the table's pages back and empties it.
@@ -38,6 +42,8 @@ class CachePool {
   Status add_slab();
   Result<std::byte*> take_page();
   void drop_page(std::byte* page);
+  Status copy_if_shared(std::byte*& page);
+  Status add_pages(PageTable& table, int32_t tokens);
 
   int64_t page_bytes_;
   int64_t limit_bytes_;

@@ -119,11 +119,21 @@ int64_t EngineState::pages_of(int64_t tokens) const {
   return pages;
 }
 
-// The prompt's whole pages once, everything behind them for every sequence or beam.
-int64_t EngineState::pages_of(const Request& request) const {
+// The prompt's whole pages once, everything behind them for every sequence or beam; but where
+// tokens leave, all of them for each.
+int64_t EngineState::pages_of(const Request& request, const PruningSchedule* pruning) const {
+  const int64_t copies = std::max(request.beams, request.sequences);
+  if (pruning != nullptr) {
+    int64_t pages = 0;
+    for (const int32_t tokens :
+         most_alive(*pruning, scheduled_model(architecture()), request.prompt_ids,
+                    static_cast<int32_t>(positions_of(request)))) {
+      pages += pages_for(tokens);
+    }
+    return copies * pages;
+  }
   const int64_t shared = static_cast<int64_t>(request.prompt_ids.size()) / kPageTokens;
   const int64_t all = pages_for(static_cast<int32_t>(positions_of(request)));
-  const int64_t copies = std::max(request.beams, request.sequences);
   return std::min(architecture().layer_count() * (shared + copies * (all - shared)),
                   copies * pages_of(positions_of(request)));
 }
@@ -131,7 +141,9 @@ int64_t EngineState::pages_of(const Request& request) const {
 Result<int64_t> EngineState::submit(Request request) {
   const ModelState& state = state_of(*model);
   TESSERA_RETURN_IF_ERROR(check_request(state, request));
-  const int64_t bytes = pages_of(request) * pool.page_bytes();
+  TESSERA_ASSIGN_OR_RETURN(std::shared_ptr<const PruningSchedule> pruning,
+                           pruning_of(state, request));
+  const int64_t bytes = pages_of(request, pruning.get()) * pool.page_bytes();
   if (bytes > pool.limit_bytes()) {
     return invalid_input(fmt::format("{} tokens need {} bytes of cache, more than its {}",
                                      positions_of(request), bytes, pool.limit_bytes()));
@@ -141,8 +153,8 @@ Result<int64_t> EngineState::submit(Request request) {
     request.stop_ids.insert(request.stop_ids.end(), ends.begin(), ends.end());
   }
   return inbox.submit([&](int64_t number) {
-    return Job{number,
-               Running(number, std::move(request), architecture().layer_count(), state.tokenizer)};
+    return Job{number, Running(number, std::move(request), scheduled_model(architecture()),
+                               state.tokenizer, std::move(pruning))};
   });
 }
 

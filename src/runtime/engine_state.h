@@ -59,7 +59,7 @@ struct EngineState {
   // The most that requests hold, windows considered: pages of a sequence of so many tokens, and of
   // all sequences of a request.
   int64_t pages_of(int64_t tokens) const;
-  int64_t pages_of(const Request& request) const;
+  int64_t pages_of(const Request& request, const PruningSchedule* pruning) const;
 
   Result<int64_t> submit(Request request);
   Result<int64_t> submit(EncodeRequest request);
@@ -78,6 +78,7 @@ struct EngineState {
   Status run_together(std::span<const Turn> turns);
   Status forward_parts(std::span<const Turn> turns, ForwardOutput& output);
   void forget_unrun(std::span<const Turn> turns);
+  Status make_room(Sequence& sequence, int32_t layer, int32_t rows);
   void drop_unseen(Sequence& sequence);
   Status advance(std::span<const Turn> turns, const ForwardOutput& output);
   void encode(std::span<const Turn> turns);

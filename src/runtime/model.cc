@@ -117,11 +117,7 @@ Status read_pruning(const std::string& asked, const Config& config, ModelState& 
   if (chosen.json.empty() && state.observer != nullptr)
     state.pruning = PruningSchedule{.tokens = std::vector<Keep>(state.architecture.layers.size())};
   if (chosen.json.empty()) return {};
-  ScheduledModel model = scheduled_model(state.architecture);
-  if (state.tokenizer != nullptr) model.named_ids = named_ids(*state.tokenizer);
-  TESSERA_ASSIGN_OR_RETURN(PruningSchedule pruning,
-                           parse_schedule(chosen.json, model, chosen.source));
-  state.pruning = std::move(pruning);
+  TESSERA_ASSIGN_OR_RETURN(state.pruning, read_schedule(chosen, state));
   return check_pooling(state, state.sentence_encoder);
 }
 
@@ -196,6 +192,12 @@ ScheduledModel scheduled_model(const Architecture& architecture) {
           .query_heads = same ? heads : 0,
           .positions = architecture.max_positions,
           .vocabulary = architecture.vocabulary_size};
+}
+
+Result<PruningSchedule> read_schedule(const NamedSchedule& text, const ModelState& state) {
+  ScheduledModel model = scheduled_model(state.architecture);
+  if (state.tokenizer != nullptr) model.named_ids = named_ids(*state.tokenizer);
+  return parse_schedule(text.json, model, text.source);
 }
 
 std::vector<NamedId> named_ids(const Tokenizer& tokenizer) {

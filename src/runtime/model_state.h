@@ -14,6 +14,7 @@
 #include "model/weights.h"
 #include "plan/plan.h"
 #include "pruning/observer.h"
+#include "pruning/presets.h"
 #include "pruning/schedule.h"
 #include "tessera/model.h"
 #include "tokenizer/tokenizer.h"
@@ -55,6 +56,9 @@ size_t text_limit(const ModelState& state);
 ScheduledModel scheduled_model(const Architecture& architecture);
 // The special tokens that a schedule may call by their roles.
 std::vector<NamedId> named_ids(const Tokenizer& tokenizer);
+
+// The schedule that its text gives.
+Result<PruningSchedule> read_schedule(const NamedSchedule& text, const ModelState& state);
 
 // The rows that the model's head reads.
 HeadRows head_rows(const Architecture& architecture);

@@ -1,8 +1,10 @@
 #include "runtime/pruned_pass.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
+#include "attention/remove_keys.h"
 #include "runtime/whole_sequences.h"
 
 namespace tessera {
@@ -13,93 +15,164 @@ bool reads(const PassReaders& readers, Pooling pooling) {
          readers.poolings.end();
 }
 
-// The tokens of a sequence and those of them that never leave.
-CascadeSequence sequence_of(const ModelState& state, const SequenceBatch& batch, size_t s,
-                            const PassReaders& readers) {
-  const PruningSchedule& pruning = *state.pruning;
+// Positions of a sequence that somebody reads alone, of which none is left out.
+std::vector<int32_t> read_alone(const ModelState& state, const SequenceBatch& batch, size_t s,
+                                const PassReaders& readers) {
   const int32_t begin = batch.layout.offsets[s], end = batch.layout.offsets[s + 1];
-  int32_t first = std::max(pruning.protect_first, readers.head == HeadRows::kFirstOfEach ? 1 : 0);
-  if (reads(readers, Pooling::kFirstToken))
-    first = std::max(first, static_cast<int32_t>(readers.skipped) + 1);
-  const int32_t last = std::max(pruning.protect_last, reads(readers, Pooling::kLastToken) ? 1 : 0);
-  const int32_t head_row = readers.head == HeadRows::kLastOfEach
-                               ? last_head_row(batch.ids, batch.layout, static_cast<int64_t>(s),
-                                               state.architecture.head_padding_id)
-                               : -1;
-  const std::vector<int32_t>& ids = pruning.protect_ids;
-  const auto is_given = [&](int32_t row) {
-    return std::find(readers.head_rows.begin(), readers.head_rows.end(), row) !=
-           readers.head_rows.end();
+  std::vector<int32_t> positions;
+  const auto add_up_to = [&](int64_t count) {
+    for (int32_t position = 0; position < std::min<int64_t>(count, end - begin); ++position)
+      positions.push_back(position);
   };
-  CascadeSequence sequence{.first_row = begin, .tokens = end - begin};
-  for (int32_t row = begin; row < end; ++row) {
-    const bool is_named =
-        std::find(ids.begin(), ids.end(), batch.ids[static_cast<size_t>(row)]) != ids.end();
-    if (is_named || is_given(row) || row == head_row || row - begin < first || end - row <= last)
-      sequence.kept_rows.push_back(row);
+  if (readers.head == HeadRows::kFirstOfEach) add_up_to(1);
+  if (reads(readers, Pooling::kFirstToken)) add_up_to(readers.skipped + 1);
+  if (reads(readers, Pooling::kLastToken) && end > begin) positions.push_back(end - begin - 1);
+  if (readers.head == HeadRows::kLastOfEach) {
+    positions.push_back(last_head_row(batch.ids, batch.layout, static_cast<int64_t>(s),
+                                      state.architecture.head_padding_id) -
+                        begin);
   }
-  return sequence;
+  for (const int32_t row : readers.head_rows) {
+    if (row >= begin && row < end) positions.push_back(row - begin);
+  }
+  return positions;
 }
 
 }  // namespace
 
 PrunedPass::PrunedPass(const ModelState& state, const SequenceBatch& batch,
                        const PassReaders& readers)
-    : batch_(batch), observer_(state.observer.get()) {
-  if (!state.drops_tokens() && observer_ == nullptr) return;
-  const PruningSchedule& pruning = *state.pruning;
-  const Architecture& a = state.architecture;
+    : state_(state), layout_(batch.layout), ids_(batch.ids) {
   const auto sequences = static_cast<size_t>(batch.layout.sequences());
-  std::vector<CascadeSequence> tokens;
-  std::vector<std::vector<int32_t>> lengths(a.layers.size());
-  for (size_t s = 0; s < sequences; ++s) {
-    tokens.push_back(sequence_of(state, batch, s, readers));
-    const std::vector<int32_t> kept =
-        tokens_kept(pruning, scheduled_model(a), tokens.back().tokens,
-                    static_cast<int32_t>(tokens.back().kept_rows.size()));
-    for (size_t layer = 0; layer < kept.size(); ++layer) lengths[layer].push_back(kept[layer]);
+  if (state.drops_tokens() || state.observer != nullptr) {
+    own_.assign(sequences, TokenCascade(*state.pruning, scheduled_model(state.architecture),
+                                        CascadeKind::kText));
   }
-  TokenCascade& cascade = cascade_.emplace(pruning, std::move(tokens), lengths);
-  schedule_.lengths = std::move(lengths);
-  schedule_.choose = [&cascade](int32_t layer, std::span<int32_t> kept) {
-    cascade.choose(layer, kept);
-  };
-  schedule_.observe = [this, &cascade, &a](int32_t layer,
-                                           std::span<const AttentionSequence> parts) {
-    const LayerRecord& record = a.layer(layer);
-    const QueryReach reach{.is_causal = a.mask == Mask::kCausal, .window = record.window};
-    for (size_t s = 0; s < parts.size(); ++s)
-      cascade.add(s, parts[s].column_mass, record.query_heads, reach);
-    if (observer_ != nullptr) report(layer);
-  };
-  schedule_.observed_layers = observer_ != nullptr ? a.layer_count() : cascade.scored_layers();
-  if (observer_ == nullptr) return;
-  first_number_ = observer_->number(batch.layout.sequences());
-  positions_.reserve(batch.ids.size());
+  for (size_t s = 0; s < own_.size(); ++s) {
+    const std::span<const int32_t> ids(batch.ids.data() + batch.layout.offsets[s],
+                                       batch.ids.data() + batch.layout.offsets[s + 1]);
+    own_[s].begin(0, ids, read_alone(state, batch, s, readers));
+    cascades_.push_back(&own_[s]);
+  }
+  make_schedule();
 }
 
-void PrunedPass::report(int32_t layer) {
-  for (size_t s = 0; s < static_cast<size_t>(batch_.layout.sequences()); ++s) {
-    const int32_t first = batch_.layout.offsets[s];
-    const std::span<const int32_t> rows = cascade_->alive(s);
-    positions_.assign(rows.begin(), rows.end());
-    for (int32_t& position : positions_) position -= first;
-    const int32_t length = batch_.layout.length(static_cast<int64_t>(s));
-    PruningRecord record{.sequence = first_number_ + static_cast<int64_t>(s),
-                         .layer = layer,
-                         .length = length,
-                         .queries = static_cast<int32_t>(rows.size()),
-                         .tokens = positions_,
-                         .importance = cascade_->importance(s)};
-    if (layer == 0)
-      record.ids =
-          std::span(batch_.ids).subspan(static_cast<size_t>(first), static_cast<size_t>(length));
-    observer_->take(record);
+PrunedPass::PrunedPass(const ModelState& state, std::vector<TokenCascade*> cascades,
+                       const TokenLayout& layout, std::span<const int32_t> ids)
+    : state_(state), layout_(layout), ids_(ids), cascades_(std::move(cascades)) {
+  make_schedule();
+}
+
+void PrunedPass::make_schedule() {
+  const auto is_there = [](const TokenCascade* cascade) { return cascade != nullptr; };
+  is_pruned_ = std::any_of(cascades_.begin(), cascades_.end(), is_there);
+  if (!is_pruned_) return;
+  const size_t layers = state_.architecture.layers.size();
+  schedule_.lengths.resize(layers);
+  schedule_.most_keys.resize(layers);
+  PruningObserver* observer = state_.observer.get();
+  int32_t longest = 0;
+  bool enters = false;
+  for (size_t s = 0; s < cascades_.size(); ++s) {
+    TokenCascade* cascade = cascades_[s];
+    rows_.push_back(layout_.length(static_cast<int64_t>(s)));
+    const bool rows_leave = cascade != nullptr && cascade->is_first_step();
+    for (size_t layer = 0; layer < layers; ++layer) {
+      schedule_.lengths[layer].push_back(rows_leave ? cascade->lengths()[layer] : rows_.back());
+      schedule_.most_keys[layer].push_back(
+          cascade != nullptr ? cascade->lengths()[layer] : std::numeric_limits<int32_t>::max());
+    }
+    schedule_.observed_layers.push_back(0);
+    if (cascade == nullptr) continue;
+    schedule_.observed_layers.back() =
+        observer != nullptr ? static_cast<int32_t>(layers) : cascade->scored_layers();
+    if (observer != nullptr && cascade->number() < 0) cascade->set_number(observer->number(1));
+    enters = enters || !rows_leave;
+    longest = std::max(longest, cascade->tokens());
   }
+  scratch_.fit(longest);
+  leaves_.resize(static_cast<size_t>(longest));
+  if (observer != nullptr) importance_.resize(static_cast<size_t>(longest));
+  schedule_.choose = [this](int32_t layer, std::span<int32_t> kept) { choose(layer, kept); };
+  schedule_.observe = [this](int32_t layer, std::span<const AttentionSequence> sequences) {
+    observe(layer, sequences);
+  };
+  if (!enters) return;
+  schedule_.enter = [this](int32_t layer, std::span<PageTable* const> tables) {
+    enter(layer, tables);
+  };
+}
+
+void PrunedPass::choose(int32_t layer, std::span<int32_t> kept) {
+  int32_t before = 0;  // rows of the sequences before
+  auto target = kept.begin();
+  for (size_t s = 0; s < cascades_.size(); ++s) {
+    const int32_t rows = rows_[s];
+    if (cascades_[s] != nullptr && cascades_[s]->is_first_step()) {
+      for (const int32_t place : cascades_[s]->choose(layer, scratch_)) *target++ = before + place;
+      rows_[s] = static_cast<int32_t>(cascades_[s]->alive().size());
+    } else {
+      for (int32_t row = 0; row < rows; ++row) *target++ = before + row;
+    }
+    before += rows;
+  }
+}
+
+void PrunedPass::enter(int32_t layer, std::span<PageTable* const> tables) {
+  const AttentionShape& shape = state_.weights.layers[static_cast<size_t>(layer)].attention;
+  // The newest token alone asks then, and sees every key; but a window is of positions in order.
+  const KeyOrder order = shape.window == 0 ? KeyOrder::kAny : KeyOrder::kKept;
+  for (size_t s = 0; s < cascades_.size(); ++s) {
+    TokenCascade* cascade = cascades_[s];
+    if (cascade == nullptr || cascade->is_first_step()) continue;
+    PageTable& table = *tables[s];
+    cascade->choose(layer, scratch_);
+    const auto keys = static_cast<size_t>(table.tokens());
+    for (size_t key = 0; key < keys; ++key)
+      leaves_[key] = cascade->is_alive(table.positions[key], layer) ? 0 : 1;
+    remove_keys(shape.pages, {leaves_.data(), keys}, order, table);
+  }
+}
+
+void PrunedPass::observe(int32_t layer, std::span<const AttentionSequence> sequences) {
+  const Architecture& a = state_.architecture;
+  const LayerRecord& record = a.layer(layer);
+  for (size_t s = 0; s < sequences.size(); ++s) {
+    const AttentionSequence& sequence = sequences[s];
+    if (!schedule_.observes(layer, s)) continue;
+    if (cascades_[s]->is_scored()) {
+      cascades_[s]->add(
+          {.mass = sequence.column_mass,
+           .heads = record.query_heads,
+           .keys = sequence.keys->positions,
+           .queries = {sequence.query_positions, static_cast<size_t>(sequence.queries)},
+           .reach = {.is_causal = a.mask == Mask::kCausal, .window = record.window}},
+          scratch_);
+    }
+    if (state_.observer != nullptr) report(layer, s, sequence.queries);
+  }
+}
+
+void PrunedPass::report(int32_t layer, size_t sequence, int32_t queries) {
+  const TokenCascade& cascade = *cascades_[sequence];
+  const std::span<const int32_t> alive = cascade.alive();
+  for (size_t i = 0; i < alive.size(); ++i) importance_[i] = cascade.importance(alive[i]);
+  PruningRecord record{.sequence = cascade.number(),
+                       .step = cascade.step(),
+                       .layer = layer,
+                       .length = cascade.tokens(),
+                       .queries = queries,
+                       .tokens = alive,
+                       .importance = {importance_.data(), alive.size()}};
+  if (layer == 0) {
+    record.ids = ids_.subspan(static_cast<size_t>(layout_.offsets[sequence]),
+                              static_cast<size_t>(layout_.length(static_cast<int64_t>(sequence))));
+  }
+  state_.observer->take(record);
 }
 
 std::span<const int32_t> PrunedPass::survivors(size_t sequence) const {
-  return cascade_ ? cascade_->alive(sequence) : std::span<const int32_t>();
+  return own_.empty() ? std::span<const int32_t>() : own_[sequence].alive();
 }
 
 }  // namespace tessera

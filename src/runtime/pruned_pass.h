@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <vector>
 
@@ -21,29 +20,44 @@ struct PassReaders {
   int64_t skipped = 0;  // the first tokens of each sequence, which poolings leave out
 };
 
-// The schedule of a pass over whole sequences, as the model's pruning schedule makes it of their
-// lengths. It stays where it is while the pass runs, and so does the batch.
+// The schedule of a pass over sequences of which some are pruned. It stays where it is while the
+// pass runs, and so do layout and ids.
 class PrunedPass {
  public:
+  // Whole sequences, by the model's schedule.
   PrunedPass(const ModelState& state, const SequenceBatch& batch, const PassReaders& readers);
+  // Sequences with tables. cascades: [sequences], which have begun the step; null where every token
+  // stays. In later steps tables lose what left, so that their pages must be their own
+  // (TokenCascade::may_drop).
+  PrunedPass(const ModelState& state, std::vector<TokenCascade*> cascades,
+             const TokenLayout& layout, std::span<const int32_t> ids);
   PrunedPass(const PrunedPass&) = delete;
   PrunedPass& operator=(const PrunedPass&) = delete;
 
   // Null where every token enters every layer and nobody observes it.
-  const RowSchedule* schedule() const { return cascade_ ? &schedule_ : nullptr; }
-  // The rows of the batch that the last layer had of a sequence; empty: all.
+  const RowSchedule* schedule() const { return is_pruned_ ? &schedule_ : nullptr; }
+  // Positions of a sequence that the last layer had; empty: all.
   std::span<const int32_t> survivors(size_t sequence) const;
 
  private:
-  // What the layer had of each sequence.
-  void report(int32_t layer);
+  void make_schedule();
+  void choose(int32_t layer, std::span<int32_t> kept);
+  void enter(int32_t layer, std::span<PageTable* const> tables);
+  void observe(int32_t layer, std::span<const AttentionSequence> sequences);
+  // Tells the observer what the layer had of a sequence.
+  void report(int32_t layer, size_t sequence, int32_t queries);
 
-  const SequenceBatch& batch_;
-  PruningObserver* observer_;  // null: none
-  int64_t first_number_ = 0;   // of the sequences, as the observer counts them
-  std::optional<TokenCascade> cascade_;
+  const ModelState& state_;
+  const TokenLayout& layout_;
+  std::span<const int32_t> ids_;
+  std::vector<TokenCascade> own_;  // of whole sequences
+  std::vector<TokenCascade*> cascades_;
+  bool is_pruned_ = false;
+  CascadeScratch scratch_;
+  std::vector<int32_t> rows_;      // [sequences]: that entered the layer before
+  std::vector<uint8_t> leaves_;    // of the keys of a table
+  std::vector<float> importance_;  // of the tokens alive, for the observer
   RowSchedule schedule_;
-  std::vector<int32_t> positions_;  // of one sequence, for the observer
 };
 
 }  // namespace tessera

@@ -49,6 +49,27 @@ int64_t positions_of(const Request& request) {
   return static_cast<int64_t>(request.prompt_ids.size()) + request.max_new_tokens - 1;
 }
 
+Result<std::shared_ptr<const PruningSchedule>> pruning_of(const ModelState& state,
+                                                          const Request& request) {
+  std::shared_ptr<const PruningSchedule> pruning;
+  if (request.pruning.empty()) {
+    // Who observes what leaves is told where nothing does, too.
+    if (state.drops_tokens() || state.observer != nullptr)
+      pruning = std::make_shared<const PruningSchedule>(*state.pruning);
+    return pruning;
+  }
+  if (request.pruning == kNoPruning) return pruning;
+  TESSERA_ASSIGN_OR_RETURN(const NamedSchedule text, find_schedule(request.pruning));
+  TESSERA_ASSIGN_OR_RETURN(PruningSchedule own, read_schedule(text, state));
+  if (!own.keeps_all_heads() || !own.keeps_all_values() || !own.planes.empty()) {
+    return unsupported(
+        "pruning: expected tokens alone in a request's schedule, as heads, values and bits are the "
+        "model's for all requests, found others");
+  }
+  if (!own.keeps_all_tokens()) pruning = std::make_shared<const PruningSchedule>(std::move(own));
+  return pruning;
+}
+
 Status check_request(const ModelState& state, const Request& request) {
   const Architecture& a = state.architecture;
   if (!a.is_decoder() || a.head != Head::kCausalLm) {
@@ -57,7 +78,7 @@ Status check_request(const ModelState& state, const Request& request) {
         a.class_name.empty() ? a.family : a.class_name,
         a.is_decoder() ? "a decoder without one" : "an encoder"));
   }
-  if (state.drops_tokens() || state.drops_heads())
+  if (state.drops_heads())
     return unsupported("pruning: expected whole sequences to prune, found a prompt to continue");
   TESSERA_RETURN_IF_ERROR(check_options(request));
   TESSERA_RETURN_IF_ERROR(check_sequence(state, {request.prompt_ids, {}}, "prompt"));

@@ -1,6 +1,9 @@
 #pragma once
 
+#include <memory>
+
 #include "base/status.h"
+#include "pruning/schedule.h"
 #include "runtime/model_state.h"
 #include "tessera/engine.h"
 
@@ -11,6 +14,10 @@ inline constexpr int32_t kMostSequences = 1024;
 
 // The positions that a request takes. The last token is not run.
 int64_t positions_of(const Request& request);
+
+// The request's own schedule or, where it has none, the model's; null where no token leaves.
+Result<std::shared_ptr<const PruningSchedule>> pruning_of(const ModelState& state,
+                                                          const Request& request);
 
 // Whether the model can run the request: its options, ids and length.
 Status check_request(const ModelState& state, const Request& request);

@@ -27,11 +27,29 @@ void OutputText::write(Event& event) {
   if (stops_.found()) event.finished = FinishReason::kStopString;
 }
 
-Running::Running(int64_t number, Request request, int32_t layers,
-                 std::shared_ptr<const Tokenizer> tokenizer)
-    : number_(number), request_(std::move(request)), tokenizer_(std::move(tokenizer)) {
-  sequences_.push_back(
-      {.ids = request_.prompt_ids, .tables = std::vector<PageTable>(static_cast<size_t>(layers))});
+int32_t Sequence::keys_with(int32_t rows, size_t layer) const {
+  const int32_t keys = tables[layer].tokens() + rows;
+  return cascade ? std::min(keys, cascade->lengths()[layer]) : keys;
+}
+
+TokenCascade* Running::Part::begin() const {
+  if (!sequence->cascade) return nullptr;
+  sequence->cascade->begin(sequence->done,
+                           {sequence->ids.data() + sequence->done, static_cast<size_t>(rows)});
+  return &*sequence->cascade;
+}
+
+Running::Running(int64_t number, Request request, const ScheduledModel& model,
+                 std::shared_ptr<const Tokenizer> tokenizer,
+                 std::shared_ptr<const PruningSchedule> pruning)
+    : number_(number),
+      request_(std::move(request)),
+      tokenizer_(std::move(tokenizer)),
+      pruning_(std::move(pruning)) {
+  sequences_.push_back({.ids = request_.prompt_ids,
+                        .tables = std::vector<PageTable>(static_cast<size_t>(model.layers))});
+  if (is_pruned())
+    sequences_.front().cascade = TokenCascade(*pruning_, model, CascadeKind::kPrompt);
   if (request_.beams == 1) return;
   search_ = std::make_unique<BeamSearch>(
       BeamSearch::Options{.beams = request_.beams,
@@ -56,8 +74,21 @@ bool Running::is_decoding() const {
   return branches_.empty() && std::all_of(sequences_.begin(), sequences_.end(), decodes);
 }
 
+int32_t Running::next_rows() const {
+  if (!is_pruned()) return waiting();
+  if (!holds_pages()) return static_cast<int32_t>(request_.prompt_ids.size());
+  const auto more_wait = [](const Sequence& each) { return each.waiting() > 1; };
+  const auto behind = std::count_if(sequences_.begin(), sequences_.end(), more_wait);
+  return behind > 0 ? static_cast<int32_t>(behind) : waiting();
+}
+
 std::vector<Running::Part> Running::parts(int32_t rows) {
   std::vector<Part> parts;
+  if (is_pruned() && rows < waiting() && holds_pages()) {
+    for (Sequence& sequence : sequences_)
+      if (sequence.waiting() > 1) parts.push_back({&sequence, 1});
+    return parts;
+  }
   const int32_t kept = rows < waiting() ? 1 : 0;
   for (Sequence& sequence : sequences_) {
     const int32_t count = std::min(rows, sequence.waiting() - kept);
@@ -71,16 +102,26 @@ int64_t Running::pages_needed(int32_t rows, const CachePool& pool) {
   int64_t pages = 0;
   // Parts that write to a page, which one of its tables may keep.
   std::map<std::byte*, int32_t> writers;
+  // Without pruning one layer is like another.
+  const size_t all = sequences_.front().tables.size(), layers = is_pruned() ? all : 1;
   for (const Part& part : parts(rows)) {
-    const PageTable& table = part.sequence->tables.front();
-    const auto held = static_cast<int32_t>(table.pages.size());
-    pages += std::max(0, pages_for(table.tokens() + part.rows) - held);
-    if (table.tokens() % kPageTokens != 0)
-      ++writers[table.pages[static_cast<size_t>(table.tokens() / kPageTokens)]];
+    const TokenCascade* cascade = part.begin();
+    for (size_t layer = 0; layer < layers; ++layer) {
+      const PageTable& table = part.sequence->tables[layer];
+      const auto held = static_cast<int32_t>(table.pages.size());
+      pages += std::max(0, pages_for(part.sequence->keys_with(part.rows, layer)) - held);
+      // Only sequences of one request share pages.
+      if (sequences_.size() == 1) continue;
+      if (cascade != nullptr && cascade->may_drop(static_cast<int32_t>(layer))) {
+        for (std::byte* page : table.pages) ++writers[page];
+      } else if (table.tokens() % kPageTokens != 0) {
+        ++writers[table.pages[static_cast<size_t>(table.tokens() / kPageTokens)]];
+      }
+    }
   }
   for (const auto& [page, count] : writers)
     pages += count - (count == pool.tables_of(page) ? 1 : 0);
-  return pages * static_cast<int64_t>(sequences_.front().tables.size());
+  return pages * static_cast<int64_t>(all / layers);
 }
 
 int64_t Running::pages_held() const {
@@ -208,7 +249,9 @@ void Running::fork(const std::vector<int32_t>& parents, CachePool& pool) {
       next.push_back(std::move(old));
       continue;
     }
-    Sequence& copy = next.emplace_back(Sequence{.ids = old.ids, .done = old.done, .tables = {}});
+    Sequence& copy = next.emplace_back(
+        Sequence{.ids = old.ids, .done = old.done, .tables = {}, .cascade = old.cascade});
+    if (copy.cascade) copy.cascade->set_number(-1);
     copy.tables.reserve(old.tables.size());
     for (const PageTable& table : old.tables) copy.tables.push_back(pool.share(table));
   }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "pruning/cascade.h"
 #include "runtime/beam_search.h"
 #include "runtime/cache_pool.h"
 #include "runtime/sampling.h"
@@ -20,9 +21,13 @@ namespace tessera {
 struct Sequence {
   std::vector<int32_t> ids;
   int32_t done = 0;
-  std::vector<PageTable> tables;  // [layer]
+  std::vector<PageTable> tables;             // [layer]
+  std::optional<TokenCascade> cascade = {};  // nothing: every token stays
 
   int32_t waiting() const { return static_cast<int32_t>(ids.size()) - done; }
+  // The keys that a layer's table has at most when so many more rows have run, a step that a
+  // cascade has begun.
+  int32_t keys_with(int32_t rows, size_t layer) const;
 };
 
 // The text of one continuation as it becomes certain.
@@ -43,8 +48,10 @@ class OutputText {
 // share the prompt's pages of the cache. release() must come before the end.
 class Running {
  public:
-  Running(int64_t number, Request request, int32_t layers,
-          std::shared_ptr<const Tokenizer> tokenizer);
+  // pruning: null where every token stays.
+  Running(int64_t number, Request request, const ScheduledModel& model,
+          std::shared_ptr<const Tokenizer> tokenizer,
+          std::shared_ptr<const PruningSchedule> pruning);
 
   const Request& request() const { return request_; }
   // None when the request is over.
@@ -54,12 +61,19 @@ class Running {
   // One token behind each sequence waits, and nothing else.
   bool is_decoding() const;
   int32_t waiting() const;
+  bool is_pruned() const { return pruning_ != nullptr; }
+  // How many rows may run next: all that wait; but with pruning the whole prompt, then a token of
+  // each sequence, whether they run for the first time or anew.
+  int32_t next_rows() const;
 
-  // The next `rows` tokens: all that wait, or fewer but never the last of a sequence, since the
-  // sequences are drawn together.
+  // The next `rows` tokens: next_rows() or, without pruning, fewer, but never the last of a
+  // sequence, since the sequences are drawn together.
   struct Part {
     Sequence* sequence = nullptr;
     int32_t rows = 0;
+
+    // Begins the step of the sequence's cascade; null: it has none.
+    TokenCascade* begin() const;
   };
   std::vector<Part> parts(int32_t rows);
   // Whether the logits behind the sequences are wanted once so many tokens have run.
@@ -106,6 +120,7 @@ class Running {
   int64_t number_;
   Request request_;
   std::shared_ptr<const Tokenizer> tokenizer_;
+  std::shared_ptr<const PruningSchedule> pruning_;
   std::vector<Sequence> sequences_;
   // While what they begin with is run again, as the only sequence: the ids of the sequences.
   std::vector<std::vector<int32_t>> branches_;

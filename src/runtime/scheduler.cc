@@ -59,7 +59,9 @@ class Planner {
       if (left <= 0) return;
       // Nobody begins before those who are older, nor in the step in which somebody gives way.
       if (!holds_[i] && (!plan_.preempted.empty() || !begins(i))) return;
-      const int32_t rows = std::min({candidates_[i].rows, left, budget_.prompt_rows});
+      const Candidate& each = candidates_[i];
+      const int32_t rows =
+          each.is_whole ? each.rows : std::min({each.rows, left, budget_.prompt_rows});
       if (take(i, rows)) left -= rows;
     }
   }

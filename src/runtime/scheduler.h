@@ -23,6 +23,7 @@ struct Candidate {
   int32_t rows = 0;  // tokens that wait to be run, of all its sequences
   int32_t sequences = 1;
   bool holds_pages = false;
+  bool is_whole = false;  // its rows run in one pass
 };
 
 // Pages of the cache. Requests share none with each other.

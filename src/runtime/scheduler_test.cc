@@ -36,6 +36,15 @@ TEST(Scheduler, ALonePromptTakesLargePieces) {
   EXPECT_EQ(one.plan().rows, Rows{512});
 }
 
+TEST(Scheduler, WhatRunsWholeIsNotCut) {
+  Case one;
+  one.add(Stage::kDecoding, 1, 5);
+  one.add(Stage::kPrompt, 2000);
+  one.candidates.back().is_whole = true;
+  one.add(Stage::kPrompt, 2000);
+  EXPECT_EQ(one.plan().rows, (Rows{1, 2000, 0}));
+}
+
 TEST(Scheduler, DecodingComesFirstAndTheOldestPromptGetsTheRest) {
   Case one;
   one.add(Stage::kDecoding, 1, 5);

@@ -3,6 +3,7 @@
 
 #include "base/guarded.h"
 #include "runtime/engine_state.h"
+#include "runtime/pruned_pass.h"
 #include "runtime/whole_sequences.h"
 
 // What an engine does in a step. The scheduler says who runs; here it runs.
@@ -55,15 +56,16 @@ StepPlan EngineState::plan() {
       continue;
     }
     candidates.push_back({.stage = each->is_decoding() ? Stage::kDecoding : Stage::kPrompt,
-                          .rows = each->waiting(),
+                          .rows = each->next_rows(),
                           .sequences = static_cast<int32_t>(each->sequences().size()),
-                          .holds_pages = each->holds_pages()});
+                          .holds_pages = each->holds_pages(),
+                          .is_whole = each->is_pruned()});
   }
   const PageCounts pages{.free = pool.free_pages(),
                          .a_sequence = architecture().layer_count(),
                          .needed =
                              [&](size_t i, int32_t rows) {
-                               return candidates[i].holds_pages
+                               return candidates[i].holds_pages || running[i]->is_pruned()
                                           ? running[i]->pages_needed(rows, pool)
                                           : pages_of(rows);
                              },
@@ -125,26 +127,39 @@ Status EngineState::forward_parts(std::span<const Turn> turns, ForwardOutput& ou
           static_cast<int32_t>(turn.job->running()->request().prompt_ids.size()));
     }
   }
+  std::vector<TokenCascade*> cascades;
+  for (const Running::Part& part : parts) cascades.push_back(part.begin());
   std::vector<PageTable*> tables;
   for (int32_t layer = 0; layer < architecture().layer_count(); ++layer) {
     for (const Running::Part& part : parts) {
-      PageTable& table = part.sequence->tables[static_cast<size_t>(layer)];
-      TESSERA_RETURN_IF_ERROR(pool.reserve(table, part.rows));
-      tables.push_back(&table);
+      TESSERA_RETURN_IF_ERROR(make_room(*part.sequence, layer, part.rows));
+      tables.push_back(&part.sequence->tables[static_cast<size_t>(layer)]);
     }
   }
+  const PrunedPass pruned(state_of(*model), std::move(cascades), layout, ids);
   const ForwardInput input{.ids = ids,
                            .layout = &layout,
                            .prompt_tokens = prompt_tokens,
                            .tables = tables,
                            .head_rows = head_rows.empty() ? HeadRows::kNone : HeadRows::kGiven,
-                           .given_head_rows = head_rows};
+                           .given_head_rows = head_rows,
+                           .schedule = pruned.schedule()};
   TESSERA_RETURN_IF_ERROR(forward(input, output));
   for (const Running::Part& part : parts) {
     part.sequence->done += part.rows;
     drop_unseen(*part.sequence);
+    if (!part.sequence->cascade) continue;
+    for (PageTable& table : part.sequence->tables) pool.trim(table);
   }
   return {};
+}
+
+// Room for the next rows in a layer; a table that may lose keys shares no page with another.
+Status EngineState::make_room(Sequence& sequence, int32_t layer, int32_t rows) {
+  PageTable& table = sequence.tables[static_cast<size_t>(layer)];
+  const int32_t keys = sequence.keys_with(rows, static_cast<size_t>(layer));
+  if (sequence.cascade && sequence.cascade->may_drop(layer)) return pool.own(table, keys);
+  return pool.reserve(table, keys - table.tokens());
 }
 
 // Whatever a pass that failed has entered in the tables.
@@ -152,8 +167,8 @@ void EngineState::forget_unrun(std::span<const Turn> turns) {
   for (const Turn& turn : turns) {
     for (Sequence& sequence : turn.job->running()->sequences()) {
       for (PageTable& table : sequence.tables) {
-        const int32_t kept = std::min(table.tokens(), sequence.done - table.dropped);
-        table.positions.resize(static_cast<size_t>(kept));
+        std::vector<int32_t>& positions = table.positions;
+        while (!positions.empty() && positions.back() >= sequence.done) positions.pop_back();
       }
     }
   }

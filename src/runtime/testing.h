@@ -132,4 +132,21 @@ inline TinyCheckpoint tiny_bert() {
   return tiny;
 }
 
+// Twice as deep, so that tokens leave twice: copies of the second layer, whose tensors have its
+// name in front of the number.
+inline TinyCheckpoint deep(TinyCheckpoint tiny, const std::string& second_layer) {
+  tiny.with("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 4");
+  const auto shapes = tiny.shapes;
+  for (const auto& [name, shape] : shapes) {
+    const size_t at = name.find(second_layer + "1.");
+    if (at == std::string::npos) continue;
+    for (const char* layer : {"2.", "3."}) {
+      std::string copy = name;
+      copy.replace(at + second_layer.size(), 2, layer);
+      tiny.shapes[copy] = shape;
+    }
+  }
+  return tiny;
+}
+
 }  // namespace tessera::testing

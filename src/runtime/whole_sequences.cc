@@ -73,10 +73,10 @@ PooledRows rows_of(const ModelState& state, const Passed& pass, size_t s, int64_
     return {rows, all, size, skipped};
   float* target = rows;
   for (const int32_t row : survivors) {
-    std::copy_n(hidden.data() + row * size, size, target);
+    std::copy_n(rows + row * size, size, target);
     target += size;
   }
-  const auto text = std::lower_bound(survivors.begin(), survivors.end(), first + skipped);
+  const auto text = std::lower_bound(survivors.begin(), survivors.end(), skipped);
   return {rows, static_cast<int64_t>(survivors.size()), size, text - survivors.begin()};
 }
 
