@@ -77,9 +77,6 @@ struct EngineState {
   void run_or_fail(std::span<const Turn> turns);
   Status run_together(std::span<const Turn> turns);
   Status forward_parts(std::span<const Turn> turns, ForwardOutput& output);
-  void forget_unrun(std::span<const Turn> turns);
-  Status make_room(Sequence& sequence, int32_t layer, int32_t rows);
-  void drop_unseen(Sequence& sequence);
   Status advance(std::span<const Turn> turns, const ForwardOutput& output);
   void encode(std::span<const Turn> turns);
   void end(Job& job, FinishReason reason, const Status& status);

@@ -10,6 +10,7 @@
 #include <set>
 
 #include "runtime/engine_state.h"
+#include "runtime/sequence_pass.h"
 #include "runtime/testing.h"
 
 namespace tessera {
@@ -604,6 +605,32 @@ TEST(PrunedSteps, TheModelsScheduleIsForRequestsWithoutOne) {
   };
   expect_equal(of(dense, request_of(60, 20, kSchedules[0])), of(pruned, bare), 0);
   expect_equal(of(dense, bare), of(pruned, request_of(60, 20, R"({"tokens": 1})")), 0);
+}
+
+// A text that is read in steps is what an engine makes of its prompt, also beside others.
+TEST(PrunedSteps, TextsThatAreReadInSteps) {
+  for (const char* schedule : kSchedules) {
+    const auto model = load(llama(), {.pruning = schedule});
+    std::vector<std::vector<int32_t>> texts(3);
+    std::vector<std::vector<Pass>> passes;
+    for (int32_t i = 0; i < 3; ++i) {
+      const Request request = request_of(20 + 30 * i, 15 + i, "");
+      passes.push_back(watched(*engine_of(model), request, texts[static_cast<size_t>(i)]));
+    }
+    std::vector<SteppedText> stepped;
+    for (int32_t i = 0; i < 3; ++i) stepped.push_back({texts[static_cast<size_t>(i)], 20 + 30 * i});
+    std::vector<size_t> steps(3);
+    const auto take = [&](size_t text, int32_t position, std::span<const float> logits) {
+      EXPECT_EQ(position, stepped[text].prompt - 1 + static_cast<int32_t>(steps[text]));
+      const std::vector<float>& expected = passes[text][steps[text]++].logits;
+      for (size_t i = 0; i < logits.size(); ++i)
+        EXPECT_NEAR(expected[i], logits[i], 1e-4 * largest_of(expected));
+      return Status();
+    };
+    const Status status = run_in_steps(state_of(*model), stepped, take);
+    ASSERT_TRUE(status.ok()) << status.message();
+    for (size_t i = 0; i < 3; ++i) EXPECT_EQ(passes[i].size(), steps[i]);
+  }
 }
 
 TEST(PrunedSteps, BadSchedulesAreRefused) {

@@ -32,7 +32,7 @@ int32_t Sequence::keys_with(int32_t rows, size_t layer) const {
   return cascade ? std::min(keys, cascade->lengths()[layer]) : keys;
 }
 
-TokenCascade* Running::Part::begin() const {
+TokenCascade* SequencePart::begin() const {
   if (!sequence->cascade) return nullptr;
   sequence->cascade->begin(sequence->done,
                            {sequence->ids.data() + sequence->done, static_cast<size_t>(rows)});
@@ -82,17 +82,19 @@ int32_t Running::next_rows() const {
   return behind > 0 ? static_cast<int32_t>(behind) : waiting();
 }
 
-std::vector<Running::Part> Running::parts(int32_t rows) {
-  std::vector<Part> parts;
+std::vector<SequencePart> Running::parts(int32_t rows) {
+  std::vector<SequencePart> parts;
+  const auto prompt = static_cast<int32_t>(request_.prompt_ids.size());
+  const bool is_read = draws_after(rows);
   if (is_pruned() && rows < waiting() && holds_pages()) {
     for (Sequence& sequence : sequences_)
-      if (sequence.waiting() > 1) parts.push_back({&sequence, 1});
+      if (sequence.waiting() > 1) parts.push_back({&sequence, 1, prompt, is_read});
     return parts;
   }
   const int32_t kept = rows < waiting() ? 1 : 0;
   for (Sequence& sequence : sequences_) {
     const int32_t count = std::min(rows, sequence.waiting() - kept);
-    if (count > 0) parts.push_back({&sequence, count});
+    if (count > 0) parts.push_back({&sequence, count, prompt, is_read});
     rows -= count;
   }
   return parts;
@@ -104,7 +106,7 @@ int64_t Running::pages_needed(int32_t rows, const CachePool& pool) {
   std::map<std::byte*, int32_t> writers;
   // Without pruning one layer is like another.
   const size_t all = sequences_.front().tables.size(), layers = is_pruned() ? all : 1;
-  for (const Part& part : parts(rows)) {
+  for (const SequencePart& part : parts(rows)) {
     const TokenCascade* cascade = part.begin();
     for (size_t layer = 0; layer < layers; ++layer) {
       const PageTable& table = part.sequence->tables[layer];

@@ -30,6 +30,17 @@ struct Sequence {
   int32_t keys_with(int32_t rows, size_t layer) const;
 };
 
+// Tokens of a sequence that run next.
+struct SequencePart {
+  Sequence* sequence = nullptr;
+  int32_t rows = 0;
+  int32_t prompt_tokens = 0;  // of the sequence
+  bool is_read = false;       // the logits behind its last row are wanted
+
+  // Begins the step of the sequence's cascade; null: it has none.
+  TokenCascade* begin() const;
+};
+
 // The text of one continuation as it becomes certain.
 class OutputText {
  public:
@@ -68,14 +79,7 @@ class Running {
 
   // The next `rows` tokens: next_rows() or, without pruning, fewer, but never the last of a
   // sequence, since the sequences are drawn together.
-  struct Part {
-    Sequence* sequence = nullptr;
-    int32_t rows = 0;
-
-    // Begins the step of the sequence's cascade; null: it has none.
-    TokenCascade* begin() const;
-  };
-  std::vector<Part> parts(int32_t rows);
+  std::vector<SequencePart> parts(int32_t rows);
   // Whether the logits behind the sequences are wanted once so many tokens have run.
   bool draws_after(int32_t rows) const { return branches_.empty() && rows == waiting(); }
   // New pages that they take.

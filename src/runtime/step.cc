@@ -3,7 +3,7 @@
 
 #include "base/guarded.h"
 #include "runtime/engine_state.h"
-#include "runtime/pruned_pass.h"
+#include "runtime/sequence_pass.h"
 #include "runtime/whole_sequences.h"
 
 // What an engine does in a step. The scheduler says who runs; here it runs.
@@ -100,7 +100,9 @@ Status EngineState::run_together(std::span<const Turn> turns) {
   ForwardOutput output;
   const Status status = guarded("step", [&] { return forward_parts(turns, output); });
   if (!status.ok()) {
-    forget_unrun(turns);
+    for (const Turn& turn : turns) {
+      for (Sequence& sequence : turn.job->running()->sequences()) forget_unrun(sequence);
+    }
     return status;
   }
   const Status advanced = guarded("step", [&] { return advance(turns, output); });
@@ -112,76 +114,12 @@ Status EngineState::run_together(std::span<const Turn> turns) {
 
 // Runs the next rows of each turn through the model, with the logits of those that draw.
 Status EngineState::forward_parts(std::span<const Turn> turns, ForwardOutput& output) {
-  TokenLayout layout;
-  std::vector<int32_t> ids, head_rows, prompt_tokens;
-  std::vector<Running::Part> parts;
+  std::vector<SequencePart> parts;
   for (const Turn& turn : turns) {
-    for (const Running::Part& part : turn.job->running()->parts(turn.rows)) {
-      const auto begin = part.sequence->ids.begin() + part.sequence->done;
-      layout.append(part.rows, part.sequence->done);
-      ids.insert(ids.end(), begin, begin + part.rows);
-      if (turn.job->running()->draws_after(turn.rows))
-        head_rows.push_back(static_cast<int32_t>(ids.size()) - 1);
-      parts.push_back(part);
-      prompt_tokens.push_back(
-          static_cast<int32_t>(turn.job->running()->request().prompt_ids.size()));
-    }
+    const std::vector<SequencePart> of_turn = turn.job->running()->parts(turn.rows);
+    parts.insert(parts.end(), of_turn.begin(), of_turn.end());
   }
-  std::vector<TokenCascade*> cascades;
-  for (const Running::Part& part : parts) cascades.push_back(part.begin());
-  std::vector<PageTable*> tables;
-  for (int32_t layer = 0; layer < architecture().layer_count(); ++layer) {
-    for (const Running::Part& part : parts) {
-      TESSERA_RETURN_IF_ERROR(make_room(*part.sequence, layer, part.rows));
-      tables.push_back(&part.sequence->tables[static_cast<size_t>(layer)]);
-    }
-  }
-  const PrunedPass pruned(state_of(*model), std::move(cascades), layout, ids);
-  const ForwardInput input{.ids = ids,
-                           .layout = &layout,
-                           .prompt_tokens = prompt_tokens,
-                           .tables = tables,
-                           .head_rows = head_rows.empty() ? HeadRows::kNone : HeadRows::kGiven,
-                           .given_head_rows = head_rows,
-                           .schedule = pruned.schedule()};
-  TESSERA_RETURN_IF_ERROR(forward(input, output));
-  for (const Running::Part& part : parts) {
-    part.sequence->done += part.rows;
-    drop_unseen(*part.sequence);
-    if (!part.sequence->cascade) continue;
-    for (PageTable& table : part.sequence->tables) pool.trim(table);
-  }
-  return {};
-}
-
-// Room for the next rows in a layer; a table that may lose keys shares no page with another.
-Status EngineState::make_room(Sequence& sequence, int32_t layer, int32_t rows) {
-  PageTable& table = sequence.tables[static_cast<size_t>(layer)];
-  const int32_t keys = sequence.keys_with(rows, static_cast<size_t>(layer));
-  if (sequence.cascade && sequence.cascade->may_drop(layer)) return pool.own(table, keys);
-  return pool.reserve(table, keys - table.tokens());
-}
-
-// Whatever a pass that failed has entered in the tables.
-void EngineState::forget_unrun(std::span<const Turn> turns) {
-  for (const Turn& turn : turns) {
-    for (Sequence& sequence : turn.job->running()->sequences()) {
-      for (PageTable& table : sequence.tables) {
-        std::vector<int32_t>& positions = table.positions;
-        while (!positions.empty() && positions.back() >= sequence.done) positions.pop_back();
-      }
-    }
-  }
-}
-
-// Gives back the pages that no window of a token to come reaches.
-void EngineState::drop_unseen(Sequence& sequence) {
-  for (int32_t layer = 0; layer < architecture().layer_count(); ++layer) {
-    const int32_t window = architecture().layer(layer).window;
-    if (window == 0) continue;
-    pool.drop_before(sequence.tables[static_cast<size_t>(layer)],
-                     int64_t{sequence.done} - window + 1);
-  }
+  return run_parts(state_of(*model), pool, forward, parts, output);
 }
 
 // Lets each request go on with its logits. Draws are dealt over the team: each has a generator and

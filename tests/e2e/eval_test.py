@@ -43,11 +43,14 @@ class Evaluations(EvalTest):
         cls.encoder = checkpoints.make_encoder(cls.folder / "encoder")
         cls.classifier = make_model(cls.folder / "classifier", "SequenceClassification", ["no", "yes"])
 
-    def test_perplexity_is_not_pruned(self):
-        text = self.folder / "unpruned.txt"
-        text.write_text("the cat sat on the mat. " * 20)
-        _, err = self.call("eval", self.decoder, "--task", "perplexity", "--data", text, "--keep-tokens", "0.5", expect=1)
-        self.assertIn("pruning: expected texts that are read as a whole", err)
+    def test_perplexity_of_steps(self):
+        text = self.write("steps.txt", "It was a dark night.\n" * 20)
+        options = ["--window", 32, "--stride", 16]
+        dense = self.evaluate(self.decoder, "perplexity", text, *options, resamples=50)
+        pruned = self.evaluate(self.decoder, "perplexity", text, *options, "--keep-tokens", 0.5, resamples=50)
+        self.assertIn("second halves token by token", pruned["method"])
+        # All but the first window predict their second halves in any case.
+        self.assertEqual(pruned["counts"]["scored_tokens"], dense["counts"]["scored_tokens"] - 15)
 
     def test_perplexity(self):
         text = self.write("text.txt", "It was a dark night.\n" * 20)
