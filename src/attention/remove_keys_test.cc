@@ -48,15 +48,17 @@ void expect_removed(const AttentionShape& shape, int32_t keys, double share, Key
 }
 
 TEST(RemoveKeys, WhatStaysKeepsItsNumbers) {
-  for (const DType dtype : kPageTypes) {
+  std::vector<PageType> types(std::begin(kIntegerTypes), std::end(kIntegerTypes));
+  for (const DType dtype : kPageTypes) types.push_back({.dtype = dtype});
+  for (const PageType& type : types) {
     for (const bool summed : {false, true}) {
-      AttentionShape shape = summed ? summed_shape(6, 3, 12, 20) : shape_of(3, 3, 19, 20);
-      shape.pages.dtype = dtype;
+      const AttentionShape shape =
+          in_pages(type, summed ? summed_shape(6, 3, 12, 20) : shape_of(3, 3, 19, 20));
       for (const int32_t keys : {1, 64, 65, 200}) {
         for (const double share : {0.0, 0.02, 0.5, 0.9, 1.0}) {
           for (const KeyOrder order : {KeyOrder::kKept, KeyOrder::kAny}) {
             SCOPED_TRACE(::testing::Message()
-                         << name(dtype) << ", " << keys << " keys, " << share << " leave");
+                         << to_string(type) << ", " << keys << " keys, " << share << " leave");
             expect_removed(shape, keys, share, order);
           }
         }

@@ -14,29 +14,12 @@
 namespace tessera {
 namespace {
 
-using testing::TinyCheckpoint;
-
 constexpr int32_t kLayers = 4, kWidth = 16;
 constexpr size_t kHeads = 4;
 constexpr const char* kSchedule = R"({"heads": [1, 0.75, 0.5, 0.25]})";
 constexpr size_t kKept[kLayers] = {4, 3, 2, 1};
 
 using Flags = std::vector<uint8_t>;
-
-TinyCheckpoint deep(TinyCheckpoint tiny, const std::string& second_layer) {
-  tiny.with("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 4");
-  const auto shapes = tiny.shapes;
-  for (const auto& [name, shape] : shapes) {
-    const size_t at = name.find(second_layer + "1.");
-    if (at == std::string::npos) continue;
-    for (const char* layer : {"2.", "3."}) {
-      std::string copy = name;
-      copy.replace(at + second_layer.size(), 2, layer);
-      tiny.shapes[copy] = shape;
-    }
-  }
-  return tiny;
-}
 
 // BERT's heads have keys and values of their own and biases, Llama's share them.
 const std::string& bert_folder() {
