@@ -100,7 +100,7 @@ constexpr int32_t pages_for(int32_t tokens) { return (tokens + kPageTokens - 1) 
 // be gone because no later query sees their keys: pages and positions are those that are left.
 struct PageTable {
   std::vector<std::byte*> pages;   // aligned to 64 bytes
-  std::vector<int32_t> positions;  // [tokens]: original position of each key, ascending
+  std::vector<int32_t> positions;  // [tokens]: original position of each key, in KeyOrder
   int32_t dropped = 0;  // tokens that stood before the first page, a multiple of a page's
 
   int32_t tokens() const { return static_cast<int32_t>(positions.size()); }

@@ -4,22 +4,24 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <map>
-#include <numeric>
 #include <set>
 
 #include "runtime/engine_state.h"
+#include "runtime/pruned_steps_testing.h"
+#include "runtime/request_check.h"
 #include "runtime/sequence_pass.h"
 #include "runtime/testing.h"
 
 namespace tessera {
 namespace {
 
+using testing::Positions;
+using testing::Stepwise;
 using testing::TinyCheckpoint;
-using Positions = std::vector<int32_t>;
 
-constexpr int32_t kLayers = 4, kWidth = 16, kHeads = 4;
+constexpr int32_t kLayers = testing::kStepLayers;
+constexpr double kHeads = testing::kStepHeads;
 
 std::string llama() {
   static const std::string folder =
@@ -85,187 +87,6 @@ Request request_of(int32_t length, int32_t tokens, const std::string& pruning) {
   return request;
 }
 
-// The definition, in double precision: each layer of a step runs alone over the rows that are alive
-// there, with keys that are gathered from tables which hold all.
-class Stepwise {
- public:
-  Stepwise(ModelState& state, PruningSchedule schedule)
-      : state_(state),
-        schedule_(std::move(schedule)),
-        pool_(state.weights.largest_page(), int64_t{1} << 28),
-        keys_(kLayers),
-        alive_(kLayers) {}
-  ~Stepwise() {
-    for (PageTable& table : keys_) pool_.release(table);
-  }
-
-  // The logits behind the last of the tokens.
-  std::vector<float> step(const std::vector<int32_t>& ids) {
-    const int32_t before = static_cast<int32_t>(ids_.size());
-    ids_.insert(ids_.end(), ids.begin(), ids.end());
-    scores_.resize(ids_.size());
-    if (before == 0) prompt_ = static_cast<int32_t>(ids.size());
-    rows_.resize(ids.size());
-    std::iota(rows_.begin(), rows_.end(), before);
-    for (int32_t layer = 0; layer < kLayers; ++layer) {
-      choose(layer, before);
-      run(layer, before);
-    }
-    return logits_;
-  }
-
-  const Positions& alive(int32_t layer) const { return alive_[static_cast<size_t>(layer)]; }
-
- private:
-  int32_t tokens() const { return static_cast<int32_t>(ids_.size()); }
-
-  bool reads_all(int32_t layer, int32_t before) const {
-    if (before == 0) return layer == 0 || schedule_.prefill != Prefill::kPrune;
-    return before == prompt_ && schedule_.prefill == Prefill::kSkip;
-  }
-
-  bool stays(int32_t position) const {
-    const auto& named = schedule_.protect_ids;
-    return position < schedule_.protect_first ||
-           (position < prompt_ && position >= prompt_ - schedule_.protect_last) ||
-           position >= tokens() - std::max(1, schedule_.protect_newest) ||
-           std::find(named.begin(), named.end(), ids_[static_cast<size_t>(position)]) !=
-               named.end();
-  }
-
-  void choose(int32_t layer, int32_t before) {
-    Positions& now = alive_[static_cast<size_t>(layer)];
-    Positions candidates = before == 0 ? Positions() : now;
-    for (int32_t position = before; position < tokens(); ++position) candidates.push_back(position);
-    if (layer > 0) {
-      const Positions& below = alive(layer - 1);
-      std::erase_if(candidates, [&](int32_t position) {
-        return !std::binary_search(below.begin(), below.end(), position);
-      });
-    }
-    if (!reads_all(layer, before)) {
-      const Keep keep = schedule_.tokens[static_cast<size_t>(layer)];
-      const int32_t base = schedule_.base == CountBase::kPrompt ? prompt_ : tokens();
-      const double share = std::floor(keep.share * base + 1e-9);
-      const int64_t staying = std::count_if(candidates.begin(), candidates.end(),
-                                            [&](int32_t position) { return stays(position); });
-      const int64_t wanted = std::max<int64_t>(
-          {keep.count > 0 ? keep.count : static_cast<int64_t>(share), schedule_.minimum, staying});
-      std::stable_sort(candidates.begin(), candidates.end(), [&](int32_t a, int32_t b) {
-        if (stays(a) != stays(b)) return stays(a);
-        return scores_[static_cast<size_t>(a)] > scores_[static_cast<size_t>(b)];
-      });
-      if (std::ssize(candidates) > wanted) candidates.resize(static_cast<size_t>(wanted));
-      std::sort(candidates.begin(), candidates.end());
-    }
-    now = candidates;
-    std::erase_if(rows_,
-                  [&](int32_t row) { return !std::binary_search(now.begin(), now.end(), row); });
-  }
-
-  void run(int32_t layer, int32_t before) {
-    PageTable gathered;
-    for (const int32_t position : alive(layer))
-      if (position < before) copy_key(layer, keys_[static_cast<size_t>(layer)], position, gathered);
-    ASSERT_TRUE(pool_.reserve(gathered, static_cast<int32_t>(rows_.size())).ok());
-    TokenLayout layout;
-    layout.append(static_cast<int32_t>(rows_.size()), 0);
-    layout.positions = rows_;
-    std::vector<int32_t> ids;
-    std::vector<float> states, hidden;
-    for (const int32_t row : rows_) {
-      ids.push_back(ids_[static_cast<size_t>(row)]);
-      if (layer > 0) states.insert(states.end(), states_[row].begin(), states_[row].end());
-    }
-    const bool scored = before > 0 || schedule_.prefill != Prefill::kSkip;
-    const RowSchedule observed{
-        .lengths = {kLayers, {static_cast<int32_t>(rows_.size())}},
-        .choose = {},
-        .observe = [&](int32_t,
-                       std::span<const AttentionSequence> sequences) { add(sequences.front()); },
-        .observed_layers = {scored ? kLayers : 0}};
-    PageTable none;
-    std::vector<PageTable*> tables(kLayers, &none);
-    tables[static_cast<size_t>(layer)] = &gathered;
-    ForwardInput input{.ids = ids,
-                       .layout = &layout,
-                       .tables = tables,
-                       .head_rows = layer + 1 == kLayers ? HeadRows::kLastOfEach : HeadRows::kNone,
-                       .first_layer = layer,
-                       .end_layer = layer + 1,
-                       .states = states,
-                       .schedule = &observed};
-    ForwardOutput output{.last_hidden = &hidden};
-    const Status status = state_.executor->run(input, output);
-    ASSERT_TRUE(status.ok()) << status.message();
-    for (size_t i = 0; i < rows_.size(); ++i) {
-      const auto from = hidden.begin() + static_cast<int64_t>(i) * kWidth;
-      states_[rows_[i]].assign(from, from + kWidth);
-      // Rows that left the prompt have no keys here.
-      PageTable& all = keys_[static_cast<size_t>(layer)];
-      while (all.tokens() < rows_[i]) add_gap(all);
-      copy_key(layer, gathered, gathered.tokens() - static_cast<int32_t>(rows_.size() - i), all);
-    }
-    pool_.release(gathered);
-    logits_.assign(output.logits.begin(), output.logits.end());
-  }
-
-  void add(const AttentionSequence& sequence) {
-    if (schedule_.decay < 1)
-      for (double& score : scores_) score *= schedule_.decay;
-    const Positions& keys = sequence.keys->positions;
-    for (size_t j = 0; j < keys.size(); ++j) {
-      double sum = 0, seen = 0;
-      for (size_t head = 0; head < kHeads; ++head)
-        sum += double{sequence.column_mass[head * keys.size() + j]};
-      for (int32_t q = 0; q < sequence.queries; ++q)
-        seen += sequence.query_positions[q] >= keys[j] ? 1 : 0;
-      scores_[static_cast<size_t>(keys[j])] +=
-          schedule_.scale == ImportanceScale::kQueries ? sum / seen : sum;
-    }
-  }
-
-  void add_gap(PageTable& table) {
-    ASSERT_TRUE(pool_.reserve(table, 1).ok());
-    table.positions.push_back(table.tokens());
-  }
-
-  // Copies a key and its values, number by number, behind those of another table.
-  void copy_key(int32_t layer, const PageTable& from, int32_t key, PageTable& to) {
-    const PageShape& shape = state_.weights.layers[static_cast<size_t>(layer)].attention.pages;
-    ASSERT_TRUE(pool_.reserve(to, 1).ok());
-    const std::byte* source = from.pages[static_cast<size_t>(key / kPageTokens)];
-    std::byte* target = to.pages[static_cast<size_t>(to.tokens() / kPageTokens)];
-    const int64_t a = key % kPageTokens, b = to.tokens() % kPageTokens;
-    const auto copy = [&](int64_t matrix, int64_t from_number, int64_t to_number, int64_t bytes) {
-      std::memcpy(target + matrix + to_number * bytes, source + matrix + from_number * bytes,
-                  static_cast<size_t>(bytes));
-    };
-    for (int32_t head = 0; head < shape.kv_heads; ++head) {
-      for (int32_t d = 0; d < shape.d_k; ++d)
-        copy(shape.keys_at(head), d * kPageTokens + a, d * kPageTokens + b, shape.number_bytes());
-      for (int32_t d = 0; d < shape.d_v; ++d)
-        copy(shape.values_at(head), a * shape.d_v + d, b * shape.d_v + d, shape.number_bytes());
-      if (shape.dtype != DType::kI8) continue;
-      copy(shape.key_scales_at(head), a, b, sizeof(float));
-      copy(shape.value_scales_at(head), a, b, sizeof(float));
-    }
-    to.positions.push_back(from.positions[static_cast<size_t>(key)]);
-  }
-
-  ModelState& state_;
-  PruningSchedule schedule_;
-  CachePool pool_;
-  std::vector<PageTable> keys_;  // [layer]: of every token that ran there
-  std::vector<Positions> alive_;
-  Positions rows_;  // of the step, that are alive
-  std::vector<int32_t> ids_;
-  std::vector<double> scores_;
-  std::map<int32_t, std::vector<float>> states_;
-  std::vector<float> logits_;
-  int32_t prompt_ = 0;
-};
-
 // What an engine's pass of a single sequence left behind.
 struct Pass {
   std::vector<float> logits;
@@ -318,11 +139,10 @@ void expect_the_definition(const std::shared_ptr<Model>& model, const Request& r
   ModelState& state = state_of(*model);
   std::vector<int32_t> ids;
   const std::vector<Pass> passes = watched(*engine_of(model), request, ids);
-  const auto schedule =
-      parse_schedule(request.pruning, scheduled_model(state.architecture), "schedule");
+  const auto schedule = pruning_of(state, request);
   ASSERT_TRUE(schedule.ok()) << schedule.status().message();
   ASSERT_EQ(passes.size(), ids.size() - request.prompt_ids.size());
-  Stepwise reference(state, *schedule);
+  Stepwise reference(state, **schedule);
   std::vector<int32_t> next = request.prompt_ids;
   for (size_t step = 0; step < passes.size(); ++step) {
     SCOPED_TRACE("step " + std::to_string(step));
@@ -356,6 +176,17 @@ TEST(PrunedSteps, AreTheCascadeRunLayerByLayer) {
       }
       expect_the_definition(model, request_of(1, 40, kSchedules[0]));
     }
+  }
+}
+
+// Keys in planes and values of the largest probabilities are the model's, and leave likewise.
+TEST(PrunedSteps, AlsoOfKeysInPlanesAndWithFewValues) {
+  for (const char* rest : {R"("key_bits": "8+4", "value_bits": 8, "refetch": {"below": 2})",
+                           R"("key_bits": "4", "value_bits": 4)", R"("values": 0.5)"}) {
+    const std::string schedule = R"({"tokens": [0.9, 0.6, 0.6, 0.3], )" + std::string(rest) + "}";
+    SCOPED_TRACE(schedule);
+    const auto model = load(llama(), {.threads = 2, .pruning = schedule});
+    expect_the_definition(model, request_of(70, 12, ""));
   }
 }
 
