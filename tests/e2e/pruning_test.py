@@ -182,6 +182,7 @@ class Oracle(PruningTest):
         {"tokens": [0.9, 0.2, 0.1], "base": "positions", "protect": {"ids": [3, 7]}},
         {"tokens": [20, 9, 4]},
     ]
+    HEADS = {"tokens": [1, 0.8, 0.4], "heads": [1, 0.75, 0.5]}
 
     @classmethod
     def setUpClass(cls):
@@ -211,13 +212,25 @@ class Oracle(PruningTest):
         self.assertEqual(result.returncode, 0, f"{schedule}: {result.stdout}{result.stderr[-2000:]}")
 
     def test_encoder(self):
-        for schedule in self.SCHEDULES:
+        for schedule in [*self.SCHEDULES, self.HEADS]:
             self.assert_agrees(self.model, schedule, self.cases)
 
     def test_decoder(self):
         model = checkpoints.make_gpt2(self.folder / "gpt2")
         for schedule in self.SCHEDULES:
             self.assert_agrees(model, schedule, self.cases)
+
+    def test_generation(self):
+        """Prompts that are pruned, scored, or neither, at first; the same tokens follow."""
+        model = checkpoints.make_gpt2(self.folder / "gpt2-steps")
+        cases = self.folder / "steps.json"
+        cases.write_text(json.dumps({"cases": [
+            {"name": f"c{i}", "input_ids": [[(5 * j + j * j + i) % 60 for j in range(length)]], "new_tokens": 8}
+            for i, length in enumerate((24, 5, 1))]}))
+        for schedule in self.SCHEDULES:
+            for prefill in ("prune", "score", "skip"):
+                self.assert_agrees(model, schedule | {"prefill": prefill}, cases)
+        self.assert_agrees(model, {"tokens": [1, 0.5, 0.3], "base": "prompt", "protect": {"newest": 3}}, cases)
 
     def test_goldens(self):
         if not SHARED:

@@ -51,7 +51,7 @@ class Cascade:
         for layer in range(model.layers):
             alive = np.intersect1d(alive, np.union1d(self.alive[layer], rows))
             heads = np.intersect1d(heads, self.heads[layer])
-            if not whole:
+            if not whole and (step or layer):  # the first layer of a text has no scores to go by
                 number = max(count(s.get("tokens", [1] * model.layers)[layer], base), s.get("minimum", 1), stays.sum())
                 alive = best(alive, np.where(stays, np.inf, self.scores), number)
                 if "heads" in s and self.head_scores.any():
@@ -70,7 +70,8 @@ class Cascade:
             out[:, heads] = np.einsum("hqk,khd->qhd", p, v[:, heads])
             if step > 0 or prefill != "skip":
                 mass = p.sum((0, 1)) / (np.maximum(sees.sum(0), 1) if s.get("scale") == "queries" else 1)
-                self.scores[alive] = s.get("decay", 1) * self.scores[alive] + mass
+                self.scores[self.alive[0]] *= s.get("decay", 1)
+                self.scores[alive] += mass
                 self.head_scores = self.head_scores + np.abs(out).sum((0, 2))
             x = x.copy()
             x[here - first] = model.leave(x[here - first], layer, out.reshape(len(here), -1))
