@@ -92,7 +92,7 @@ void predict_second_halves(std::span<Window> windows) {
 Status run_windows(Model& model, std::span<const Window> windows, const TaskOptions& options,
                    const tasks::Take& take) {
   ModelState& state = state_of(model);
-  if (state.drops_tokens()) return run_windows_in_steps(state, windows, options, take);
+  if (state.prunes()) return run_windows_in_steps(state, windows, options, take);
   std::vector<tasks::Item> items;
   for (const Window& window : windows) {
     items.push_back({&window.tokens, items.size(), window.rows});

@@ -198,5 +198,82 @@ TEST(HeadPass, BatchesOfOneAnEngineAndOtherThreadsGiveTheSame) {
   }
 }
 
+// What is generated behind a prompt is what a pass over all of it gives, in which those heads take
+// part that the prompt's own pass left.
+TEST(HeadPass, GeneratesWithTheHeadsThatThePromptLeft) {
+  const std::vector<int32_t> prompt = texts()[3].ids;
+  const auto model = load(llama_folder(), {.threads = 2, .pruning = kSchedule});
+  const auto dense = load(llama_folder(), {.threads = 2});
+  const Request request{
+      .prompt_ids = prompt, .max_new_tokens = 8, .stop_ids = {}, .log_probabilities = true};
+  const auto found = generate(model, request), unpruned = generate(dense, request);
+  ASSERT_TRUE(found.ok() && unpruned.ok()) << found.status().message();
+  EXPECT_NE(unpruned->log_probabilities, found->log_probabilities);
+  std::vector<Flags> live(kLayers, Flags(kHeads, 1));
+  std::vector<double> scores(kHeads);
+  const auto pass = [&](const std::vector<int32_t>& ids, bool chooses) {
+    const HeadSchedule schedule{
+        .choose =
+            [&](int32_t layer, std::span<uint8_t> flags) {
+              Flags& own = live[static_cast<size_t>(layer)];
+              if (chooses && layer > 0) {
+                own = live[static_cast<size_t>(layer) - 1];
+                while (std::count(own.begin(), own.end(), 1) > int64_t(kKept[layer])) {
+                  size_t least = kHeads;
+                  for (size_t h = 0; h < kHeads; ++h) {
+                    if (own[h] != 0 && (least == kHeads || scores[h] <= scores[least])) least = h;
+                  }
+                  own[least] = 0;
+                }
+              }
+              std::copy(own.begin(), own.end(), flags.begin());
+            },
+        .observe =
+            [&](int32_t, const TokenLayout& rows, const float* magnitudes) {
+              for (size_t i = 0; i < static_cast<size_t>(rows.rows()) * kHeads; ++i)
+                scores[i % kHeads] += double{magnitudes[i]};
+            },
+        .observed_layers = kLayers};
+    TokenLayout layout;
+    layout.append(static_cast<int32_t>(ids.size()), 0);
+    const ForwardInput input{
+        .ids = ids, .layout = &layout, .head_rows = HeadRows::kLastOfEach, .heads = &schedule};
+    ForwardOutput output;
+    const Status status = state_of(*dense).executor->run(input, output);
+    EXPECT_TRUE(status.ok()) << status.message();
+    return std::vector<float>(output.logits.begin(), output.logits.end());
+  };
+  std::vector<int32_t> ids = prompt;
+  for (size_t step = 0; step < found->ids.size(); ++step) {
+    SCOPED_TRACE(step);
+    const std::vector<float> logits = pass(ids, step == 0);
+    double sum = 0;
+    for (const float logit : logits) sum += std::exp(double{logit});
+    const auto token = static_cast<size_t>(found->ids[step]);
+    EXPECT_EQ(*std::max_element(logits.begin(), logits.end()), logits[token]);
+    EXPECT_NEAR(double{logits[token]} - std::log(sum), found->log_probabilities[step], 1e-4);
+    ids.push_back(found->ids[step]);
+  }
+}
+
+// A prompt whose heads are only scored keeps all; from the first token behind it on they leave, and
+// with every kind of prompt, beams and several continuations run to their end.
+TEST(HeadPass, EveryKindOfPromptIsContinued) {
+  for (const char* prefill : {"prune", "score", "skip"}) {
+    const std::string schedule =
+        R"({"heads": [0.75, 0.5, 0.5, 0.25], "prefill": ")" + std::string(prefill) + "\"}";
+    const auto model = load(llama_folder(), {.threads = 2, .pruning = schedule});
+    Request request{.prompt_ids = texts()[2].ids, .max_new_tokens = 5, .stop_ids = {}};
+    const auto one = generate(model, request);
+    ASSERT_TRUE(one.ok()) << one.status().message();
+    EXPECT_EQ(size_t{5}, one->ids.size());
+    request.beams = 3;
+    request.sequences = 2;
+    const auto beams = generate_sequences(model, request);
+    ASSERT_TRUE(beams.ok()) << beams.status().message();
+    EXPECT_EQ(size_t{2}, beams->size());
+  }
+}
+
 }  // namespace
 }  // namespace tessera

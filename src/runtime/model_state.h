@@ -33,6 +33,7 @@ struct ModelState {
   SentenceEncoder sentence_encoder;
   std::optional<PruningSchedule> pruning;     // nothing: every token enters every layer
   std::unique_ptr<PruningObserver> observer;  // null: nobody wants to know what was pruned
+  bool prunes() const { return drops_tokens() || drops_heads(); }
   bool drops_heads() const { return pruning.has_value() && !pruning->keeps_all_heads(); }
   bool drops_tokens() const { return pruning.has_value() && !pruning->keeps_all_tokens(); }
   ModelInfo info;

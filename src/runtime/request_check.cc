@@ -54,7 +54,7 @@ Result<std::shared_ptr<const PruningSchedule>> pruning_of(const ModelState& stat
   std::shared_ptr<const PruningSchedule> pruning;
   if (request.pruning.empty()) {
     // Who observes what leaves is told where nothing does, too.
-    if (state.drops_tokens() || state.observer != nullptr)
+    if (state.prunes() || state.observer != nullptr)
       pruning = std::make_shared<const PruningSchedule>(*state.pruning);
     return pruning;
   }
@@ -66,7 +66,10 @@ Result<std::shared_ptr<const PruningSchedule>> pruning_of(const ModelState& stat
         "pruning: expected tokens alone in a request's schedule, as heads, values and bits are the "
         "model's for all requests, found others");
   }
-  if (!own.keeps_all_tokens()) pruning = std::make_shared<const PruningSchedule>(std::move(own));
+  // What is the model's for all requests.
+  if (state.drops_heads()) own.heads = state.pruning->heads;
+  if (!own.keeps_all_tokens() || !own.keeps_all_heads())
+    pruning = std::make_shared<const PruningSchedule>(std::move(own));
   return pruning;
 }
 
@@ -78,8 +81,6 @@ Status check_request(const ModelState& state, const Request& request) {
         a.class_name.empty() ? a.family : a.class_name,
         a.is_decoder() ? "a decoder without one" : "an encoder"));
   }
-  if (state.drops_heads())
-    return unsupported("pruning: expected whole sequences to prune, found a prompt to continue");
   TESSERA_RETURN_IF_ERROR(check_options(request));
   TESSERA_RETURN_IF_ERROR(check_sequence(state, {request.prompt_ids, {}}, "prompt"));
   TESSERA_RETURN_IF_ERROR(check_token_rules(request.rules, a.vocabulary_size));

@@ -27,6 +27,11 @@ void OutputText::write(Event& event) {
   if (stops_.found()) event.finished = FinishReason::kStopString;
 }
 
+void Sequence::prune(const PruningSchedule& schedule, const ScheduledModel& model) {
+  cascade = TokenCascade(schedule, model, CascadeKind::kPrompt);
+  if (!schedule.keeps_all_heads()) heads = HeadCascade(schedule, model, schedule.prefill);
+}
+
 int32_t Sequence::keys_with(int32_t rows, size_t layer) const {
   const int32_t keys = tables[layer].tokens() + rows;
   return cascade ? std::min(keys, cascade->lengths()[layer]) : keys;
@@ -36,6 +41,7 @@ TokenCascade* SequencePart::begin() const {
   if (!sequence->cascade) return nullptr;
   sequence->cascade->begin(sequence->done,
                            {sequence->ids.data() + sequence->done, static_cast<size_t>(rows)});
+  if (sequence->heads) sequence->heads->begin(sequence->done, rows);
   return &*sequence->cascade;
 }
 
@@ -48,8 +54,7 @@ Running::Running(int64_t number, Request request, const ScheduledModel& model,
       pruning_(std::move(pruning)) {
   sequences_.push_back({.ids = request_.prompt_ids,
                         .tables = std::vector<PageTable>(static_cast<size_t>(model.layers))});
-  if (is_pruned())
-    sequences_.front().cascade = TokenCascade(*pruning_, model, CascadeKind::kPrompt);
+  if (is_pruned()) sequences_.front().prune(*pruning_, model);
   if (request_.beams == 1) return;
   search_ = std::make_unique<BeamSearch>(
       BeamSearch::Options{.beams = request_.beams,
@@ -251,8 +256,11 @@ void Running::fork(const std::vector<int32_t>& parents, CachePool& pool) {
       next.push_back(std::move(old));
       continue;
     }
-    Sequence& copy = next.emplace_back(
-        Sequence{.ids = old.ids, .done = old.done, .tables = {}, .cascade = old.cascade});
+    Sequence& copy = next.emplace_back(Sequence{.ids = old.ids,
+                                                .done = old.done,
+                                                .tables = {},
+                                                .cascade = old.cascade,
+                                                .heads = old.heads});
     if (copy.cascade) copy.cascade->set_number(-1);
     copy.tables.reserve(old.tables.size());
     for (const PageTable& table : old.tables) copy.tables.push_back(pool.share(table));

@@ -8,6 +8,7 @@
 
 #include "base/status.h"
 #include "pruning/cascade.h"
+#include "pruning/heads.h"
 #include "runtime/beam_search.h"
 #include "runtime/cache_pool.h"
 #include "runtime/sampling.h"
@@ -23,8 +24,11 @@ struct Sequence {
   int32_t done = 0;
   std::vector<PageTable> tables;             // [layer]
   std::optional<TokenCascade> cascade = {};  // nothing: every token stays
+  std::optional<HeadCascade> heads = {};     // nothing: every head does; never without the other
 
   int32_t waiting() const { return static_cast<int32_t>(ids.size()) - done; }
+  // Tokens and heads leave from now on. The schedule stays where it is.
+  void prune(const PruningSchedule& schedule, const ScheduledModel& model);
   // The keys that a layer's table has at most when so many more rows have run, a step that a
   // cascade has begun.
   int32_t keys_with(int32_t rows, size_t layer) const;

@@ -4,6 +4,7 @@
 #include <mutex>
 #include <vector>
 
+#include "runtime/head_pass.h"
 #include "runtime/pruned_pass.h"
 
 namespace tessera {
@@ -63,8 +64,7 @@ class Steps {
       Sequence& sequence =
           sequences_.emplace_back(Sequence{.ids = {text.ids.begin(), text.ids.end()},
                                            .tables = std::vector<PageTable>(at(model.layers))});
-      if (state.drops_tokens())
-        sequence.cascade = TokenCascade(*state.pruning, model, CascadeKind::kPrompt);
+      if (state.prunes()) sequence.prune(*state.pruning, model);
     }
   }
   ~Steps() {
@@ -144,7 +144,11 @@ Status run_parts(const ModelState& state, CachePool& pool, const Forward& forwar
                  std::span<const SequencePart> parts, ForwardOutput& output) {
   const Rows rows(parts);
   std::vector<TokenCascade*> cascades;
-  for (const SequencePart& part : parts) cascades.push_back(part.begin());
+  std::vector<HeadCascade*> heads;
+  for (const SequencePart& part : parts) {
+    cascades.push_back(part.begin());
+    heads.push_back(part.sequence->heads ? &*part.sequence->heads : nullptr);
+  }
   std::vector<PageTable*> tables;
   for (int32_t layer = 0; layer < state.architecture.layer_count(); ++layer) {
     for (const SequencePart& part : parts) {
@@ -153,13 +157,15 @@ Status run_parts(const ModelState& state, CachePool& pool, const Forward& forwar
     }
   }
   const PrunedPass pruned(state, std::move(cascades), rows.layout, rows.ids);
+  const HeadPass head_pass(std::move(heads));
   const ForwardInput input{.ids = rows.ids,
                            .layout = &rows.layout,
                            .prompt_tokens = rows.prompt_tokens,
                            .tables = tables,
                            .head_rows = rows.head_rows.empty() ? HeadRows::kNone : HeadRows::kGiven,
                            .given_head_rows = rows.head_rows,
-                           .schedule = pruned.schedule()};
+                           .schedule = pruned.schedule(),
+                           .heads = head_pass.schedule()};
   TESSERA_RETURN_IF_ERROR(forward(input, output));
   for (const SequencePart& part : parts) {
     part.sequence->done += part.rows;

@@ -61,7 +61,7 @@ Status run_perplexity(Run& run, Model& model) {
     windows.resize(static_cast<size_t>(run.task.max_examples));
   }
   if (windows.empty()) return invalid_input("expected at least two tokens of text, found fewer");
-  const bool is_pruned = state_of(model).drops_tokens();
+  const bool is_pruned = state_of(model).prunes();
   if (is_pruned) predict_second_halves(windows);
   std::vector<double> nats(windows.size());
   TESSERA_RETURN_IF_ERROR(run_windows(

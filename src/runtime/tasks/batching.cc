@@ -214,7 +214,7 @@ Result<std::vector<Sequence>> to_sequences(ModelState& state, std::span<const Ta
 
 Status run_items(ModelState& state, const Work& work, const TaskOptions& options,
                  const Take& take) {
-  if (state.architecture.head == Head::kCausalLm && (state.drops_tokens() || state.drops_heads())) {
+  if (state.architecture.head == Head::kCausalLm && state.prunes()) {
     return unsupported(
         "pruning: expected texts that are read as a whole, found texts whose every token is "
         "predicted from those before it");
