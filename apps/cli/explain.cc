@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <optional>
+#include <utility>
 
 #include "cli/explanation.h"
 #include "cli/partial_file.h"
 #include "cli/record_run.h"
 #include "cli/task_verb.h"
 #include "cli/verbs.h"
+#include "tessera/engine.h"
 #include "tessera/pruning.h"
 
 namespace tessera::cli {
@@ -25,7 +27,7 @@ constexpr Synopsis kSynopsis = {
     "  watching it.\"\n"
     "  tessera explain MODEL \\\n"
     "    \"Du Fu was a great poet of the Tang dynasty. Recently a variety of styles \\\n"
-    "  have been used in efforts to translate the work of Du Fu into English\"\n"};
+    "  have been used in efforts to translate the work of Du Fu into\" -n 3\n"};
 
 // Half of the tokens on average.
 constexpr const char* kUsualSchedule = R"({"tokens": 0.5})";
@@ -34,12 +36,15 @@ struct Options {
   ModelOptions model;
   RecordOptions records;
   std::optional<std::string> output, html;
+  std::optional<int64_t> max_tokens;
   bool json = false;
 };
 
 ResultOptions results_of(const Options& options) {
-  return {
-      options.output, options.json, ResultKind::kTexts, {"text", "ids", "words", "left", "layers"}};
+  return {options.output,
+          options.json,
+          ResultKind::kTexts,
+          {"text", "ids", "words", "left", "layers", "next"}};
 }
 
 // Keeps what a model tells of the one text that runs.
@@ -47,7 +52,8 @@ class Watcher {
  public:
   void take(const PruningRecord& record) {
     layers_.push_back(
-        {.layer = record.layer,
+        {.step = record.step,
+         .layer = record.layer,
          .tokens = {record.tokens.begin(), record.tokens.end()},
          .importance = {record.importance.begin(), record.importance.end()},
          .heads = {record.heads.begin(), record.heads.end()},
@@ -61,8 +67,8 @@ class Watcher {
 
 class Explainer {
  public:
-  Explainer(Model& model, Watcher& watcher, const Options& options)
-      : model_(model),
+  Explainer(std::shared_ptr<Model> model, Watcher& watcher, const Options& options)
+      : model_(std::move(model)),
         watcher_(watcher),
         options_(options),
         run_({"explaining", "texts", results_of(options)}) {
@@ -76,7 +82,7 @@ class Explainer {
       if (!page.ok()) return page.status();
       page_ = *std::move(page);
       const Status status =
-          page_->write(explain_html_head("Which words survive in " + model_.info().directory));
+          page_->write(explain_html_head("Which words survive in " + model_->info().directory));
       if (!status.ok()) return status;
     }
     const Status status = run_.all(
@@ -114,49 +120,74 @@ class Explainer {
     return run_.write(record, gap + explain_as_text(explanation, paper_));
   }
 
+  // As the tasks read it: cut to the model's limit.
+  Result<Encoding> encode(const Record& record, const TextPair& text) {
+    const ModelInfo& info = model_->info();
+    if (record.tokens)
+      return Encoding{.ids = record.tokens->ids, .type_ids = record.tokens->type_ids};
+    const std::shared_ptr<const Tokenizer> tokenizer = model_->tokenizer();
+    if (tokenizer == nullptr) {
+      return unsupported(
+          fmt::format("{} has no tokenizer: give token ids with --ids", info.directory));
+    }
+    Result<Encoding> encoding = tokenizer->encode(
+        text, {.truncation = Truncation{.max_tokens = static_cast<size_t>(info.max_text_tokens),
+                                        .side = tokenizer->truncation_side()},
+               .origins = Origins::kGive});
+    if (!encoding.ok()) return encoding;
+    if (info.type_vocabulary_size <= 1) encoding->type_ids.clear();
+    run_.count_truncated(encoding->truncated ? 1 : 0);
+    return encoding;
+  }
+
   Result<Explanation> explain(const Record& record) {
-    const ModelInfo& info = model_.info();
-    const std::shared_ptr<const Tokenizer> tokenizer = model_.tokenizer();
-    const std::string first = info.default_prompt + record.text.value_or("");
+    const std::string first = model_->info().default_prompt + record.text.value_or("");
     TextPair text{first};
     if (record.pair) text.second = *record.pair;
-    Encoding encoding;
-    if (record.tokens) {
-      encoding.ids = record.tokens->ids;
-      encoding.type_ids = record.tokens->type_ids;
-    } else {
-      if (tokenizer == nullptr) {
-        return unsupported(
-            fmt::format("{} has no tokenizer: give token ids with --ids", info.directory));
-      }
-      Result<Encoding> encoded = tokenizer->encode(
-          text, {.truncation = Truncation{.max_tokens = static_cast<size_t>(info.max_text_tokens),
-                                          .side = tokenizer->truncation_side()},
-                 .origins = Origins::kGive});
-      if (!encoded.ok()) return encoded.status();
-      encoding = *std::move(encoded);
-      run_.count_truncated(encoding.truncated ? 1 : 0);
-    }
-    if (info.type_vocabulary_size <= 1) encoding.type_ids.clear();
-    run_.count_tokens(static_cast<int64_t>(encoding.ids.size()));
-    if (Status status = pass({encoding.ids, encoding.type_ids}); !status.ok()) return status;
+    const Result<Encoding> encoding = encode(record, text);
+    if (!encoding.ok()) return encoding.status();
+    run_.count_tokens(static_cast<int64_t>(encoding->ids.size()));
+    const std::shared_ptr<const Tokenizer> tokenizer = model_->tokenizer();
     Explanation explanation{.text = first,
-                            .ids = encoding.ids,
-                            .tokens = explained_tokens(tokenizer.get(), text, encoding),
-                            .layers = watcher_.layers(),
-                            .heads = info.query_heads};
+                            .ids = encoding->ids,
+                            .tokens = explained_tokens(tokenizer.get(), text, *encoding),
+                            .layers = {},
+                            .heads = model_->info().query_heads};
+    (void)watcher_.layers();
+    const Status status = options_.max_tokens ? continue_prompt(tokenizer.get(), &explanation)
+                                              : pass({encoding->ids, encoding->type_ids});
+    if (!status.ok()) return status;
+    explanation.layers = watcher_.layers();
     find_leavers(&explanation);
     return explanation;
   }
 
   // As embed or the model's head reads the text, for what that reads never leaves.
   Status pass(const TokenSequence& sequence) {
-    (void)watcher_.layers();
-    if (model_.info().head == Head::kNone) return model_.embed({sequence}).status();
-    return model_.forward({sequence}).status();
+    if (model_->info().head == Head::kNone) return model_->embed({sequence}).status();
+    return model_->forward({sequence}).status();
   }
 
-  Model& model_;
+  // The likeliest tokens one after another; no layer sees the last one.
+  Status continue_prompt(const Tokenizer* tokenizer, Explanation* explanation) {
+    const auto count = static_cast<int32_t>(*options_.max_tokens);
+    const Result<Generation> generated =
+        generate(model_, {.prompt_ids = explanation->ids, .max_new_tokens = count});
+    if (!generated.ok()) return generated.status();
+    explanation->next = "";
+    for (size_t i = 0; i < generated->ids.size(); ++i) {
+      ExplainedToken token = generated_token(tokenizer, generated->ids[i]);
+      if (i + 1 == generated->ids.size()) {
+        explanation->next = token.text;
+        break;
+      }
+      explanation->ids.push_back(generated->ids[i]);
+      explanation->tokens.push_back(std::move(token));
+    }
+    return {};
+  }
+
+  std::shared_ptr<Model> model_;
   Watcher& watcher_;
   const Options& options_;
   RecordRun run_;
@@ -176,7 +207,7 @@ Status explain(Options& options) {
     model = load_model(options.model);
   }
   if (!model.ok()) return model.status();
-  return Explainer(**model, watcher, options).run();
+  return Explainer(*model, watcher, options).run();
 }
 
 }  // namespace
@@ -186,6 +217,11 @@ int explain_verb(const Arguments& arguments) {
   options.records.pairs = RecordPair::kOptional;
   Parser parser(kSynopsis);
   add_record_options(parser, &options.records);
+  parser.group("Generation");
+  parser.add_integer({"-n,--max-tokens", 1, INT32_MAX,
+                      "Continue each text by N tokens with a language model, the likeliest ones, "
+                      "and show each step."},
+                     &options.max_tokens);
   parser.group("Output");
   parser.add_text({"--html", "FILE",
                    "Write a page to FILE too: a table of layers and tokens, shaded by importance."},

@@ -67,7 +67,7 @@ std::vector<std::string> lines_of(const Explanation& explanation, const Explaine
 }
 
 struct Row {
-  std::string layers, tokens, heads;
+  std::string step, layers, tokens, heads;
   std::vector<std::string> lines;
 };
 
@@ -78,10 +78,12 @@ std::vector<Row> rows_of(const Explanation& explanation, size_t width, bool show
     const ExplainedLayer& layer = explanation.layers[first];
     size_t last = first;
     while (last + 1 < explanation.layers.size() &&
+           explanation.layers[last + 1].step == layer.step &&
            explanation.layers[last + 1].tokens == layer.tokens &&
            explanation.layers[last + 1].heads == layer.heads)
       ++last;
-    Row row{.tokens = fmt::format("{}", layer.tokens.size()),
+    Row row{.step = fmt::format("{}", layer.step),
+            .tokens = fmt::format("{}", layer.tokens.size()),
             .heads = fmt::format("{}", layer.heads.empty() ? static_cast<size_t>(explanation.heads)
                                                            : layer.heads.size()),
             .lines = lines_of(explanation, layer, width, shows_all)};
@@ -95,6 +97,7 @@ std::vector<Row> rows_of(const Explanation& explanation, size_t width, bool show
 
 void add_leavers(const Explanation& explanation, std::string* text) {
   for (const ExplainedLayer& layer : explanation.layers) {
+    if (layer.step != explanation.layers.back().step) continue;
     std::vector<std::string_view> left;
     for (const ExplainedToken& token : explanation.tokens) {
       if (token.left == layer.layer) left.push_back(token.text);
@@ -105,6 +108,18 @@ void add_leavers(const Explanation& explanation, std::string* text) {
 }
 
 }  // namespace
+
+ExplainedToken generated_token(const Tokenizer* tokenizer, int32_t id) {
+  const Result<std::string> text = tokenizer != nullptr
+                                       ? tokenizer->decode({id}, DecodeSpecial::kKeep)
+                                       : Result<std::string>(fmt::format(" {}", id));
+  const std::string word = on_one_line(text.ok() ? *text : tokenizer->token_of(id));
+  // A token by itself loses the space that SentencePiece has in front of words.
+  const bool begins_word = word.starts_with(' ') ||
+                           (tokenizer != nullptr && tokenizer->token_of(id).starts_with("\u2581"));
+  const size_t first = word.find_first_not_of(' ');
+  return {.text = first == std::string::npos ? "" : word.substr(first), .begins_word = begins_word};
+}
 
 std::vector<ExplainedToken> explained_tokens(const Tokenizer* tokenizer, const TextPair& text,
                                              const Encoding& encoding) {
@@ -142,6 +157,7 @@ void find_leavers(Explanation* explanation) {
   std::vector<int> last(explanation->tokens.size(), -1);
   int deepest = -1;
   for (const ExplainedLayer& layer : explanation->layers) {
+    if (layer.step != explanation->layers.back().step) continue;
     for (const int32_t token : layer.tokens) last[static_cast<size_t>(token)] = layer.layer;
     deepest = std::max(deepest, layer.layer);
   }
@@ -151,22 +167,22 @@ void find_leavers(Explanation* explanation) {
 }
 
 std::string explain_as_text(const Explanation& explanation, const PaperSize& paper) {
-  const Row titles{"layers", "tokens", "heads", {"text"}};
-  // The numbers' columns are as wide as their titles or wider.
-  size_t before = 0;
   std::vector<Row> rows = rows_of(explanation, 0, paper.is_terminal);
-  size_t layers = titles.layers.size();
+  // The numbers' columns are as wide as their titles or wider.
+  const std::string_view step = explanation.has_steps() ? "step  " : "";
+  size_t layers = std::string_view("layers").size();
   for (const Row& row : rows) layers = std::max(layers, row.layers.size());
-  before = layers + titles.tokens.size() + titles.heads.size() + 6;
+  const size_t before = step.size() + layers + std::string_view("  tokens  heads  ").size();
   const auto width = static_cast<size_t>(std::max(paper.width, 0));
   if (width > before + 20) rows = rows_of(explanation, width - before, paper.is_terminal);
-  std::string text = fmt::format("{:<{}}  {}  {}  {}\n", titles.layers, layers, titles.tokens,
-                                 titles.heads, titles.lines.front());
+  std::string text = fmt::format("{}{:<{}}  tokens  heads  text\n", step, "layers", layers);
   for (const Row& row : rows) {
+    if (!step.empty()) text += fmt::format("{:<4}  ", row.step);
     text += fmt::format("{:<{}}  {:>6}  {:>5}  ", row.layers, layers, row.tokens, row.heads);
     text += fmt::format("{}\n", fmt::join(row.lines, "\n" + std::string(before, ' ')));
   }
   add_leavers(explanation, &text);
+  if (explanation.has_steps()) text += fmt::format("then: {}\n", *explanation.next);
   return text;
 }
 
@@ -178,6 +194,7 @@ std::string explain_as_json(const Explanation& explanation) {
   }
   for (const ExplainedLayer& layer : explanation.layers) {
     JsonLine line;
+    if (explanation.has_steps()) line.integer("step", layer.step);
     line.integer("layer", layer.layer).raw("tokens", json_array(layer.tokens));
     line.raw("importance", json_array(layer.importance));
     if (!layer.heads.empty()) line.raw("heads", json_array(layer.heads));
@@ -188,7 +205,9 @@ std::string explain_as_json(const Explanation& explanation) {
   JsonLine line;
   line.text("text", explanation.text).raw("ids", json_array(explanation.ids));
   line.raw("words", json_array(words)).raw("left", json_array(left));
-  return line.raw("layers", json_array(layers)).line();
+  line.raw("layers", json_array(layers));
+  if (explanation.has_steps()) line.text("next", *explanation.next);
+  return line.line();
 }
 
 }  // namespace tessera::cli

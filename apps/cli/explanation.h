@@ -14,11 +14,12 @@ namespace tessera::cli {
 struct ExplainedToken {
   std::string text;          // on one line
   bool begins_word = false;  // something stands between it and the token before
-  std::optional<int> left;   // the first layer that it was not in; none: it stayed
+  std::optional<int> left;  // the first layer that it was not in, in the last step; none: it stayed
 };
 
 // What a layer had of a text.
 struct ExplainedLayer {
+  int32_t step = 0;
   int32_t layer = 0;
   std::vector<int32_t> tokens = {};  // ascending
   std::vector<float> importance = {};
@@ -31,9 +32,14 @@ struct Explanation {
   std::vector<int32_t> ids;
   std::vector<ExplainedToken> tokens;
   std::vector<ExplainedLayer> layers;
-  int32_t heads = 0;  // of the model
+  int32_t heads = 0;                     // of the model
+  std::optional<std::string> next = {};  // what was generated last, which no layer has seen
+
+  bool has_steps() const { return next.has_value(); }
 };
 
+// A token behind others that was generated.
+ExplainedToken generated_token(const Tokenizer* tokenizer, int32_t id);
 // The tokens of what was encoded, in the order of the ids. tokenizer: null for ids alone.
 std::vector<ExplainedToken> explained_tokens(const Tokenizer* tokenizer, const TextPair& text,
                                              const Encoding& encoding);

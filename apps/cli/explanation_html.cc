@@ -81,8 +81,10 @@ std::string heads_of(const Explanation& explanation, const ExplainedLayer& layer
 }
 
 std::string row_of(const Explanation& explanation, const ExplainedLayer& layer) {
-  std::string html = fmt::format("<tr><th>{}</th><td>{}</td>{}", layer.layer, layer.tokens.size(),
-                                 heads_of(explanation, layer));
+  std::string html = "<tr>";
+  if (explanation.has_steps()) html += fmt::format("<th>{}</th>", layer.step);
+  html += fmt::format("<th>{}</th><td>{}</td>{}", layer.layer, layer.tokens.size(),
+                      heads_of(explanation, layer));
   const float largest = largest_of(layer.importance);
   size_t next = 0;
   for (size_t i = 0; i < explanation.tokens.size(); ++i) {
@@ -118,10 +120,11 @@ std::string explain_as_html(const Explanation& explanation) {
     html += fmt::format("{}<span style=\"{}\" title=\"{}\">{}</span>", token.begins_word ? " " : "",
                         shade(token.left ? *token.left / layers : 1, 1), when, escaped(token.text));
   }
-  html +=
-      "</p>\n<div><table>\n<thead><tr><th>layer</th><th>tokens</th><th>heads</th>"
-      "<th colspan=\"" +
-      fmt::format("{}", explanation.tokens.size()) + "\">text</th></tr></thead>\n<tbody>\n";
+  if (explanation.has_steps()) html += " &rarr; " + escaped(*explanation.next);
+  html += fmt::format(
+      "</p>\n<div><table>\n<thead><tr>{}<th>layer</th><th>tokens</th><th>heads</th>"
+      "<th colspan=\"{}\">text</th></tr></thead>\n<tbody>\n",
+      explanation.has_steps() ? "<th>step</th>" : "", explanation.tokens.size());
   for (const ExplainedLayer& layer : explanation.layers) html += row_of(explanation, layer);
   return html + "</tbody></table></div>\n</section>\n";
 }

@@ -130,13 +130,14 @@ int run_verb(const Arguments& arguments) {
   declare(parser, &options);
   add_model_options(parser, &options.model);
   add_cache_option(parser, &options.model);
+  add_trace_option(parser, &options.model);
   parser.keep_rest();
   parser.then([&] {
     take_text(parser.rest(), &options);
     check(&options);
   });
   if (const auto code = parser.parse(arguments)) return *code;
-  return finish(run(options));
+  return finish(run(options), options.model);
 }
 
 }  // namespace tessera::cli

@@ -46,6 +46,10 @@ class PruningTest(CliTest):
         self.assertEqual(len(records), len(rest))
         return first, records
 
+    def decoder(self):
+        path = self.folder / "decoder"
+        return path if path.exists() else checkpoints.make_decoder(path)
+
 
 class Traces(PruningTest):
     def test_what_is_in_it(self):
@@ -79,6 +83,26 @@ class Traces(PruningTest):
             self.assertEqual(records[0, layer]["tokens"], [0, 1, 2, 3, 4])
             # Each of 5 queries of 4 heads gives 1 in each layer.
             self.assertAlmostEqual(sum(records[0, layer]["importance"]), 20 * (layer + 1), delta=1e-3)
+
+    def test_steps(self):
+        """A prompt is step 0, each generated token one more; sets are nested in both but for the new token."""
+        path = self.folder / "steps.jsonl"
+        self.call("run", self.decoder(), "Once upon a time", "-n", 5, "--ignore-end", "--keep-tokens", "0.8,0.4",
+                  "--trace", path)
+        records = [json.loads(line) for line in path.read_text().splitlines()][1:]
+        self.assertEqual([(r["step"], r["layer"]) for r in records], [(t, layer) for t in range(5) for layer in range(2)])
+        alive = {layer: set(range(16)) for layer in range(2)}
+        for record in records:
+            step, layer, tokens = record["step"], record["layer"], set(record["tokens"])
+            self.assertEqual(record["sequence"], 0)
+            self.assertEqual(record["length"], 16 + step)
+            new = {15 + step}
+            self.assertLessEqual(new, tokens)
+            self.assertLessEqual(tokens, alive[layer] | new)
+            if layer == 1:
+                self.assertLessEqual(tokens, alive[0])
+                self.assertLess(len(tokens), len(alive[0]))
+            alive[layer] = tokens
 
     def test_results_stay(self):
         for options in ((), ("--keep-tokens", self.shares)):
@@ -149,6 +173,19 @@ class Explain(PruningTest):
         self.assertEqual(tags.count("tr"), 2 * (LAYERS + 1))
         self.assertIn("&lt;", text)
         self.assertNotIn("http", text)
+
+    def test_steps(self):
+        (line,) = self.json_lines("explain", self.decoder(), "Once upon a time", "-n", 4, "--keep-tokens", "0.8,0.4")
+        self.assertEqual(len(line["ids"]), 16 + 3)
+        self.assertEqual([(layer["step"], layer["layer"]) for layer in line["layers"]],
+                         [(step, layer) for step in range(4) for layer in range(2)])
+        self.assertIn("next", line)
+        page = self.folder / "steps.html"
+        out, _ = self.call("explain", self.decoder(), "Once upon a time", "-n", 4, "--html", page)
+        self.assertTrue(out.startswith("step  layers  tokens"))
+        self.assertIn("\nthen: ", out)
+        self.assertEqual(page.read_text().count("<tr>"), 1 + 4 * 2)
+        self.assert_fails("explain", self.model, "a b", "-n", 2, says=["continue"])
 
     def test_inputs(self):
         file = self.folder / "texts.txt"
