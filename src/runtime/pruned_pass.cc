@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "attention/remove_keys.h"
+#include "runtime/head_pass.h"
 #include "runtime/whole_sequences.h"
 
 namespace tessera {
@@ -164,6 +165,14 @@ void PrunedPass::report(int32_t layer, size_t sequence, int32_t queries) {
                        .queries = queries,
                        .tokens = alive,
                        .importance = {importance_.data(), alive.size()}};
+  if (heads_ != nullptr && !heads_->texts().empty()) {
+    const HeadCascade& heads = heads_->texts()[sequence];
+    alive_heads_.clear();
+    for (int32_t head = 0; head < state_.architecture.layer(layer).query_heads; ++head) {
+      if (heads.is_alive(head, layer)) alive_heads_.push_back(head);
+    }
+    record.heads = alive_heads_;
+  }
   if (layer == 0) {
     record.ids = ids_.subspan(static_cast<size_t>(layout_.offsets[sequence]),
                               static_cast<size_t>(layout_.length(static_cast<int64_t>(sequence))));

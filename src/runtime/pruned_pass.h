@@ -10,6 +10,7 @@
 
 namespace tessera {
 
+class HeadPass;
 struct SequenceBatch;
 
 // What reads single tokens when a pass is over; these never leave.
@@ -34,6 +35,9 @@ class PrunedPass {
   PrunedPass(const PrunedPass&) = delete;
   PrunedPass& operator=(const PrunedPass&) = delete;
 
+  // The heads of the same texts, whom the observer is told of too; they outlive the pass.
+  void tell_of(const HeadPass& heads) { heads_ = &heads; }
+
   // Null where every token enters every layer and nobody observes it.
   const RowSchedule* schedule() const { return is_pruned_ ? &schedule_ : nullptr; }
   // Positions of a sequence that the last layer had; empty: all.
@@ -54,9 +58,11 @@ class PrunedPass {
   std::vector<TokenCascade*> cascades_;
   bool is_pruned_ = false;
   CascadeScratch scratch_;
-  std::vector<int32_t> rows_;      // [sequences]: that entered the layer before
-  std::vector<uint8_t> leaves_;    // of the keys of a table
-  std::vector<float> importance_;  // of the tokens alive, for the observer
+  std::vector<int32_t> rows_;         // [sequences]: that entered the layer before
+  std::vector<uint8_t> leaves_;       // of the keys of a table
+  std::vector<float> importance_;     // of the tokens alive, for the observer
+  std::vector<int32_t> alive_heads_;  // of one sequence, likewise
+  const HeadPass* heads_ = nullptr;   // null: all stay
   RowSchedule schedule_;
 };
 

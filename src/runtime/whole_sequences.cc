@@ -32,8 +32,9 @@ Status run_in_passes(ModelState& state, std::span<const TokenSequence> batch,
     const size_t count = sequences_in_pass(std::span(lengths).subspan(first), kEncodingRows);
     SequenceBatch pass;
     for (const TokenSequence& sequence : batch.subspan(first, count)) pass.add(sequence);
-    const PrunedPass pruned(state, pass, readers);
+    PrunedPass pruned(state, pass, readers);
     const HeadPass heads(state, count);
+    pruned.tell_of(heads);
     ForwardInput input = pass.input();
     input.schedule = pruned.schedule();
     input.heads = heads.schedule();
@@ -218,8 +219,9 @@ Status encode_pass(const ModelState& state, const Forward& forward,
   PassReaders readers;
   if (heads) readers.head = head_rows(a);
   if (embeds) readers.poolings = state.sentence_encoder.poolings;
-  const PrunedPass pruned(state, batch, readers);
+  PrunedPass pruned(state, batch, readers);
   const HeadPass head_pass(state, requests.size());
+  pruned.tell_of(head_pass);
   ForwardInput input = batch.input();
   input.schedule = pruned.schedule();
   input.heads = head_pass.schedule();

@@ -84,6 +84,12 @@ class Traces(PruningTest):
             # Each of 5 queries of 4 heads gives 1 in each layer.
             self.assertAlmostEqual(sum(records[0, layer]["importance"]), 20 * (layer + 1), delta=1e-3)
 
+    def test_heads(self):
+        _, records = self.trace_of("embed", self.model, "a b c d", "--keep-heads", "1,0.75,0.5")
+        heads = [set(records[0, layer]["heads"]) for layer in range(LAYERS)]
+        self.assertEqual(list(map(len, heads)), [4, 3, 2])
+        self.assertLess(heads[2], heads[1])
+
     def test_steps(self):
         """A prompt is step 0, each generated token one more; sets are nested in both but for the new token."""
         path = self.folder / "steps.jsonl"
@@ -185,7 +191,7 @@ class Explain(PruningTest):
         self.assertTrue(out.startswith("step  layers  tokens"))
         self.assertIn("\nthen: ", out)
         self.assertEqual(page.read_text().count("<tr>"), 1 + 4 * 2)
-        self.assert_fails("explain", self.model, "a b", "-n", 2, says=["continue"])
+        self.assert_fails("explain", self.model, "a b", "-n", 2, says=["to generate with"])
 
     def test_inputs(self):
         file = self.folder / "texts.txt"

@@ -118,8 +118,9 @@ Status run_batch(ModelState& state, const Work& work, std::span<const size_t> me
     for (const int32_t row : work.items[item].rows) given_rows.push_back(first + row);
     batch.add(*work.items[item].tokens);
   }
-  const PrunedPass pruned(state, batch, {.head = work.head_rows, .head_rows = given_rows});
+  PrunedPass pruned(state, batch, {.head = work.head_rows, .head_rows = given_rows});
   const HeadPass heads(state, members.size());
+  pruned.tell_of(heads);
   ForwardInput input = batch.input();
   input.schedule = pruned.schedule();
   input.heads = heads.schedule();
