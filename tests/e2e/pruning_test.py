@@ -90,6 +90,18 @@ class Traces(PruningTest):
         self.assertEqual(list(map(len, heads)), [4, 3, 2])
         self.assertLess(heads[2], heads[1])
 
+    def test_published_example(self):
+        """11 tokens and 8 heads, 5 and 6, 2 and 4: 100%, 34% and 9% of keys and values, and of the work on them."""
+        model = checkpoints.make_encoder(self.folder / "eight", layers=LAYERS)
+        config = json.loads((model / "config.json").read_text())
+        (model / "config.json").write_text(json.dumps(config | {"num_attention_heads": 8}))
+        schedule = self.folder / "example.json"
+        schedule.write_text(json.dumps({"tokens": [11, 5, 2], "heads": [1, 0.75, 0.5]}))
+        _, records = self.trace_of("embed", model, "a b c d e f g h i", "--pruning", schedule)
+        alive = [(len(records[0, layer]["tokens"]), len(records[0, layer]["heads"])) for layer in range(LAYERS)]
+        self.assertEqual(alive, [(11, 8), (5, 6), (2, 4)])
+        self.assertEqual([round(tokens * heads / 88, 3) for tokens, heads in alive], [1, 0.341, 0.091])
+
     def test_steps(self):
         """A prompt is step 0, each generated token one more; sets are nested in both but for the new token."""
         path = self.folder / "steps.jsonl"
