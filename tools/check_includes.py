@@ -60,6 +60,7 @@ PUBLIC = {
     "tasks.h": "runtime",
     "embedder.h": "runtime",
     "evaluate.h": "evaluate",
+    "search.h": "evaluate",
     "compress.h": "compress",
     "report.h": "report",
     "tessera.h": "c",

@@ -5,9 +5,12 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "cli/pruning_options.h"
+#include "cli/search_keep.h"
 #include "cli/table.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
@@ -19,12 +22,14 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr Synopsis kSynopsis = {
-    "compress", "MODEL -o OUT [--prune-tiles SHARE] [--quantize PRECISION]",
+    "compress", "MODEL -o OUT [--prune-tiles SHARE] [--quantize PRECISION] [--keep-tokens SHARES]",
     "Prunes or quantizes the matrices of a model and writes a new directory that every verb takes. "
     "It removes whole tiles, which then take no memory and no time, or, for comparison, single "
     "weights or whole rows and columns, and rounds what stays dense to 8 or 4 bits. With a text to "
     "calibrate on, it removes what matters least there, fits the rest to it, and lets rounding "
-    "errors cancel each other.",
+    "errors cancel each other. It also saves a schedule of cascade pruning with the model, by "
+    "which "
+    "tokens and heads leave while it runs.",
     "  tessera compress MODEL -o small --prune-tiles 0.5 --calibrate texts.txt --repair\n"
     "  tessera compress MODEL -o small --quantize w4 --calibrate texts.txt\n"
     "  tessera compress MODEL -o small --prune-tiles 0.5 --quantize int8 --calibrate texts.txt "
@@ -37,6 +42,8 @@ struct Options {
   std::string source;
   std::optional<std::string> target;
   CompressOptions compress;
+  PruningOptions pruning;
+  SearchKeepOptions search;
   std::optional<std::string> task, data, split;
   bool json = false;
 };
@@ -211,13 +218,24 @@ std::string to_text(const BeforeAndAfter& task) {
                       rows);
 }
 
-Status print(const Options& options, const CompressReport& report,
-             const std::optional<BeforeAndAfter>& task) {
-  std::string text = verbosity() == Verbosity::kVerbose ? matrix_table(report) : "";
+// What is there to print when all is done.
+struct Results {
+  CompressReport report;
+  std::optional<KeepSearch> search;
+  std::optional<BeforeAndAfter> task;
+};
+
+Status print(const Options& options, const Results& results) {
+  const CompressReport& report = results.report;
+  const std::optional<BeforeAndAfter>& task = results.task;
+  std::string text = results.search ? to_text(*results.search, options.search) : "";
+  if (verbosity() == Verbosity::kVerbose) text += matrix_table(report);
   text += to_text(report, *options.target);
   if (task) text += to_text(*task);
   if (options.json) {
     Json json = to_json(report);
+    if (results.search)
+      json["search"] = Json::parse(search_json(*results.search, options.search), nullptr, false);
     if (task) {
       json["before"] = Json::parse(evaluation_json(task->before), nullptr, false);
       json["after"] = Json::parse(evaluation_json(task->after), nullptr, false);
@@ -242,6 +260,27 @@ void warn_of_magnitude(const CompressOptions& options) {
       "--calibrate texts.txt --repair");
 }
 
+SearchKeepJob search_job(const Options& options) {
+  return {.model = options.source,
+          .target = *options.target,
+          .task = options.task.value_or(""),
+          .data = options.data.value_or(""),
+          .threads = options.compress.calibration.threads};
+}
+
+// A search takes long, so that what keeps its result from being written is said before it.
+Result<KeepSearch> find_schedule(const Options& options, const SearchKeepJob& job, Steps& steps) {
+  std::error_code ignored;
+  if (options.compress.existing == Existing::kRefuse &&
+      std::filesystem::exists(*options.target, ignored)) {
+    return invalid_input(fmt::format(
+        "{}: expected a directory that is not there yet, found one; --force replaces a model that "
+        "Tessera wrote",
+        *options.target));
+  }
+  return run_search(job, options.search, steps);
+}
+
 Status run(const Options& options) {
   const Interrupt interrupt;
   Steps steps;
@@ -259,6 +298,14 @@ Status run(const Options& options) {
     before = std::move(evaluation).value();
   }
   CompressOptions compress_options = options.compress;
+  std::optional<KeepSearch> search;
+  const SearchKeepJob job = search_job(options);
+  if (options.search.is_wanted) {
+    Result<KeepSearch> found = find_schedule(options, job, steps);
+    if (!found.ok()) return found.status();
+    search = std::move(found).value();
+    compress_options.pruning = search->schedule;
+  }
   // What is wrong with options, source or target is all that is said of a run that does not begin:
   // its first step reads the calibration text, its second one works.
   int steps_begun = 0;
@@ -267,7 +314,7 @@ Status run(const Options& options) {
     return steps(what, done, total);
   };
   Result<CompressReport> report = compress(options.source, *options.target, compress_options);
-  if (!report.ok()) return report.status();
+  if (!report.ok()) return with_pruning_source(report.status(), options.pruning);
   // The directory is there now: what it is gets printed whatever becomes of the evaluation.
   Status failure;
   if (task) {
@@ -281,9 +328,10 @@ Status run(const Options& options) {
     failure = Status(StatusCode::kCancelled, "measuring was cancelled");
   }
   steps.clear();
+  if (search) forget_search(job);
   std::optional<BeforeAndAfter> both;
   if (after) both = {std::move(*before), std::move(*after)};
-  const Status printed = print(options, *report, both);
+  const Status printed = print(options, {std::move(report).value(), std::move(search), both});
   return failure.ok() ? printed : failure;
 }
 
@@ -302,8 +350,10 @@ class CommandLine {
     parser_.add_flag("--json", &options.json, "Print JSON, which has a row for each matrix.");
     add_pruning();
     add_quantization();
+    add_pruning_options(parser_, &options.pruning);
     add_calibration();
     add_evaluation();
+    add_search_options(parser_, &options.search);
     parser_.then([this] { complete(); });
   }
 
@@ -389,8 +439,16 @@ class CommandLine {
   void complete() {
     complete_prune();
     complete_quantize();
-    if (!options_.compress.prune && !options_.compress.quantize)
-      usage_error("expected an option --prune-... or --quantize, found none");
+    options_.compress.pruning = options_.pruning.text;
+    check_search_options(options_.search, options_.task.has_value());
+    if (options_.search.is_wanted && !options_.pruning.text.empty())
+      both_given("--search-keep", "options of cascade pruning");
+    if (!options_.compress.prune && !options_.compress.quantize && !options_.search.is_wanted &&
+        options_.compress.pruning.empty()) {
+      usage_error(
+          "expected an option --prune-..., --quantize, --keep-..., --pruning or --search-keep, "
+          "found none");
+    }
     if (matrices_) options_.compress.matrices = split_at_commas(*matrices_);
     for (const int64_t layer : layers_)
       options_.compress.layers.push_back(static_cast<int32_t>(layer));

@@ -23,12 +23,15 @@ constexpr Synopsis kSynopsis = {"inspect", "[MODEL]",
                                 "  tessera inspect models/tales --save-plan plan.json\n"
                                 "  tessera inspect --kernels\n"};
 
+constexpr int64_t kUsualLength = 128;
+
 struct Options {
   ModelOptions model;
   bool has_model = false;
   std::optional<std::string> save_plan;
   bool kernels = false;
   bool json = false;
+  std::optional<int64_t> length;
 };
 
 Json to_json(const ModelInfo& info) {
@@ -198,6 +201,36 @@ Result<Json> parsed(const std::string& text, const char* what) {
   return json;
 }
 
+std::string percent(const Json& part) { return fmt::format("{:.1f}%", 100 * part.get<double>()); }
+
+// What cascade pruning leaves of each layer, layers that are alike in one row.
+std::string describe_pruning(const Json& pruning, const ModelInfo& info) {
+  constexpr Align kRight = Align::kRight;
+  Rows rows;
+  const Json& layers = pruning["layers"];
+  for (size_t first = 0, next = 0; first < layers.size(); first = next) {
+    while (next < layers.size() && layers[next] == layers[first]) ++next;
+    const Json& layer = layers[first];
+    rows.push_back(
+        {next == first + 1 ? fmt::format("{}", first) : fmt::format("{}-{}", first, next - 1),
+         layer["tokens"].dump(), layer["heads"].dump(), percent(layer["work"])});
+    if (info.is_decoder)
+      rows.back().insert(rows.back().end() - 1, {layer["keys"].dump(), layer["values"].dump()});
+  }
+  std::vector<Column> columns = {
+      {"layers"}, {"tokens", kRight}, {"heads", kRight}, {"work", kRight}};
+  if (info.is_decoder) columns.insert(columns.end() - 1, {{"keys", kRight}, {"values", kRight}});
+  const std::string tokens = pruning["tokens"].dump();
+  std::string text = fmt::format("\nCascade pruning of a text of {} tokens: {} of the dense work\n",
+                                 tokens, percent(pruning["work"]));
+  if (pruning.contains("generating")) {
+    text += fmt::format("The next token takes {} of the dense work and reads {} of an f32 cache\n",
+                        percent(pruning["generating"]["work"]),
+                        percent(pruning["generating"]["cache"]));
+  }
+  return text + format_table(columns, rows);
+}
+
 Status save(const std::string& path, const Json& plan) {
   Output out;
   if (Status status = out.open(path); !status.ok()) return status;
@@ -222,8 +255,14 @@ Status inspect(const Options& options) {
     const ModelInfo& info = (*model)->info();
     json["model"] = to_json(info);
     json["plan"] = *plan;
+    Result<Json> pruning =
+        parsed((*model)->pruning_json(static_cast<int32_t>(options.length.value_or(kUsualLength))),
+               "pruning");
+    if (!pruning.ok()) return pruning.status();
+    json["pruning"] = *pruning;
     text = describe(info) + fmt::format("\nPlan for {}\n", counted(info.threads, "threads")) +
            PlanTable(*plan).text();
+    if (!pruning->is_null()) text += describe_pruning(*pruning, info);
   }
   Result<Json> kernels = parsed(kernels_json(), "kernels");
   if (!kernels.ok()) return kernels.status();
@@ -244,7 +283,10 @@ int inspect_verb(const Arguments& arguments) {
   parser.add_flag("--kernels", &options.kernels,
                   "List every kernel and whether it would run, and why not.");
   parser.add_flag("--json", &options.json,
-                  "Print one JSON object: {\"model\", \"plan\", \"kernels\"}.");
+                  "Print one JSON object: {\"model\", \"plan\", \"pruning\", \"kernels\"}.");
+  parser.add_integer({"--length", 1, 1 << 24,
+                      "Show what cascade pruning leaves of a text of N tokens (default: 128)."},
+                     &options.length);
   parser.add_text(
       {"--save-plan", "FILE", "Write the plan to FILE, which --plan of other verbs reads."},
       &options.save_plan);
@@ -256,6 +298,7 @@ int inspect_verb(const Arguments& arguments) {
     if (!options.has_model && !options.kernels)
       usage_error("expected MODEL or --kernels, found neither");
     if (!options.has_model && options.save_plan) lacks("--save-plan", "MODEL");
+    if (!options.has_model && options.length) lacks("--length", "MODEL");
   });
   if (const auto code = parser.parse(arguments)) return *code;
   return finish(inspect(options));

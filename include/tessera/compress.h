@@ -128,7 +128,7 @@ enum class Existing { kRefuse, kReplace };
 constexpr auto names_of(Existing) { return enum_names("refuse", "replace"); }
 
 // Matrices are pruned first, and what is left dense, or for products with integer rows in tiles, is
-// quantized then; one of the two is needed.
+// quantized then; one of the two or a schedule is needed.
 struct CompressOptions {
   std::optional<PruneOptions> prune = {};
   std::optional<QuantizeOptions> quantize = {};
@@ -136,6 +136,9 @@ struct CompressOptions {
   // layers, and for quantization the token embedding and a language model's head too.
   std::vector<std::string> matrices = {};
   std::vector<int32_t> layers = {};  // empty: all
+  // A schedule of cascade pruning that is saved with the model and used where it is loaded, as
+  // LoadOptions::pruning says it; empty: the source's, if it has one; "none": none.
+  std::string pruning = {};
   CalibrationOptions calibration = {};
   // kModel: how fast the whole model is before and after; kMatrices: each matrix as well.
   enum class Measure { kNo, kModel, kMatrices } measure = Measure::kMatrices;

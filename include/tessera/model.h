@@ -286,6 +286,10 @@ class TESSERA_API Model {
   // by LoadOptions::plan_file.
   std::string plan_json() const;
 
+  // The schedule of cascade pruning in force as JSON, with what each layer keeps of a text of so
+  // many tokens and which part of the dense work that is; "null" where nothing leaves.
+  std::string pruning_json(int32_t tokens) const;
+
  private:
   friend struct ModelAccess;  // the library's own way to what is inside
   explicit Model(std::unique_ptr<ModelState> state);

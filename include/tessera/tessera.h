@@ -115,6 +115,7 @@ TESSERA_API int tessera_generate(tessera_model* model, const char* prompt,
 #include "tessera/pruning.h"    // IWYU pragma: export
 #include "tessera/records.h"    // IWYU pragma: export
 #include "tessera/report.h"     // IWYU pragma: export
+#include "tessera/search.h"     // IWYU pragma: export
 #include "tessera/status.h"     // IWYU pragma: export
 #include "tessera/tasks.h"      // IWYU pragma: export
 #include "tessera/tokenizer.h"  // IWYU pragma: export

@@ -133,11 +133,12 @@ class Writer {
       weights.add(matrix.weight_error, matrix.dense_bytes);
       outputs.add(matrix.output_error, matrix.dense_bytes);
     }
-    std::string text = fmt::format(
-        "\n| | {} | this model |\n|---|---|---|\n| safetensors files | {} | {} |\n\n"
-        "| the matrices that were changed | |\n|---|---|\n| stored | {} |\n",
-        "base", bytes_text(report_.bytes_before), bytes_text(report_.bytes_after),
-        forms_of(report_));
+    std::string text =
+        fmt::format("\n| | {} | this model |\n|---|---|---|\n| safetensors files | {} | {} |\n",
+                    "base", bytes_text(report_.bytes_before), bytes_text(report_.bytes_after));
+    if (report_.matrices.empty()) return text;
+    text += fmt::format("\n| the matrices that were changed | |\n|---|---|\n| stored | {} |\n",
+                        forms_of(report_));
     if (report_.share > 0)
       text += fmt::format("| weights removed | {:.1f}% |\n", 100 * report_.share);
     return text + fmt::format(

@@ -76,6 +76,9 @@ class Pass {
   enum class RemovedBefore { kStays, kChosenAnew };
   virtual RemovedBefore removed_before() const { return RemovedBefore::kStays; }
   virtual Estimate estimate(const Item&, const Estimate& before) const { return before; }
+  // What the pass saves as the model's schedule of cascade pruning, as JSON, where it changes no
+  // matrix; null: that there is none.
+  virtual std::optional<std::string> schedule() const { return {}; }
   // The precision of the matrices with a row a token, where the pass rounds them.
   virtual std::optional<Precision> table_precision() const { return {}; }
 

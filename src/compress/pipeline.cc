@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <filesystem>
 #include <set>
 
@@ -16,6 +15,7 @@
 #include "compress/paths.h"
 #include "compress/provenance.h"
 #include "compress/report.h"
+#include "compress/stopwatch.h"
 #include "compress/tables.h"
 #include "model/loader.h"
 
@@ -58,7 +58,7 @@ class Pipeline {
 
   Status check_options() const {
     if (passes_.empty())
-      return invalid_input("expected options to prune or to quantize, found neither");
+      return invalid_input("expected options to prune, to quantize or a schedule, found none");
     if (options_.calibration.tokens < 1) {
       return invalid_input(fmt::format("calibration tokens: expected at least 1, found {}",
                                        options_.calibration.tokens));
@@ -105,12 +105,18 @@ class Pipeline {
       any = any || item.selected;
       passes_of_.push_back(std::move(own));
     }
-    if (!any) return nothing_to_do();
+    if (!any) return changes_weights() ? nothing_to_do() : Status();
     for (const auto& pass : passes_) {
       if (!table_precision_) table_precision_ = pass->table_precision();
     }
     if (table_precision_) tables_ = list_tables(model_.source, model_.architecture);
     return {};
+  }
+
+  // Whether there is more to do than to save a schedule.
+  bool changes_weights() const {
+    return std::any_of(passes_.begin(), passes_.end(),
+                       [](const auto& pass) { return !pass->schedule(); });
   }
 
   // Why no matrix is worked on: none was chosen, or all have forms that the passes leave alone.
@@ -285,6 +291,7 @@ class Pipeline {
   }
 
   Status compress_layers(const PartDirectory& part) {
+    if (!changes_weights()) return {};
     TESSERA_RETURN_IF_ERROR(begin_calibration());
     const int32_t layers = model_.architecture.layer_count();
     for (int32_t layer = 0; layer < layers; ++layer) {
@@ -445,22 +452,6 @@ class Pipeline {
     }
     return pruned / std::max(1.0, weights);
   }
-
-  // Adds the time that it lives to what a pass took.
-  class Stopwatch {
-   public:
-    explicit Stopwatch(PassReport& report) : report_(report) {}
-    ~Stopwatch() {
-      report_.seconds += std::chrono::duration<double>(Clock::now() - begin_).count();
-    }
-    Stopwatch(const Stopwatch&) = delete;
-    Stopwatch& operator=(const Stopwatch&) = delete;
-
-   private:
-    using Clock = std::chrono::steady_clock;
-    PassReport& report_;
-    Clock::time_point begin_ = Clock::now();
-  };
 
   const std::string& name_;
   const std::string& target_;

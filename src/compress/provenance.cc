@@ -16,12 +16,26 @@ std::vector<OrderedJson> passes_of(const Run& run) {
   return passes;
 }
 
-// The passes that made the source, where it was compressed before.
-OrderedJson earlier_passes(const Checkpoint& source) {
+// What the source's section says, where it was compressed before; else null.
+OrderedJson earlier(const Checkpoint& source, const char* pointer) {
   const OrderedJson config = OrderedJson::parse(source.config().dump(), nullptr, false);
-  const OrderedJson::json_pointer place("/tessera/provenance/passes");
-  if (config.contains(place) && config[place].is_array()) return config[place];
-  return OrderedJson::array();
+  const OrderedJson::json_pointer place(pointer);
+  return config.contains(place) ? config[place] : OrderedJson();
+}
+
+// The passes that made the source.
+OrderedJson earlier_passes(const Checkpoint& source) {
+  OrderedJson passes = earlier(source, "/tessera/provenance/passes");
+  return passes.is_array() ? passes : OrderedJson::array();
+}
+
+// That of this run, or else the source's, which goes on to be used; null: none.
+OrderedJson schedule_of(const Run& run, const Checkpoint& source) {
+  for (const auto& pass : *run.passes) {
+    if (const auto schedule = pass->schedule())
+      return OrderedJson::parse(*schedule, nullptr, false);
+  }
+  return earlier(source, "/tessera/pruning");
 }
 
 }  // namespace
@@ -48,12 +62,14 @@ std::string section(const Run& run, const Checkpoint& source) {
     if (tokens > 0) pass["calibration_tokens"] = tokens;
     list.push_back(std::move(pass));
   }
-  const OrderedJson json = {
+  OrderedJson json = {
       {"format", kFormatVersion},
       {"version", version()},
       {"options", list.back()},
       {"provenance",
        {{"source_sha256", *run.source_hashes}, {"passes", list}, {"seeds", OrderedJson::array()}}}};
+  if (OrderedJson schedule = schedule_of(run, source); !schedule.is_null())
+    json["pruning"] = std::move(schedule);
   return json.dump();
 }
 

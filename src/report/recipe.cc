@@ -81,10 +81,15 @@ Status read_plan(const JsonAt& at, const RecipePaths& paths, RecipeVariant& vari
   return {};
 }
 
+Status read_pruning(const JsonAt& at, const RecipePaths&, RecipeVariant& variant) {
+  TESSERA_ASSIGN_OR_RETURN(variant.pruning, pruning_of(at));
+  return {};
+}
+
 constexpr VariantOption kVariantOptions[] = {
     {"name", read_name},   {"model", read_model},     {"dtype", read_dtype},
     {"cache", read_cache}, {"threads", read_threads}, {"attention", read_attention},
-    {"plan", read_plan},   {"series", read_series},
+    {"plan", read_plan},   {"series", read_series},   {"pruning", read_pruning},
 };
 
 // A variant for each way to compress its model, named by the values of the lists.

@@ -26,6 +26,7 @@ struct RecipeVariant {
   int threads = 0;        // 0: every CPU
   std::string attention;  // the method to force; empty: as planned
   std::string plan;       // a file; empty: choose
+  std::string pruning;    // as of LoadOptions
 
   const std::string& directory() const { return made.empty() ? model : made; }
 };

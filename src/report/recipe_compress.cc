@@ -5,6 +5,9 @@
 #include <algorithm>
 #include <charconv>
 
+#include "io/json.h"
+#include "pruning/presets.h"
+
 namespace tessera {
 namespace {
 
@@ -30,6 +33,11 @@ Status read_quantize(const JsonAt& at, const RecipePaths&, CompressOptions& opti
                                    WeightType::kW4};
   TESSERA_ASSIGN_OR_RETURN(const size_t which, at.one_of({"int8", "int4", "w8", "w4"}));
   options.quantize = QuantizeOptions{.weights = kTypes[which]};
+  return {};
+}
+
+Status read_pruning(const JsonAt& at, const RecipePaths&, CompressOptions& options) {
+  TESSERA_ASSIGN_OR_RETURN(options.pruning, pruning_of(at));
   return {};
 }
 
@@ -154,6 +162,7 @@ constexpr CompressKey kKeys[] = {
     {"matrices", read_matrices},
     {"calibrate", read_calibrate},
     {"calibrate_tokens", read_calibrate_tokens},
+    {"pruning", read_pruning},
 };
 
 // As a name shows it: texts without quotation marks.
@@ -187,7 +196,7 @@ Result<RecipeCompression> compression_of(const std::vector<Chosen>& chosen, cons
       TESSERA_RETURN_IF_ERROR(key.read(each.value, paths, options));
     }
   }
-  if (!options.prune && !options.quantize)
+  if (!options.prune && !options.quantize && options.pruning.empty())
     return at.failure(StatusCode::kInvalidInput, "expected a way to prune or quantize, found none");
   if (find("calibrate")) {
     if (options.prune && !find("score")) options.prune->score = PruneScore::kCalibrated;
@@ -205,6 +214,16 @@ Result<RecipeCompression> compression_of(const std::vector<Chosen>& chosen, cons
 }
 
 }  // namespace
+
+Result<std::string> pruning_of(const JsonAt& at) {
+  if (at.value().as<Json::Object>() != nullptr) return to_text(at.value());
+  const std::string* name = at.value().as<std::string>();
+  if (name == nullptr) return at.wrong("an object, the name of a published schedule or \"none\"");
+  if (*name == kNoPruning) return *name;
+  const Result<NamedSchedule> named = find_schedule(*name);
+  if (!named.ok()) return at.failure(named.status().code(), named.status().message());
+  return *name;
+}
 
 Result<std::vector<RecipeCompression>> compressions_of(const JsonAt& at, const RecipePaths& paths) {
   std::vector<const char*> keys;

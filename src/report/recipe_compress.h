@@ -19,6 +19,10 @@ struct RecipeCompression {
   std::string label;   // the same with their names; of all options where there is no list
 };
 
+// A schedule of cascade pruning as LoadOptions::pruning takes it: an object, the name of a
+// published one, or "none".
+Result<std::string> pruning_of(const JsonAt& at);
+
 // A list is a sweep, and several lists give every combination, the last one's values changing
 // fastest. Options are those of tessera compress, with "_" for "-".
 Result<std::vector<RecipeCompression>> compressions_of(const JsonAt& at, const RecipePaths& paths);

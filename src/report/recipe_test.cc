@@ -22,7 +22,7 @@ constexpr const char* kRecipe = R"({
              "train": {"files": "train.tsv"}}],
   "workloads": [{"tokens": 128}, {"name": "writing", "batch": 8, "tokens": 16, "new_tokens": 32}],
   "variants": [{"name": "plain"}, {"name": "small", "model": "{models}/s", "dtype": "bf16", "threads": 2,
-               "attention": "flash", "cache": "int8"}, {"name": "planned", "plan": "/p.json", "series": "plans"}],
+               "attention": "flash", "cache": "int8"}, {"name": "planned", "plan": "/p.json", "series": "plans", "pruning": {"tokens": 0.5}}],
   "base": "small", "timing": {"rounds": 2, "seconds": 0.5, "samples": 4},
   "bootstrap": {"resamples": 10, "confidence": 0.9, "seed": 3}})";
 
@@ -49,6 +49,7 @@ TEST(Recipe, ReadsWhatItSays) {
   EXPECT_EQ(recipe->variants[1].attention, "flash");
   EXPECT_EQ(recipe->variants[2].plan, "/p.json");
   EXPECT_EQ(recipe->variants[2].series, "plans");
+  EXPECT_EQ(recipe->variants[2].pruning, R"({"tokens":0.5})");
   ASSERT_EQ(recipe->tasks.size(), 2u);
   EXPECT_EQ(recipe->tasks[0].name, "stsb dev");
   EXPECT_EQ(recipe->tasks[0].metric, "pearson");
@@ -87,7 +88,7 @@ TEST(Recipe, NamesTheKeyThatIsWrong) {
                   "variants[0].threads: expected an integer from 1 to 4096, found \"two\"");
   EXPECT_CONTAINS(error_of(with(R"("model": "m", "variants": [{"name": "a", "thread": 2}])")),
                   "variants[0]: expected keys of name, model, dtype, cache, threads, attention, "
-                  "plan, series, compress, found "
+                  "plan, series, pruning, compress, found "
                   "\"thread\"");
   EXPECT_CONTAINS(
       error_of(with(R"("model": "m", "variants": [{"name": "a", "dtype": "int9"}])")),

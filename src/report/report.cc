@@ -186,10 +186,11 @@ class ReportRun {
         TESSERA_ASSIGN_OR_RETURN(plan, identity_of(variant.plan));
       }
       variant_keys_.push_back(one_line(
-          fmt::format("{} | {} | dtype {} | cache {} | threads {} of {} | attention {} | plan {}",
+          fmt::format("{} | {} | dtype {} | cache {} | threads {} of {} | attention {} | plan {}{}",
                       machine, files, static_cast<int>(variant.dtype),
                       static_cast<int>(variant.cache.value_or(CacheType::kF32)), variant.threads,
-                      usable_cpus(), variant.attention, plan)));
+                      usable_cpus(), variant.attention, plan,
+                      variant.pruning.empty() ? "" : " | pruning " + variant.pruning)));
     }
     return {};
   }

@@ -138,6 +138,7 @@ std::string size_section(const ReportTable& table) {
     if (recipe.cache) how += fmt::format(", cache {}", name(*recipe.cache));
     if (!recipe.attention.empty()) how += ", attention " + recipe.attention;
     if (!recipe.plan.empty()) how += ", plan " + recipe.plan;
+    if (!recipe.pruning.empty()) how += ", pruning " + recipe.pruning;
     rows.push_back({recipe.name, facts.weight_type, std::to_string(facts.threads),
                     megabytes(facts.bytes_on_disk), megabytes(facts.bytes_in_memory), how});
   }

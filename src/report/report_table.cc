@@ -111,6 +111,7 @@ OrderedJson variant_json(const ReportTable& table, size_t which) {
   json["threads"] = variant.facts.threads;
   if (!recipe.attention.empty()) json["attention"] = recipe.attention;
   if (!recipe.plan.empty()) json["plan"] = recipe.plan;
+  if (!recipe.pruning.empty()) json["pruning"] = recipe.pruning;
   if (!recipe.series.empty()) json["series"] = recipe.series;
   json["parameters"] = variant.facts.parameters;
   json["bytes_on_disk"] = variant.facts.bytes_on_disk;

@@ -68,7 +68,8 @@ Result<std::shared_ptr<Model>> VariantModels::load(const RecipeVariant& variant)
   LoadOptions options{.threads = variant.threads,
                       .weights = variant.dtype,
                       .cache = variant.cache,
-                      .plan_file = variant.plan};
+                      .plan_file = variant.plan,
+                      .pruning = variant.pruning};
   Result<std::shared_ptr<Model>> model = Model::load(variant.directory(), options);
   if (!model.ok() || variant.attention.empty()) return model;
   TESSERA_ASSIGN_OR_RETURN(

@@ -552,7 +552,8 @@ class InspectBenchDump(CliTest):
 
     def test_inspect(self):
         result = self.json("inspect", self.decoder, "--threads", 1)
-        self.assertEqual(set(result), {"model", "plan", "kernels"})
+        self.assertEqual(set(result), {"model", "plan", "pruning", "kernels"})
+        self.assertIsNone(result["pruning"])
         model = result["model"]
         expected = {"family": "llama", "architecture": "LlamaForCausalLM", "head": "causal_lm", "layers": 2,
                     "hidden_size": 32, "query_heads": 4, "kv_heads": 2, "head_size": 8, "ffn_size": 64,
@@ -571,6 +572,27 @@ class InspectBenchDump(CliTest):
         del config["architectures"]
         checkpoints.write_json(unnamed, "config.json", config)
         self.assertRegex(self.call("inspect", unnamed)[0], r"(?m)^architecture +bert encoder$")
+
+    def test_inspect_shows_what_pruning_leaves(self):
+        encoder = checkpoints.make_encoder(self.folder / "deep", layers=3)
+        found = self.json("inspect", encoder, "--keep-tokens", "1,0.5,0.5", "--length", 40)["pruning"]
+        self.assertEqual(found["schedule"], {"tokens": [1, 0.5, 0.5]})
+        self.assertEqual([layer["tokens"] for layer in found["layers"]], [40, 20, 20])
+        self.assertEqual([layer["heads"] for layer in found["layers"]], [4, 4, 4])
+        # Of rows n in a layer of width w with FFN f: n (8 w w + 4 w f + 4 w n).
+        n, w, f = 40, 32, 64
+        whole, half = (rows * (8 * w * w + 4 * w * f + 4 * w * rows) for rows in (n, n // 2))
+        self.assertAlmostEqual(found["layers"][0]["work"], 1)
+        self.assertAlmostEqual(found["layers"][1]["work"], half / whole)
+        self.assertAlmostEqual(found["work"], (whole + 2 * half) / (3 * whole))
+        self.assertNotIn("generating", found)
+        out, _ = self.call("inspect", encoder, "--keep-tokens", "1,0.5,0.5", "--length", 40)
+        self.assertIn("Cascade pruning of a text of 40 tokens: ", out)
+        self.assertRegex(out, r"(?m)^1-2 +20 +4 +\d+\.\d%$")
+        decoder = self.json("inspect", self.decoder, "--keep-tokens", 0.5, "--length", 40)["pruning"]
+        self.assertEqual([layer["keys"] for layer in decoder["layers"]], [layer["tokens"] for layer in decoder["layers"]])
+        self.assertLess(decoder["generating"]["cache"], 0.6)
+        self.assert_usage("inspect", "--kernels", "--length", 8, says=["--length", "MODEL"])
 
     def test_bench_of_an_encoder(self):
         result = self.json("bench", self.encoder, "--batch", "1,3", "--length", "8,48", "--repeat", 3)

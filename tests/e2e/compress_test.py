@@ -14,11 +14,13 @@ import shlex
 import shutil
 import signal
 import struct
+import subprocess
 import sys
+import time
 import unittest
 
 import checkpoints
-from cli_test import SECONDS, SHARED, CliTest
+from cli_test import BINARY, SECONDS, SHARED, CliTest
 
 FIXTURES = pathlib.Path(__file__).resolve().parent
 
@@ -66,6 +68,74 @@ class Compress(CliTest):
         self.assertNotEqual(self.embed(target), self.embed(self.encoder))
         for file in ("tokenizer.json",):
             self.assertEqual((target / file).read_bytes(), (pathlib.Path(self.encoder) / file).read_bytes())
+
+    def test_schedules_are_saved(self):
+        deep = checkpoints.make_encoder(self.folder / "deep", layers=3)
+        text = "the cat sat and a dog ran far"
+        vector = lambda *options: self.call("embed", *options, text)[0]
+        target, report = self.compress(deep, "kept", "--keep-tokens", "1,0.5,0.5")
+        self.assertEqual(report["matrices"], [])
+        self.assertEqual(section_of(target)["pruning"], {"tokens": [1, 0.5, 0.5]})
+        self.assertEqual(section_of(target)["provenance"]["passes"][0]["pass"], "cascade")
+        self.assertEqual(vector(target), vector(deep, "--keep-tokens", "1,0.5,0.5"))
+        self.assertEqual(vector(target, "--pruning", "none"), vector(deep))
+        self.assertEqual(vector(target, "--keep-tokens", "1"), vector(deep))
+        self.assertNotEqual(vector(target), vector(deep))
+        self.assertIn("--keep-tokens", (target / "README.md").read_text())
+        # It goes on to be used beside other passes, and can be taken away.
+        both, _ = self.compress(target, "pruned-too", "--prune-tiles", "0.5", "--tile", "8x16")
+        self.assertEqual(section_of(both)["pruning"], {"tokens": [1, 0.5, 0.5]})
+        bare, _ = self.compress(both, "bare", "--pruning", "none")
+        self.assertNotIn("pruning", section_of(bare))
+        self.assertEqual(vector(bare), vector(both, "--pruning", "none"))
+        once, _ = self.compress(deep, "at-once", "--quantize", "int8", "--keep-tokens", "0.8")
+        self.assertEqual(section_of(once)["pruning"], {"tokens": 0.8})
+        self.assert_fails("compress", deep, "-o", self.folder / "bad", "--keep-tokens", "1,0.5",
+                          says=["--keep-tokens: expected a share for each of the 3 layers, found 2"])
+        # What somebody wrote there by hand is checked as well.
+        config = json.loads((target / "config.json").read_text())
+        config["tessera"]["pruning"] = {"tokens": [1, 0.5, 0.6]}
+        (target / "config.json").write_text(json.dumps(config))
+        self.assert_fails("embed", target, "a", says=["config.json: tessera", "pruning: tokens[2]: expected no more than"])
+
+    def test_search_for_a_schedule(self):
+        deep = checkpoints.make_encoder(self.folder / "searched", layers=3)
+        data = self.folder / "glue"
+        data.mkdir()
+        texts = ["the cat sat", "a dog ran far", "birds fly south in autumn", "no one was there to see", "a cat ran"]
+        for split in ("dev", "test"):
+            rows = [f"g\tf\t2012\t{i}\t{i % 6}\t{one}\t{texts[(3 * i + 1) % 5]}" for i, one in enumerate(texts * 4)]
+            (data / f"STS-B_sts-{split}.csv").write_text("\n".join(rows) + "\n")
+        options = ["--search-keep", "--task", "stsb", "--data", data, "--budget", "0.05", "--seed", "7"]
+        target, report = self.compress(deep, "found", *options)
+        search = report["search"]
+        self.assertEqual(search["seed"], 7)
+        self.assertGreaterEqual(search["best"]["metric"], search["dense"]["metric"] - 0.05)
+        self.assertEqual(section_of(target)["pruning"], {"tokens": search["best"]["shares"]})
+        self.assertEqual(search["best"]["shares"], sorted(search["best"]["shares"], reverse=True))
+        self.assertLessEqual(search["best"]["work"], 1)
+        self.assertFalse((self.folder / "found.search.json").exists())
+        # The same again is equal, whether it runs at a stretch or goes on from what was tried.
+        _, again = self.compress(deep, "again", *options)
+        self.assertEqual(again["search"], search)
+        process = subprocess.Popen([BINARY, "compress", str(deep), "-o", str(self.folder / "resumed"), "--no-measure", *map(str, options)],
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        state = self.folder / "resumed.search.json"
+        while process.poll() is None and not state.exists():
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if not (self.folder / "resumed").exists():
+            self.assertTrue(json.loads(state.read_text())["trials"])
+            _, resumed = self.compress(deep, "resumed", *options)
+            self.assertEqual(resumed["search"], search)
+        other = self.folder / "other.search.json"
+        other.write_text("{}")
+        self.assert_fails("compress", deep, "-o", self.folder / "other", "--no-measure", *options, says=[other, "remove it"])
+        self.assert_fails("compress", deep, "-o", target, "--no-measure", *options, says=[target, "--force"])
+        self.assert_usage("compress", deep, "-o", "x", "--search-keep", says=["--search-keep", "--task"])
+        self.assert_usage("compress", deep, "-o", "x", "--budget", "0.1", "--quantize", "w4", says=["--budget", "--search-keep"])
+        self.assert_usage("compress", deep, "-o", "x", *options, "--keep-tokens", "0.5", says=["--search-keep"])
 
     def test_quantize(self):
         whole = self.json_lines("embed", self.encoder, "the cat", "--dtype", "f32")[0]["embedding"]
@@ -208,7 +278,7 @@ class Compress(CliTest):
 
     def test_usage(self):
         base = ("compress", "model", "-o", "out")
-        self.assert_usage(*base, says=["--prune-... or --quantize"])
+        self.assert_usage(*base, says=["--prune-..., --quantize, --keep-..., --pruning or --search-keep"])
         self.assert_usage(*base, "--quantize", "int2", says=["--quantize", "int2"])
         self.assert_usage(*base, "--quantize", "bf16", says=["int8, int4, w8 or w4"])
         for option in (["--group", "32"], ["--smooth", "0.5"], ["--rounding", "nearest"]):
