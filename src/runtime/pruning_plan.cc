@@ -58,9 +58,9 @@ PruningPlan plan_pruning(const ModelState& state, const PruningSchedule& schedul
     const int32_t values =
         std::min(keys, values_kept(schedule, model, static_cast<int32_t>(layer), tokens));
     const int32_t all_heads = std::max(state.architecture.layers[layer].query_heads, 1);
-    const int32_t stay = model.query_heads > 0 ? heads[layer] : all_heads;
+    const int32_t stay = model.query_heads > 0 && layer > 0 ? heads[layer] : all_heads;
     const double share = static_cast<double>(stay) / all_heads;
-    // Nothing is known of any token in front of the first layer.
+    // Nothing is known of any token or head in front of the first layer.
     const int32_t rows = reads_all || layer == 0 ? tokens : keys;
     const double now = work_of(row, rows, share, 2 * seen * rows);
     const double whole = work_of(row, tokens, 1, 2 * seen * tokens);
