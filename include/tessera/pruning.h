@@ -32,7 +32,8 @@ struct PruningRecord {
   std::span<const int32_t> tokens = {};  // positions in the sequence that are alive, ascending
   // Of those: what they were attended to so far, this layer included, as the schedule sums it.
   std::span<const float> importance = {};
-  // Query heads that are alive, ascending, and the sum of their outputs' magnitudes so far.
+  // Where heads leave: query heads that are alive, ascending, and the sum of their outputs'
+  // magnitudes so far, this layer included, as the schedule sums it.
   std::span<const int32_t> heads = {};
   std::span<const float> head_importance = {};
 };

@@ -299,16 +299,17 @@ void append(const Execution& e, const LayerPass& layer, Team::Member& member) {
 
 namespace {
 
-// What the heads of a layer gave, and which the next one has; nobody goes on before that.
-void pass_heads_on(const Execution& e, const LayerPass& layer, Team::Member& member) {
-  const HeadSchedule& heads = *e.input.heads;
-  if (member.rank() == 0) {
-    if (heads.observes(layer.layer))
-      heads.observe(layer.layer, e.pass.layout(layer), e.scratch.magnitudes);
-    const LayerPass* next = e.pass.behind(layer);
-    if (next != nullptr) e.scratch.live.enter(*next, e.pass);
-  }
-  member.barrier();
+// Tells the schedules what a layer's attention gave, of tokens last, so that whoever observes them
+// has the heads' importance too, and asks which heads the next layer has.
+void tell_schedules(const Execution& e, const LayerPass& layer) {
+  const HeadSchedule* heads = e.input.heads;
+  if (heads != nullptr && heads->observes(layer.layer))
+    heads->observe(layer.layer, e.pass.layout(layer), e.scratch.magnitudes);
+  const RowSchedule* rows = e.input.schedule;
+  if (rows != nullptr && rows->observes(layer.layer))
+    rows->observe(layer.layer, of_sequences(e, layer, e.scratch.sequences));
+  const LayerPass* next = e.pass.behind(layer);
+  if (heads != nullptr && next != nullptr) e.scratch.live.enter(*next, e.pass);
 }
 
 }  // namespace
@@ -328,11 +329,12 @@ void attend(const Execution& e, const LayerPass& layer, Team::Member& member) {
                         .arrived = scratch.arrived.data()},
                        member, scratch.workspace + member.rank() * scratch.workspace_bytes);
   member.barrier();
-  const RowSchedule* schedule = e.input.schedule;
-  if (schedule != nullptr && schedule->observes(layer.layer) && member.rank() == 0)
-    schedule->observe(layer.layer, of_sequences(e, layer, scratch.sequences));
-  if (e.reads != nullptr && member.rank() == 0) log_reads(e, layer);
-  if (e.input.heads != nullptr) pass_heads_on(e, layer, member);
+  if (member.rank() == 0) {
+    if (e.reads != nullptr) log_reads(e, layer);
+    tell_schedules(e, layer);
+  }
+  // Nobody goes on before the next layer's heads are known.
+  if (e.input.heads != nullptr) member.barrier();
   mark(e.trace, Operation::kAttention, member, [&] { return attention_work(e, layer); });
 }
 

@@ -39,8 +39,10 @@ bool HeadCascade::keeps_all() const {
 
 bool HeadCascade::observes(int32_t layer) const {
   if (layer >= static_cast<int32_t>(kept_.size())) return false;
-  if (step_ == 0 && first_step_ == Prefill::kSkip) return false;
+  if (!is_scored()) return false;
   if (step_ != 0 || first_step_ != Prefill::kPrune) return may_drop();
+  // The first layer of a prompt has all, and the next step's leave by what it gave.
+  if (layer == 0 && alive(0) > kept_[0]) return true;
   // Behind the first layer of a text, which has all, a layer has no more than the one before.
   for (size_t later = static_cast<size_t>(layer) + 1; later < kept_.size(); ++later) {
     const int32_t alive_there = alive(static_cast<int32_t>(later));

@@ -30,12 +30,14 @@ class HeadCascade {
   void begin(int32_t before, int32_t tokens);
   // Whether heads may leave in any layer, in this step or a later one.
   bool may_drop() const;
-  // Whether what heads give in this layer of this step may decide what leaves.
+  // Whether what heads give in this step counts.
+  bool is_scored() const { return step_ > 0 || first_step_ != Prefill::kSkip; }
+  // Whether what they give in this layer of it may decide what leaves.
   bool observes(int32_t layer) const;
 
   // To be called in front of each layer in turn. live: [heads], 0 for those that are dead there.
   void choose(int32_t layer, std::span<uint8_t> live);
-  // magnitudes: [rows, heads], sums over d; those of dead heads are 0. In a step that observes.
+  // magnitudes: [rows, heads], sums over d; those of dead heads are 0. In a step that is scored.
   void add(const float* magnitudes, int64_t rows);
 
   bool is_alive(int32_t head, int32_t layer) const {

@@ -112,6 +112,9 @@ TEST(HeadCascade, ObservesWhatDecides) {
   EXPECT_FALSE(whole.may_drop());
   HeadCascade prompt(counts({8, 8, 4, 4}), model_of(4, 8), Prefill::kScore);
   EXPECT_TRUE(prompt.observes(3));
+  // Its heads leave in the step behind the prompt.
+  HeadCascade single(counts({4}), model_of(1, 8), Prefill::kPrune);
+  EXPECT_TRUE(single.observes(0));
 }
 
 // Of equal heads the first ones stay.

@@ -10,14 +10,15 @@ HeadPass::HeadPass(const ModelState& state, size_t texts) {
   const ScheduledModel model = scheduled_model(state.architecture);
   texts_.assign(texts, HeadCascade(*state.pruning, model, Prefill::kPrune));
   for (HeadCascade& each : texts_) sequences_.push_back(&each);
-  link();
+  link(state);
 }
 
-HeadPass::HeadPass(std::vector<HeadCascade*> sequences) : sequences_(std::move(sequences)) {
-  link();
+HeadPass::HeadPass(const ModelState& state, std::vector<HeadCascade*> sequences)
+    : sequences_(std::move(sequences)) {
+  link(state);
 }
 
-void HeadPass::link() {
+void HeadPass::link(const ModelState& state) {
   const auto is_there = [](const HeadCascade* cascade) { return cascade != nullptr; };
   is_pruned_ = std::any_of(sequences_.begin(), sequences_.end(), is_there);
   if (!is_pruned_) return;
@@ -32,17 +33,24 @@ void HeadPass::link() {
       live = live.subspan(heads);
     }
   };
-  schedule_.observe = [this](int32_t layer, const TokenLayout& layout, const float* magnitudes) {
+  // Who is told what heads gave is told of all layers.
+  const bool is_observed = state.observer != nullptr;
+  const auto counts = [is_observed](const HeadCascade& each, int32_t layer) {
+    return is_observed ? each.is_scored() : each.observes(layer);
+  };
+  schedule_.observe = [this, counts](int32_t layer, const TokenLayout& layout,
+                                     const float* magnitudes) {
     for (size_t s = 0; s < sequences_.size(); ++s) {
       HeadCascade* each = sequences_[s];
-      if (each == nullptr || !each->observes(layer)) continue;
+      if (each == nullptr || !counts(*each, layer)) continue;
       const auto heads = static_cast<int64_t>(each->importance().size());
       each->add(magnitudes + layout.offsets[s] * heads, layout.length(static_cast<int64_t>(s)));
     }
   };
   for (const HeadCascade* each : sequences_) {
-    while (each != nullptr && each->observes(schedule_.observed_layers))
-      ++schedule_.observed_layers;
+    int32_t& layers = schedule_.observed_layers;
+    while (each != nullptr && layers < state.architecture.layer_count() && counts(*each, layers))
+      ++layers;
   }
 }
 

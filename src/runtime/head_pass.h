@@ -16,17 +16,19 @@ class HeadPass {
   // Of so many whole texts, each of which runs once.
   HeadPass(const ModelState& state, size_t texts);
   // Of sequences whose step has begun. The cascades are the caller's; null: every head stays.
-  explicit HeadPass(std::vector<HeadCascade*> sequences);
+  HeadPass(const ModelState& state, std::vector<HeadCascade*> sequences);
   HeadPass(const HeadPass&) = delete;
   HeadPass& operator=(const HeadPass&) = delete;
 
   // Null where every head takes part in every layer.
   const HeadSchedule* schedule() const { return is_pruned_ ? &schedule_ : nullptr; }
-  // Of whole texts, one behind the other; empty where all heads stay.
-  const std::vector<HeadCascade>& texts() const { return texts_; }
+  // Null where every head of the sequence stays.
+  const HeadCascade* of(size_t sequence) const {
+    return is_pruned_ ? sequences_[sequence] : nullptr;
+  }
 
  private:
-  void link();
+  void link(const ModelState& state);
 
   std::vector<HeadCascade> texts_;
   std::vector<HeadCascade*> sequences_;

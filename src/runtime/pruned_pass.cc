@@ -93,7 +93,12 @@ void PrunedPass::make_schedule() {
   }
   scratch_.fit(longest);
   leaves_.resize(static_cast<size_t>(longest));
-  if (observer != nullptr) importance_.resize(static_cast<size_t>(longest));
+  if (observer != nullptr) {
+    const auto heads = static_cast<size_t>(state_.architecture.layer(0).query_heads);
+    importance_.resize(static_cast<size_t>(longest));
+    alive_heads_.reserve(heads);
+    head_importance_.reserve(heads);
+  }
   schedule_.choose = [this](int32_t layer, std::span<int32_t> kept) { choose(layer, kept); };
   schedule_.observe = [this](int32_t layer, std::span<const AttentionSequence> sequences) {
     observe(layer, sequences);
@@ -165,19 +170,25 @@ void PrunedPass::report(int32_t layer, size_t sequence, int32_t queries) {
                        .queries = queries,
                        .tokens = alive,
                        .importance = {importance_.data(), alive.size()}};
-  if (heads_ != nullptr && !heads_->texts().empty()) {
-    const HeadCascade& heads = heads_->texts()[sequence];
-    alive_heads_.clear();
-    for (int32_t head = 0; head < state_.architecture.layer(layer).query_heads; ++head) {
-      if (heads.is_alive(head, layer)) alive_heads_.push_back(head);
-    }
-    record.heads = alive_heads_;
-  }
+  const HeadCascade* heads = heads_ != nullptr ? heads_->of(sequence) : nullptr;
+  if (heads != nullptr) report_heads(*heads, layer, record);
   if (layer == 0) {
     record.ids = ids_.subspan(static_cast<size_t>(layout_.offsets[sequence]),
                               static_cast<size_t>(layout_.length(static_cast<int64_t>(sequence))));
   }
   state_.observer->take(record);
+}
+
+void PrunedPass::report_heads(const HeadCascade& heads, int32_t layer, PruningRecord& record) {
+  alive_heads_.clear();
+  head_importance_.clear();
+  for (size_t head = 0; head < heads.importance().size(); ++head) {
+    if (!heads.is_alive(static_cast<int32_t>(head), layer)) continue;
+    alive_heads_.push_back(static_cast<int32_t>(head));
+    head_importance_.push_back(static_cast<float>(heads.importance()[head]));
+  }
+  record.heads = alive_heads_;
+  record.head_importance = head_importance_;
 }
 
 std::span<const int32_t> PrunedPass::survivors(size_t sequence) const {

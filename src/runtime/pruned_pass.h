@@ -11,6 +11,8 @@
 namespace tessera {
 
 class HeadPass;
+class HeadCascade;
+struct PruningRecord;
 struct SequenceBatch;
 
 // What reads single tokens when a pass is over; these never leave.
@@ -35,7 +37,7 @@ class PrunedPass {
   PrunedPass(const PrunedPass&) = delete;
   PrunedPass& operator=(const PrunedPass&) = delete;
 
-  // The heads of the same texts, whom the observer is told of too; they outlive the pass.
+  // The heads of the same sequences, whom the observer is told of too; they outlive the pass.
   void tell_of(const HeadPass& heads) { heads_ = &heads; }
 
   // Null where every token enters every layer and nobody observes it.
@@ -50,6 +52,7 @@ class PrunedPass {
   void observe(int32_t layer, std::span<const AttentionSequence> sequences);
   // Tells the observer what the layer had of a sequence.
   void report(int32_t layer, size_t sequence, int32_t queries);
+  void report_heads(const HeadCascade& heads, int32_t layer, PruningRecord& record);
 
   const ModelState& state_;
   const TokenLayout& layout_;
@@ -58,11 +61,12 @@ class PrunedPass {
   std::vector<TokenCascade*> cascades_;
   bool is_pruned_ = false;
   CascadeScratch scratch_;
-  std::vector<int32_t> rows_;         // [sequences]: that entered the layer before
-  std::vector<uint8_t> leaves_;       // of the keys of a table
-  std::vector<float> importance_;     // of the tokens alive, for the observer
-  std::vector<int32_t> alive_heads_;  // of one sequence, likewise
-  const HeadPass* heads_ = nullptr;   // null: all stay
+  std::vector<int32_t> rows_;           // [sequences]: that entered the layer before
+  std::vector<uint8_t> leaves_;         // of the keys of a table
+  std::vector<float> importance_;       // of the tokens alive, for the observer
+  std::vector<int32_t> alive_heads_;    // of one sequence, likewise
+  std::vector<float> head_importance_;  // of these
+  const HeadPass* heads_ = nullptr;     // null: all stay
   RowSchedule schedule_;
 };
 

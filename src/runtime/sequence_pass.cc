@@ -156,8 +156,9 @@ Status run_parts(const ModelState& state, CachePool& pool, const Forward& forwar
       tables.push_back(&part.sequence->tables[at(layer)]);
     }
   }
-  const PrunedPass pruned(state, std::move(cascades), rows.layout, rows.ids);
-  const HeadPass head_pass(std::move(heads));
+  PrunedPass pruned(state, std::move(cascades), rows.layout, rows.ids);
+  const HeadPass head_pass(state, std::move(heads));
+  pruned.tell_of(head_pass);
   const ForwardInput input{.ids = rows.ids,
                            .layout = &rows.layout,
                            .prompt_tokens = rows.prompt_tokens,

@@ -89,6 +89,22 @@ class Traces(PruningTest):
         heads = [set(records[0, layer]["heads"]) for layer in range(LAYERS)]
         self.assertEqual(list(map(len, heads)), [4, 3, 2])
         self.assertLess(heads[2], heads[1])
+        for layer in range(LAYERS):
+            self.assertEqual(len(records[0, layer]["head_importance"]), len(heads[layer]))
+
+    def test_heads_of_steps(self):
+        """Prompts and what follows them have the same, of which the importance only grows."""
+        path = self.folder / "heads.jsonl"
+        self.call("run", self.decoder(), "Once upon a time", "-n", 4, "--ignore-end", "--keep-heads", "1,0.5",
+                  "--trace", path)
+        records = [json.loads(line) for line in path.read_text().splitlines()][1:]
+        self.assertEqual([len(record["heads"]) for record in records], [4, 2] * 4)
+        for before, record in zip(records, records[1:]):
+            importance = dict(zip(before["heads"], before["head_importance"]))
+            for head, value in zip(record["heads"], record["head_importance"]):
+                self.assertGreater(value, importance.get(head, 0))
+        _, records = self.trace_of("embed", self.model, "a b c d")
+        self.assertFalse({"heads", "head_importance"} & set(records[0, 0]))
 
     def test_published_example(self):
         """11 tokens and 8 heads, 5 and 6, 2 and 4: 100%, 34% and 9% of keys and values, and of the work on them."""
@@ -272,7 +288,7 @@ class Oracle(PruningTest):
 
     def test_decoder(self):
         model = checkpoints.make_gpt2(self.folder / "gpt2")
-        for schedule in self.SCHEDULES:
+        for schedule in [*self.SCHEDULES, self.HEADS]:
             self.assert_agrees(model, schedule, self.cases)
 
     def test_generation(self):
@@ -282,7 +298,7 @@ class Oracle(PruningTest):
         cases.write_text(json.dumps({"cases": [
             {"name": f"c{i}", "input_ids": [[(5 * j + j * j + i) % 60 for j in range(length)]], "new_tokens": 8}
             for i, length in enumerate((24, 5, 1))]}))
-        for schedule in self.SCHEDULES:
+        for schedule in [*self.SCHEDULES, self.HEADS, {"heads": [0.75, 0.5, 0.5]}]:
             for prefill in ("prune", "score", "skip"):
                 self.assert_agrees(model, schedule | {"prefill": prefill}, cases)
         self.assert_agrees(model, {"tokens": [1, 0.5, 0.3], "base": "prompt", "protect": {"newest": 3}}, cases)
