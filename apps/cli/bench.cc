@@ -159,15 +159,10 @@ class Bench {
     return fmt::format(" with a cache of {}", name(info().cache_type));
   }
 
-  double reading_tokens(const CacheReadProfile& reads) const {
-    return static_cast<double>(reads.queries) /
-           (static_cast<double>(info().layers) * info().query_heads);
-  }
-
   // A line for a measurement of generated tokens.
   std::string reads_of(const Measurement& measurement) const {
     const CacheReadProfile& reads = measurement.reads;
-    if (reads.queries == 0) return "";
+    if (reads.tokens == 0) return "";
     const auto share = [](int64_t part, int64_t whole) {
       return static_cast<double>(part) / static_cast<double>(std::max<int64_t>(whole, 1));
     };
@@ -176,8 +171,7 @@ class Bench {
         "of "
         "the values at {:.2f} bits, {:.2f} bits overall; {:.1f}% of the queries read lower bits\n",
         measurement.what, measurement.batch, measurement.length,
-        human_count(static_cast<int64_t>(static_cast<double>(reads.bytes) / reading_tokens(reads))),
-        share(reads.key_bits, reads.key_numbers),
+        human_count(reads.bytes / reads.tokens), share(reads.key_bits, reads.key_numbers),
         100 * share(reads.value_numbers, reads.key_numbers),
         share(reads.value_bits, reads.value_numbers),
         share(reads.key_bits + reads.value_bits, reads.key_numbers + reads.value_numbers),
@@ -212,14 +206,12 @@ class Bench {
     for (const double seconds : measurement.seconds) samples.push_back(seconds * 1e3);
     json["samples_ms"] = std::move(samples);
     const CacheReadProfile& reads = measurement.reads;
-    if (reads.queries > 0) {
-      json["cache_reads"] = {{"queries", reads.queries},
-                             {"refetched", reads.refetched},
-                             {"key_numbers", reads.key_numbers},
-                             {"key_bits", reads.key_bits},
-                             {"value_numbers", reads.value_numbers},
-                             {"value_bits", reads.value_bits},
-                             {"bytes", reads.bytes}};
+    if (reads.tokens > 0) {
+      json["cache_reads"] = {
+          {"tokens", reads.tokens},         {"queries", reads.queries},
+          {"refetched", reads.refetched},   {"key_numbers", reads.key_numbers},
+          {"key_bits", reads.key_bits},     {"value_numbers", reads.value_numbers},
+          {"value_bits", reads.value_bits}, {"bytes", reads.bytes}};
     }
     for (const OperationProfile& each : measurement.profile) {
       json["roofline"].push_back({{"operation", each.operation},

@@ -228,7 +228,8 @@ struct OperationProfile {
 // are counted as if every query head had keys and values of its own; bytes are those really read,
 // which the query heads of a group share.
 struct CacheReadProfile {
-  int64_t queries = 0;    // one for each layer, query head and token
+  int64_t tokens = 0;
+  int64_t queries = 0;    // one for each token, layer and query head that is alive there
   int64_t refetched = 0;  // of these: that read the lower plane of the keys too
   int64_t key_numbers = 0;
   int64_t key_bits = 0;

@@ -9,6 +9,8 @@
 
 namespace tessera {
 
+struct CacheReadProfile;  // tessera/model.h
+
 // A schedule of cascade pruning that somebody published (docs/cascade.md). Its name in place of a
 // schedule's JSON asks for it, as in LoadOptions::pruning.
 struct PruningPreset {
@@ -36,6 +38,8 @@ struct PruningRecord {
   // magnitudes so far, this layer included, as the schedule sums it.
   std::span<const int32_t> heads = {};
   std::span<const float> head_importance = {};
+  // What the only query read of keys and values, over its query heads; null where several ran.
+  const CacheReadProfile* reads = nullptr;
 };
 
 // A line of JSON without its end, as docs/trace.md describes it.

@@ -29,6 +29,7 @@ struct CacheReads {
 
 // Over any number of passes.
 struct ReadLog {
+  int64_t tokens = 0;                           // whose queries these are
   std::vector<std::vector<CacheReads>> layers;  // of each query head; grows as layers are counted
 
   std::vector<CacheReads>& of_layer(int32_t layer, int32_t query_heads);

@@ -138,7 +138,8 @@ Status Executor::run(const ForwardInput& input, ForwardOutput& output) {
     link_heads(pass, scratch);
   }
   if (input.schedule != nullptr) link_masses(pass, *input.schedule, weights_, scratch);
-  if (reads_ != nullptr) link_reads(pass, weights_, scratch);
+  const bool schedule_counts = input.schedule != nullptr && input.schedule->counts_reads;
+  if (reads_ != nullptr || schedule_counts) link_reads(pass, weights_, scratch);
   const Execution execution{architecture_, weights_, input, rotary_, pass, scratch, trace_, reads_};
   const Loop loop(execution, output);
   if (trace_ != nullptr) trace_->begin();

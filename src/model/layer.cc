@@ -206,13 +206,22 @@ Work attention_work(const Execution& e, const LayerPass& layer) {
   return work;
 }
 
-// Adds what the sequences that generate read to the log.
+// Counts what sequences that generate read where attention has not.
+void count_unselected(const Execution& e, const LayerPass& layer) {
+  const AttentionShape& shape = weights_of(e, layer).attention;
+  for (const AttentionSequence& sequence : of_sequences(e, layer, e.scratch.sequences)) {
+    const bool generates = sequence.queries == 1 && sequence.reads != nullptr;
+    if (generates && !selects(shape, sequence)) count_all_read(shape, sequence);
+  }
+}
+
+// Adds what they read to the log.
 void log_reads(const Execution& e, const LayerPass& layer) {
   const AttentionShape& shape = weights_of(e, layer).attention;
   std::vector<CacheReads>& log = e.reads->of_layer(layer.layer, shape.query_heads);
   for (const AttentionSequence& sequence : of_sequences(e, layer, e.scratch.sequences)) {
     if (sequence.queries != 1) continue;
-    if (!selects(shape, sequence)) count_all_read(shape, sequence);
+    if (layer.layer == 0) ++e.reads->tokens;
     for (size_t head = 0; head < log.size(); ++head) log[head] += sequence.reads[head];
   }
 }
@@ -330,6 +339,7 @@ void attend(const Execution& e, const LayerPass& layer, Team::Member& member) {
                        member, scratch.workspace + member.rank() * scratch.workspace_bytes);
   member.barrier();
   if (member.rank() == 0) {
+    count_unselected(e, layer);
     if (e.reads != nullptr) log_reads(e, layer);
     tell_schedules(e, layer);
   }

@@ -37,6 +37,9 @@ struct RowSchedule {
   // what each key was attended to; it must not throw.
   std::function<void(int32_t layer, std::span<const AttentionSequence> sequences)> observe = {};
   std::vector<int32_t> observed_layers = {};
+  // Whether the sequences that it gets have their `reads`, which are those of a query that is
+  // alone.
+  bool counts_reads = false;
 
   bool observes(int32_t layer, size_t sequence) const {
     return sequence < observed_layers.size() && layer < observed_layers[sequence];

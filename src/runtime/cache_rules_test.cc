@@ -4,6 +4,7 @@
 
 #include "runtime/engine_testing.h"
 #include "runtime/loading_testing.h"
+#include "tessera/pruning.h"
 
 namespace tessera {
 namespace {
@@ -98,6 +99,58 @@ TEST(CacheRules, GeneratedTokensAreCounted) {
     const int64_t key_bytes = keys * 2 * (4 + 4 + (refetches ? 2 : 0));
     EXPECT_GE(reads.bytes, key_bytes + values * 2 * (2 + 4));
     EXPECT_LE(reads.bytes, key_bytes + values * 4 * (2 + 4));
+  }
+}
+
+// Records of generated tokens have what each read, in sum what the profile counts.
+TEST(CacheRules, ObserversAreToldWhatWasRead) {
+  for (
+      const char* schedule :
+      {"", R"({"tokens": [1, 0.5], "heads": [0.75, 0.5]})",
+       R"({"heads": [1, 0.5], "values": [0.2, 5], "key_bits": "6+4", "refetch": {"below": 0.1}})"}) {
+    SCOPED_TRACE(schedule);
+    CacheReadProfile sum;
+    int64_t prompts = 0;
+    const auto observe = [&](const PruningRecord& record) {
+      ASSERT_EQ(record.reads != nullptr, record.step > 0);
+      if (record.reads == nullptr) {
+        ++prompts;
+        return;
+      }
+      const CacheReadProfile& reads = *record.reads;
+      EXPECT_EQ(reads.tokens, 1);
+      if (!record.heads.empty()) {
+        EXPECT_EQ(reads.queries, static_cast<int64_t>(record.heads.size()));
+      }
+      EXPECT_EQ(reads.key_numbers, reads.queries * 4 * static_cast<int64_t>(record.tokens.size()));
+      if (record.layer == 0) sum.tokens += reads.tokens;
+      sum.queries += reads.queries;
+      sum.refetched += reads.refetched;
+      sum.key_numbers += reads.key_numbers;
+      sum.key_bits += reads.key_bits;
+      sum.value_numbers += reads.value_numbers;
+      sum.value_bits += reads.value_bits;
+      sum.bytes += reads.bytes;
+    };
+    auto model = Model::load(tiny_llama().write("cache_rules_observed"),
+                             {.threads = 2, .pruning = schedule, .on_pruning = observe});
+    ASSERT_TRUE(model.ok()) << model.status().message();
+    (*model)->start_profile();
+    const Generation traced = generated(*model, 30, 6);
+    (*model)->stop_profile();
+    EXPECT_EQ(prompts, 2);
+    const CacheReadProfile all = (*model)->cache_reads();
+    EXPECT_EQ(all.tokens, 5);
+    EXPECT_EQ(all.tokens, sum.tokens);
+    EXPECT_EQ(all.queries, sum.queries);
+    EXPECT_EQ(all.refetched, sum.refetched);
+    EXPECT_EQ(all.key_numbers, sum.key_numbers);
+    EXPECT_EQ(all.key_bits, sum.key_bits);
+    EXPECT_EQ(all.value_numbers, sum.value_numbers);
+    EXPECT_EQ(all.value_bits, sum.value_bits);
+    EXPECT_EQ(all.bytes, sum.bytes);
+    EXPECT_GT(all.bytes, 0);
+    EXPECT_EQ(traced.log_probabilities, generated(pruned(schedule), 30, 6).log_probabilities);
   }
 }
 

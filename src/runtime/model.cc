@@ -300,8 +300,12 @@ std::vector<OperationProfile> Model::stop_profile() {
 
 CacheReadProfile Model::cache_reads() const {
   const std::lock_guard<std::mutex> turn(state_->in_use);
-  const CacheReads reads = state_->reads.total();
-  return {.queries = reads.queries,
+  return profile_of(state_->reads.total(), state_->reads.tokens);
+}
+
+CacheReadProfile profile_of(const CacheReads& reads, int64_t tokens) {
+  return {.tokens = tokens,
+          .queries = reads.queries,
           .refetched = reads.refetched,
           .key_numbers = reads.key_numbers,
           .key_bits = reads.key_bits,

@@ -50,6 +50,9 @@ struct ModelAccess {
 inline ModelState& state_of(Model& model) { return ModelAccess::state(model); }
 inline const ModelState& state_of(const Model& model) { return ModelAccess::state(model); }
 
+// What so many generated tokens read, as the library's users have it.
+CacheReadProfile profile_of(const CacheReads& reads, int64_t tokens);
+
 // The longest sequence, in tokens, that embed() does not cut, and tasks do not cut of texts.
 size_t text_limit(const ModelState& state);
 

@@ -72,6 +72,7 @@ void PrunedPass::make_schedule() {
   schedule_.lengths.resize(layers);
   schedule_.most_keys.resize(layers);
   PruningObserver* observer = state_.observer.get();
+  schedule_.counts_reads = observer != nullptr;
   int32_t longest = 0;
   bool enters = false;
   for (size_t s = 0; s < cascades_.size(); ++s) {
@@ -155,26 +156,31 @@ void PrunedPass::observe(int32_t layer, std::span<const AttentionSequence> seque
            .reach = {.is_causal = a.mask == Mask::kCausal, .window = record.window}},
           scratch_);
     }
-    if (state_.observer != nullptr) report(layer, s, sequence.queries);
+    if (state_.observer != nullptr) report(layer, s, sequence);
   }
 }
 
-void PrunedPass::report(int32_t layer, size_t sequence, int32_t queries) {
-  const TokenCascade& cascade = *cascades_[sequence];
+void PrunedPass::report(int32_t layer, size_t s, const AttentionSequence& sequence) {
+  const TokenCascade& cascade = *cascades_[s];
   const std::span<const int32_t> alive = cascade.alive();
   for (size_t i = 0; i < alive.size(); ++i) importance_[i] = cascade.importance(alive[i]);
   PruningRecord record{.sequence = cascade.number(),
                        .step = cascade.step(),
                        .layer = layer,
                        .length = cascade.tokens(),
-                       .queries = queries,
+                       .queries = sequence.queries,
                        .tokens = alive,
                        .importance = {importance_.data(), alive.size()}};
-  const HeadCascade* heads = heads_ != nullptr ? heads_->of(sequence) : nullptr;
+  const HeadCascade* heads = heads_ != nullptr ? heads_->of(s) : nullptr;
   if (heads != nullptr) report_heads(*heads, layer, record);
+  CacheReads reads;
+  for (int32_t head = 0; head < state_.architecture.layer(layer).query_heads; ++head)
+    reads += sequence.reads[head];
+  const CacheReadProfile profile = profile_of(reads, 1);
+  if (sequence.queries == 1) record.reads = &profile;
   if (layer == 0) {
-    record.ids = ids_.subspan(static_cast<size_t>(layout_.offsets[sequence]),
-                              static_cast<size_t>(layout_.length(static_cast<int64_t>(sequence))));
+    record.ids = ids_.subspan(static_cast<size_t>(layout_.offsets[s]),
+                              static_cast<size_t>(layout_.length(static_cast<int64_t>(s))));
   }
   state_.observer->take(record);
 }

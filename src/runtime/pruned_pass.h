@@ -51,7 +51,7 @@ class PrunedPass {
   void enter(int32_t layer, std::span<PageTable* const> tables);
   void observe(int32_t layer, std::span<const AttentionSequence> sequences);
   // Tells the observer what the layer had of a sequence.
-  void report(int32_t layer, size_t sequence, int32_t queries);
+  void report(int32_t layer, size_t s, const AttentionSequence& sequence);
   void report_heads(const HeadCascade& heads, int32_t layer, PruningRecord& record);
 
   const ModelState& state_;

@@ -9,6 +9,7 @@ Exit code 77 when every test was skipped.
 import html.parser
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import unittest
@@ -137,6 +138,40 @@ class Traces(PruningTest):
                 self.assertLessEqual(tokens, alive[0])
                 self.assertLess(len(tokens), len(alive[0]))
             alive[layer] = tokens
+
+    def test_reads(self):
+        """A run's trace in sum is what bench counts of as many tokens, whatever the tokens are."""
+        schedule = self.folder / "reads.json"
+        path = self.folder / "reads.jsonl"
+        shared = {"tokens": [1, 0.5], "key_bits": "8+4", "refetch": {"below": 1.5}}
+        model = checkpoints.make_gpt2(self.folder / "gpt2-reads")
+        heads = {"tokens": [1, 0.5, 0.5], "heads": [1, 0.75, 0.5], "values": [1, 0.5, 0.2]}
+        for name, rules, bytes_too in ((self.decoder(), shared, True), (model, heads, False), (model, {}, True)):
+            schedule.write_text(json.dumps(rules))
+            self.call("run", name, "--ids", ",".join(str(i + 5) for i in range(20)), "-n", 6, "--ignore-end", "--pruning",
+                      schedule, "--trace", path)
+            records = [json.loads(line) for line in path.read_text().splitlines()][1:]
+            self.assertEqual(["reads" in record for record in records], [record["step"] > 0 for record in records])
+            result = json.loads(self.call("bench", name, "--batch", 1, "--prompt-tokens", 20, "--new-tokens", 6,
+                                          "--repeat", 1, "--pruning", schedule, "--json")[0])
+            counted = next(entry for entry in result["results"] if entry["what"] == "decode")["cache_reads"]
+            self.assertEqual(counted.pop("tokens"), 5)
+            if not bytes_too:
+                counted.pop("bytes")
+            found = {key: sum(record["reads"][key] for record in records if record["step"]) for key in counted}
+            self.assertEqual(found, counted)
+
+    def test_bytes_of_dead_heads(self):
+        """Half of the heads read half of the cache, and bench says so."""
+        model = checkpoints.make_gpt2(self.folder / "gpt2-bytes")
+        found = []
+        for heads in ("1,1,1", "0.5,0.5,0.5"):
+            arguments = ("bench", model, "--batch", 1, "--prompt-tokens", 20, "--new-tokens", 6, "--repeat", 1,
+                         "--keep-heads", heads)
+            found.append(float(re.search(r"([\d.]+) KB of the cache read for a token", self.call(*arguments)[0])[1]))
+        # Three layers, four heads with keys and values of 8 floats, and 21 to 25 tokens; three digits are shown.
+        self.assertAlmostEqual(found[0], 3 * 4 * 2 * 8 * 4 * 23 / 1000, delta=0.1)
+        self.assertAlmostEqual(found[1], found[0] / 2, delta=0.1)
 
     def test_results_stay(self):
         for options in ((), ("--keep-tokens", self.shares)):

@@ -3,6 +3,7 @@
 #include <limits>
 #include <vector>
 
+#include "tessera/model.h"
 #include "tessera/pruning.h"
 
 namespace tessera {
@@ -26,6 +27,21 @@ TEST(PruningRecordJson, HasListsAndNoNumbersThatJsonLacks) {
                                   .head_importance = magnitudes}),
             R"({"sequence":0,"step":0,"layer":0,"length":3,"queries":2,"ids":[101,7,102],)"
             R"("tokens":[0,2],"importance":[0.5,null],"heads":[1],"head_importance":[0.1]})");
+}
+
+TEST(PruningRecordJson, SaysWhatWasRead) {
+  const CacheReadProfile reads = {.tokens = 1,
+                                  .queries = 2,
+                                  .refetched = 3,
+                                  .key_numbers = 4,
+                                  .key_bits = 5,
+                                  .value_numbers = 6,
+                                  .value_bits = 7,
+                                  .bytes = 8};
+  EXPECT_EQ(to_json(PruningRecord{.step = 1, .length = 9, .queries = 1, .reads = &reads}),
+            R"({"sequence":0,"step":1,"layer":0,"length":9,"queries":1,"reads":{"queries":2,)"
+            R"("refetched":3,"key_numbers":4,"key_bits":5,"value_numbers":6,"value_bits":7,)"
+            R"("bytes":8}})");
 }
 
 }  // namespace

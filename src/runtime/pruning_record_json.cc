@@ -4,6 +4,7 @@
 #include <cmath>
 #include <iterator>
 
+#include "tessera/model.h"
 #include "tessera/pruning.h"
 
 namespace tessera {
@@ -29,6 +30,14 @@ void add_list(std::string& json, const char* key, std::span<const float> values)
   json += ']';
 }
 
+void add_reads(std::string& json, const CacheReadProfile& reads) {
+  fmt::format_to(std::back_inserter(json),
+                 R"(,"reads":{{"queries":{},"refetched":{},"key_numbers":{},"key_bits":{},)"
+                 R"("value_numbers":{},"value_bits":{},"bytes":{}}})",
+                 reads.queries, reads.refetched, reads.key_numbers, reads.key_bits,
+                 reads.value_numbers, reads.value_bits, reads.bytes);
+}
+
 }  // namespace
 
 std::string to_json(const PruningRecord& record) {
@@ -40,6 +49,7 @@ std::string to_json(const PruningRecord& record) {
   add_list(json, "importance", record.importance);
   add_list(json, "heads", record.heads);
   add_list(json, "head_importance", record.head_importance);
+  if (record.reads != nullptr) add_reads(json, *record.reads);
   json += '}';
   return json;
 }
