@@ -89,10 +89,17 @@ void predict_second_halves(std::span<Window> windows) {
     std::erase_if(window.rows, [&](int32_t row) { return row + 1 < prompt_of(window); });
 }
 
+bool runs_in_steps(Model& model) {
+  const ModelState& state = state_of(model);
+  if (!state.pruning) return false;
+  return state.prunes() || !state.pruning->keeps_all_values() ||
+         state.pruning->planes.lower_bits > 0;
+}
+
 Status run_windows(Model& model, std::span<const Window> windows, const TaskOptions& options,
                    const tasks::Take& take) {
   ModelState& state = state_of(model);
-  if (state.prunes()) return run_windows_in_steps(state, windows, options, take);
+  if (runs_in_steps(model)) return run_windows_in_steps(state, windows, options, take);
   std::vector<tasks::Item> items;
   for (const Window& window : windows) {
     items.push_back({&window.tokens, items.size(), window.rows});

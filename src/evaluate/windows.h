@@ -28,14 +28,17 @@ std::vector<Window> disjoint_windows(std::span<const int32_t> ids, int32_t windo
 // The tokens of a text with the special tokens that the tokenizer adds.
 Result<std::vector<int32_t>> encode_text(const Model& model, const std::string& text);
 
-// Of each window the rows that predict the second half of its tokens, which are what a pruned model
+// Whether the model's pruning makes a generated token another one than the last of a text that is
+// read at once: where tokens or heads leave, values are left out or lower bits are read at need.
+bool runs_in_steps(Model& model);
+// Of each window the rows that predict the second half of its tokens, which are what such a model
 // can be asked for.
 void predict_second_halves(std::span<Window> windows);
 
-// Runs the head on the windows' rows. Where the model's pruning lets tokens leave, the first half
-// of a window, at least a token, is a prompt, and each token behind it a step of its own, as if it
-// had been generated: rows are those of predict_second_halves then. take: index of the window and
-// its logits, [rows, vocabulary].
+// Runs the head on the windows' rows. Where runs_in_steps, the first half of a window, at least a
+// token, is a prompt, and each token behind it a step of its own, as if it had been generated: rows
+// are those of predict_second_halves then. take: index of the window and its logits, [rows,
+// vocabulary].
 Status run_windows(Model& model, std::span<const Window> windows, const TaskOptions& options,
                    const tasks::Take& take);
 

@@ -51,6 +51,14 @@ class Evaluations(EvalTest):
         self.assertIn("second halves token by token", pruned["method"])
         # All but the first window predict their second halves in any case.
         self.assertEqual(pruned["counts"]["scored_tokens"], dense["counts"]["scored_tokens"] - 15)
+        # So does whatever acts on generated tokens alone, and changes what they predict.
+        found = {}
+        for schedule in (["--keep-values", 0.2], ["--keep-values", "threshold=0.5"],
+                         ["--key-bits", "4"], ["--key-bits", "6+4", "--refetch", 0], ["--key-bits", "6+4", "--refetch", 2]):
+            result = self.evaluate(self.decoder, "perplexity", text, *options, *schedule, resamples=50)
+            self.assertEqual("second halves token by token" in result["method"], schedule[-1] != "4")
+            found[self.value(result, "perplexity")] = schedule
+        self.assertEqual(len(found), 5, found)
 
     def test_perplexity(self):
         text = self.write("text.txt", "It was a dark night.\n" * 20)

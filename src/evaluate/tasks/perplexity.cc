@@ -61,8 +61,8 @@ Status run_perplexity(Run& run, Model& model) {
     windows.resize(static_cast<size_t>(run.task.max_examples));
   }
   if (windows.empty()) return invalid_input("expected at least two tokens of text, found fewer");
-  const bool is_pruned = state_of(model).prunes();
-  if (is_pruned) predict_second_halves(windows);
+  const bool is_stepped = runs_in_steps(model);
+  if (is_stepped) predict_second_halves(windows);
   std::vector<double> nats(windows.size());
   TESSERA_RETURN_IF_ERROR(run_windows(
       model, windows, run.task_options("running windows", static_cast<int64_t>(windows.size())),
@@ -90,7 +90,7 @@ Status run_perplexity(Run& run, Model& model) {
   counts.words = static_cast<int64_t>(words);
   counts.bytes = static_cast<int64_t>(bytes);
   run.result.method = fmt::format("window {}, stride {}{}", sizes.window, sizes.stride,
-                                  is_pruned ? ", second halves token by token" : "");
+                                  is_stepped ? ", second halves token by token" : "");
   return {};
 }
 
