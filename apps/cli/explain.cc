@@ -120,7 +120,7 @@ class Explainer {
     return run_.write(record, gap + explain_as_text(explanation, paper_));
   }
 
-  // As the tasks read it: cut to the model's limit.
+  // As the tasks read it: cut to the model's limit. A prompt is never cut, as in run.
   Result<Encoding> encode(const Record& record, const TextPair& text) {
     const ModelInfo& info = model_->info();
     if (record.tokens)
@@ -130,10 +130,12 @@ class Explainer {
       return unsupported(
           fmt::format("{} has no tokenizer: give token ids with --ids", info.directory));
     }
-    Result<Encoding> encoding = tokenizer->encode(
-        text, {.truncation = Truncation{.max_tokens = static_cast<size_t>(info.max_text_tokens),
-                                        .side = tokenizer->truncation_side()},
-               .origins = Origins::kGive});
+    EncodeOptions encode{.origins = Origins::kGive};
+    if (!options_.max_tokens) {
+      encode.truncation = Truncation{.max_tokens = static_cast<size_t>(info.max_text_tokens),
+                                     .side = tokenizer->truncation_side()};
+    }
+    Result<Encoding> encoding = tokenizer->encode(text, encode);
     if (!encoding.ok()) return encoding;
     if (info.type_vocabulary_size <= 1) encoding->type_ids.clear();
     run_.count_truncated(encoding->truncated ? 1 : 0);

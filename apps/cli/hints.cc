@@ -271,7 +271,7 @@ std::string nearest(std::string_view word, const std::vector<std::string>& candi
 }
 
 std::string did_you_mean(std::string_view word, const std::vector<std::string>& candidates) {
-  const std::string meant = nearest(word, candidates);
+  const std::string meant = word.empty() ? "" : nearest(word, candidates);
   return meant.empty() ? "" : fmt::format("; did you mean {}?", meant);
 }
 

@@ -41,22 +41,17 @@ void add_model_options(Parser& parser, ModelOptions* options) {
   parser.add_text({"--plan", "FILE",
                    "Run the plan in FILE instead of choosing one; tessera inspect --save-plan "
                    "writes it."},
-                  [options](const std::string& text) {
-                    if (text.empty()) bad_value("--plan", "a file name", text);
-                    options->load.plan_file = text;
-                  });
+                  &options->load.plan_file);
   add_pruning_options(parser, &options->pruning);
 }
 
 void add_trace_option(Parser& parser, ModelOptions* options) {
   parser.group("Output");
-  parser.add_text({"--trace", "FILE",
-                   "Write which tokens each layer had, and how important they were, to FILE, as "
-                   "lines of JSON."},
-                  [options](const std::string& text) {
-                    if (text.empty()) bad_value("--trace", "a file name", text);
-                    options->trace = std::make_shared<TraceFile>(text);
-                  });
+  parser.add_text(
+      {"--trace", "FILE",
+       "Write which tokens each layer had, and how important they were, to FILE, as "
+       "lines of JSON."},
+      [options](const std::string& text) { options->trace = std::make_shared<TraceFile>(text); });
 }
 
 void add_cache_option(Parser& parser, ModelOptions* options) {

@@ -425,7 +425,12 @@ Option Parser::add_text(const TextOption& option, std::optional<std::string>* va
 }
 
 Option Parser::add_text(const TextOption& option, Take take) {
-  return declared(app_->add_option_function<std::string>(option.name, std::move(take), option.help)
+  const auto checked = [option, take = std::move(take)](const std::string& text) {
+    if (text.empty() && std::string_view(option.placeholder) == "FILE")
+      bad_value(long_name(option.name), "a file name", text);
+    take(text);
+  };
+  return declared(app_->add_option_function<std::string>(option.name, checked, option.help)
                       ->option_text(option.placeholder));
 }
 
@@ -495,8 +500,8 @@ std::string Parser::wrong_with_rest() const {
   for (const std::string& word : app_->remaining()) {
     if (word.size() > 1 && word[0] == '-') {
       const std::string name = word.substr(0, word.find('='));
-      std::string hint = did_you_mean(name, names);
-      if (hint.empty()) hint = other_verbs_with(name);
+      std::string hint = other_verbs_with(name);
+      if (hint.empty()) hint = did_you_mean(name, names);
       return fmt::format("unknown option {}{}", name, hint);
     }
     if (!keeps_rest_) return fmt::format("expected no more arguments, found \"{}\"", word);

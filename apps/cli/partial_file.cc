@@ -36,8 +36,8 @@ Result<int> open_locked(const std::string& path) {
     }, found{};
     if (flock(file, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
       close(file);
-      return invalid_input(
-          fmt::format("expected {} for this process alone, found another that writes it", path));
+      return invalid_input(fmt::format(
+          "expected to write {} alone, found another option or process that does", path));
     }
     // Another process may have put it in place before the lock was had.
     const bool same = fstat(file, &mine) == 0 && stat(path.c_str(), &found) == 0 &&

@@ -146,12 +146,18 @@ class Words(CliTest):
         _, err = self.call("run", "model", "--frobnicate", expect=2)
         self.assertEqual(err, "tessera run: unknown option --frobnicate\nTry: tessera run --help\n")
         self.assert_usage("embed", "model", "--beams", "4", says=["--beams; it is an option of run, eval\n"])
+        # Another verb's own name for it goes before a name that is merely near.
+        self.assert_usage("tokenize", "model", "--keep-tokens", "0.5", says=["--keep-tokens; it is an option of run, "])
 
     def test_values(self):
         for option, word, meant in (("--dtype", "bf61", "bf16"), ("--precompute-vo", "atuo", "auto"),
                                     ("--cache", "f23", "f32"), ("--format", "jsonlines", "jsonl")):
             self.assert_usage("run", "model", option, word, says=[option + ": expected", f"did you mean {meant}?"])
         self.assert_usage("tag", "model", "--aggregation", "frist", says=["did you mean first?"])
+        self.assert_usage("embed", "model", "--key-bits", "", says=['8+4, 6+4, 8 or 4, found ""\n'])
+        for option in ("--file", "--output", "--plan", "--pruning", "--trace"):
+            self.assert_usage("embed", "model", option, "", says=[f'{option}: expected a file name, found ""'])
+        self.assert_usage("explain", "model", "--html", "", says=['--html: expected a file name, found ""'])
         self.assert_usage("embed", "model", "--pooling", "mena", says=["--pooling", "did you mean mean?"])
         self.assert_usage("compress", "model", "-o", "x", "--scope", "gloabl", says=["did you mean global?"])
         self.assert_usage("eval", "model", "--task", "x", "--data", "x", "--split", "tset", says=["did you mean test?"])

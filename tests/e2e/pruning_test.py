@@ -186,6 +186,9 @@ class Traces(PruningTest):
         kept.write_text("as it was")
         self.assert_fails("embed", self.model, "--ids", "100000", "--trace", kept)
         self.assertEqual(kept.read_text(), "as it was")
+        both = self.folder / "both.jsonl"
+        self.assert_fails("embed", self.model, "a", "--trace", both, "-o", both,
+                          says=[f"expected to write {both}.partial alone, found another option or process that does"])
 
 
 class Explain(PruningTest):
@@ -255,6 +258,9 @@ class Explain(PruningTest):
         self.assertIn("\nthen: ", out)
         self.assertEqual(page.read_text().count("<tr>"), 1 + 4 * 2)
         self.assert_fails("explain", self.model, "a b", "-n", 2, says=["to generate with"])
+        # A prompt is not cut to where nothing fits behind it.
+        small = checkpoints.make_decoder(self.folder / "small", context=64)
+        self.assert_fails("explain", small, "a" * 70, "-n", 2, says=["the model's context, found 70"])
 
     def test_inputs(self):
         file = self.folder / "texts.txt"
