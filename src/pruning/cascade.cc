@@ -16,7 +16,7 @@ int64_t queries_that_see(const KeyMass& found, int32_t key) {
   if (!found.reach.is_causal) return static_cast<int64_t>(queries.size());
   const auto first = std::lower_bound(queries.begin(), queries.end(), key);
   if (found.reach.window <= 0) return queries.end() - first;
-  return std::lower_bound(first, queries.end(), key + found.reach.window) - first;
+  return std::lower_bound(first, queries.end(), int64_t{key} + found.reach.window) - first;
 }
 
 bool contains(std::span<const int32_t> list, int32_t value) {
@@ -117,6 +117,7 @@ bool TokenCascade::is_scored() const {
 }
 
 int32_t TokenCascade::scored_layers() const {
+  if (schedule_->keeps_all_tokens()) return 0;
   if (kind_ == CascadeKind::kPrompt) return is_scored() ? model_.layers : 0;
   int32_t last = 0;  // that tokens leave in front of
   for (int32_t layer = 1; layer < model_.layers; ++layer)
@@ -182,10 +183,11 @@ std::vector<int32_t> most_alive(const PruningSchedule& schedule, const Scheduled
   cascade.begin(0, prompt_ids);
   std::vector<int32_t> most = cascade.lengths();
   // Whatever follows could be protected by its id.
-  const int32_t may_stay = cascade.protected_tokens() +
+  const int64_t may_stay = int64_t{cascade.protected_tokens()} +
                            (schedule.protect_ids.empty() ? 1 : tokens - prompt) +
                            schedule.protect_newest;
-  const std::vector<int32_t> wanted = tokens_kept(schedule, model, tokens, may_stay, prompt);
+  const auto staying = static_cast<int32_t>(std::min<int64_t>(may_stay, tokens));
+  const std::vector<int32_t> wanted = tokens_kept(schedule, model, tokens, staying, prompt);
   for (int32_t layer = 0; layer < model.layers; ++layer) {
     const int32_t later = std::min(wanted[at(layer)], most[at(layer)] + tokens - prompt);
     // A prompt that was not scored meets its first new token whole.

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <numeric>
 
 namespace tessera {
@@ -116,6 +117,8 @@ TEST(TokenCascade, ImportanceByTheQueriesThatSeeAToken) {
   };
   EXPECT_EQ((std::vector<float>{1, 1, 1, 1}), importance(kCausal));
   EXPECT_EQ((std::vector<float>{2, 1.5, 1, 1}), importance({.is_causal = true, .window = 2}));
+  EXPECT_EQ((std::vector<float>{1, 1, 1, 1}),
+            importance({.is_causal = true, .window = std::numeric_limits<int32_t>::max()}));
   EXPECT_EQ((std::vector<float>{1, 0.75, 0.5, 0.25}), importance({}));
 }
 
@@ -209,6 +212,23 @@ TEST(TokenCascade, TheMostThatAreAliveBoundEveryStep) {
       }
     }
     EXPECT_EQ(found, most);
+  }
+}
+
+// As a model may have so many positions.
+TEST(TokenCascade, MoreProtectedTokensThanThereAreKeepAll) {
+  const PruningSchedule schedule{.tokens = counts({2, 2}),
+                                 .protect_newest = std::numeric_limits<int32_t>::max()};
+  const std::vector<int32_t> ids(20, 1);
+  EXPECT_EQ((Positions{60, 60}), most_alive(schedule, {.layers = 2, .positions = 100}, ids, 60));
+}
+
+// Heads may leave where no token does.
+TEST(TokenCascade, NothingIsScoredWhereEveryTokenStays) {
+  for (const CascadeKind kind : {CascadeKind::kText, CascadeKind::kPrompt}) {
+    Sequence sequence({.tokens = {{}, {}}}, kind);
+    sequence.begin(0, 3);
+    EXPECT_EQ(0, sequence->scored_layers());
   }
 }
 

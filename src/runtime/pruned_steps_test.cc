@@ -382,6 +382,41 @@ TEST(PrunedSteps, WhoIsPreemptedGivesTheSameBits) {
   }
 }
 
+constexpr const char* kEveryRule =
+    R"({"tokens": [0.9, 0.6, 0.6, 0.3], "heads": [1, 0.75, 0.5, 0.5], "values": 0.5,
+        "key_bits": "8+4", "value_bits": 4, "refetch": {"below": 0.2}, "protect": {"newest": 3}})";
+
+// Heads, values and planes leave with the tokens, whoever is preempted, shares pages or runs beside
+// others.
+TEST(PrunedSteps, EveryRuleTogetherIsOfASequenceAlone) {
+  for (const std::string& folder : {llama(), windowed()}) {
+    const auto model = load(folder, {.threads = 2, .pruning = kEveryRule});
+    std::vector<Request> requests;
+    for (const int32_t prompt : {80, 1, 64}) requests.push_back(request_of(prompt, 40, ""));
+    const Outputs together = run(*engine_of(model), requests);
+    for (size_t i = 0; i < requests.size(); ++i) {
+      SCOPED_TRACE(i);
+      const Outputs expected = run(*engine_of(model), {requests[i]});
+      expect_equal(expected.at({0, 0}), together.at({static_cast<int64_t>(i), 0}), 1e-4);
+      const auto engine = engine_of(model);
+      EngineState& state = EngineAccess::state(*engine);
+      const Outputs found = run(*engine, {requests[i]}, [&](int step) {
+        if (step == 3 || step == 60) state.jobs.front().running()->preempt(state.pool);
+      });
+      expect_equal(expected.at({0, 0}), found.at({0, 0}), 0);
+    }
+    Request beams = request_of(90, 20, "");
+    beams.beams = beams.sequences = 3;
+    const Outputs expected = run(*engine_of(model), {beams});
+    const auto engine = engine_of(model);
+    EngineState& state = EngineAccess::state(*engine);
+    const Outputs found = run(*engine, {beams}, [&](int step) {
+      if (step == 5 || step == 40) state.jobs.front().running()->preempt(state.pool);
+    });
+    for (const auto& [key, events] : expected) expect_equal(events, found.at(key), 1e-4);
+  }
+}
+
 // So many pages that some wait and some give theirs back, with beams and drawn continuations.
 TEST(PrunedSteps, ATightCacheGivesTheSame) {
   const auto model = load(llama(), {.threads = 2});
