@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "attention/remove_keys.h"
-#include "runtime/head_pass.h"
 #include "runtime/whole_sequences.h"
 
 namespace tessera {
@@ -43,7 +42,10 @@ std::vector<int32_t> read_alone(const ModelState& state, const SequenceBatch& ba
 
 PrunedPass::PrunedPass(const ModelState& state, const SequenceBatch& batch,
                        const PassReaders& readers)
-    : state_(state), layout_(batch.layout), ids_(batch.ids) {
+    : state_(state),
+      layout_(batch.layout),
+      ids_(batch.ids),
+      heads_(state, static_cast<size_t>(batch.layout.sequences())) {
   const auto sequences = static_cast<size_t>(batch.layout.sequences());
   if (state.drops_tokens() || state.observer != nullptr) {
     own_.assign(sequences, TokenCascade(*state.pruning, scheduled_model(state.architecture),
@@ -59,9 +61,19 @@ PrunedPass::PrunedPass(const ModelState& state, const SequenceBatch& batch,
 }
 
 PrunedPass::PrunedPass(const ModelState& state, std::vector<TokenCascade*> cascades,
-                       const TokenLayout& layout, std::span<const int32_t> ids)
-    : state_(state), layout_(layout), ids_(ids), cascades_(std::move(cascades)) {
+                       std::vector<HeadCascade*> heads, const TokenLayout& layout,
+                       std::span<const int32_t> ids)
+    : state_(state),
+      layout_(layout),
+      ids_(ids),
+      cascades_(std::move(cascades)),
+      heads_(state, std::move(heads)) {
   make_schedule();
+}
+
+void PrunedPass::schedule(ForwardInput& input) const {
+  input.schedule = is_pruned_ ? &schedule_ : nullptr;
+  input.heads = heads_.schedule();
 }
 
 void PrunedPass::make_schedule() {
@@ -171,7 +183,7 @@ void PrunedPass::report(int32_t layer, size_t s, const AttentionSequence& sequen
                        .queries = sequence.queries,
                        .tokens = alive,
                        .importance = {importance_.data(), alive.size()}};
-  const HeadCascade* heads = heads_ != nullptr ? heads_->of(s) : nullptr;
+  const HeadCascade* heads = heads_.of(s);
   if (heads != nullptr) report_heads(*heads, layer, record);
   CacheReads reads;
   for (int32_t head = 0; head < state_.architecture.layer(layer).query_heads; ++head)

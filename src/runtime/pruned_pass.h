@@ -6,12 +6,11 @@
 
 #include "model/pass.h"
 #include "pruning/cascade.h"
+#include "runtime/head_pass.h"
 #include "runtime/model_state.h"
 
 namespace tessera {
 
-class HeadPass;
-class HeadCascade;
 struct PruningRecord;
 struct SequenceBatch;
 
@@ -23,25 +22,24 @@ struct PassReaders {
   int64_t skipped = 0;  // the first tokens of each sequence, which poolings leave out
 };
 
-// The schedule of a pass over sequences of which some are pruned. It stays where it is while the
-// pass runs, and so do layout and ids.
+// What leaves in a pass over sequences of which some are pruned, tokens and heads. It stays where
+// it is while the pass runs, and so do layout and ids.
 class PrunedPass {
  public:
   // Whole sequences, by the model's schedule.
   PrunedPass(const ModelState& state, const SequenceBatch& batch, const PassReaders& readers);
-  // Sequences with tables. cascades: [sequences], which have begun the step; null where every token
-  // stays. In later steps tables lose what left, so that their pages must be their own
-  // (TokenCascade::may_drop).
+  // Sequences with tables. cascades and heads: [sequences], which have begun the step; null where
+  // every token or head stays. In later steps tables lose what left, so that their pages must be
+  // their own (TokenCascade::may_drop).
   PrunedPass(const ModelState& state, std::vector<TokenCascade*> cascades,
-             const TokenLayout& layout, std::span<const int32_t> ids);
+             std::vector<HeadCascade*> heads, const TokenLayout& layout,
+             std::span<const int32_t> ids);
   PrunedPass(const PrunedPass&) = delete;
   PrunedPass& operator=(const PrunedPass&) = delete;
 
-  // The heads of the same sequences, whom the observer is told of too; they outlive the pass.
-  void tell_of(const HeadPass& heads) { heads_ = &heads; }
-
-  // Null where every token enters every layer and nobody observes it.
-  const RowSchedule* schedule() const { return is_pruned_ ? &schedule_ : nullptr; }
+  // Sets the schedules of a pass: none where every token or head takes part in every layer and
+  // nobody observes it.
+  void schedule(ForwardInput& input) const;
   // Positions of a sequence that the last layer had; empty: all.
   std::span<const int32_t> survivors(size_t sequence) const;
 
@@ -66,7 +64,7 @@ class PrunedPass {
   std::vector<float> importance_;       // of the tokens alive, for the observer
   std::vector<int32_t> alive_heads_;    // of one sequence, likewise
   std::vector<float> head_importance_;  // of these
-  const HeadPass* heads_ = nullptr;     // null: all stay
+  HeadPass heads_;
   RowSchedule schedule_;
 };
 

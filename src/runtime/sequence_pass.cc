@@ -4,7 +4,6 @@
 #include <mutex>
 #include <vector>
 
-#include "runtime/head_pass.h"
 #include "runtime/pruned_pass.h"
 
 namespace tessera {
@@ -156,17 +155,14 @@ Status run_parts(const ModelState& state, CachePool& pool, const Forward& forwar
       tables.push_back(&part.sequence->tables[at(layer)]);
     }
   }
-  PrunedPass pruned(state, std::move(cascades), rows.layout, rows.ids);
-  const HeadPass head_pass(state, std::move(heads));
-  pruned.tell_of(head_pass);
-  const ForwardInput input{.ids = rows.ids,
-                           .layout = &rows.layout,
-                           .prompt_tokens = rows.prompt_tokens,
-                           .tables = tables,
-                           .head_rows = rows.head_rows.empty() ? HeadRows::kNone : HeadRows::kGiven,
-                           .given_head_rows = rows.head_rows,
-                           .schedule = pruned.schedule(),
-                           .heads = head_pass.schedule()};
+  const PrunedPass pruned(state, std::move(cascades), std::move(heads), rows.layout, rows.ids);
+  ForwardInput input{.ids = rows.ids,
+                     .layout = &rows.layout,
+                     .prompt_tokens = rows.prompt_tokens,
+                     .tables = tables,
+                     .head_rows = rows.head_rows.empty() ? HeadRows::kNone : HeadRows::kGiven,
+                     .given_head_rows = rows.head_rows};
+  pruned.schedule(input);
   TESSERA_RETURN_IF_ERROR(forward(input, output));
   for (const SequencePart& part : parts) {
     part.sequence->done += part.rows;

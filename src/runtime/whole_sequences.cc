@@ -7,7 +7,6 @@
 #include <mutex>
 #include <optional>
 
-#include "runtime/head_pass.h"
 #include "runtime/pruned_pass.h"
 #include "runtime/scheduler.h"
 
@@ -32,12 +31,9 @@ Status run_in_passes(ModelState& state, std::span<const TokenSequence> batch,
     const size_t count = sequences_in_pass(std::span(lengths).subspan(first), kEncodingRows);
     SequenceBatch pass;
     for (const TokenSequence& sequence : batch.subspan(first, count)) pass.add(sequence);
-    PrunedPass pruned(state, pass, readers);
-    const HeadPass heads(state, count);
-    pruned.tell_of(heads);
+    const PrunedPass pruned(state, pass, readers);
     ForwardInput input = pass.input();
-    input.schedule = pruned.schedule();
-    input.heads = heads.schedule();
+    pruned.schedule(input);
     ForwardOutput output;
     configure(input, output);
     const std::lock_guard<std::mutex> turn(state.in_use);
@@ -219,12 +215,9 @@ Status encode_pass(const ModelState& state, const Forward& forward,
   PassReaders readers;
   if (heads) readers.head = head_rows(a);
   if (embeds) readers.poolings = state.sentence_encoder.poolings;
-  PrunedPass pruned(state, batch, readers);
-  const HeadPass head_pass(state, requests.size());
-  pruned.tell_of(head_pass);
+  const PrunedPass pruned(state, batch, readers);
   ForwardInput input = batch.input();
-  input.schedule = pruned.schedule();
-  input.heads = head_pass.schedule();
+  pruned.schedule(input);
   ForwardOutput output;
   std::vector<float> hidden;
   if (embeds) output.last_hidden = &hidden;

@@ -9,7 +9,6 @@
 #include <optional>
 #include <utility>
 
-#include "runtime/head_pass.h"
 #include "runtime/pruned_pass.h"
 #include "runtime/scheduler.h"
 #include "runtime/whole_sequences.h"
@@ -118,12 +117,9 @@ Status run_batch(ModelState& state, const Work& work, std::span<const size_t> me
     for (const int32_t row : work.items[item].rows) given_rows.push_back(first + row);
     batch.add(*work.items[item].tokens);
   }
-  PrunedPass pruned(state, batch, {.head = work.head_rows, .head_rows = given_rows});
-  const HeadPass heads(state, members.size());
-  pruned.tell_of(heads);
+  const PrunedPass pruned(state, batch, {.head = work.head_rows, .head_rows = given_rows});
   ForwardInput input = batch.input();
-  input.schedule = pruned.schedule();
-  input.heads = heads.schedule();
+  pruned.schedule(input);
   input.head_rows = work.head_rows;
   if (work.head_rows == HeadRows::kGiven) input.given_head_rows = given_rows;
   ForwardOutput output;
