@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <functional>
 #include <new>
 
 #include "formats/panels.h"
@@ -91,21 +90,13 @@ class Dense final : public Linear {
   }
 
   void apply(const LinearArgs& args, const Team::Member& member) const override {
-    const LivePanels panels(args.outputs, shape_.outputs);
-    const int64_t grain = rounds(args.rows) ? kBf16RowGrain : kRowGrain;
-    const auto work = [&](Range rows, Range part) {
-      panels.for_each_run(part, [&](Range run) { multiply(args, rows, run); });
-    };
-    // A reference, so that nothing is allocated.
-    share_product({args.rows, grain, panels.count()}, member, std::cref(work));
+    share_live(args, shape_.outputs, rounds(args.rows) ? kBf16RowGrain : kRowGrain, member,
+               [&](Range rows, Range part) { multiply(args, rows, part); });
   }
 
   void apply_alone(const LinearArgs& args) const override {
     if (args.rows == 0) return;
-    const LivePanels panels(args.outputs, shape_.outputs);
-    panels.for_each_run({0, panels.count()}, [&](Range run) {
-      multiply(args, {0, args.rows}, run);
-    });
+    run_live(args, shape_.outputs, [&](Range rows, Range part) { multiply(args, rows, part); });
   }
 
  private:

@@ -1,7 +1,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <functional>
 #include <mutex>
 #include <new>
 
@@ -71,19 +70,12 @@ class Int8 final : public Linear {
   }
 
   void apply(const LinearArgs& args, const Team::Member& member) const override {
-    const LivePanels panels(args.outputs, shape_.outputs);
-    const auto work = [&](Range rows, Range part) {
-      panels.for_each_run(part, [&](Range run) { multiply(args, rows, run); });
-    };
-    // A reference, so that nothing is allocated.
-    share_product({args.rows, kRowGrain, panels.count()}, member, std::cref(work));
+    share_live(args, shape_.outputs, kRowGrain, member,
+               [&](Range rows, Range part) { multiply(args, rows, part); });
   }
 
   void apply_alone(const LinearArgs& args) const override {
-    const LivePanels panels(args.outputs, shape_.outputs);
-    panels.for_each_run({0, panels.count()}, [&](Range run) {
-      multiply(args, {0, args.rows}, run);
-    });
+    run_live(args, shape_.outputs, [&](Range rows, Range part) { multiply(args, rows, part); });
   }
 
  private:

@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <functional>
 
 #include "formats/panels.h"
 #include "kernels/family.h"
+#include "linear/grid.h"
 #include "linear/linear.h"
 
 // What a call that asks for some outputs, or reads some inputs, is for a product of panels.
@@ -61,6 +63,24 @@ class LivePanels {
   int64_t outputs_count_;
   int64_t count_ = 0;
 };
+
+// Calls multiply(rows, panels) for the member's share of the outputs that a call asks for, or for
+// all of them.
+template <typename Multiply>
+void share_live(const LinearArgs& args, int64_t outputs, int64_t grain, const Team::Member& member,
+                const Multiply& multiply) {
+  const LivePanels panels(args.outputs, outputs);
+  const auto work = [&](Range rows, Range part) {
+    panels.for_each_run(part, [&](Range run) { multiply(rows, run); });
+  };
+  // A reference, so that nothing is allocated.
+  share_product({args.rows, grain, panels.count()}, member, std::cref(work));
+}
+template <typename Multiply>
+void run_live(const LinearArgs& args, int64_t outputs, const Multiply& multiply) {
+  const LivePanels panels(args.outputs, outputs);
+  panels.for_each_run({0, panels.count()}, [&](Range run) { multiply({0, args.rows}, run); });
+}
 
 // How a kernel counts the inputs of a part: in lanes of so many, a part from a multiple of `unit`
 // inputs on.
