@@ -17,10 +17,6 @@ constexpr int32_t kMaxHeadSize = 256;
 constexpr int32_t kMaxSummedSize = 65536;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-// An odd number of cache lines between rows of scores: powers of two would put all rows into the
-// same few cache sets.
-constexpr int32_t kScorePadding = 16;
-
 // Rows at the edge of what they see, where each needs another part of a page, are taken in groups
 // of this many: two register tiles of the products, so that little is computed to be thrown away.
 constexpr int32_t kEdgeRows = 12;
@@ -123,10 +119,8 @@ int32_t block_heads(const AttentionShape& shape) {
 int32_t group_size(const AttentionShape& shape) { return shape.query_heads / block_heads(shape); }
 
 bool lives(const AttentionShape& shape, const AttentionSequence& sequence, int32_t block_head) {
-  if (sequence.live_heads == nullptr) return true;
   const int32_t group = group_size(shape);
-  const uint8_t* heads = sequence.live_heads + block_head * group;
-  return std::any_of(heads, heads + group, [](uint8_t live) { return live != 0; });
+  return sequence.any_lives(block_head * group, group);
 }
 
 namespace {

@@ -39,6 +39,10 @@ void clear_dead_heads(const AttentionArgs& args, const Team::Member& member);
 // The sum of their magnitudes.
 float magnitude(const float* values, int32_t count);
 
+// An odd number of cache lines between rows of scores: powers of two would put all rows into the
+// same few cache sets.
+constexpr int32_t kScorePadding = 16;
+
 struct KeyRange {
   int32_t begin = 0;
   int32_t end = 0;

@@ -107,6 +107,11 @@ struct AttentionSequence {
   bool lives(int32_t query_head) const {
     return live_heads == nullptr || live_heads[query_head] != 0;
   }
+  bool any_lives(int32_t first_head, int32_t heads) const {
+    for (int32_t head = first_head; head < first_head + heads; ++head)
+      if (lives(head)) return true;
+    return false;
+  }
 };
 
 // Whether the sequence's query reads its pages as AttentionShape::values and refetch say.

@@ -11,8 +11,6 @@ namespace tessera::attention {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-// An odd number of cache lines between rows, which else would meet in the same few cache sets.
-constexpr int64_t kScorePadding = 16;
 
 // Scores of any range of so many keys, wherever in its first page it begins.
 int64_t padded(int32_t keys) { return (pages_for(keys) + 1) * int64_t{kPageTokens}; }
@@ -78,20 +76,13 @@ void SelectiveRun::run(const Block& block) {
   first_page_ = seen_.begin / kPageTokens;
   last_page_ = std::max(first_page_, pages_for(seen_.end));
   if (!sums_heads()) return run_kv_head(block.head);
-  const int32_t d_v = args_->shape.pages.d_v;
+  const int32_t d_v = args_->shape.pages.d_v, kv_heads = args_->shape.pages.kv_heads;
+  const int32_t group = args_->shape.query_heads / kv_heads;
   std::fill_n(total_, d_v, 0.0f);
-  for (int32_t head = 0; head < args_->shape.pages.kv_heads; ++head) {
-    if (lives(head)) run_kv_head(head);
+  for (int32_t head = 0; head < kv_heads; ++head) {
+    if (sequence_->any_lives(head * group, group)) run_kv_head(head);
   }
   std::copy_n(total_, d_v, args_->output + sequence_->first_row * args_->output_stride);
-}
-
-bool SelectiveRun::lives(int32_t kv_head) const {
-  const int32_t group = args_->shape.query_heads / args_->shape.pages.kv_heads;
-  for (int32_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
-    if (sequence_->lives(head)) return true;
-  }
-  return false;
 }
 
 void SelectiveRun::run_kv_head(int32_t kv_head) {
@@ -114,7 +105,7 @@ void SelectiveRun::run_tile(const Tile& tile) {
   const Range all{0, tile.rows};
   score(tile, all, is_one_plane ? Plane::kOnly : Plane::kUpper);
   if (is_one_plane) {
-    softmax(tile, all);
+    softmax(all);
   } else {
     refetch(tile);
   }
@@ -198,7 +189,7 @@ void SelectiveRun::score(const Tile& tile, Range rows, Plane plane) {
   }
 }
 
-void SelectiveRun::softmax(const Tile&, Range rows) {
+void SelectiveRun::softmax(Range rows) {
   std::fill(maximum_ + rows.begin, maximum_ + rows.end, -kInfinity);
   std::fill(sum_ + rows.begin, sum_ + rows.end, 0.0f);
   kernels_->softmax({.scores = scores_,
@@ -221,20 +212,20 @@ void SelectiveRun::refetch(const Tile& tile) {
   if (threshold > 1) {
     std::fill_n(refetched_, tile.rows, true);
     score(tile, all, Plane::kLower);
-    softmax(tile, all);
+    softmax(all);
   } else {
     const int64_t places = int64_t{pages()} * kPageTokens;
     if (threshold > 0) {
       for (int32_t row = 0; row < tile.rows; ++row)
         std::copy_n(scores(row), places, upper_scores_ + row * stride_);
     }
-    softmax(tile, all);
+    softmax(all);
     for (int32_t row = 0; row < tile.rows; ++row) {
       refetched_[row] = lives(tile, row) && sum_[row] > 0 && threshold * sum_[row] > 1;
       if (!refetched_[row]) continue;
       std::copy_n(upper_scores_ + row * stride_, places, scores(row));
       score(tile, {row, row + 1}, Plane::kLower);
-      softmax(tile, {row, row + 1});
+      softmax({row, row + 1});
     }
   }
   any_refetched_ = any_refetched_ || std::count(refetched_, refetched_ + tile.rows, true) > 0;

@@ -32,8 +32,6 @@ class SelectiveRun {
   };
   enum class Plane { kOnly, kUpper, kLower };
 
-  // Whether any query head of a KV head is alive, and the head of a row.
-  bool lives(int32_t kv_head) const;
   bool lives(const Tile& tile, int32_t row) const {
     return sequence_->lives(tile.first_head + row);
   }
@@ -43,7 +41,7 @@ class SelectiveRun {
   void load_queries(const Tile& tile);
   // Of rows [first, end) of the tile.
   void score(const Tile& tile, Range rows, Plane plane);
-  void softmax(const Tile& tile, Range rows);
+  void softmax(Range rows);
   void refetch(const Tile& tile);
   int32_t choose(int32_t row);
   void read_values(const Tile& tile, int32_t row);

@@ -264,13 +264,11 @@ void run_kv_head(Head h) {
   const bool counts = selects && h.sequence.reads != nullptr;
   KvReads reads;
   if (selects) reads.values.resize(static_cast<size_t>(h.sequence.keys->tokens()));
-  bool any_lives = false;
   for (h.head = first; h.head < first + group; ++h.head) {
     if (!h.sequence.lives(h.head)) {
       leave_out(h);
       continue;
     }
-    any_lives = true;
     if (h.is_wide()) widen_pages(h);
     if (selects) {
       run_selecting(h, reads);
@@ -279,7 +277,7 @@ void run_kv_head(Head h) {
     }
     if (counts && h.sum != nullptr) count_values(h, reads);
   }
-  if (!counts || !any_lives) return;
+  if (!counts || !h.sequence.any_lives(first, group)) return;
   h.head = first;
   if (h.sum == nullptr) count_values(h, reads);
   const PlanesRead planes = reads.refetches ? PlanesRead::kBoth : PlanesRead::kUpper;

@@ -172,11 +172,8 @@ int32_t live_queries(const AttentionShape& shape, const AttentionSequence& seque
   const bool summed = shape.outputs == HeadOutputs::kSummed;
   const int32_t group = summed ? 1 : shape.query_heads / shape.pages.kv_heads;
   int32_t count = 0;
-  for (int32_t first = 0; first < shape.query_heads; first += group) {
-    int32_t head = first;
-    while (head < first + group && !sequence.lives(head)) ++head;
-    if (head < first + group) count += group;
-  }
+  for (int32_t first = 0; first < shape.query_heads; first += group)
+    if (sequence.any_lives(first, group)) count += group;
   return count;
 }
 
