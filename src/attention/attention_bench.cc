@@ -132,8 +132,10 @@ class Subject {
     team_.run([&](Team::Member& member) { method.run(args_, member, memory); });
   }
 
-  // The kernels of the fused methods, but all scores of a KV head written whole: what fusing saves.
-  void run_whole_scores() {
+  // The kernels of the fused methods, but all scores of a KV head written whole: what fusing saves;
+  // or scores and softmax alone.
+  enum class Values { kRead, kLeftOut };
+  void run_whole_scores(Values values) {
     const int32_t group = problem_.shape.query_heads / problem_.shape.pages.kv_heads;
     const int32_t rows = problem_.queries * group, padded = pages_for(problem_.keys) * kPageTokens;
     void* memory = workspace(
@@ -149,28 +151,9 @@ class Subject {
                 padded);
       run.scores(run.first_page(), run.last_page());
       run.softmax(run.first_page(), run.last_page());
+      if (values == Values::kLeftOut) continue;
       run.values(run.first_page(), run.last_page());
       run.finish();
-    }
-  }
-
-  // Scores and softmax alone, of a generated token.
-  void run_without_values() {
-    const int32_t padded = pages_for(problem_.keys) * kPageTokens;
-    const int32_t rows = problem_.shape.query_heads / problem_.shape.pages.kv_heads;
-    void* memory = workspace(
-        attention::BlockRun::workspace_bytes(problem_.shape, rows, int64_t{rows} * padded));
-    const attention::Kernels kernels;
-    attention::BlockRun run(args_, kernels, rows, memory);
-    for (int32_t head = 0; head < problem_.shape.pages.kv_heads; ++head) {
-      run.start({.sequence = &sequence_,
-                 .head = head,
-                 .first_row = 0,
-                 .rows = rows,
-                 .cols = problem_.shape.pages.d_v},
-                padded);
-      run.scores(run.first_page(), run.last_page());
-      run.softmax(run.first_page(), run.last_page());
     }
   }
 
@@ -272,7 +255,8 @@ std::vector<Line> lines_for(Subject& subject, const Problem& problem, bool with_
     lines.push_back({name + "+mass", [&subject, method] { subject.run(*method, true); }, {}});
   }
   if (problem.queries > 1 && !with_mass)
-    lines.push_back({"whole_scores", [&subject] { subject.run_whole_scores(); }, {}});
+    lines.push_back(
+        {"whole_scores", [&subject] { subject.run_whole_scores(Subject::Values::kRead); }, {}});
   return lines;
 }
 
@@ -423,7 +407,8 @@ void selecting(int rounds) {
     lines.push_back({c.name, [&] { of_case.next().run(method); }, {}});
   }
   Layers& dense = *layers.front();
-  lines.push_back({"f32, no values", [&] { dense.next().run_without_values(); }, {}});
+  lines.push_back(
+      {"f32, no values", [&] { dense.next().run_whole_scores(Subject::Values::kLeftOut); }, {}});
   measure(lines, rounds);
   const auto time = [&](size_t line) { return median(lines[line].times); };
   const double without = time(lines.size() - 1);
@@ -485,7 +470,7 @@ int once(int rounds, const std::string& name, int32_t tokens) {
     if (method != nullptr) {
       subject.run(*method);
     } else {
-      subject.run_whole_scores();
+      subject.run_whole_scores(Subject::Values::kRead);
     }
   }
   return 0;
