@@ -42,6 +42,9 @@ std::vector<int32_t> falling_counts(const std::vector<Keep>& keeps, int32_t laye
 
 }  // namespace
 
+bool PruningSchedule::keeps_all() const {
+  return keeps_all_tokens() && keeps_all_heads() && keeps_all_values() && planes.empty();
+}
 bool PruningSchedule::keeps_all_tokens() const { return all_kept(tokens); }
 bool PruningSchedule::keeps_all_heads() const { return all_kept(heads); }
 bool PruningSchedule::keeps_all_values() const { return value_threshold == 0 && all_kept(values); }

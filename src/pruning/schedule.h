@@ -85,6 +85,7 @@ struct PruningSchedule {
 
   // Whether every token enters every layer, every head takes part in every layer, and every value
   // is read.
+  bool keeps_all() const;  // nothing leaves, and everything is read
   bool keeps_all_tokens() const;
   bool keeps_all_heads() const;
   bool keeps_all_values() const;

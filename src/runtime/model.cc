@@ -23,11 +23,6 @@ namespace {
 
 using nlohmann::json;
 
-bool keeps_all(const PruningSchedule& pruning) {
-  return pruning.keeps_all_tokens() && pruning.keeps_all_heads() && pruning.keeps_all_values() &&
-         pruning.planes.empty();
-}
-
 ModelInfo make_info(const Checkpoint& checkpoint, const ModelState& state, int64_t parameters) {
   const Architecture& a = state.architecture;
   ModelInfo info;
@@ -65,7 +60,7 @@ ModelInfo make_info(const Checkpoint& checkpoint, const ModelState& state, int64
   info.label_scores = a.label_scores;
   info.relevance_scores = state.sentence_encoder.relevance_scores.value_or(a.relevance_scores);
   info.threads = state.team->size();
-  if (state.pruning && !keeps_all(*state.pruning)) info.pruning = to_json(*state.pruning);
+  if (state.pruning && !state.pruning->keeps_all()) info.pruning = to_json(*state.pruning);
   info.has_tokenizer = state.tokenizer != nullptr;
   info.is_decoder = a.is_decoder();
   const SentenceEncoder& encoder = state.sentence_encoder;
