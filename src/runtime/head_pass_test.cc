@@ -7,6 +7,7 @@
 #include <numeric>
 #include <random>
 
+#include "runtime/model_testing.h"
 #include "runtime/testing.h"
 #include "runtime/whole_sequences.h"
 #include "tessera/engine.h"
@@ -19,6 +20,7 @@ constexpr size_t kHeads = 4;
 constexpr const char* kSchedule = R"({"heads": [1, 0.75, 0.5, 0.25]})";
 constexpr size_t kKept[kLayers] = {4, 3, 2, 1};
 
+using testing::load;
 using Flags = std::vector<uint8_t>;
 
 // BERT's heads have keys and values of their own and biases, Llama's share them.
@@ -31,22 +33,7 @@ const std::string& llama_folder() {
   return folder;
 }
 
-std::shared_ptr<Model> load(const std::string& folder, const LoadOptions& options) {
-  auto model = Model::load(folder, options);
-  EXPECT_TRUE(model.ok()) << model.status().message();
-  return *model;
-}
-
-std::vector<TokenSequence> texts() {
-  std::mt19937 generator(23);
-  std::vector<TokenSequence> all;
-  for (const size_t length : {size_t{1}, size_t{2}, size_t{9}, size_t{33}, size_t{40}}) {
-    TokenSequence text;
-    while (text.ids.size() < length) text.ids.push_back(static_cast<int32_t>(generator() % 50));
-    all.push_back(text);
-  }
-  return all;
-}
+std::vector<TokenSequence> texts() { return testing::random_texts(23); }
 
 // Passes of one layer each, in which those heads take part that a sort by what all gave so far, in
 // f64, leaves.

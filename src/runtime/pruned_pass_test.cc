@@ -7,6 +7,7 @@
 #include <numeric>
 #include <random>
 
+#include "runtime/model_testing.h"
 #include "runtime/testing.h"
 #include "runtime/whole_sequences.h"
 #include "tessera/engine.h"
@@ -31,21 +32,10 @@ std::string bert_folder() {
 }
 
 std::shared_ptr<Model> load(const LoadOptions& options, const std::string& folder = bert_folder()) {
-  auto model = Model::load(folder, options);
-  EXPECT_TRUE(model.ok()) << model.status().message();
-  return *model;
+  return testing::load(folder, options);
 }
 
-std::vector<TokenSequence> texts() {
-  std::mt19937 generator(11);
-  std::vector<TokenSequence> all;
-  for (const size_t length : {size_t{1}, size_t{2}, size_t{9}, size_t{33}, size_t{40}}) {
-    TokenSequence text;
-    while (text.ids.size() < length) text.ids.push_back(static_cast<int32_t>(generator() % 50));
-    all.push_back(text);
-  }
-  return all;
-}
+std::vector<TokenSequence> texts() { return testing::random_texts(11); }
 
 // Dense passes of one layer each over the rows that are left, gathered; importance in f64, sorted.
 class Layerwise {

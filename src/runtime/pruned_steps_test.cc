@@ -8,6 +8,7 @@
 #include <set>
 
 #include "runtime/engine_state.h"
+#include "runtime/model_testing.h"
 #include "runtime/pruned_steps_testing.h"
 #include "runtime/request_check.h"
 #include "runtime/sequence_pass.h"
@@ -16,6 +17,8 @@
 namespace tessera {
 namespace {
 
+using testing::engine_of;
+using testing::load;
 using testing::Positions;
 using testing::Stepwise;
 using testing::TinyCheckpoint;
@@ -65,19 +68,6 @@ std::string gpt2() {
   }
   static const std::string folder = tiny.write("steps_gpt2");
   return folder;
-}
-
-std::shared_ptr<Model> load(const std::string& folder, const LoadOptions& options = {}) {
-  auto model = Model::load(folder, options);
-  EXPECT_TRUE(model.ok()) << model.status().message();
-  return *model;
-}
-
-std::unique_ptr<Engine> engine_of(const std::shared_ptr<Model>& model,
-                                  const Engine::Options& options = {}) {
-  auto engine = Engine::create(model, options);
-  EXPECT_TRUE(engine.ok()) << engine.status().message();
-  return std::move(*engine);
 }
 
 Request request_of(int32_t length, int32_t tokens, const std::string& pruning) {

@@ -5,11 +5,13 @@
 #include <thread>
 
 #include "runtime/engine_state.h"
+#include "runtime/model_testing.h"
 #include "runtime/testing.h"
 
 namespace tessera {
 namespace {
 
+using testing::engine_of;
 using testing::tiny_llama;
 
 using Outputs = std::map<std::pair<int64_t, int32_t>, std::vector<int32_t>>;
@@ -23,16 +25,7 @@ std::string long_llama() {
 }
 
 std::shared_ptr<Model> load(const std::string& folder, int threads = 1) {
-  auto model = Model::load(folder, {.threads = threads});
-  EXPECT_TRUE(model.ok()) << model.status().message();
-  return *model;
-}
-
-std::unique_ptr<Engine> engine_of(const std::shared_ptr<Model>& model,
-                                  const Engine::Options& options = {}) {
-  auto engine = Engine::create(model, options);
-  EXPECT_TRUE(engine.ok()) << engine.status().message();
-  return std::move(*engine);
+  return testing::load(folder, {.threads = threads});
 }
 
 Request request_of(int32_t length, int32_t tokens, int32_t first = 3) {
