@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <random>
@@ -9,6 +10,8 @@
 
 #include "base/guarded.h"
 #include "io/atomic_file.h"
+#include "io/json.h"
+#include "io/json_at.h"
 #include "io/mapped_file.h"
 #include "pruning/schedule.h"
 #include "runtime/model_state.h"
@@ -46,15 +49,12 @@ class Trials {
     std::error_code ignored;
     if (file.empty() || !std::filesystem::exists(file, ignored)) return trials;
     TESSERA_ASSIGN_OR_RETURN(const std::string text, read_text_file(file, kMostStateBytes));
-    const ordered_json json = ordered_json::parse(text, nullptr, false);
-    if (!json.is_object() || json.value("search", ordered_json()).dump() != key) {
+    if (!trials.read(text).ok()) {
       return invalid_input(fmt::format(
           "{}: expected what an interrupted search of this model and task left, found something "
           "else: remove it, or write elsewhere",
           file));
     }
-    for (const ordered_json& trial : json.at("trials"))
-      trials.metrics_[trial.at("tenths").get<Tenths>()] = trial.at("metric").get<double>();
     return trials;
   }
 
@@ -74,6 +74,29 @@ class Trials {
 
  private:
   Trials(std::string file, std::string key) : file_(std::move(file)), key_(std::move(key)) {}
+
+  Status read(const std::string& text) {
+    TESSERA_ASSIGN_OR_RETURN(const Json json, parse_json(text, file_));
+    TESSERA_ASSIGN_OR_RETURN(const Json key, parse_json(key_, file_));
+    const JsonAt root(json, file_);
+    TESSERA_ASSIGN_OR_RETURN(const JsonAt search, root.need("search"));
+    if (to_text(search.value()) != to_text(key)) return search.wrong("that of this search");
+    TESSERA_ASSIGN_OR_RETURN(const JsonAt list, root.need("trials"));
+    TESSERA_ASSIGN_OR_RETURN(const std::vector<JsonAt> trials, list.list(0, SIZE_MAX));
+    for (const JsonAt& trial : trials) {
+      TESSERA_ASSIGN_OR_RETURN(const JsonAt shares, trial.need("tenths"));
+      TESSERA_ASSIGN_OR_RETURN(const std::vector<JsonAt> entries, shares.list(0, SIZE_MAX));
+      Tenths tenths;
+      for (const JsonAt& entry : entries) {
+        TESSERA_ASSIGN_OR_RETURN(const int64_t share, entry.integer(1, kAll));
+        tenths.push_back(static_cast<int>(share));
+      }
+      TESSERA_ASSIGN_OR_RETURN(const JsonAt metric, trial.need("metric"));
+      constexpr double kMost = std::numeric_limits<double>::max();
+      TESSERA_ASSIGN_OR_RETURN(metrics_[tenths], metric.number(-kMost, kMost));
+    }
+    return {};
+  }
 
   std::string file_, key_;
   std::map<Tenths, double> metrics_;

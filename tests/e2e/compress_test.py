@@ -126,7 +126,10 @@ class Compress(CliTest):
         process.send_signal(signal.SIGKILL)
         process.wait()
         if not (self.folder / "resumed").exists():
-            self.assertTrue(json.loads(state.read_text())["trials"])
+            left = json.loads(state.read_text())
+            self.assertTrue(left["trials"])
+            (self.folder / "lying.search.json").write_text(json.dumps(left | {"trials": [{"tenths": "all", "metric": 1}]}))
+            self.assert_fails("compress", deep, "-o", self.folder / "lying", "--no-measure", *options, says=["lying.search.json", "remove it"])
             _, resumed = self.compress(deep, "resumed", *options)
             self.assertEqual(resumed["search"], search)
         other = self.folder / "other.search.json"
