@@ -42,7 +42,8 @@ double work_of(const RowWork& row, double rows, double heads, double keys_and_va
 
 PruningPlan plan_pruning(const ModelState& state, const PruningSchedule& schedule, int32_t tokens) {
   const ScheduledModel model = scheduled_model(state.architecture);
-  const int32_t kept = std::min(tokens, schedule.protect_first + schedule.protect_last);
+  const auto kept = static_cast<int32_t>(
+      std::min<int64_t>(tokens, int64_t{schedule.protect_first} + schedule.protect_last));
   const std::vector<int32_t> alive = tokens_kept(schedule, model, tokens, kept);
   const std::vector<int32_t> heads = heads_kept(schedule, model);
   const bool reads_all = schedule.prefill != Prefill::kPrune && state.architecture.is_decoder();

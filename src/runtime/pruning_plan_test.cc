@@ -43,6 +43,14 @@ TEST(PruningPlan, CountsWhatIsLeftOfEachLayer) {
   EXPECT_DOUBLE_EQ(bits / (2 * 200 * 32), plan.cache);
 }
 
+TEST(PruningPlan, ProtectedTokensMayBeAsManyAsAny) {
+  PruningSchedule schedule;
+  schedule.tokens = {{.share = 1}, {.share = 0.5}};
+  schedule.protect_first = INT32_MAX;
+  schedule.protect_last = INT32_MAX;
+  EXPECT_EQ(100, plan_pruning(llama(), schedule, 100).layers[1].tokens);
+}
+
 TEST(PruningPlan, PromptsThatAreReadWholeAreWork) {
   PruningSchedule schedule;
   schedule.tokens = {{.share = 0.5}, {.share = 0.5}};
