@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <iterator>
 
+#include "cli/help.h"
 #include "cli/table.h"
 #include "cli/task_verb.h"
 
@@ -13,12 +14,6 @@ namespace {
 
 constexpr std::string_view kDim = "\x1b[2m", kPlain = "\x1b[0m";
 
-size_t characters(std::string_view text) {
-  return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) {
-    return (static_cast<unsigned char>(c) & 0xC0) != 0x80;
-  }));
-}
-
 // Words between spaces, in lines of `width` characters but for a longer word; 0: one line.
 class Lines {
  public:
@@ -26,7 +21,8 @@ class Lines {
 
   // `marked` is how the word is written, and takes as many columns as `word`.
   void add(std::string_view word, std::string_view marked, bool begins_word) {
-    const size_t count = characters(word), gap = used_ > 0 && begins_word ? 1 : 0;
+    const auto count = static_cast<size_t>(columns_of(word));
+    const size_t gap = used_ > 0 && begins_word ? 1 : 0;
     if (width_ > 0 && used_ > 0 && used_ + gap + count > width_) {
       lines_.emplace_back();
       used_ = 0;

@@ -121,8 +121,7 @@ void add_pruning_options(Parser& parser, PruningOptions* options) {
   members.push_back(parser.add_text(
       {"--keep-values", "SHARES",
        "While generating, read the values of the largest probabilities alone: this share, one "
-       "share "
-       "for each layer, or with threshold=T those above T times the largest."},
+       "share for each layer, or with threshold=T those above T times the largest."},
       [options](const std::string& text) { put(options, "values", values_of(text)); }));
   members.push_back(parser.add_choice(
       {"--key-bits",

@@ -85,8 +85,7 @@ std::string to_text(const KeepSearch& search, const SearchKeepOptions& options) 
                       rows) +
          fmt::format(
              "\n{} schedules were tried (seed {}); the saved one takes {:.1f}% of the dense work "
-             "and "
-             "changes {} by {:+.4f} on the {} part.\n\n",
+             "and changes {} by {:+.4f} on the {} part.\n\n",
              search.trials, seed_of(options), 100 * search.best.work, search.metric,
              search.best.metric - search.dense.metric, options.split.value_or("dev"));
 }

@@ -14,7 +14,6 @@
 namespace tessera {
 namespace {
 
-// In the order of EvaluationKind.
 std::string number(double value) {
   return std::isfinite(value) ? fmt::format("{}", value) : std::string("null");
 }
