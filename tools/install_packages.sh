@@ -8,7 +8,7 @@ set -euo pipefail
 declare -A groups=(
   [build]="g++ cmake ninja-build ccache pkg-config
            libdnnl-dev ocl-icd-opencl-dev libfmt-dev nlohmann-json3-dev libcli11-dev libpcre2-dev libutf8proc-dev libedit-dev"
-  [test]="libgtest-dev python3"
+  [test]="libgtest-dev python3 python3-numpy"
   [dev]="libbenchmark-dev clang-format shellcheck"
   [fuzz]="clang libomp-dev"
 )
