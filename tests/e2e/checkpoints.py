@@ -1,6 +1,7 @@
 """Tiny checkpoints with random weights, so that the program can be tested without any download."""
 
 import json
+import math
 import os
 import random
 import struct
@@ -47,6 +48,21 @@ def read_rows(path, name):
     begin, end = (8 + length + offset for offset in entry["data_offsets"])
     values, width = struct.unpack(f"<{(end - begin) // 4}f", data[begin:end]), entry["shape"][-1]
     return [list(values[i : i + width]) for i in range(0, len(values), width)]
+
+
+CODES = {"F32": "f", "F16": "e", "I32": "i", "I16": "h", "U16": "H", "I8": "b", "U8": "B", "BOOL": "?"}
+
+
+def read_tensors(path):
+    """Gives {name: (shape, numbers in their order)}."""
+    with open(path, "rb") as file:
+        data = file.read()
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    header.pop("__metadata__", None)
+    return {name: (entry["shape"], struct.unpack(f"<{math.prod(entry['shape'])}{CODES[entry['dtype']]}",
+                                                 data[8 + length:][slice(*entry["data_offsets"])]))
+            for name, entry in header.items()}
 
 
 def write_json(directory, name, value):
