@@ -143,9 +143,8 @@ def check(model, s, case, row, dump, trace):
 
 folder, schedule, cases, dump, trace = sys.argv[1:]
 model, schedule, dump = Model(folder), json.loads(Path(schedule).read_text()), tensors_of(dump)
-lines = [json.loads(line) for line in Path(trace).read_text().splitlines()][1:]
+lines = [line | line.get("reads", {}) for line in map(json.loads, Path(trace).read_text().splitlines())][1:]
 rows = [(case, row) for case in json.loads(Path(cases).read_text())["cases"] for row in range(len(case["input_ids"]))]
 for i, (case, row) in enumerate(rows):
-    records = {(line["step"], line["layer"]): line | line.get("reads", {}) for line in lines if line["sequence"] == i}
-    check(model, schedule, case, row, dump, records)
+    check(model, schedule, case, row, dump, {(x["step"], x["layer"]): x for x in lines if x["sequence"] == i})
 print(f"{len(rows)} sequences and {len(lines)} records are as they should be")
