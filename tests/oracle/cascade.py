@@ -13,12 +13,11 @@ import json
 import math
 import sys
 from pathlib import Path
-
 import numpy as np
 
 def tensors_of(path):
     data = Path(path).read_bytes()
-    size, types = int.from_bytes(data[:8], "little"), {"F32": "<f4", "I32": "<i4"}
+    size, types = int.from_bytes(data[:8], "little"), {"F32": "<f4", "I32": "<i4", "I64": "<i8"}
     return {name: np.frombuffer(data[8 + size:][slice(*entry["data_offsets"])], types[entry["dtype"]]).reshape(entry["shape"])
             .astype(np.float64) for name, entry in json.loads(data[8:8 + size]).items() if name != "__metadata__"}
 
@@ -141,10 +140,11 @@ def check(model, s, case, row, dump, trace):
         same(f"{name} {row}: {key}", dump[f"{name}.{key}"][row][:len(x)], x)
     same(f"{name} {row}: records that are left", len(trace), 0)
 
-folder, schedule, cases, dump, trace = sys.argv[1:]
-model, schedule, dump = Model(folder), json.loads(Path(schedule).read_text()), tensors_of(dump)
-lines = [line | line.get("reads", {}) for line in map(json.loads, Path(trace).read_text().splitlines())][1:]
-rows = [(case, row) for case in json.loads(Path(cases).read_text())["cases"] for row in range(len(case["input_ids"]))]
-for i, (case, row) in enumerate(rows):
-    check(model, schedule, case, row, dump, {(x["step"], x["layer"]): x for x in lines if x["sequence"] == i})
-print(f"{len(rows)} sequences and {len(lines)} records are as they should be")
+def main(folder, schedule, cases, dump, trace):
+    model, schedule, dump = Model(folder), json.loads(Path(schedule).read_text()), tensors_of(dump)
+    lines = [line | line.get("reads", {}) for line in map(json.loads, Path(trace).read_text().splitlines())][1:]
+    rows = [(case, row) for case in json.loads(Path(cases).read_text())["cases"] for row in range(len(case["input_ids"]))]
+    for i, (case, row) in enumerate(rows):
+        check(model, schedule, case, row, dump, {(x["step"], x["layer"]): x for x in lines if x["sequence"] == i})
+    print(f"{len(rows)} sequences and {len(lines)} records are as they should be")
+if __name__ == "__main__": main(*sys.argv[1:])
