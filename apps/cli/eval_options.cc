@@ -37,6 +37,7 @@ constexpr TaskOption kTaskOptions[] = {
     {"--overlap", "squad,question-answering"},
     {"--max-answer-tokens", "squad,question-answering"},
     {"--probe-strength", "sst2,cola,mrpc,rte,classification"},
+    {"--probe", "sst2,cola,mrpc,rte,classification"},
     {"--depth", "cranfield,retrieval"},
     {"--predictions", "e2e,data-to-text"},
     {"--prompt", "e2e,data-to-text"},
@@ -121,6 +122,11 @@ void add_task_settings(Parser& parser, EvalOptions* options) {
   parser.add_number({"--probe-strength", 1e-9, 1e9,
                      "Set C of the linear probe (default: the best on the dev file, or 1)."},
                     &options->strength);
+  parser.add_choice({"--probe", "MODEL",
+                     "Train the linear probe on embeddings of the same model, or of the dense one, "
+                     "in which no token and no head leaves (default: same).",
+                     choices_of<ProbeModel>()},
+                    &options->probe);
   integer("--depth", "Rank N documents: K of ndcg@K (default: 10).", &options->depth);
   parser.add_text(
       {"--predictions", "FILE", "Score the texts in FILE, one per line, instead of generating."},
@@ -193,6 +199,7 @@ void set_options(const EvalOptions& options, EvaluationTask* task) {
   set(options.beams, &task->data_to_text.beams);
   set(options.max_tokens, &task->data_to_text.max_new_tokens);
   task->probe.strength = options.strength.value_or(0);
+  if (options.probe == name(ProbeModel::kDense)) task->probe.model = ProbeModel::kDense;
   task->data_to_text.predictions = options.predictions.value_or("");
   task->data_to_text.prompt = options.prompt.value_or(task->data_to_text.prompt);
   task->data_to_text.stop = options.stop.value_or(task->data_to_text.stop);

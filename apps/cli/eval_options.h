@@ -24,7 +24,7 @@ struct EvalOptions {
   // What single tasks take.
   std::optional<int64_t> window, stride, depth, overlap, max_answer_tokens, beams, max_tokens;
   std::optional<double> strength;
-  std::optional<std::string> predictions, prompt, stop;
+  std::optional<std::string> probe, predictions, prompt, stop;
   // All of them.
   std::optional<int64_t> max_examples, resamples, seed;
   std::optional<double> confidence;

@@ -69,11 +69,19 @@ struct PerplexityOptions {
   int32_t stride_tokens = 0;  // 0: half a window
 };
 
+// Whose embeddings a probe is trained on: those of the model as it is evaluated, or those that it
+// gives while nothing leaves on the way through its layers, which shows what cascade pruning costs
+// a classifier that is there already.
+enum class ProbeModel { kSame, kDense };
+constexpr auto names_of(ProbeModel) { return enum_names("same", "dense"); }
+
 // L2 logistic regression on frozen embeddings; pairs (u, v) as |u - v| and u * v.
 struct ProbeOptions {
   // scikit-learn's C: the sum of losses times C beside |w|^2 / 2. 0: the best of 2^-6 ... 2^6 in
   // steps of 4 by the accuracy on the dev file; 1 where there is none.
   double strength = 0;
+  // kDense: kUnsupported where the schedule has bits for the cache, which stay.
+  ProbeModel model = ProbeModel::kSame;
 };
 
 struct RetrievalOptions {

@@ -125,6 +125,12 @@ Status read_options(const JsonAt& at, RecipeTask& recipe) {
   if (cut) {
     TESSERA_ASSIGN_OR_RETURN(task.on_long_text, cut->one_of<OnLongText>());
   }
+  const std::optional<JsonAt> probe = at.find("probe");
+  if (probe) {
+    if (task.kind != EvaluationKind::kClassification)
+      return probe->wrong("a probe with classification only");
+    TESSERA_ASSIGN_OR_RETURN(task.probe.model, probe->one_of<ProbeModel>());
+  }
   TESSERA_RETURN_IF_ERROR(read_integer(at, "window_tokens", &task.perplexity.window_tokens));
   task.agreement.window_tokens = task.perplexity.window_tokens;
   TESSERA_RETURN_IF_ERROR(read_integer(at, "stride_tokens", &task.perplexity.stride_tokens));
@@ -206,9 +212,17 @@ Result<RecipeTask> recipe_task(const JsonAt& at, const RecipePaths& paths) {
         "expected a \"task\" of known data or the \"kind\" of data of your own, found " +
             std::string(is_known ? "both" : "neither"));
   }
-  std::vector<const char*> keys = {
-      "name",      "data",          "metric",        "max_examples", "bad_data",
-      "long_text", "window_tokens", "stride_tokens", "reference",    is_known ? "task" : "kind"};
+  std::vector<const char*> keys = {"name",
+                                   "data",
+                                   "metric",
+                                   "max_examples",
+                                   "bad_data",
+                                   "long_text",
+                                   "window_tokens",
+                                   "stride_tokens",
+                                   "reference",
+                                   "probe",
+                                   is_known ? "task" : "kind"};
   if (is_known) {
     keys.push_back("split");
   } else {

@@ -130,6 +130,10 @@ TEST(Recipe, NamesTheTaskOrWorkloadThatIsWrong) {
                   "tasks[0].max_examples: expected an integer from 1");
   EXPECT_CONTAINS(task(R"("task": "stsb", "data": "d", "reference": "r")"),
                   "tasks[0].reference: expected a reference with agreement only");
+  EXPECT_CONTAINS(task(R"("task": "stsb", "data": "d", "probe": "dense")"),
+                  "tasks[0].probe: expected a probe with classification only");
+  EXPECT_CONTAINS(task(R"("task": "sst2", "data": "d", "probe": "other")"),
+                  "tasks[0].probe: expected same or dense, found \"other\"");
   const auto workload = [](const std::string& members) {
     return error_of(R"({"model": "m", "variants": [{"name": "a"}], "workloads": [{)" + members +
                     "}]}");

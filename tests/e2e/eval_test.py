@@ -124,6 +124,12 @@ class Evaluations(EvalTest):
         self.assertIn("linear probe", found["method"])
         self.assertEqual(self.value(found, "accuracy"), 1)
         self.assertEqual(found["labels"], ["in", "out"])
+        options = ("--train", train, "--text", 1, "--label", 2, "--keep-tokens", "1,0.5,0.3")
+        deep = checkpoints.make_encoder(self.folder / "deep", layers=3)
+        for probe, method in (("same", ""), ("dense", ", trained without pruning")):
+            found = self.evaluate(deep, "classification", train, *options, "--probe", probe)
+            self.assertEqual(found["method"], "linear probe, C = 1" + method)
+        self.assert_usage("eval", self.encoder, "--task", "stsb", "--data", train, "--probe", "dense", says=["--probe"])
         self.assert_fails("eval", self.encoder, "--task", "classification", "--data", train, "--text", 1, "--label", 2,
                           says=["train a probe"])
         one = self.write("one.tsv", "a\tin\nb\tin\n")

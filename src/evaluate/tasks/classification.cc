@@ -4,9 +4,11 @@
 #include <cmath>
 #include <optional>
 #include <set>
+#include <utility>
 
 #include "evaluate/logistic.h"
 #include "evaluate/run.h"
+#include "runtime/model_state.h"
 
 namespace tessera::evaluation {
 namespace {
@@ -203,6 +205,20 @@ Result<LogisticRegression> choose(Run& run, const Features& train, const Feature
   return *std::move(best);
 }
 
+// A model while nothing leaves in it.
+class Dense {
+ public:
+  explicit Dense(ModelState& state)
+      : state_(state), pruning_(std::exchange(state.pruning, PruningSchedule())) {}
+  Dense(const Dense&) = delete;
+  Dense& operator=(const Dense&) = delete;
+  ~Dense() { state_.pruning = std::move(pruning_); }
+
+ private:
+  ModelState& state_;
+  std::optional<PruningSchedule> pruning_;
+};
+
 Result<LogisticRegression> train_probe(Run& run, Model& model, std::vector<DataRow> train_rows) {
   const Labels& labels = run.result.labels;
   TESSERA_ASSIGN_OR_RETURN(const LabelledData data,
@@ -224,6 +240,22 @@ Result<LogisticRegression> train_probe(Run& run, Model& model, std::vector<DataR
   run.result.method = fmt::format("linear probe, C = {}", strength);
   return LogisticRegression::fit(train.view(labels.size()), strength,
                                  [&] { return run.progress("training the probe", 0, 0); });
+}
+
+// As the task's probe option says.
+Result<LogisticRegression> train_as_asked(Run& run, Model& model, std::vector<DataRow> train_rows) {
+  ModelState& state = state_of(model);
+  if (run.task.probe.model == ProbeModel::kSame || !state.pruning)
+    return train_probe(run, model, std::move(train_rows));
+  if (!state.pruning->planes.empty()) {
+    return unsupported(
+        "probe: expected a pruning schedule without key_bits for a probe of the dense model, as "
+        "the cache has them whatever leaves, found some");
+  }
+  const Dense dense(state);
+  Result<LogisticRegression> probe = train_probe(run, model, std::move(train_rows));
+  run.result.method += ", trained without pruning";
+  return probe;
 }
 
 Status run_probe(Run& run, Model& model) {
@@ -249,7 +281,7 @@ Status run_probe(Run& run, Model& model) {
                            with_labels(run, std::move(rows), run.result.labels));
   TESSERA_RETURN_IF_ERROR(check_classes(run, data.expected));
   TESSERA_ASSIGN_OR_RETURN(const LogisticRegression probe,
-                           train_probe(run, model, std::move(train_rows)));
+                           train_as_asked(run, model, std::move(train_rows)));
   TESSERA_ASSIGN_OR_RETURN(const Features features, features_of(run, model, data));
   for (size_t i = 0; i < features.rows.size(); ++i) {
     add_example(run, data.rows[features.rows[i]], features.expected[i],
