@@ -83,17 +83,29 @@ Result<std::vector<Keep>> averaged(const JsonAt& at, int32_t layers, double whol
   return keeps;
 }
 
-Result<std::vector<Keep>> tokens_at(const JsonAt& at, const ScheduledModel& model) {
+Result<std::vector<Keep>> shares_at(const JsonAt& at, const ScheduledModel& model) {
   if (at.is_list()) return keep_list(at, model, {});
-  if (const auto budget = at.integer(2, INT32_MAX); budget.ok()) {
-    return std::vector<Keep>(static_cast<size_t>(model.layers),
-                             {.count = static_cast<int32_t>(*budget)});
-  }
   if (!at.number(kLeastShare, 1).ok()) {
     return at.wrong(
         "an average share above 0 and up to 1, a number of tokens from 2 on, or a list of shares");
   }
   return averaged(at, model.layers, kWholeLayersOfTokens);
+}
+
+// Sums alone keep the oldest tokens, which were seen most often, and every new one would leave at
+// once: half of a budget is the newest tokens, unless the schedule says how many.
+void bound(int32_t budget, const ScheduledModel& model, PruningSchedule& schedule) {
+  schedule.tokens.assign(static_cast<size_t>(model.layers), {.count = budget});
+  schedule.protect_newest = std::min(budget / 2, model.positions);
+}
+
+Status read_tokens(const JsonAt& at, const ScheduledModel& model, PruningSchedule& schedule) {
+  if (const auto budget = at.integer(2, INT32_MAX); budget.ok()) {
+    bound(static_cast<int32_t>(*budget), model, schedule);
+    return {};
+  }
+  TESSERA_ASSIGN_OR_RETURN(schedule.tokens, shares_at(at, model));
+  return {};
 }
 
 Result<std::vector<Keep>> heads_at(const JsonAt& at, const ScheduledModel& model) {
@@ -228,9 +240,8 @@ Result<PruningSchedule> schedule_at(const JsonAt& root, const ScheduledModel& mo
       root.known({"tokens", "heads", "values", "key_bits", "value_bits", "refetch", "prefill",
                   "base", "minimum", "decay", "scale", "pooling", "protect"}));
   PruningSchedule schedule;
-  if (const auto at = root.find("tokens")) {
-    TESSERA_ASSIGN_OR_RETURN(schedule.tokens, tokens_at(*at, model));
-  }
+  if (const auto at = root.find("tokens"))
+    TESSERA_RETURN_IF_ERROR(read_tokens(*at, model, schedule));
   if (const auto at = root.find("heads")) {
     TESSERA_ASSIGN_OR_RETURN(schedule.heads, heads_at(*at, model));
   }

@@ -137,6 +137,21 @@ TEST(PruningSchedule, ABudgetIsACountForEveryLayer) {
   EXPECT_EQ(std::vector<int32_t>(12, 50), tokens_kept(schedule, kBert, 50, 0));
 }
 
+// Otherwise what is new would leave before anything could have looked at it.
+TEST(PruningSchedule, HalfOfABudgetIsTheNewestTokensUnlessItSaysHowMany) {
+  EXPECT_EQ(32, parsed(R"({"tokens": 65})").protect_newest);
+  EXPECT_EQ(kBert.positions, parsed(R"({"tokens": 10000})").protect_newest);
+  EXPECT_EQ(32, parsed(R"({"tokens": 64, "protect": {"first": 1}})").protect_newest);
+  EXPECT_EQ(0, parsed(R"({"tokens": 64, "protect": {"newest": 0}})").protect_newest);
+  EXPECT_EQ(3, parsed(R"({"tokens": 64, "protect": {"newest": 3}})").protect_newest);
+  const ScheduledModel two{.layers = 2, .positions = 512};
+  EXPECT_EQ(0, parsed(R"({"tokens": [64, 64]})", two).protect_newest);
+  for (const char* text : {R"({"tokens": 64})", R"({"tokens": 64, "protect": {"newest": 0}})"}) {
+    const PruningSchedule schedule = parsed(text, two);
+    EXPECT_EQ(schedule.protect_newest, parsed(to_json(schedule), two).protect_newest);
+  }
+}
+
 TEST(PruningSchedule, SharesOfThePromptStayAsTextIsGenerated) {
   const ScheduledModel model{.layers = 2, .positions = 512, .vocabulary = 100};
   const PruningSchedule schedule = parsed(R"({"tokens": [0.5, 0.25], "base": "prompt"})", model);
