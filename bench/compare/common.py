@@ -28,15 +28,16 @@ def call(*command):
     return done.stdout
 
 
-def enter_environment():
-    """Starts this program again inside the virtual environment, which is made if it is not there."""
-    venv = pathlib.Path(os.environ.get("TESSERA_COMPARE_VENV", CACHE / "venv"))
-    python, wanted = venv / "bin/python", (HERE / "requirements.txt").read_text()
+def enter_environment(requirements):
+    """Starts this program again inside the virtual environment of these requirements, which is made if it is not there."""
+    venv = pathlib.Path(os.environ.get("TESSERA_COMPARE_VENV", CACHE / requirements.replace("requirements", "venv")))
+    python, wanted = venv / "bin/python", (HERE / f"{requirements}.txt").read_text()
     if pathlib.Path(sys.prefix).resolve() == venv.resolve():
         return
     stamp = venv / "installed.txt"
     if not stamp.exists() or stamp.read_text() != wanted:
-        say(f"Installing {', '.join(wanted.split())} in {venv}; compiling llama.cpp takes some minutes")
+        minutes = "; compiling llama.cpp takes some minutes" if "llama-cpp" in wanted else ""
+        say(f"Installing {', '.join(wanted.split())} in {venv}{minutes}")
         try:
             import ensurepip  # noqa: F401  Debian keeps it in a package of its own
         except ImportError:
@@ -44,7 +45,7 @@ def enter_environment():
         call(sys.executable, "-m", "venv", venv)
         os.environ.setdefault("CMAKE_ARGS", "-DGGML_NATIVE=ON")
         call(python, "-m", "pip", "install", "--quiet", "--no-binary", "llama-cpp-python", "-r",
-             HERE / "requirements.txt")
+             HERE / f"{requirements}.txt")
         stamp.write_text(wanted)
     os.execv(python, [str(python), *sys.argv])
 
@@ -76,10 +77,10 @@ def split_lists(parser, args, **allowed):
         setattr(args, name, given)
 
 
-def begin(args):
+def begin(args, requirements="requirements"):
     """Before anything is measured: the environment, the folder, and whether there is AMX."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    enter_environment()
+    enter_environment(requirements)
     if args.no_amx:
         amx.refuse()
     # So that a program that is ended ends its engines.
