@@ -69,9 +69,10 @@ struct Request {
   // A finished beam's score is the sum of its log-probabilities over its length to this power.
   float length_penalty = 1;
   EarlyStopping early_stopping = EarlyStopping::kHeuristic;
-  // Which tokens leave while prompt and continuation run, as LoadOptions::pruning is written, in
-  // place of the model's. Empty: the model's; "none": none do. A prompt then runs in one pass.
-  // Heads that leave, values and bits of keys are the model's alone.
+  // What leaves while prompt and continuation run, as LoadOptions::pruning is written, all of it in
+  // place of the model's: what it does not name stays and is read. Empty: the model's; "none":
+  // nothing leaves. Where tokens or heads do, a prompt runs in one pass. Bits of keys and values
+  // must be those that the model was loaded with, as all requests share its cache: kUnsupported.
   std::string pruning = {};
   TokenRules rules = {};
   // The model's own end tokens are added by submit unless ignore_end is set.

@@ -296,16 +296,11 @@ TEST(Attention, SummedHeadsInEveryPlace) {
   }
 }
 
-// Rules for the queries of generated tokens.
-struct Rules {
-  ValueRule values = {};
-  Refetch refetch = {};
-};
 constexpr ValueRule kLargest{.kind = ValueRule::Kind::kLargest, .share = 0.2};
 constexpr ValueRule kThree{.kind = ValueRule::Kind::kLargest, .count = 3};
 constexpr ValueRule kAbove{.kind = ValueRule::Kind::kAbove, .threshold = 0.3f};
 
-AttentionShape with(const Rules& rules, AttentionShape shape) {
+AttentionShape with(const ReadRules& rules, AttentionShape shape) {
   shape.values = rules.values;
   shape.refetch = rules.refetch;
   return shape;
@@ -316,13 +311,33 @@ TEST(Selecting, PagesOfEveryKindUnderEveryRule) {
   std::vector<PageType> types(std::begin(kIntegerTypes), std::end(kIntegerTypes));
   for (const DType dtype : kPageTypes) types.push_back({dtype});
   for (const PageType& type : types) {
-    for (const Rules& rules : {Rules{}, Rules{kLargest, {.below = 0.08}},
-                               Rules{kAbove, {.below_times_keys = 20}}, Rules{kThree, {2}}}) {
+    for (const ReadRules& rules :
+         {ReadRules{}, ReadRules{kLargest, {.below = 0.08}},
+          ReadRules{kAbove, {.below_times_keys = 20}}, ReadRules{kThree, {2}}}) {
       // Sequences that select stand between others.
       const AttentionShape shape = in_pages(type, with(rules, shape_of(6, 2, 21, 19)));
       check_pages({.shape = shape,
                    .lengths = {{3, 40}, {1, 200}, {1, 1}, {0, 9}, {1, 64}, {20, 90}},
                    .seed = ++seed});
+    }
+  }
+}
+
+// Those of a sequence go before the shape's, also where they ask for everything.
+TEST(Selecting, SequencesWithRulesOfTheirOwn) {
+  uint32_t seed = 2050;
+  const std::vector<ReadRules> rules = {{kLargest, {}},     {kAbove, {.below = 2}},
+                                        {{}, {.below = 2}}, {kThree, {.below = 0.1}},
+                                        {kLargest, {}},     {{}, {}}};
+  const std::vector<Length> lengths = {{1, 90}, {1, 200}, {1, 64}, {1, 130}, {5, 60}, {1, 70}};
+  for (const PageType& type : {PageType{DType::kF32}, PageType{DType::kI8, {6, 4, 6}}}) {
+    for (const ReadRules& shapes : {ReadRules{}, ReadRules{kThree, {.below = 0.5}}}) {
+      for (const AttentionShape& shape : {shape_of(6, 2, 21, 19), summed_shape(6, 2, 16, 300)}) {
+        check_pages({.shape = in_pages(type, with(shapes, shape)),
+                     .lengths = lengths,
+                     .seed = ++seed,
+                     .rules = rules});
+      }
     }
   }
 }
@@ -344,7 +359,7 @@ TEST(Selecting, MasksWindowsGapsAndBiases) {
 
 TEST(Selecting, HeadsOfEveryArrangement) {
   uint32_t seed = 2200;
-  const Rules rules{kLargest, {.below = 0.1}};
+  const ReadRules rules{kLargest, {.below = 0.1}};
   for (const PageType& type : {PageType{DType::kF32}, PageType{DType::kI8, {8, 4, 4}}}) {
     for (const int32_t kv_heads : {1, 3, 6}) {
       const std::vector<Length> lengths = {{1, 150}, {7, 70}, {1, 40}};

@@ -200,7 +200,9 @@ int64_t partial_floats(const AttentionShape& shape, const Cut& cut, int32_t quer
 Dealer::Dealer(const AttentionArgs& args, const Cut& cut, int members)
     : args_(&args), cut_(cut), heads_(block_heads(args.shape)) {
   int64_t blocks = 0;
+  bool is_whole = args.shape.selects() || args.magnitudes != nullptr;
   for (const AttentionSequence& sequence : args.sequences) {
+    is_whole = is_whole || selects(args.shape, sequence);
     whole_heads_ = whole_heads_ || sequence.column_mass != nullptr;
     blocks += (sequence.queries + cut.max_rows - 1) / cut.max_rows;
   }
@@ -208,8 +210,7 @@ Dealer::Dealer(const AttentionArgs& args, const Cut& cut, int members)
   heads_ = 1;
   // Every part computes the scores again, so that only few blocks are worth cutting.
   const int32_t panels = (args.shape.pages.d_v + kPanel - 1) / kPanel;
-  const bool divides = !whole_heads_ && args.magnitudes == nullptr && !args.shape.selects();
-  if (divides && blocks < members) parts_ = std::min<int32_t>(members, panels);
+  if (!whole_heads_ && !is_whole && blocks < members) parts_ = std::min<int32_t>(members, panels);
 }
 
 Block Dealer::first(const AttentionSequence& sequence, int32_t head) const {

@@ -56,6 +56,12 @@ struct Refetch {
   double threshold(int32_t keys) const { return below + below_times_keys / keys; }
 };
 
+// How a query reads that is the only one of its sequence, as in generation.
+struct ReadRules {
+  ValueRule values = {};
+  Refetch refetch = {};
+};
+
 // What does not depend on the data of one call.
 struct AttentionShape {
   int32_t query_heads = 0;
@@ -66,8 +72,8 @@ struct AttentionShape {
   Mask mask = Mask::kNone;
   int32_t window = 0;  // > 0: a key is seen if query position - key position < window
   HeadOutputs outputs = HeadOutputs::kConcatenated;
-  // Of the only query of a sequence, as in generation. Others read every plane of every key and
-  // every value.
+  // Of the only query of a sequence that has no rules of its own. Several queries read every plane
+  // of every key and every value.
   ValueRule values = {};
   Refetch refetch = {};
 
@@ -103,6 +109,8 @@ struct AttentionSequence {
   // Where not null, [query_heads]: 0 for heads that are dead. Nothing of these is read, nor of KV
   // heads all of whose query heads are; their outputs, masses and magnitudes are 0.
   const uint8_t* live_heads = nullptr;
+  // Where not null, in place of AttentionShape::values and refetch.
+  const ReadRules* rules = nullptr;
 
   bool lives(int32_t query_head) const {
     return live_heads == nullptr || live_heads[query_head] != 0;
@@ -114,9 +122,16 @@ struct AttentionSequence {
   }
 };
 
-// Whether the sequence's query reads its pages as AttentionShape::values and refetch say.
+inline const ValueRule& values_of(const AttentionShape& shape, const AttentionSequence& sequence) {
+  return sequence.rules != nullptr ? sequence.rules->values : shape.values;
+}
+inline const Refetch& refetch_of(const AttentionShape& shape, const AttentionSequence& sequence) {
+  return sequence.rules != nullptr ? sequence.rules->refetch : shape.refetch;
+}
+// Whether the sequence's query reads its pages as these say.
 inline bool selects(const AttentionShape& shape, const AttentionSequence& sequence) {
-  return shape.selects() && sequence.queries == 1;
+  const bool leaves_out = values_of(shape, sequence).kind != ValueRule::Kind::kAll;
+  return sequence.queries == 1 && (leaves_out || shape.pages.packs());
 }
 
 // Grouped-query attention over a ragged batch: for query head h, with KV head g = h / (query_heads
@@ -147,7 +162,8 @@ struct AttentionArgs {
   int32_t* arrived = nullptr;
 };
 
-// What a method needs and costs for a batch of `queries` rows against `keys` keys per sequence.
+// What a method needs and costs for a batch of `queries` rows against `keys` keys per sequence,
+// none of which has rules of its own where the shape does not select.
 struct AttentionCost {
   int64_t workspace_bytes = 0;  // per member of the team
   int64_t partial_floats = 0;   // per sequence, for the team

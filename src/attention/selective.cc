@@ -207,7 +207,7 @@ void SelectiveRun::softmax(Range rows) {
 
 // The largest probability of a row is the reciprocal of its sum, which is relative to the maximum.
 void SelectiveRun::refetch(const Tile& tile) {
-  const double threshold = keys() > 0 ? args_->shape.refetch.threshold(keys()) : 0;
+  const double threshold = keys() > 0 ? refetch_of(args_->shape, *sequence_).threshold(keys()) : 0;
   const Range all{0, tile.rows};
   if (threshold > 1) {
     std::fill_n(refetched_, tile.rows, true);
@@ -241,7 +241,7 @@ void SelectiveRun::leave_out(const Tile& tile, int32_t row) const {
 
 // Puts the places of the values that the row reads into places_, and returns their number.
 int32_t SelectiveRun::choose(int32_t row) {
-  const ValueRule& rule = args_->shape.values;
+  const ValueRule& rule = values_of(args_->shape, *sequence_);
   const float* probabilities = scores(row) + first_place();
   const int32_t n = keys();
   switch (rule.kind) {

@@ -7,7 +7,8 @@
 
 namespace tessera::attention {
 
-// The only query of a sequence, by the rules of AttentionShape: for the query heads of one KV head
+// The only query of a sequence, by its rules or AttentionShape's: for the query heads of one KV
+// head
 //   scores by the upper plane of the keys -> softmax -> where max P < the threshold, the lower
 //   plane is added to the scores and the softmax taken again -> some values are chosen -> their sum
 // Whole score rows are kept, so that the choice is exact and nothing is read twice from memory.

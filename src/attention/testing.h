@@ -37,6 +37,7 @@ struct Case {
   double bias_scale = -1;  // < 0: no bias
   // Of each sequence, [query_heads]; none: all live.
   std::vector<std::vector<uint8_t>> live_heads = {};
+  std::vector<ReadRules> rules = {};  // of each sequence; none: the shape's
 };
 
 inline AttentionShape shape_of(int32_t query_heads, int32_t kv_heads, int32_t d_k, int32_t d_v) {
@@ -77,7 +78,8 @@ struct Exact {
 // A batch with random data, its pages filled by append_to_pages.
 class Batch {
  public:
-  explicit Batch(const Case& c) : shape_(c.shape), live_heads_(c.live_heads), generator_(c.seed) {
+  explicit Batch(const Case& c)
+      : shape_(c.shape), live_heads_(c.live_heads), rules_(c.rules), generator_(c.seed) {
     const PageShape& pages = shape_.pages;
     first_rows_.push_back(0);
     first_keys_.push_back(0);
@@ -154,7 +156,9 @@ class Batch {
       most_queries = std::max(most_queries, sequences_[s].queries);
       most_keys = std::max(most_keys, keys(s));
     }
-    const AttentionCost cost = method.cost(shape_, most_queries, most_keys);
+    AttentionShape may_select = shape_;
+    if (!rules_.empty()) may_select.values.kind = ValueRule::Kind::kLargest;
+    const AttentionCost cost = method.cost(may_select, most_queries, most_keys);
     std::vector<float> partials(sequences.size() * static_cast<size_t>(cost.partial_floats),
                                 std::nanf(""));
     std::vector<int32_t> arrived(cost.partial_floats > 0
@@ -383,7 +387,8 @@ class Batch {
                             .query_positions = query_positions_[s].data(),
                             .keys = &tables_[s],
                             .score_bias = bias_[s].empty() ? nullptr : bias_[s].data(),
-                            .live_heads = live_heads_.empty() ? nullptr : live_heads_[s].data()});
+                            .live_heads = live_heads_.empty() ? nullptr : live_heads_[s].data(),
+                            .rules = rules_.empty() ? nullptr : &rules_[s]});
     }
   }
 
@@ -469,7 +474,8 @@ class Batch {
     if (!selects(s)) return scores_of(s, q, h, PlanesRead::kBoth);
     CacheReads& reads = exact.reads[s * static_cast<size_t>(shape_.query_heads) + h];
     Scores row = scores_of(s, q, h, PlanesRead::kUpper);
-    const double threshold = row.seen > 0 ? shape_.refetch.threshold(row.seen) : 0;
+    const double threshold =
+        row.seen > 0 ? refetch_of(shape_, sequences_[s]).threshold(row.seen) : 0;
     const std::vector<double> p = row.softmax();
     const double most = p.empty() ? 0 : *std::max_element(p.begin(), p.end());
     const bool refetches = shape_.pages.lower_bits() > 0 && row.seen > 0 && most < threshold;
@@ -485,7 +491,7 @@ class Batch {
   // weigh of which a rounding by `slack`, relatively, decides.
   double drop_values(size_t s, int32_t h, const Scores& row, double slack, std::vector<double>& p,
                      Exact& exact) const {
-    const ValueRule& rule = shape_.values;
+    const ValueRule& rule = values_of(shape_, sequences_[s]);
     std::vector<double> seen;
     for (size_t j = 0; j < p.size(); ++j) {
       if (sees(query_positions_[s][0], positions_[s][j])) seen.push_back(p[j]);
@@ -625,6 +631,7 @@ class Batch {
 
   AttentionShape shape_;
   std::vector<std::vector<uint8_t>> live_heads_;
+  std::vector<ReadRules> rules_;
   std::mt19937 generator_;
   int64_t query_stride_ = 0, output_stride_ = 0;
   std::vector<int32_t> first_rows_, first_keys_;

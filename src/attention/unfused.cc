@@ -188,7 +188,7 @@ struct KvReads {
 
 // Takes away the probabilities of the values that are not read, and returns how many are.
 int32_t choose_values(const Head& h, std::vector<int32_t> seen, KvReads& reads) {
-  const ValueRule& rule = h.args.shape.values;
+  const ValueRule& rule = values_of(h.args.shape, h.sequence);
   double* row = h.row(0);
   const auto is_larger = [&](int32_t a, int32_t b) { return row[a] > row[b]; };
   std::stable_sort(seen.begin(), seen.end(), is_larger);
@@ -216,7 +216,7 @@ void run_selecting(const Head& h, KvReads& reads) {
   const auto count = static_cast<int32_t>(seen.size());
   const bool refetches =
       has_lower && count > 0 &&
-      *std::max_element(h.row(0), h.row(0) + keys) < shape.refetch.threshold(count);
+      *std::max_element(h.row(0), h.row(0) + keys) < refetch_of(shape, h.sequence).threshold(count);
   if (refetches) {
     write_scores(h, 0, PlanesRead::kBoth);
     log_sum_exp = softmax(h.row(0), keys);

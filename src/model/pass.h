@@ -89,6 +89,9 @@ struct ForwardInput {
   std::span<const float> states;
   const RowSchedule* schedule = nullptr;  // null: every row enters every layer
   const HeadSchedule* heads = nullptr;    // null: every head does
+  // [sequences], each of every layer: how a query that is alone in its sequence reads; null: as the
+  // layer's weights say. Empty: all are so.
+  std::span<const ReadRules* const> read_rules = {};
 };
 
 // The rows that enter some layers. Those of the input come first; every further set holds what is

@@ -28,9 +28,15 @@ int64_t most_bytes(const LayerWeights& layer, int64_t (Linear::*bytes)(int64_t) 
   return rounded(most);
 }
 
-void add_layer(const LayerPass& layer, const LayerWeights& weights, int32_t members,
-               ScratchSizes& sizes) {
-  const AttentionShape& shape = weights.attention;
+// As of a layer that may select, where a sequence may.
+AttentionShape shape_with_rules(const ForwardInput& input, const LayerWeights& weights) {
+  AttentionShape shape = weights.attention;
+  if (!input.read_rules.empty()) shape.values.kind = ValueRule::Kind::kLargest;
+  return shape;
+}
+
+void add_layer(const LayerPass& layer, const AttentionShape& shape, const LayerWeights& weights,
+               int32_t members, ScratchSizes& sizes) {
   const AttentionCost cost = layer.attention->cost(shape, layer.longest, layer.most_keys);
   raise(sizes.workspace_bytes, rounded(cost.workspace_bytes));
   raise(sizes.partials, cost.partial_floats);
@@ -86,11 +92,13 @@ void link_tables(const ScratchSizes& sizes, const PassShape& pass, const Forward
                                               : input.tables[at(layer.layer * sequences + s)];
       table->positions.reserve(table->pages.size() * kPageTokens);
       scratch.tables.push_back(table);
+      const ReadRules* rules = input.read_rules.empty() ? nullptr : input.read_rules[at(s)];
       scratch.sequences.push_back(
           {.first_row = layout.offsets[at(s)],
            .queries = layout.length(s),
            .query_positions = layout.positions.data() + layout.offsets[at(s)],
-           .keys = table});
+           .keys = table,
+           .rules = rules != nullptr ? rules + layer.layer : nullptr});
     }
   }
 }
@@ -120,7 +128,7 @@ ScratchSizes scratch_sizes(const PassShape& pass, const ForwardInput& input,
   if (pass.sets.size() > 1) sizes.settled = sizes.states;
   for (const LayerPass& layer : pass.layers) {
     const LayerWeights& of_layer = weights.layers[at(layer.layer)];
-    add_layer(layer, of_layer, members, sizes);
+    add_layer(layer, shape_with_rules(input, of_layer), of_layer, members, sizes);
     if (input.heads != nullptr && input.heads->observes(layer.layer))
       raise(sizes.magnitudes, product(layer.rows, of_layer.attention.query_heads));
     if (input.schedule != nullptr && input.schedule->observes(layer.layer))

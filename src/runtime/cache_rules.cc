@@ -16,6 +16,8 @@ ValueRule value_rule(const PruningSchedule& schedule, size_t layer) {
 }
 
 Refetch refetch(const KeyPlanes& planes) {
+  constexpr double kAlways = 2;
+  if (planes.empty()) return {.below = kAlways};
   return planes.refetch_scale == RefetchScale::kLength
              ? Refetch{.below_times_keys = planes.refetch_below}
              : Refetch{.below = planes.refetch_below};
@@ -35,14 +37,22 @@ Status plan_cache(const PruningSchedule& schedule, const LoadOptions& options, P
   return {};
 }
 
+std::vector<ReadRules> read_rules(const PruningSchedule& schedule, size_t layers) {
+  std::vector<ReadRules> rules;
+  for (size_t layer = 0; layer < layers; ++layer)
+    rules.push_back({value_rule(schedule, layer), refetch(schedule.planes)});
+  return rules;
+}
+
 void set_cache_rules(const PruningSchedule& schedule, Weights& weights) {
   const KeyPlanes& planes = schedule.planes;
+  const std::vector<ReadRules> rules = read_rules(schedule, weights.layers.size());
   for (size_t layer = 0; layer < weights.layers.size(); ++layer) {
     AttentionShape& shape = weights.layers[layer].attention;
-    shape.values = value_rule(schedule, layer);
-    if (planes.empty()) continue;
-    shape.pages.bits = {planes.upper_bits, planes.lower_bits, planes.value_bits};
-    shape.refetch = refetch(planes);
+    shape.values = rules[layer].values;
+    shape.refetch = rules[layer].refetch;
+    if (!planes.empty())
+      shape.pages.bits = {planes.upper_bits, planes.lower_bits, planes.value_bits};
   }
 }
 

@@ -141,9 +141,8 @@ int64_t EngineState::pages_of(const Request& request, const PruningSchedule* pru
 Result<int64_t> EngineState::submit(Request request) {
   const ModelState& state = state_of(*model);
   TESSERA_RETURN_IF_ERROR(check_request(state, request));
-  TESSERA_ASSIGN_OR_RETURN(std::shared_ptr<const PruningSchedule> pruning,
-                           pruning_of(state, request));
-  const int64_t bytes = pages_of(request, pruning.get()) * pool.page_bytes();
+  TESSERA_ASSIGN_OR_RETURN(RequestPruning pruning, pruning_of(state, request));
+  const int64_t bytes = pages_of(request, pruning.schedule.get()) * pool.page_bytes();
   if (bytes > pool.limit_bytes()) {
     return invalid_input(fmt::format("{} tokens need {} bytes of cache, more than its {}",
                                      positions_of(request), bytes, pool.limit_bytes()));

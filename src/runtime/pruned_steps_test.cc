@@ -132,7 +132,7 @@ void expect_the_definition(const std::shared_ptr<Model>& model, const Request& r
   const auto schedule = pruning_of(state, request);
   ASSERT_TRUE(schedule.ok()) << schedule.status().message();
   ASSERT_EQ(passes.size(), ids.size() - request.prompt_ids.size());
-  Stepwise reference(state, **schedule);
+  Stepwise reference(state, *schedule->schedule);
   std::vector<int32_t> next = request.prompt_ids;
   for (size_t step = 0; step < passes.size(); ++step) {
     SCOPED_TRACE("step " + std::to_string(step));

@@ -2,6 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <utility>
+
+#include "runtime/cache_rules.h"
 #include "runtime/sampling.h"
 #include "runtime/stop_strings.h"
 #include "runtime/token_rules.h"
@@ -43,33 +47,57 @@ Status check_options(const Request& request) {
   return {};
 }
 
+bool selects(const ModelState& state) {
+  const auto& layers = state.weights.layers;
+  return std::any_of(layers.begin(), layers.end(),
+                     [](const LayerWeights& layer) { return layer.attention.selects(); });
+}
+
+std::string text_of(const IntegerBits& bits) {
+  const std::string lower = bits.lower > 0 ? fmt::format("+{}", bits.lower) : "";
+  return fmt::format("\"{}{}\" with values of {}", bits.upper, lower, bits.value);
+}
+
+// All requests have their keys and values in pages of one pool, and a layer reads them together.
+Status check_bits(const ModelState& state, const KeyPlanes& planes) {
+  if (planes.empty()) return {};
+  const PageShape& pages = state.weights.layers.front().attention.pages;
+  const std::string wanted = text_of({planes.upper_bits, planes.lower_bits, planes.value_bits});
+  const std::string there = pages.has_scales() ? text_of(pages.bits) : "none";
+  if (wanted == there) return {};
+  return unsupported(fmt::format(
+      "pruning: expected the key_bits of the model's cache ({}) or none in a request's schedule, "
+      "as all requests share that cache, found {}",
+      there, wanted));
+}
+
 }  // namespace
 
 int64_t positions_of(const Request& request) {
   return static_cast<int64_t>(request.prompt_ids.size()) + request.max_new_tokens - 1;
 }
 
-Result<std::shared_ptr<const PruningSchedule>> pruning_of(const ModelState& state,
-                                                          const Request& request) {
-  std::shared_ptr<const PruningSchedule> pruning;
+Result<RequestPruning> pruning_of(const ModelState& state, const Request& request) {
+  RequestPruning pruning{.selects = selects(state)};
   if (request.pruning.empty()) {
     // Who observes what leaves is told where nothing does, too.
     if (state.prunes() || state.observer != nullptr)
-      pruning = std::make_shared<const PruningSchedule>(*state.pruning);
+      pruning.schedule = std::make_shared<const PruningSchedule>(*state.pruning);
     return pruning;
   }
-  if (request.pruning == kNoPruning) return pruning;
-  TESSERA_ASSIGN_OR_RETURN(const NamedSchedule text, find_schedule(request.pruning));
-  TESSERA_ASSIGN_OR_RETURN(PruningSchedule own, read_schedule(text, state));
-  if (!own.keeps_all_heads() || !own.keeps_all_values() || !own.planes.empty()) {
-    return unsupported(
-        "pruning: expected tokens alone in a request's schedule, as heads, values and bits are the "
-        "model's for all requests, found others");
+  PruningSchedule own;
+  if (request.pruning != kNoPruning) {
+    TESSERA_ASSIGN_OR_RETURN(const NamedSchedule text, find_schedule(request.pruning));
+    TESSERA_ASSIGN_OR_RETURN(own, read_schedule(text, state));
+    TESSERA_RETURN_IF_ERROR(check_bits(state, own.planes));
   }
-  // What is the model's for all requests.
-  if (state.drops_heads()) own.heads = state.pruning->heads;
+  pruning.selects = pruning.selects || !own.keeps_all_values();
+  if (pruning.selects) {
+    pruning.rules = std::make_shared<const std::vector<ReadRules>>(
+        read_rules(own, state.weights.layers.size()));
+  }
   if (!own.keeps_all_tokens() || !own.keeps_all_heads())
-    pruning = std::make_shared<const PruningSchedule>(std::move(own));
+    pruning.schedule = std::make_shared<const PruningSchedule>(std::move(own));
   return pruning;
 }
 

@@ -46,15 +46,14 @@ TokenCascade* SequencePart::begin() const {
 }
 
 Running::Running(int64_t number, Request request, const ScheduledModel& model,
-                 std::shared_ptr<const Tokenizer> tokenizer,
-                 std::shared_ptr<const PruningSchedule> pruning)
+                 std::shared_ptr<const Tokenizer> tokenizer, RequestPruning pruning)
     : number_(number),
       request_(std::move(request)),
       tokenizer_(std::move(tokenizer)),
       pruning_(std::move(pruning)) {
   sequences_.push_back({.ids = request_.prompt_ids,
                         .tables = std::vector<PageTable>(static_cast<size_t>(model.layers))});
-  if (is_pruned()) sequences_.front().prune(*pruning_, model);
+  if (is_pruned()) sequences_.front().prune(*pruning_.schedule, model);
   if (request_.beams == 1) return;
   search_ = std::make_unique<BeamSearch>(
       BeamSearch::Options{.beams = request_.beams,
@@ -79,27 +78,40 @@ bool Running::is_decoding() const {
   return branches_.empty() && std::all_of(sequences_.begin(), sequences_.end(), decodes);
 }
 
+bool Running::is_in_prompt() const {
+  return !sequences_.empty() &&
+         sequences_.front().done < static_cast<int32_t>(request_.prompt_ids.size());
+}
+
 int32_t Running::next_rows() const {
-  if (!is_pruned()) return waiting();
-  if (!holds_pages()) return static_cast<int32_t>(request_.prompt_ids.size());
+  if (!has_steps()) return waiting();
+  if (is_in_prompt())
+    return static_cast<int32_t>(request_.prompt_ids.size()) - sequences_.front().done;
   const auto more_wait = [](const Sequence& each) { return each.waiting() > 1; };
   const auto behind = std::count_if(sequences_.begin(), sequences_.end(), more_wait);
   return behind > 0 ? static_cast<int32_t>(behind) : waiting();
 }
 
+SequencePart Running::part(Sequence& sequence, int32_t rows, bool is_read) const {
+  return {.sequence = &sequence,
+          .rows = rows,
+          .prompt_tokens = static_cast<int32_t>(request_.prompt_ids.size()),
+          .is_read = is_read,
+          .rules = pruning_.rules != nullptr ? pruning_.rules->data() : nullptr};
+}
+
 std::vector<SequencePart> Running::parts(int32_t rows) {
   std::vector<SequencePart> parts;
-  const auto prompt = static_cast<int32_t>(request_.prompt_ids.size());
   const bool is_read = draws_after(rows);
-  if (is_pruned() && rows < waiting() && holds_pages()) {
+  if (has_steps() && rows < waiting() && !is_in_prompt()) {
     for (Sequence& sequence : sequences_)
-      if (sequence.waiting() > 1) parts.push_back({&sequence, 1, prompt, is_read});
+      if (sequence.waiting() > 1) parts.push_back(part(sequence, 1, is_read));
     return parts;
   }
   const int32_t kept = rows < waiting() ? 1 : 0;
   for (Sequence& sequence : sequences_) {
     const int32_t count = std::min(rows, sequence.waiting() - kept);
-    if (count > 0) parts.push_back({&sequence, count, prompt, is_read});
+    if (count > 0) parts.push_back(part(sequence, count, is_read));
     rows -= count;
   }
   return parts;

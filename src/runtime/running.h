@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "attention/method.h"
 #include "base/status.h"
 #include "pruning/cascade.h"
 #include "pruning/heads.h"
@@ -40,9 +41,20 @@ struct SequencePart {
   int32_t rows = 0;
   int32_t prompt_tokens = 0;  // of the sequence
   bool is_read = false;       // the logits behind its last row are wanted
+  // [layers]: how its generated tokens read; null: as the model's do.
+  const ReadRules* rules = nullptr;
 
   // Begins the step of the sequence's cascade; null: it has none.
   TokenCascade* begin() const;
+};
+
+// What a request's schedule, or in its place the model's, makes of it.
+struct RequestPruning {
+  std::shared_ptr<const PruningSchedule> schedule = {};      // null: nothing leaves
+  std::shared_ptr<const std::vector<ReadRules>> rules = {};  // [layers]; null: the model's
+  // Generated tokens read less than a prompt's, so that what was generated runs again token by
+  // token.
+  bool selects = false;
 };
 
 // The text of one continuation as it becomes certain.
@@ -63,10 +75,8 @@ class OutputText {
 // share the prompt's pages of the cache. release() must come before the end.
 class Running {
  public:
-  // pruning: null where every token stays.
   Running(int64_t number, Request request, const ScheduledModel& model,
-          std::shared_ptr<const Tokenizer> tokenizer,
-          std::shared_ptr<const PruningSchedule> pruning);
+          std::shared_ptr<const Tokenizer> tokenizer, RequestPruning pruning);
 
   const Request& request() const { return request_; }
   // None when the request is over.
@@ -76,9 +86,10 @@ class Running {
   // One token behind each sequence waits, and nothing else.
   bool is_decoding() const;
   int32_t waiting() const;
-  bool is_pruned() const { return pruning_ != nullptr; }
-  // How many rows may run next: all that wait; but with pruning the whole prompt, then a token of
-  // each sequence, whether they run for the first time or anew.
+  bool is_pruned() const { return pruning_.schedule != nullptr; }
+  // How many rows may run next: all that wait; but with a schedule the prompt, which has to run
+  // whole where tokens or heads leave, then a token of each sequence, whether they run for the
+  // first time or anew.
   int32_t next_rows() const;
 
   // The next `rows` tokens: next_rows() or, without pruning, fewer, but never the last of a
@@ -108,6 +119,11 @@ class Running {
   void release(CachePool& pool);
 
  private:
+  // What is generated runs token by token whenever it runs.
+  bool has_steps() const { return is_pruned() || pruning_.selects; }
+  bool is_in_prompt() const;
+  SequencePart part(Sequence& sequence, int32_t rows, bool is_read) const;
+
   // A continuation that is drawn token by token.
   struct Output {
     int32_t index;
@@ -128,7 +144,7 @@ class Running {
   int64_t number_;
   Request request_;
   std::shared_ptr<const Tokenizer> tokenizer_;
-  std::shared_ptr<const PruningSchedule> pruning_;
+  RequestPruning pruning_;
   std::vector<Sequence> sequences_;
   // While what they begin with is run again, as the only sequence: the ids of the sequences.
   std::vector<std::vector<int32_t>> branches_;

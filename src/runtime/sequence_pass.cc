@@ -4,6 +4,7 @@
 #include <mutex>
 #include <vector>
 
+#include "runtime/cache_rules.h"
 #include "runtime/pruned_pass.h"
 
 namespace tessera {
@@ -47,6 +48,27 @@ struct Rows {
       prompt_tokens.push_back(part.prompt_tokens);
     }
   }
+};
+
+// How the parts read. Rows of a prompt read everything, however many of them run at a time.
+class PartRules {
+ public:
+  PartRules(const ModelState& state, std::span<const SequencePart> parts)
+      : everything_(read_rules({}, state.weights.layers.size())) {
+    const auto& layers = state.weights.layers;
+    bool differ = std::any_of(layers.begin(), layers.end(),
+                              [](const LayerWeights& layer) { return layer.attention.selects(); });
+    for (const SequencePart& part : parts) {
+      differ = differ || part.rules != nullptr;
+      rules_.push_back(part.sequence->done < part.prompt_tokens ? everything_.data() : part.rules);
+    }
+    if (!differ) rules_.clear();
+  }
+  std::span<const ReadRules* const> rules() const { return rules_; }
+
+ private:
+  std::vector<ReadRules> everything_;
+  std::vector<const ReadRules*> rules_;  // [parts]; none where all read everything
 };
 
 // A run of texts on their way; releases their pages.
@@ -155,13 +177,15 @@ Status run_parts(const ModelState& state, CachePool& pool, const Forward& forwar
       tables.push_back(&part.sequence->tables[at(layer)]);
     }
   }
+  const PartRules part_rules(state, parts);
   const PrunedPass pruned(state, std::move(cascades), std::move(heads), rows.layout, rows.ids);
   ForwardInput input{.ids = rows.ids,
                      .layout = &rows.layout,
                      .prompt_tokens = rows.prompt_tokens,
                      .tables = tables,
                      .head_rows = rows.head_rows.empty() ? HeadRows::kNone : HeadRows::kGiven,
-                     .given_head_rows = rows.head_rows};
+                     .given_head_rows = rows.head_rows,
+                     .read_rules = part_rules.rules()};
   pruned.schedule(input);
   TESSERA_RETURN_IF_ERROR(forward(input, output));
   for (const SequencePart& part : parts) {

@@ -114,7 +114,7 @@ def check(model, s, case, row, dump, trace):
             k, k_upper, v = cache[layer] = np.append(cache[layer], new_kept, 1) if step else new_kept
             sees, keys, size = alive & (~model.gpt | (places <= places[first:, None])), alive.sum(), q.shape[-1]
             p, fetched, read = softmax(q, k, sees | ~here), np.zeros(model.heads, bool), True
-            if len(new) == 1:  # A query alone reads the lower bits of keys where it must, and the values that weigh most.
+            if step:  # A generated token reads the lower bits of keys where it must, and the values that weigh most.
                 p_upper, values = softmax(q, k_upper, sees), s.get("values", every)
                 below = refetch["below"] / (keys if refetch.get("scale") == "length" else 1)
                 fetched = (p_upper.max((1, 2)) < below) & (lower > 0) & live
@@ -142,7 +142,7 @@ def check(model, s, case, row, dump, trace):
 
 def main(folder, schedule, cases, dump, trace):
     model, schedule, dump = Model(folder), json.loads(Path(schedule).read_text()), tensors_of(dump)
-    lines = [line | line.get("reads", {}) for line in map(json.loads, Path(trace).read_text().splitlines())][1:]
+    lines = [x | (x["reads"] if x["step"] else {}) for x in map(json.loads, Path(trace).read_text().splitlines()[1:])]
     rows = [(case, row) for case in json.loads(Path(cases).read_text())["cases"] for row in range(len(case["input_ids"]))]
     for i, (case, row) in enumerate(rows):
         check(model, schedule, case, row, dump, {(x["step"], x["layer"]): x for x in lines if x["sequence"] == i})
