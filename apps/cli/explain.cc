@@ -198,16 +198,12 @@ class Explainer {
   bool has_written_ = false;
 };
 
-// As the options or the model say; else half of the tokens stay on average.
+// As the options or the model say, else by the usual schedule.
 Status explain(Options& options) {
   Watcher watcher;
   options.model.load.on_pruning = [&watcher](const PruningRecord& record) { watcher.take(record); };
+  options.model.load.usual_pruning = kUsualSchedule;
   Result<std::shared_ptr<Model>> model = load_model(options.model);
-  if (model.ok() && options.model.pruning.text.empty() && (*model)->info().pruning.empty()) {
-    model->reset();
-    options.model.pruning.text = kUsualSchedule;
-    model = load_model(options.model);
-  }
   if (!model.ok()) return model.status();
   return Explainer(*model, watcher, options).run();
 }

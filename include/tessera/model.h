@@ -104,6 +104,8 @@ struct LoadOptions {
   // published one (tessera/pruning.h). Empty: the schedule that is saved with the model, if one is;
   // "none": none.
   std::string pruning = {};
+  // The schedule of a model that none is saved with, where `pruning` is empty; empty: none.
+  std::string usual_pruning = {};
   // Told behind each layer of each sequence which tokens it had, by one thread at a time while the
   // model runs, on whichever thread that is. It must not throw or call the model. Empty: nothing is
   // found out for it.

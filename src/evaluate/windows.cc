@@ -85,8 +85,11 @@ Result<std::vector<int32_t>> encode_text(const Model& model, const std::string& 
 }
 
 void predict_second_halves(std::span<Window> windows) {
-  for (Window& window : windows)
-    std::erase_if(window.rows, [&](int32_t row) { return row + 1 < prompt_of(window); });
+  for (Window& window : windows) {
+    const auto tokens = static_cast<int32_t>(window.tokens.ids.size());
+    std::erase_if(window.rows,
+                  [&](int32_t row) { return row + 1 < prompt_of(window) || row + 1 >= tokens; });
+  }
 }
 
 bool runs_in_steps(Model& model) {

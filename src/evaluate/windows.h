@@ -31,8 +31,8 @@ Result<std::vector<int32_t>> encode_text(const Model& model, const std::string& 
 // Whether the model's pruning makes a generated token another one than the last of a text that is
 // read at once: where tokens or heads leave, values are left out or lower bits are read at need.
 bool runs_in_steps(Model& model);
-// Of each window the rows that predict the second half of its tokens, which are what such a model
-// can be asked for.
+// Of each window the rows that predict the second half of its own tokens, which are what such a
+// model can be asked for.
 void predict_second_halves(std::span<Window> windows);
 
 // Runs the head on the windows' rows. Where runs_in_steps, the first half of a window, at least a

@@ -103,11 +103,13 @@ struct ScheduledModel {
   int32_t query_heads = 0;  // of each layer; 0: they differ, and no schedule of heads fits
   int32_t positions = 0;    // the longest sequence
   int32_t vocabulary = 0;   // token ids are below it
+  bool generates = true;    // a decoder, whose keys and values are kept
   std::vector<NamedId> named_ids = {};
 };
 
 // Reads the JSON of a schedule, as docs/cascade.md describes it; source opens the message. An
-// average becomes a share for each layer (average_keep), and a named token its id.
+// average becomes a share for each layer (average_keep), and a named token its id. kUnsupported:
+// values or bits of an encoder.
 Result<PruningSchedule> parse_schedule(std::string_view text, const ScheduledModel& model,
                                        const std::string& source);
 // Reads to the same schedule; what is as by default is left out.

@@ -235,6 +235,13 @@ Status read_protected(const JsonAt& at, const ScheduledModel& model, PruningSche
   return {};
 }
 
+// Nothing would read less than all of an encoder's keys and values.
+Status check_generates(const JsonAt& at, const ScheduledModel& model) {
+  if (model.generates) return {};
+  return at.failure(StatusCode::kUnsupported,
+                    "expected a decoder, as it is what generated tokens read, found an encoder");
+}
+
 Result<PruningSchedule> schedule_at(const JsonAt& root, const ScheduledModel& model) {
   TESSERA_RETURN_IF_ERROR(
       root.known({"tokens", "heads", "values", "key_bits", "value_bits", "refetch", "prefill",
@@ -245,9 +252,12 @@ Result<PruningSchedule> schedule_at(const JsonAt& root, const ScheduledModel& mo
   if (const auto at = root.find("heads")) {
     TESSERA_ASSIGN_OR_RETURN(schedule.heads, heads_at(*at, model));
   }
-  if (const auto at = root.find("values"))
+  if (const auto at = root.find("values")) {
     TESSERA_RETURN_IF_ERROR(read_values(*at, model, schedule));
+    if (!schedule.keeps_all_values()) TESSERA_RETURN_IF_ERROR(check_generates(*at, model));
+  }
   TESSERA_RETURN_IF_ERROR(read_planes(root, schedule.planes));
+  if (const auto at = root.find("key_bits")) TESSERA_RETURN_IF_ERROR(check_generates(*at, model));
   TESSERA_RETURN_IF_ERROR(read_word(root, "prefill", schedule.prefill));
   TESSERA_RETURN_IF_ERROR(read_word(root, "base", schedule.base));
   TESSERA_RETURN_IF_ERROR(read_word(root, "scale", schedule.scale));

@@ -165,11 +165,14 @@ TEST(CacheRules, ADenseModelIsCountedToo) {
   EXPECT_EQ(reads.bytes, int64_t{2} * 2 * 11 * (4 + 4) * 4);
 }
 
-TEST(CacheRules, AreOfNoUseToEncodersAndRefuseOtherCaches) {
+TEST(CacheRules, AreForDecodersAndRefuseOtherCaches) {
   const std::string bits = R"({"key_bits": "8+4"})";
-  const auto bert = Model::load(tiny_bert().write("cache_rules_bert"), {.pruning = bits});
-  ASSERT_TRUE(bert.ok()) << bert.status().message();
-  EXPECT_EQ((*bert)->info().cache_type, CacheType::kF32);
+  const std::string bert = tiny_bert().write("cache_rules_bert");
+  EXPECT_EQ(load_error(bert, {.pruning = bits}),
+            "pruning: key_bits: expected a decoder, as it is what generated tokens read, found an "
+            "encoder");
+  EXPECT_CONTAINS(load_error(bert, {.pruning = R"({"values": 0.5})"}), "pruning: values: expected");
+  EXPECT_TRUE(Model::load(bert, {.pruning = R"({"tokens": 0.7, "values": 1})"}).ok());
   EXPECT_CONTAINS(
       load_error(tiny_llama().write("cache_rules_bf16"),
                  {.cache = CacheType::kBF16, .pruning = bits}),

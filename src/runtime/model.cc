@@ -96,18 +96,21 @@ Status fit_head(const std::string& directory, ModelState& state) {
   return state.sentence_encoder.check(a.hidden_size, directory);
 }
 
-// What is asked for, or else what is saved with the model; its JSON is empty where nothing is.
-Result<NamedSchedule> choose_schedule(const std::string& asked, const Config& config) {
-  if (asked == kNoPruning) return NamedSchedule();
-  if (!asked.empty()) return find_schedule(asked);
+// What is asked for, or else what is saved with the model, or else the usual one; its JSON is empty
+// where nothing is.
+Result<NamedSchedule> choose_schedule(const LoadOptions& options, const Config& config) {
+  if (options.pruning == kNoPruning) return NamedSchedule();
+  if (!options.pruning.empty()) return find_schedule(options.pruning);
   TESSERA_ASSIGN_OR_RETURN(const Config section, config.child("tessera"));
-  if (!section.has("pruning")) return NamedSchedule();
+  if (!section.has("pruning")) {
+    return options.usual_pruning.empty() ? NamedSchedule() : find_schedule(options.usual_pruning);
+  }
   TESSERA_ASSIGN_OR_RETURN(const Config saved, section.child("pruning"));
   return NamedSchedule{saved.dump(), saved.source()};
 }
 
-Status read_pruning(const std::string& asked, const Config& config, ModelState& state) {
-  TESSERA_ASSIGN_OR_RETURN(const NamedSchedule chosen, choose_schedule(asked, config));
+Status read_pruning(const LoadOptions& options, const Config& config, ModelState& state) {
+  TESSERA_ASSIGN_OR_RETURN(const NamedSchedule chosen, choose_schedule(options, config));
   // Whoever observes a model that prunes nothing sees that.
   if (chosen.json.empty() && state.observer != nullptr)
     state.pruning = PruningSchedule{.tokens = std::vector<Keep>(state.architecture.layers.size())};
@@ -135,7 +138,7 @@ Result<std::unique_ptr<ModelState>> load_state(const std::string& name,
     return tokenizer.status();
   if (tokenizer.ok()) state->tokenizer = std::move(tokenizer).value();
   if (options.on_pruning) state->observer = std::make_unique<PruningObserver>(options.on_pruning);
-  TESSERA_RETURN_IF_ERROR(read_pruning(options.pruning, checkpoint.config(), *state));
+  TESSERA_RETURN_IF_ERROR(read_pruning(options, checkpoint.config(), *state));
   if (state->pruning && state->architecture.is_decoder())
     TESSERA_RETURN_IF_ERROR(plan_cache(*state->pruning, options, state->plan));
   state->team = std::make_unique<Team>(state->plan.threads);
@@ -186,7 +189,8 @@ ScheduledModel scheduled_model(const Architecture& architecture) {
   return {.layers = architecture.layer_count(),
           .query_heads = same ? heads : 0,
           .positions = architecture.max_positions,
-          .vocabulary = architecture.vocabulary_size};
+          .vocabulary = architecture.vocabulary_size,
+          .generates = architecture.is_decoder()};
 }
 
 Result<PruningSchedule> read_schedule(const NamedSchedule& text, const ModelState& state) {

@@ -380,5 +380,14 @@ TEST(PrunedPass, AScheduleThatDoesNotFitIsRefused) {
             wrong.status().message());
 }
 
+TEST(PrunedPass, AUsualScheduleIsForModelsWithoutAnother) {
+  const auto pruning = [](const LoadOptions& options) { return load(options)->info().pruning; };
+  const std::string own = pruning({.threads = 1, .pruning = kSchedule});
+  EXPECT_EQ(pruning({.threads = 1, .usual_pruning = kSchedule}), own);
+  EXPECT_EQ(pruning({.threads = 1, .pruning = kSchedule, .usual_pruning = R"({"tokens": 0.7})"}),
+            own);
+  EXPECT_EQ(pruning({.threads = 1, .pruning = "none", .usual_pruning = kSchedule}), "");
+}
+
 }  // namespace
 }  // namespace tessera

@@ -86,6 +86,14 @@ class Evaluations(EvalTest):
         # The reference stays as its checkpoint is.
         found = self.evaluate(self.decoder, "agreement", text, "--reference", self.decoder, "--dtype", "bf16")
         self.assertGreater(self.value(found, "kl"), 0)
+        # What is pruned generates the second half of each window, which the reference reads.
+        found = self.evaluate(self.decoder, "agreement", text, "--reference", self.decoder, "--keep-values", 0.2, "--window", 16)
+        self.assertGreater(self.value(found, "kl"), 0)
+        self.assertIn("second half", found["method"])
+        all_values = self.evaluate(self.decoder, "agreement", text, "--reference", self.decoder, "--keep-tokens", 1,
+                                   "--keep-values", 0.99, "--window", 16)
+        self.assertLess(self.value(all_values, "kl"), self.value(found, "kl"))
+        self.assertEqual(all_values["counts"]["scored_tokens"], found["counts"]["scored_tokens"])
         found = self.evaluate(self.encoder, "agreement", text, "--reference", self.encoder)
         self.assertAlmostEqual(self.value(found, "cosine"), 1, delta=1e-6)
         self.assertEqual(found["counts"]["examples"], 10)

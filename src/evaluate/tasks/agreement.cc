@@ -49,12 +49,13 @@ void compare_window(Run& run, Team& team, const Window& window, std::span<const 
     same += row.same_best ? 1 : 0;
   }
   const auto tokens = static_cast<double>(rows);
-  run.result.examples.push_back({.id = fmt::format("tokens {} to {}", window.begin,
-                                                   window.begin + static_cast<int64_t>(rows) - 1),
-                                 .score = nats / tokens,
-                                 .output = {},
-                                 .expected = {},
-                                 .values = {nats, same, tokens}});
+  run.result.examples.push_back(
+      {.id = fmt::format("tokens {} to {}", window.begin + window.rows.front(),
+                         window.begin + window.rows.back()),
+       .score = nats / tokens,
+       .output = {},
+       .expected = {},
+       .values = {nats, same, tokens}});
 }
 
 Result<std::vector<Window>> windows_of(Run& run, Model& model, Model& reference) {
@@ -78,6 +79,11 @@ Result<std::vector<Window>> windows_of(Run& run, Model& model, Model& reference)
   run.result.method =
       fmt::format("windows of {} tokens, against {}", window, reference.info().directory);
   std::vector<Window> windows = disjoint_windows(ids, window);
+  if (runs_in_steps(model) || runs_in_steps(reference)) {
+    predict_second_halves(windows);
+    std::erase_if(windows, [](const Window& each) { return each.rows.empty(); });
+    run.result.method += ", second half of each, token by token";
+  }
   if (run.task.max_examples > 0) {
     windows.resize(std::min(windows.size(), static_cast<size_t>(run.task.max_examples)));
   }
