@@ -11,6 +11,7 @@ declare -A groups=(
   [test]="libgtest-dev python3 python3-numpy"
   [dev]="libbenchmark-dev clang-format shellcheck"
   [fuzz]="clang libomp-dev"
+  [tune]="libtorch-dev"
 )
 
 fail() {

@@ -1,0 +1,104 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "tessera/compress.h"
+#include "tessera/names.h"
+#include "tessera/status.h"
+
+// Training: making a checkpoint good at a task, or what was made smaller as good as it was before.
+// It needs the library libtessera_tune, which is built where libtorch is; without it tune() says
+// so.
+namespace tessera {
+
+// What is learnt, and from what data; docs/verbs/tune.md has the formats.
+enum class TuneTask {
+  kDistil,               // what a teacher computes of plain text; no labels
+  kCausalLm,             // the next token of plain text
+  kMaskedLm,             // masked tokens of plain text
+  kClassification,       // a label of each text or pair of texts
+  kRegression,           // a number of each
+  kTokenClassification,  // a label of each word
+  kQuestionAnswering,    // where the answer stands in a context
+  kEmbeddings,           // pairs of texts: near each other, or as near as a number says
+  kDataToText,           // a text behind a prompt, which itself is not learnt
+};
+constexpr auto names_of(TuneTask) {
+  return enum_names("distil", "causal_lm", "masked_lm", "classification", "regression",
+                    "token_classification", "question_answering", "embeddings", "data_to_text");
+}
+
+// What the losses of a distillation weigh; 0 leaves one out.
+struct DistilOptions {
+  std::string teacher = {};  // a directory: the same architecture, any weights
+  double hidden = 1;         // mean squared difference of each layer's states, per state's square
+  double embedding = 1;      // 1 - cosine of the pooled vectors, of models without a head
+  double logits = 1;         // KL divergence of the head's distributions, of models with one
+  double temperature = 1;    // of both distributions
+  double attention = 0;      // KL divergence of each head's attention
+};
+
+struct OptimizerOptions {    // AdamW (Loshchilov & Hutter 2019)
+  double learning_rate = 0;  // at its peak; 0: the task's usual one
+  double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
+  double weight_decay = 0.01;  // of matrices
+  double clip = 1;             // the gradient's length is at most this; 0: any
+  double warmup = 0.1;         // share of the steps in which the rate rises from 0
+  enum class Decay { kLinear, kCosine, kNone } decay = Decay::kLinear;
+};
+constexpr auto names_of(OptimizerOptions::Decay) { return enum_names("linear", "cosine", "none"); }
+
+struct TuneProgress {
+  int64_t step = 0, steps = 0;
+  double loss = 0;  // a running mean
+  double tokens_per_second = 0;
+  double seconds_left = 0;
+};
+
+struct TuneOptions {
+  TuneTask task = TuneTask::kDistil;
+  std::vector<std::string> data = {};  // files
+  int64_t steps = 1000;
+  int32_t batch = 0;            // sequences a step; 0: as many as batch_tokens hold
+  int32_t batch_tokens = 2048;  // tokens a step
+  int32_t max_tokens = 0;       // of a sequence; 0: the task's usual number, at most the model's
+  int32_t accumulate = 1;       // batches a step, whose gradients are added up
+  OptimizerOptions optimizer = {};
+  DistilOptions distil = {};
+  double dropout = 0;
+  double label_smoothing = 0;
+  double masked_share = 0.15;  // of kMaskedLm
+  // Some of "qkv", "query", "key", "value", "attention_output", "ffn", "bias", "norm", "embedding",
+  // "head"; empty: all, but of kDistil no embeddings. What was pruned stays pruned.
+  std::vector<std::string> train = {};
+  uint64_t seed = 0;
+  int32_t threads = 0;
+  int64_t checkpoint_every = 100;  // steps
+  Existing existing = Existing::kRefuse;
+  // The words of the command that asks for this, for the model card; empty: it names none.
+  std::vector<std::string> command = {};
+  // Called after each step; false stops with kCancelled, after a checkpoint.
+  std::function<bool(const TuneProgress&)> on_progress = {};
+};
+
+struct TuneReport {
+  int64_t steps = 0;
+  int64_t tokens = 0;  // that were read, over all steps
+  int64_t parameters = 0, trained_parameters = 0;
+  double first_loss = 0, last_loss = 0;  // means of the first and the last twentieth of the steps
+  double seconds = 0;
+  std::vector<std::string> files = {};  // the log of all steps and its picture
+};
+
+// Trains a checkpoint and writes it as a new directory, with every other file of the source and
+// what training adds: training.jsonl, a line a step, and training.svg. Compressed matrices keep
+// their format and what was pruned of them. The target appears whole, by a rename; until then
+// TARGET.part holds the last checkpoint of the training, from which the same call goes on. Equal
+// inputs, seeds and threads give equal bytes, interrupted or not.
+TESSERA_API Result<TuneReport> tune(const std::string& source, const std::string& target,
+                                    const TuneOptions& options);
+
+}  // namespace tessera

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <torch/types.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "tune/batch.h"
+#include "tune/torch/parameters.h"
+
+namespace tessera::tune {
+
+struct ForwardOptions {
+  double dropout = 0;  // of embeddings and of what blocks add
+};
+
+// What the layers give, a row a token.
+struct States {
+  // [rows, hidden]: the output of the embeddings, then of each layer; in decoders the last one is
+  // before the final norm.
+  std::vector<torch::Tensor> hidden;
+  torch::Tensor last;  // behind the final norm, where there is one
+};
+
+// The model's computation, from the same record as the engine's: equal to it within rounding.
+States forward(const TrainedModel& model, const Batch& batch, const ForwardOptions& options = {});
+
+// The head's outputs for some rows of `last`, [rows, outputs]: logits of tokens or labels.
+torch::Tensor head(const TrainedModel& model, const torch::Tensor& rows);
+// The row of each sequence that the head reads where it reads one, [sequences].
+std::vector<int64_t> head_rows(const TrainedModel& model, const Batch& batch);
+
+}  // namespace tessera::tune

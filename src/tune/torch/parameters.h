@@ -1,0 +1,83 @@
+#pragma once
+
+#include <torch/types.h>
+
+#include <cstdint>
+#include <deque>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "compress/directory.h"
+#include "compress/matrix.h"
+#include "formats/tile_mask.h"
+#include "model/architecture.h"
+#include "model/slots.h"
+#include "tessera/tune.h"
+
+namespace tessera::tune {
+
+// A tensor of the model on its way through training, in f32. Matrices are W [outputs, inputs] of
+// y = W x + b, whatever order the file has them in.
+struct Parameter {
+  enum class Kind { kMatrix, kBias, kNorm, kTable };
+
+  std::string name;  // of the tensor; unique
+  Kind kind = Kind::kMatrix;
+  torch::Tensor value;           // a leaf; requires a gradient where it is trained
+  std::optional<TileMask> mask;  // of a pruned matrix; what it does not keep is 0 and stays 0
+
+  bool is_trained() const { return value.requires_grad(); }
+};
+
+// The tensors of a linear map: of matrices that are stacked by outputs, one or several. Biases are
+// as many, or none; null: the matrix has none.
+struct TrainedMap {
+  std::vector<Parameter*> weights;
+  std::vector<Parameter*> biases;
+  bool empty() const { return weights.empty(); }
+};
+struct TrainedNorm {
+  Parameter* weight = nullptr;  // without the architecture's norm_weight_offset
+  Parameter* bias = nullptr;
+  bool empty() const { return weight == nullptr; }
+};
+struct TrainedLayer {
+  TrainedMap maps[kLayerMaps];     // in the order of kLayerMapSlots
+  TrainedNorm norms[kLayerNorms];  // in the order of kLayerNormSlots
+};
+
+// A whole model, as the slots of model/slots.h name its tensors. A tied head's output is the token
+// embedding itself.
+struct TrainedModel {
+  Architecture architecture;
+  std::deque<Parameter> parameters;  // each tensor once, in the order in which they are read
+  Parameter* tables[3] = {};         // kTableSlots; null: absent
+  TrainedNorm norms[2];              // kModelNormSlots
+  std::vector<TrainedLayer> layers;
+  TrainedMap head_maps[2];  // kHeadMapSlots
+  TrainedNorm head_norm;
+
+  // The matrices as they were read, in the order of their parameters among `parameters`: what they
+  // are written back from.
+  std::vector<Matrix> matrices;
+
+  std::vector<Parameter*> trained();
+  Parameter* find(const std::string& name);  // null: there is none
+  int64_t weights() const;                   // numbers in all parameters
+};
+
+// Reads every tensor that the architecture names. Nothing requires a gradient yet.
+Result<TrainedModel> read_model(const OpenCheckpoint& source);
+
+// Marks what the options train. kInvalidInput where that is nothing.
+Status choose_trained(const TuneOptions& options, TrainedModel& model);
+
+// Writes the model as a checkpoint into `directory`: trained tensors anew, in the types and formats
+// of the source, and all others as the source has them.
+// section: the JSON of the config's `tessera` section, or empty where nothing is compressed.
+Status write_model(const OpenCheckpoint& source, TrainedModel& model, const std::string& section,
+                   const std::string& directory);
+
+}  // namespace tessera::tune
