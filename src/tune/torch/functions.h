@@ -9,7 +9,7 @@
 #include "tune/torch/parameters.h"
 
 // Operations with backward passes of our own. All are deterministic for a number of threads.
-namespace tessera::tune {
+namespace tessera::training {
 
 // y = x W^T + b, of which a pruned W multiplies its kept tiles only, forwards and backwards:
 //   dx = dy W,  dW = dy^T x on the kept tiles and 0 elsewhere,  db = sum of dy's rows
@@ -33,4 +33,4 @@ struct AttentionForm {
 torch::Tensor attention(const torch::Tensor& query, const torch::Tensor& key,
                         const torch::Tensor& value, const AttentionForm& form);
 
-}  // namespace tessera::tune
+}  // namespace tessera::training

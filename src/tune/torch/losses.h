@@ -9,7 +9,7 @@
 #include "tune/batch.h"
 #include "tune/torch/network.h"
 
-namespace tessera::tune {
+namespace tessera::training {
 
 // The vectors of sequences, [sequences, width], pooled and finished as the directory's sentence
 // encoder has it.
@@ -30,4 +30,4 @@ torch::Tensor distil_loss(const DistilOptions& options, const TrainedModel& stud
                           const Batch& batch, const States& student_states,
                           const States& teacher_states);
 
-}  // namespace tessera::tune
+}  // namespace tessera::training

@@ -8,7 +8,7 @@
 #include "tune/batch.h"
 #include "tune/torch/parameters.h"
 
-namespace tessera::tune {
+namespace tessera::training {
 
 struct ForwardOptions {
   double dropout = 0;  // of embeddings and of what blocks add
@@ -30,4 +30,4 @@ torch::Tensor head(const TrainedModel& model, const torch::Tensor& rows);
 // The row of each sequence that the head reads where it reads one, [sequences].
 std::vector<int64_t> head_rows(const TrainedModel& model, const Batch& batch);
 
-}  // namespace tessera::tune
+}  // namespace tessera::training

@@ -16,7 +16,7 @@
 #include "model/slots.h"
 #include "tessera/tune.h"
 
-namespace tessera::tune {
+namespace tessera::training {
 
 // A tensor of the model on its way through training, in f32. Matrices are W [outputs, inputs] of
 // y = W x + b, whatever order the file has them in.
@@ -80,4 +80,4 @@ Status choose_trained(const TuneOptions& options, TrainedModel& model);
 Status write_model(const OpenCheckpoint& source, TrainedModel& model, const std::string& section,
                    const std::string& directory);
 
-}  // namespace tessera::tune
+}  // namespace tessera::training

@@ -4,6 +4,6 @@
 
 extern "C" __attribute__((visibility("default"))) const tessera::TuneBackend*
 tessera_tune_backend() {
-  static const tessera::TuneBackend kBackend{tessera::version(), tessera::tune::run_training};
+  static const tessera::TuneBackend kBackend{tessera::version(), tessera::training::run_training};
   return &kBackend;
 }

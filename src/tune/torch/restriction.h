@@ -7,14 +7,14 @@
 #include "base/status.h"
 #include "tune/torch/parameters.h"
 
-namespace tessera::tune {
+namespace tessera::training {
 
 // What restricts or regularises a training beside its loss. A step is: the loss's gradients, then
-// add_gradients, the optimizer, then after_step.
+// add_gradients, the optimizer, then after_step. Steps are numbered from 0.
 class Restriction {
  public:
   virtual ~Restriction() = default;
-  // Before the first step, and before a training that was taken up goes on.
+  // Before the first step, and, behind restore, before a training that was taken up goes on.
   virtual Status begin(TrainedModel&) { return {}; }
   // Adds a penalty's gradients to those of the trained parameters and gives the penalty.
   virtual double add_gradients(TrainedModel&, int64_t /*step*/) { return 0; }
@@ -25,4 +25,4 @@ class Restriction {
   virtual Status restore(const std::map<std::string, torch::Tensor>&) { return {}; }
 };
 
-}  // namespace tessera::tune
+}  // namespace tessera::training

@@ -5,10 +5,10 @@
 #include "base/status.h"
 #include "tessera/tune.h"
 
-namespace tessera::tune {
+namespace tessera::training {
 
 // tessera::tune, with libtorch. What libtorch throws becomes a status.
 Result<TuneReport> run_training(const std::string& source, const std::string& target,
                                 const TuneOptions& options);
 
-}  // namespace tessera::tune
+}  // namespace tessera::training
