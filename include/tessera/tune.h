@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -51,6 +52,38 @@ struct OptimizerOptions {    // AdamW (Loshchilov & Hutter 2019)
 };
 constexpr auto names_of(OptimizerOptions::Decay) { return enum_names("linear", "cosine", "none"); }
 
+// Pruning while training, as E.T. does it (Chen et al. 2021), or one of what it is compared with.
+// In the first phase, a share of the steps, what will go is made small or goes little by little; at
+// its end exactly the share that is asked for is gone, and in the other steps what survives is
+// trained.
+struct PruneTraining {
+  enum class Method {
+    // A penalty on the norm of each tile or other unit; at the end of the phase the least go.
+    kReweighted,  // lambda sum |W_ij| / (|W_ij| + 1e-3), the divisors of some steps ago
+    kGroupLasso,  // lambda sum |W_ij|
+    // What goes at once, or in cuts whose share grows by the cubic schedule of Zhu & Gupta 2017.
+    kOneShot,   // the least before the first step
+    kGradual,   // the least
+    kMovement,  // those that the loss moves towards 0 most (Sanh et al. 2020): the least -sum w dw
+  };
+  Method method = Method::kReweighted;
+  // What goes, how much and among which; from 0 to less than 1. By norms or movement alone, and
+  // without repair.
+  PruneOptions units = {};
+  // As of CompressOptions.
+  std::vector<std::string> matrices = {};
+  std::vector<int32_t> layers = {};
+  double lambda = 1e-4;  // of the penalties
+  double phase = 0.5;    // of the steps, 0 to 1
+  // Of kReweighted: the numbers of steps, ascending, behind which norms are divided by new ones;
+  // empty: at each fifth of the phase.
+  std::vector<int64_t> milestones = {};
+  int32_t cuts = 20;  // of kGradual and kMovement, at equal distances in the phase
+};
+constexpr auto names_of(PruneTraining::Method) {
+  return enum_names("reweighted", "group_lasso", "one_shot", "gradual", "movement");
+}
+
 struct TuneProgress {
   int64_t step = 0, steps = 0;
   double loss = 0;  // a running mean
@@ -68,6 +101,7 @@ struct TuneOptions {
   int32_t accumulate = 1;       // batches a step, whose gradients are added up
   OptimizerOptions optimizer = {};
   DistilOptions distil = {};
+  std::optional<PruneTraining> prune = {};
   double dropout = 0;
   double label_smoothing = 0;
   double masked_share = 0.15;  // of kMaskedLm
