@@ -44,16 +44,37 @@ struct Batch {
 
 // The batches of a training. A batch is a function of the seed and its number alone, so a training
 // that is taken up reads what it would have read.
+//
+// An epoch is every example once, in an order that the seed and the epoch's number give; a pair of
+// kEmbeddings is one example. Epochs follow each other without a gap, and a batch takes the next
+// examples of them: `batch` of them, or where that is 0 as many as fit into batch_tokens, but never
+// more than there are. So a batch of tokens has at most batch_tokens, and the example behind it
+// would not have fitted; no example is longer than batch_tokens.
+//
+// What decoders read of plain text, for kCausalLm and kDistil, is one stream of tokens, and the
+// examples of an epoch are blocks of max_tokens that tile it from a random offset on; what stands
+// before the offset and behind the last block are shorter ones. Tokens of kMaskedLm that are not
+// special are chosen each by itself with the probability masked_share, at least one in a batch; of
+// those chosen 80% become the mask token, 10% any token, and 10% stay (Devlin et al. 2019).
 class Batches {
  public:
   virtual ~Batches() = default;
+  // May be called by several threads. number >= 0.
   virtual Batch batch(int64_t number) const = 0;
-  // What there is to learn from: sequences, or tokens of plain text.
+  // What there is to learn from: the examples of an epoch, or the tokens where they are one stream.
   virtual int64_t examples() const = 0;
+  // Texts that were longer than max_tokens, and lost what stood behind.
+  virtual int64_t cut() const { return 0; }
+  // What the classes that the labels count are called: by the model, or where the architecture has
+  // no labels (it has no head for them yet) by the data, whose numbers are in their order, and
+  // other labels in that of their bytes. Empty where neither has names, and for tasks without
+  // classes.
+  virtual std::vector<std::string> label_names() const { return {}; }
 };
 
-// Reads the data that the options name. kInvalidInput, with the file and the line, for data that is
-// empty or not what the task needs.
+// Reads the data that the options name; docs/verbs/tune.md has the formats. kInvalidInput, with the
+// file and the line, for data that is empty or not what the task needs; kUnsupported for a task
+// that the model cannot learn.
 Result<std::unique_ptr<Batches>> read_batches(const ModelDirectory& home,
                                               const Architecture& architecture,
                                               const TuneOptions& options);
