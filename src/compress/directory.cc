@@ -258,9 +258,32 @@ Result<std::vector<MatrixReport>> PartDirectory::read_reports(int32_t layer) con
   return reports;
 }
 
-Status write_checkpoint(const OpenCheckpoint& source,
-                        const std::vector<std::unique_ptr<OpenCheckpoint>>& layers,
-                        const std::string& section, const std::string& directory) {
+namespace {
+
+// config.json of a checkpoint with these formats, and the file of its tensors.
+Status write_files(const OpenCheckpoint& source, const std::map<std::string, TensorFormat>& formats,
+                   const std::vector<TensorToWrite>& tensors, const std::string& section,
+                   const std::string& directory) {
+  const bool is_plain = formats.empty() && section.empty();
+  OrderedJson own = section.empty() ? OrderedJson::object() : OrderedJson::parse(section);
+  if (section.empty()) own["format"] = kFormatVersion;
+  own["tensors"] = OrderedJson::object();
+  for (const auto& [name, format] : formats)
+    own["tensors"][name] = OrderedJson::parse(to_json(format));
+  TESSERA_ASSIGN_OR_RETURN(const std::string config,
+                           changed_config(source.checkpoint.directory(),
+                                          {.section = is_plain ? std::string() : own.dump()}));
+  std::map<std::string, std::string> metadata = {{"format", "pt"}};
+  if (is_plain) metadata[kWriterKey] = "tessera";
+  const std::string file = directory + "/" + (is_plain ? kWeightsFile : kCompressedFile);
+  TESSERA_RETURN_IF_ERROR(write_safetensors(file, tensors, metadata));
+  return write_file_atomically(directory + "/config.json", config);
+}
+
+}  // namespace
+
+Status write_checkpoint(const OpenCheckpoint& source, const Changes& changes,
+                        const std::string& directory) {
   std::set<std::string> replaced;
   std::map<std::string, TensorFormat> formats(source.formats.tensors().begin(),
                                               source.formats.tensors().end());
@@ -270,7 +293,7 @@ Status write_checkpoint(const OpenCheckpoint& source,
     for (const std::string& part : parts_of(source.formats, name)) formats.erase(part);
     formats.erase(name);
   };
-  for (const auto& layer : layers) {
+  for (const auto& layer : changes.layers) {
     for (const auto& [name, format] : layer->formats.tensors()) replace(name);
     for (const std::string& name : layer->checkpoint.names()) {
       replace(name);
@@ -278,22 +301,18 @@ Status write_checkpoint(const OpenCheckpoint& source,
       tensors.push_back(as_written(name, view));
     }
   }
-  for (const auto& layer : layers)
+  for (const TensorToWrite& tensor : changes.tensors) {
+    replace(tensor.name);
+    tensors.push_back(tensor);
+  }
+  for (const auto& layer : changes.layers)
     formats.insert(layer->formats.tensors().begin(), layer->formats.tensors().end());
   for (const std::string& name : source.checkpoint.names()) {
     if (replaced.contains(name)) continue;
     TESSERA_ASSIGN_OR_RETURN(const TensorView view, source.checkpoint.any_tensor(name));
     tensors.push_back(as_written(name, view));
   }
-  OrderedJson own = OrderedJson::parse(section);
-  for (const auto& [name, format] : formats)
-    own["tensors"][name] = OrderedJson::parse(to_json(format));
-  if (!own.contains("tensors")) own["tensors"] = OrderedJson::object();
-  TESSERA_ASSIGN_OR_RETURN(const std::string config,
-                           changed_config(source.checkpoint.directory(), {.section = own.dump()}));
-  const std::string file = directory + "/" + kCompressedFile;
-  TESSERA_RETURN_IF_ERROR(write_safetensors(file, tensors, {{"format", "pt"}}));
-  return write_file_atomically(directory + "/config.json", config);
+  return write_files(source, formats, tensors, changes.section, directory);
 }
 
 }  // namespace tessera

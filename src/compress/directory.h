@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "compress/tables.h"
 #include "io/checkpoint.h"
 #include "io/compressed.h"
+#include "io/safetensors.h"
 #include "tessera/compress.h"
 
 namespace tessera {
@@ -50,10 +52,15 @@ class PartDirectory {
   OutputDirectory output_;
 };
 
-// Puts a checkpoint together: the source's tensors but those that a layer has anew, and its config
-// with the section. section: JSON without "tensors".
-Status write_checkpoint(const OpenCheckpoint& source,
-                        const std::vector<std::unique_ptr<OpenCheckpoint>>& layers,
-                        const std::string& section, const std::string& directory);
+// What a checkpoint has that its source has not.
+struct Changes {
+  std::span<const std::unique_ptr<OpenCheckpoint>> layers = {};
+  std::span<const TensorToWrite> tensors = {};  // others, dense
+  std::string section = {};                     // JSON without "tensors"
+};
+// Puts a checkpoint together: the source's tensors but those that the changes have anew, and its
+// config with the section. Without compressed tensors and a section it is a plain checkpoint.
+Status write_checkpoint(const OpenCheckpoint& source, const Changes& changes,
+                        const std::string& directory);
 
 }  // namespace tessera

@@ -375,7 +375,9 @@ class Pipeline {
     const std::string inner = home_.transformer_in(whole);
     std::filesystem::create_directories(inner);
     TESSERA_RETURN_IF_ERROR(
-        write_checkpoint(*source_, layers_, section(this_run(), source_->checkpoint), inner));
+        write_checkpoint(*source_,
+                         {.layers = layers_, .section = section(this_run(), source_->checkpoint)},
+                         inner));
     TESSERA_RETURN_IF_ERROR(
         copy_other_files(home_, whole, [this] { return progress("writing", 0, 1); }));
     layers_.clear();

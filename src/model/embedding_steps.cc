@@ -17,11 +17,11 @@ namespace {
 constexpr int64_t kMostWidth = 1 << 24;
 
 struct NamedFunction {
-  std::string_view name;
+  std::string_view name;  // the last part of the module's path
   double (*function)(double);
 };
-// The last part of the module's path.
-constexpr NamedFunction kActivations[] = {
+// In the order of DenseStep::Function.
+constexpr NamedFunction kFunctions[] = {
     {"Identity", [](double x) { return x; }},
     {"Tanh", [](double x) { return std::tanh(x); }},
     {"Sigmoid", [](double x) { return 1 / (1 + std::exp(-x)); }},
@@ -30,17 +30,17 @@ constexpr NamedFunction kActivations[] = {
     {"SiLU", [](double x) { return x / (1 + std::exp(-x)); }},
 };
 
-Result<double (*)(double)> activation_of(const Config& config) {
+Result<DenseStep::Function> activation_of(const Config& config) {
   constexpr std::string_view kKey = "activation_function", kUsual = "torch.nn.Tanh";
   TESSERA_ASSIGN_OR_RETURN(const std::string path, config.contains(kKey)
                                                        ? config.string(kKey)
                                                        : Result<std::string>(std::string(kUsual)));
   std::string known;
-  for (const NamedFunction& row : kActivations) {
-    if (path.starts_with("torch.nn.") && path.substr(path.rfind('.') + 1) == row.name) {
-      return row.function;
-    }
-    known += fmt::format("{}{}", known.empty() ? "" : ", ", row.name);
+  for (size_t i = 0; i < std::size(kFunctions); ++i) {
+    const std::string_view name = kFunctions[i].name;
+    if (path.starts_with("torch.nn.") && path.substr(path.rfind('.') + 1) == name)
+      return static_cast<DenseStep::Function>(i);
+    known += fmt::format("{}{}", known.empty() ? "" : ", ", name);
   }
   return unsupported(fmt::format("{}: {}: expected one of torch.nn's {}, found \"{}\"",
                                  config.source(), kKey, known, path));
@@ -112,10 +112,11 @@ float dot(const float* a, const float* b, int64_t count) {
 
 void run(const DenseStep& step, std::vector<float>& x) {
   std::vector<float> y(static_cast<size_t>(step.outputs));
+  double (*const function)(double) = kFunctions[static_cast<size_t>(step.activation)].function;
   for (int64_t o = 0; o < step.outputs; ++o) {
     const size_t i = static_cast<size_t>(o);
     const float sum = dot(step.weight.data() + o * step.inputs, x.data(), step.inputs);
-    y[i] = static_cast<float>(step.activation(sum + (step.bias.empty() ? 0 : step.bias[i])));
+    y[i] = static_cast<float>(function(sum + (step.bias.empty() ? 0 : step.bias[i])));
     if (step.residual == DenseStep::Residual::kIdentity) y[i] += x[i];
     if (step.residual == DenseStep::Residual::kProjected) {
       y[i] += dot(step.projection.data() + o * step.inputs, x.data(), step.inputs);

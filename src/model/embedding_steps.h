@@ -16,11 +16,12 @@ namespace tessera {
 // most (inputs / 16 + 5) eps times the sum of the absolute products.
 struct DenseStep {
   enum class Residual { kNone, kIdentity, kProjected };
+  enum class Function { kIdentity, kTanh, kSigmoid, kRelu, kGelu, kSilu };
 
   int64_t inputs = 0, outputs = 0;
   std::vector<float> weight, bias, projection;
   Residual residual = Residual::kNone;
-  double (*activation)(double) = nullptr;
+  Function activation = Function::kIdentity;
 };
 // y = (x - mean) / sqrt(variance + 1e-5) * weight + bias
 struct LayerNormStep {

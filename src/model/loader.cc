@@ -34,6 +34,8 @@ class Loader {
         team_(team) {}
 
   int64_t parameters() const { return parameters_; }
+  const Checkpoint& checkpoint() const { return checkpoint_; }
+  const TensorFormats& formats() const { return formats_; }
 
   Result<EmbeddingTable> table(const std::string& pattern, int64_t rows, int64_t width,
                                Precision precision) {
@@ -175,10 +177,6 @@ class Loader {
     return prepared;
   }
 
-  bool has(const std::string& pattern) const {
-    return has_matrix(checkpoint_, formats_, full_name(pattern, 0));
-  }
-
   Result<std::vector<float>> vector(const std::string& pattern, int64_t width, int32_t layer = 0) {
     TESSERA_ASSIGN_OR_RETURN(const TensorView tensor, find(pattern, layer, {width}));
     std::vector<float> values(static_cast<size_t>(width));
@@ -271,8 +269,7 @@ class Loader {
 
   Result<TensorView> find(const std::string& pattern, int32_t layer,
                           const std::vector<int64_t>& shape) {
-    std::string name = full_name(pattern, layer);
-    if (!checkpoint_.has(name)) name = old_name(name);
+    const std::string name = stored_name(checkpoint_, full_name(pattern, layer));
     auto tensor = checkpoint_.tensor(name, shape);
     if (tensor.ok()) {
       int64_t count = 1;
@@ -297,17 +294,6 @@ class Loader {
         fmt::format("{}: tensor {}: expected finite values, found {} at index {} of {}",
                     checkpoint_.directory(), quote(name), value, at,
                     tensor.size_bytes / size_bytes(tensor.dtype)));
-  }
-
-  // The first BERT checkpoints call a norm's weight and bias gamma and beta.
-  std::string old_name(const std::string& name) const {
-    for (const auto& [now, before] : {std::pair{".LayerNorm.weight", ".LayerNorm.gamma"},
-                                      std::pair{".LayerNorm.bias", ".LayerNorm.beta"}}) {
-      if (!name.ends_with(now)) continue;
-      const std::string old = name.substr(0, name.size() - std::strlen(now)) + before;
-      if (checkpoint_.has(old)) return old;
-    }
-    return name;
   }
 
   const Checkpoint& checkpoint_;
@@ -354,14 +340,10 @@ Result<std::unique_ptr<Linear>> head_output(Loader& loader, const Architecture& 
                                             const EmbeddingTable& tokens, const MapShape& shape,
                                             const LinearChoices& choices) {
   LinearNames names = a.names.head.output;
-  const std::string& shared_bias = a.names.head.shared_bias;
-  // Untied heads have both, and the output's own counts.
-  const bool has_own = a.names.head.tying == Tying::kOwn && !names.biases.empty() &&
-                       loader.has(names.biases.front());
-  if (!shared_bias.empty() && loader.has(shared_bias) && !has_own) names.biases = {shared_bias};
-  if (a.names.head.tying == Tying::kTokenEmbedding && !loader.has(names.weights.front())) {
+  const std::string bias = head_output_bias(a, loader.checkpoint(), loader.formats());
+  if (!bias.empty()) names.biases = {"/" + bias};
+  if (shares_token_embedding(a, loader.checkpoint(), loader.formats()))
     return loader.tied(tokens, names, choices);
-  }
   return loader.linear(names, shape, choices);
 }
 
@@ -384,6 +366,38 @@ Result<HeadWeights> load_head(Loader& loader, const Architecture& a, const Embed
 }
 
 }  // namespace
+
+std::string stored_name(const Checkpoint& checkpoint, const std::string& name) {
+  if (checkpoint.has(name)) return name;
+  for (const auto& [now, before] : {std::pair{".LayerNorm.weight", ".LayerNorm.gamma"},
+                                    std::pair{".LayerNorm.bias", ".LayerNorm.beta"}}) {
+    if (!name.ends_with(now)) continue;
+    const std::string old = name.substr(0, name.size() - std::strlen(now)) + before;
+    if (checkpoint.has(old)) return old;
+  }
+  return name;
+}
+
+bool shares_token_embedding(const Architecture& a, const Checkpoint& checkpoint,
+                            const TensorFormats& formats) {
+  const HeadNames& head = a.names.head;
+  return head.tying == Tying::kTokenEmbedding &&
+         !has_matrix(checkpoint, formats, tensor_name(a.names, head.output.weights.front(), 0));
+}
+
+// Untied heads have both biases, and the output's own counts.
+std::string head_output_bias(const Architecture& a, const Checkpoint& checkpoint,
+                             const TensorFormats& formats) {
+  const HeadNames& head = a.names.head;
+  const std::string own =
+      head.output.biases.empty() ? "" : tensor_name(a.names, head.output.biases.front(), 0);
+  const std::string shared =
+      head.shared_bias.empty() ? "" : tensor_name(a.names, head.shared_bias, 0);
+  const bool has_own =
+      head.tying == Tying::kOwn && !own.empty() && has_matrix(checkpoint, formats, own);
+  const bool has_shared = !shared.empty() && has_matrix(checkpoint, formats, shared);
+  return has_shared && !has_own ? shared : own;
+}
 
 Result<LayerWeights> load_layer_norms(const Checkpoint& checkpoint,
                                       const Architecture& architecture, int32_t layer, Team& team) {

@@ -20,10 +20,17 @@ struct States {
   // before the final norm.
   std::vector<torch::Tensor> hidden;
   torch::Tensor last;  // behind the final norm, where there is one
+  // What each layer's attention reads, [rows, heads * head_size].
+  std::vector<torch::Tensor> queries, keys;
 };
 
 // The model's computation, from the same record as the engine's: equal to it within rounding.
 States forward(const TrainedModel& model, const Batch& batch, const ForwardOptions& options = {});
+
+// The scaled scores of a sequence in a layer, before the softmax: [query_heads, rows, rows], -inf
+// where the mask hides a key.
+torch::Tensor attention_scores(const Architecture& architecture, int32_t layer, const Batch& batch,
+                               int64_t sequence, const States& states);
 
 // The head's outputs for some rows of `last`, [rows, outputs]: logits of tokens or labels.
 torch::Tensor head(const TrainedModel& model, const torch::Tensor& rows);

@@ -23,7 +23,8 @@ namespace tessera::training {
 struct Parameter {
   enum class Kind { kMatrix, kBias, kNorm, kTable };
 
-  std::string name;  // of the tensor; unique
+  // Of the tensor; of a part of one that holds several, as compress names parts. Unique.
+  std::string name;
   Kind kind = Kind::kMatrix;
   torch::Tensor value;           // a leaf; requires a gradient where it is trained
   std::optional<TileMask> mask;  // of a pruned matrix; what it does not keep is 0 and stays 0
@@ -59,9 +60,14 @@ struct TrainedModel {
   TrainedMap head_maps[2];  // kHeadMapSlots
   TrainedNorm head_norm;
 
-  // The matrices as they were read, in the order of their parameters among `parameters`: what they
-  // are written back from.
-  std::vector<Matrix> matrices;
+  // The matrices of layers as they were read, which say in what form they are written back, and
+  // what belongs to each.
+  struct Stored {
+    Matrix matrix;  // without values
+    Parameter* weight = nullptr;
+    Parameter* bias = nullptr;
+  };
+  std::vector<Stored> matrices;
 
   std::vector<Parameter*> trained();
   Parameter* find(const std::string& name);  // null: there is none
@@ -75,9 +81,9 @@ Result<TrainedModel> read_model(const OpenCheckpoint& source);
 Status choose_trained(const TuneOptions& options, TrainedModel& model);
 
 // Writes the model as a checkpoint into `directory`: trained tensors anew, in the types and formats
-// of the source, and all others as the source has them.
-// section: the JSON of the config's `tessera` section, or empty where nothing is compressed.
+// of the source, and all others as the source has them. Layers are put together in `part` first.
+// section: of config.json, JSON without "tensors"; empty: there is none.
 Status write_model(const OpenCheckpoint& source, TrainedModel& model, const std::string& section,
-                   const std::string& directory);
+                   const PartDirectory& part, const std::string& directory);
 
 }  // namespace tessera::training

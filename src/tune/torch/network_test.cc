@@ -1,0 +1,104 @@
+#include "tune/torch/network.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+#include <torch/csrc/autograd/generated/variable_factories.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "compress/directory.h"
+#include "io/json.h"
+#include "tessera/model.h"
+
+// The forward pass against the engine's, on every golden model: what is trained is what runs.
+namespace tessera::tune {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::vector<std::string> golden_models() {
+  const char* shared = std::getenv("TESSERA_SHARED");
+  std::vector<std::string> found;
+  for (const char* folder : {"/golden/models", "/golden/families"}) {
+    std::error_code ignored;
+    if (shared == nullptr) break;
+    for (const auto& entry : fs::directory_iterator(std::string(shared) + folder, ignored))
+      if (entry.is_directory()) found.push_back(entry.path());
+  }
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+// Sequences of several lengths, of ids that any of the models has.
+std::vector<TokenSequence> sequences_for(const ModelInfo& info) {
+  std::vector<TokenSequence> sequences;
+  uint32_t state = 1;
+  for (const int32_t length : {1, 7, 16, 19}) {
+    TokenSequence& one = sequences.emplace_back();
+    for (int32_t i = 0; i < length; ++i) {
+      state = state * 1664525u + 1013904223u;
+      one.ids.push_back(
+          static_cast<int32_t>(5 + (state >> 8) % static_cast<uint32_t>(info.vocabulary_size - 5)));
+    }
+  }
+  return sequences;
+}
+
+Batch batch_of(const std::vector<TokenSequence>& sequences) {
+  Batch batch;
+  for (const TokenSequence& one : sequences) {
+    batch.ids.insert(batch.ids.end(), one.ids.begin(), one.ids.end());
+    batch.offsets.push_back(static_cast<int32_t>(batch.ids.size()));
+  }
+  return batch;
+}
+
+void compare(const std::string& what, const std::vector<float>& expected,
+             const torch::Tensor& found) {
+  const torch::Tensor wanted = torch::from_blob(const_cast<float*>(expected.data()),
+                                                {static_cast<int64_t>(expected.size())});
+  ASSERT_EQ(wanted.numel(), found.numel()) << what;
+  const double largest = wanted.abs().max().item<double>();
+  const double difference =
+      (wanted - found.detach().contiguous().view({-1})).abs().max().item<double>();
+  EXPECT_LE(difference, 1e-4 * largest) << what << ": largest " << largest;
+}
+
+TEST(Network, EqualsTheEngine) {
+  const std::vector<std::string> models = golden_models();
+  if (models.empty()) GTEST_SKIP() << "TESSERA_SHARED names no golden models";
+  int compared = 0;
+  for (const std::string& path : models) {
+    const auto model = Model::load(path, {.weights = WeightType::kF32});
+    if (model.status().code() == StatusCode::kUnsupported) continue;
+    ASSERT_TRUE(model.ok()) << path << ": " << model.status().message();
+    SCOPED_TRACE(path);
+    const std::vector<TokenSequence> sequences = sequences_for(model->info());
+    const auto expected = model->forward(sequences, {.hidden_states = true});
+    ASSERT_TRUE(expected.ok()) << expected.status().message();
+    const auto source = OpenCheckpoint::open(path);
+    ASSERT_TRUE(source.ok()) << source.status().message();
+    const auto trained = read_model(**source);
+    ASSERT_TRUE(trained.ok()) << trained.status().message();
+    const Batch batch = batch_of(sequences);
+    const States states = forward(*trained, batch);
+    ASSERT_EQ(expected->hidden_states.size(), states.hidden.size());
+    for (size_t i = 0; i + 1 < states.hidden.size(); ++i)
+      compare("hidden " + std::to_string(i), expected->hidden_states[i], states.hidden[i]);
+    compare("last", expected->hidden_states.back(), states.last);
+    ++compared;
+    if (trained->architecture.head == Head::kNone) continue;
+    const bool reads_one = trained->architecture.head == Head::kSequenceClassification;
+    const torch::Tensor rows =
+        reads_one ? at::index_select(states.last, 0,
+                                     torch::tensor(head_rows(*trained, batch), torch::kInt64))
+                  : states.last;
+    if (!expected->logits.empty()) compare("logits", expected->logits, head(*trained, rows));
+  }
+  EXPECT_GT(compared, 15);
+}
+
+}  // namespace
+}  // namespace tessera::tune
