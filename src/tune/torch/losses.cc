@@ -5,7 +5,7 @@
 #include <cmath>
 #include <variant>
 
-namespace tessera::tune {
+namespace tessera::training {
 namespace {
 
 using torch::Tensor;
@@ -227,7 +227,11 @@ torch::Tensor distil_loss(const DistilOptions& options, const TrainedModel& stud
                           head_logits(teacher, batch, teacher_states.last), options.temperature) *
                    options.logits;
   }
+  if (options.attention > 0) {
+    loss = loss +
+           attention_divergence(student, batch, student_states, teacher_states) * options.attention;
+  }
   return loss;
 }
 
-}  // namespace tessera::tune
+}  // namespace tessera::training

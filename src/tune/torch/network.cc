@@ -10,7 +10,7 @@
 #include "model/rotary_frequencies.h"
 #include "tune/torch/functions.h"
 
-namespace tessera::tune {
+namespace tessera::training {
 namespace {
 
 using torch::Tensor;
@@ -107,7 +107,7 @@ class Pass {
   }
 
   Tensor normalise(const TrainedNorm& norm, const Tensor& x) const {
-    return tune::normalise(a_, norm, x);
+    return training::normalise(a_, norm, x);
   }
 
   Tensor rows_of(Table table, std::vector<int64_t> rows) const {
@@ -205,8 +205,9 @@ class Pass {
       const Angles& angles = angles_[at(record.rotary)];
       for (int i = 0; i < 2; ++i) qkv[i] = rotate(angles, qkv[i].contiguous(), record.head_size);
     }
-    const float usual = 1 / std::sqrt(static_cast<float>(record.head_size));
-    const Tensor context = attention(qkv[0].contiguous(), qkv[1].contiguous(), qkv[2].contiguous(),
+    states.queries.push_back(qkv[0].contiguous());
+    states.keys.push_back(qkv[1].contiguous());
+    const Tensor context = attention(states.queries.back(), states.keys.back(), qkv[2].contiguous(),
                                      {.offsets = batch_.offsets,
                                       .query_heads = record.query_heads,
                                       .kv_heads = record.kv_heads,
@@ -313,4 +314,4 @@ std::vector<int64_t> head_rows(const TrainedModel& model, const Batch& batch) {
   return rows;
 }
 
-}  // namespace tessera::tune
+}  // namespace tessera::training

@@ -13,7 +13,7 @@
 #include "tessera/model.h"
 
 // The forward pass against the engine's, on every golden model: what is trained is what runs.
-namespace tessera::tune {
+namespace tessera::training {
 namespace {
 
 namespace fs = std::filesystem;
@@ -75,8 +75,8 @@ TEST(Network, EqualsTheEngine) {
     if (model.status().code() == StatusCode::kUnsupported) continue;
     ASSERT_TRUE(model.ok()) << path << ": " << model.status().message();
     SCOPED_TRACE(path);
-    const std::vector<TokenSequence> sequences = sequences_for(model->info());
-    const auto expected = model->forward(sequences, {.hidden_states = true});
+    const std::vector<TokenSequence> sequences = sequences_for((*model)->info());
+    const auto expected = (*model)->forward(sequences, {.hidden_states = true});
     ASSERT_TRUE(expected.ok()) << expected.status().message();
     const auto source = OpenCheckpoint::open(path);
     ASSERT_TRUE(source.ok()) << source.status().message();
@@ -101,4 +101,4 @@ TEST(Network, EqualsTheEngine) {
 }
 
 }  // namespace
-}  // namespace tessera::tune
+}  // namespace tessera::training

@@ -9,10 +9,11 @@
 #include <deque>
 #include <filesystem>
 
+#include "compress/layer.h"
 #include "io/json.h"
 #include "model/loader.h"
 
-namespace tessera::tune {
+namespace tessera::training {
 namespace {
 
 constexpr const char* kTrainable[] = {"qkv", "query", "key",  "value",     "attention_output",
@@ -318,4 +319,4 @@ Status write_model(const OpenCheckpoint& source, TrainedModel& model, const std:
       source, {.layers = layers, .tensors = others.tensors(), .section = section}, directory);
 }
 
-}  // namespace tessera::tune
+}  // namespace tessera::training
