@@ -29,6 +29,7 @@ struct AttentionForm {
   int32_t head_size = 0;
   float scale = 0;
   Mask mask = Mask::kNone;
+  int32_t window = 0;  // of a causal mask: a query sees so many keys, itself the last; 0: all
 };
 torch::Tensor attention(const torch::Tensor& query, const torch::Tensor& key,
                         const torch::Tensor& value, const AttentionForm& form);

@@ -103,7 +103,10 @@ class Scratch {
   void softmax(const KeptForm& kept, const Block& block) {
     int32_t* begin = bounds_.data_ptr<int32_t>();
     int32_t* end = begin + bounds_.size(1);
+    const int64_t window = kept.form.window;
     for (int64_t r = 0; r < block.rows; ++r) {
+      begin[r] =
+          window > 0 ? static_cast<int32_t>(std::max<int64_t>(0, block.first + r + 1 - window)) : 0;
       end[r] =
           static_cast<int32_t>(kept.form.mask == Mask::kCausal ? block.first + r + 1 : block.keys);
     }

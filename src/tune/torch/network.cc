@@ -213,7 +213,8 @@ class Pass {
                                       .kv_heads = record.kv_heads,
                                       .head_size = record.head_size,
                                       .scale = score_scale(record),
-                                      .mask = a_.mask});
+                                      .mask = a_.mask,
+                                      .window = record.window});
     return product(layer.maps[at(LayerMap::kAttentionOutput)], context);
   }
 
@@ -284,8 +285,10 @@ torch::Tensor attention_scores(const Architecture& a, int32_t number, const Batc
                          .repeat_interleave(layer.query_heads / layer.kv_heads, 0);
   const Tensor scores = at::matmul(query, key.transpose(1, 2)) * score_scale(layer);
   if (a.mask == Mask::kNone) return scores;
-  return scores.masked_fill(at::triu(at::ones({rows, rows}, torch::kBool), 1),
-                            -std::numeric_limits<float>::infinity());
+  const Tensor ones = at::ones({rows, rows}, torch::kBool);
+  Tensor hidden = at::triu(ones, 1);
+  if (layer.window > 0) hidden = at::logical_or(hidden, at::tril(ones, -layer.window));
+  return scores.masked_fill(hidden, -std::numeric_limits<float>::infinity());
 }
 
 torch::Tensor head(const TrainedModel& model, const torch::Tensor& rows) {
