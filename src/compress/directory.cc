@@ -193,22 +193,8 @@ Result<std::unique_ptr<OpenCheckpoint>> OpenCheckpoint::open(const std::string& 
 
 Result<PartDirectory> PartDirectory::open(const std::string& target, const std::string& run,
                                           Existing existing) {
-  TESSERA_ASSIGN_OR_RETURN(OutputDirectory output, OutputDirectory::open(target, existing));
-  PartDirectory part(std::move(output));
-  const std::string run_path = part.output_.run_file();
-  if (part.output_.has_run()) {
-    const Result<std::string> found = read_text_file(run_path, kConfigLimitBytes);
-    if (found.ok() && *found == run) return part;
-    if (existing == Existing::kRefuse) {
-      return invalid_input(
-          fmt::format("{}: expected what an interrupted run of the same options left, found that "
-                      "of other options: --force begins anew, or remove it",
-                      part.path()));
-    }
-  }
-  TESSERA_RETURN_IF_ERROR(part.output_.clear());
-  TESSERA_RETURN_IF_ERROR(write_file_atomically(run_path, run));
-  return part;
+  TESSERA_ASSIGN_OR_RETURN(OutputDirectory output, OutputDirectory::open(target, run, existing));
+  return PartDirectory(std::move(output));
 }
 
 std::string PartDirectory::layer_path(int32_t layer) const {

@@ -6,60 +6,18 @@
 #include <cmath>
 #include <filesystem>
 #include <map>
-#include <optional>
 
 #include "base/shell.h"
+#include "compress/base_card.h"
 #include "compress/output.h"
 #include "compress/paths.h"
 #include "io/mapped_file.h"
-#include "io/model_directory.h"
 #include "tessera/version.h"
 
 namespace tessera {
 namespace {
 
 namespace fs = std::filesystem;
-
-constexpr size_t kCardLimitBytes = 4 << 20;
-
-// "sentence-transformers/all-MiniLM-L6-v2" for a folder of the hub's cache, else the folder's name.
-std::string model_name(const std::string& directory) {
-  const fs::path path = fs::absolute(directory).lexically_normal();
-  for (const fs::path& part : path) {
-    const std::string folder = part.string();
-    if (!folder.starts_with("models--")) continue;
-    if (const std::optional<std::string> id = hub_id(folder)) return *id;
-  }
-  return path.has_filename() ? path.filename().string() : path.parent_path().filename().string();
-}
-
-// The entries of a card's YAML header, each with its key and the lines that belong to it.
-std::map<std::string, std::string> header_of(const std::string& card) {
-  std::map<std::string, std::string> entries;
-  if (!card.starts_with("---\n")) return entries;
-  const size_t end = card.find("\n---", 3);
-  if (end == std::string::npos) return entries;
-  std::string key;
-  for (size_t begin = 4; begin <= end;) {
-    const size_t line_end = card.find('\n', begin);
-    const std::string line = card.substr(begin, line_end - begin);
-    begin = line_end + 1;
-    const bool goes_on = line.starts_with(' ') || line.starts_with('-') || line.empty();
-    if (!goes_on) key = line.substr(0, line.find(':'));
-    if (!key.empty()) entries[key] += line + "\n";
-  }
-  return entries;
-}
-
-// The value of "key: value".
-std::string value_of(const std::map<std::string, std::string>& header, const char* key) {
-  const auto found = header.find(key);
-  if (found == header.end()) return "";
-  const size_t colon = found->second.find(": ");
-  if (colon == std::string::npos) return "";
-  const std::string value = found->second.substr(colon + 2);
-  return value.substr(0, value.find('\n'));
-}
 
 std::string bytes_text(int64_t bytes) {
   return fmt::format("{:.1f} MB", static_cast<double>(bytes) * 1e-6);
@@ -97,29 +55,14 @@ std::string forms_of(const CompressReport& report) {
 
 class Writer {
  public:
-  Writer(const ModelCard& card, std::map<std::string, std::string> base)
-      : card_(card), report_(*card.report), base_(std::move(base)), name_(model_name(card.source)) {
-    // A model that was compressed twice is still of its first base.
-    if (value_of(base_, "library_name") == "tessera" && base_.contains("base_model"))
-      name_ = value_of(base_, "base_model");
-  }
+  Writer(const ModelCard& card, const BaseCard& base)
+      : card_(card), report_(*card.report), base_(base), name_(base.model()) {}
 
   std::string text() const {
-    return header() + what() + sizes() + done() + how_to_run() + licence();
+    return base_.header() + what() + sizes() + done() + how_to_run() + base_.licence();
   }
 
  private:
-  std::string header() const {
-    std::string text = "---\n";
-    for (const char* key :
-         {"license", "license_name", "license_link", "language", "datasets", "pipeline_tag"}) {
-      const auto found = base_.find(key);
-      if (found != base_.end()) text += found->second;
-    }
-    return text +
-           fmt::format("base_model: {}\nlibrary_name: tessera\ntags:\n- tessera\n---\n", name_);
-  }
-
   std::string what() const {
     std::string text =
         fmt::format("# {}, compressed\n\nMade from {} by Tessera {}", name_, name_, version());
@@ -163,18 +106,10 @@ class Writer {
         next_commands(report_.head, name_, name).front());
   }
 
-  std::string licence() const {
-    const std::string licence = value_of(base_, "license");
-    return fmt::format("\n## Licence\n\n{}\n",
-                       licence.empty()
-                           ? "That of the base model, which does not name one in its model card."
-                           : "That of the base model: " + licence + ".");
-  }
-
   const ModelCard& card_;
   const CompressReport& report_;
-  std::map<std::string, std::string> base_;
-  std::string name_;
+  const BaseCard& base_;
+  const std::string& name_;
 };
 
 }  // namespace
@@ -207,19 +142,8 @@ std::vector<std::string> next_commands(Head head, const std::string& source,
 }
 
 Status write_model_card(const ModelCard& card, const std::string& directory) {
-  const fs::path path = fs::path(directory) / kCard, base = fs::path(directory) / kBaseCard;
-  std::error_code error;
-  std::map<std::string, std::string> header;
-  if (fs::exists(path, error)) {
-    // What is too long or no text keeps its words, and no header is taken from it.
-    const Result<std::string> text = read_text_file(path.string(), kCardLimitBytes);
-    if (text.ok()) header = header_of(*text);
-    if (!fs::exists(base, error)) {
-      fs::rename(path, base, error);
-      if (error) return cannot("rename", path, error);
-    }
-  }
-  return write_file_atomically(path.string(), Writer(card, std::move(header)).text());
+  TESSERA_ASSIGN_OR_RETURN(const BaseCard base, BaseCard::set_aside(card.source, directory));
+  return write_file_atomically(directory + "/" + kCard, Writer(card, base).text());
 }
 
 Status put_base_card_back(const std::string& directory) {

@@ -127,6 +127,14 @@ std::set<std::string> names_of_other_files(const ModelDirectory& home) {
   return names;
 }
 
+Result<std::string> hash_file(const std::string& path) {
+  TESSERA_ASSIGN_OR_RETURN(const MappedFile file, MappedFile::open(path));
+  Sha256 hash;
+  hash.add(file.data(), file.size_bytes());
+  file.release(file.data(), file.size_bytes());
+  return hash.finish();
+}
+
 Result<std::map<std::string, std::string>> hash_tensor_files(const std::string& directory) {
   std::map<std::string, std::string> hashes;
   std::error_code error;
@@ -135,11 +143,7 @@ Result<std::map<std::string, std::string>> hash_tensor_files(const std::string& 
   for (const fs::directory_iterator end; entry != end; entry.increment(error)) {
     if (error) return cannot("read", directory, error);
     if (entry->path().extension() != ".safetensors") continue;
-    TESSERA_ASSIGN_OR_RETURN(const MappedFile file, MappedFile::open(entry->path()));
-    Sha256 hash;
-    hash.add(file.data(), file.size_bytes());
-    file.release(file.data(), file.size_bytes());
-    hashes[entry->path().filename()] = hash.finish();
+    TESSERA_ASSIGN_OR_RETURN(hashes[entry->path().filename()], hash_file(entry->path()));
   }
   return hashes;
 }

@@ -28,7 +28,8 @@ Status copy_other_files(const ModelDirectory& home, const std::string& target,
 // The names at the top of what it copies.
 std::set<std::string> names_of_other_files(const ModelDirectory& home);
 
-// SHA-256 of a directory's tensor files by name, for provenance.
+// SHA-256 of a file, and of a directory's tensor files by name, for provenance.
+Result<std::string> hash_file(const std::string& path);
 Result<std::map<std::string, std::string>> hash_tensor_files(const std::string& directory);
 
 }  // namespace tessera

@@ -19,6 +19,7 @@
 #include "io/checkpoint.h"
 #include "io/config.h"
 #include "io/json.h"
+#include "io/mapped_file.h"
 #include "io/safetensors.h"
 
 namespace tessera {
@@ -30,6 +31,7 @@ constexpr const char* kWhole = "whole";
 constexpr const char* kReplaced = "replaced";
 constexpr const char* kRunFile = "run.json";
 constexpr const char* kTemporary = ".tmp";
+constexpr size_t kRunLimitBytes = size_t{64} << 20;
 
 // A compressed directory says so in its config.json, an exported one in its weights.
 bool is_written_by_tessera(const std::string& directory) {
@@ -72,7 +74,8 @@ std::set<std::string> names_in(const std::string& directory) {
 
 // Files that the new model does not have would vanish with the old one.
 Status check_names(const std::string& target, std::set<std::string> written) {
-  written.insert({"config.json", kCompressedFile, kWeightsFile, kMasksFile, kCard, kBaseCard});
+  written.insert({"config.json", kCompressedFile, kWeightsFile, kMasksFile, kCard, kBaseCard,
+                  kTrainingLog, kTrainingCurve});
   for (const std::string& name : names_in(target)) {
     if (written.contains(name)) continue;
     return invalid_input(
@@ -86,8 +89,10 @@ Status check_names(const std::string& target, std::set<std::string> written) {
 // Whether a run gives such a name in its directory.
 bool is_own_name(const std::string& name) {
   const std::string_view layer = "layer-";
-  if (name == kWhole || name == kReplaced || name == kRunFile || name.ends_with(kTemporary))
+  if (name == kWhole || name == kReplaced || name == kRunFile || name == kTrainingLog ||
+      name == kTrainingState || name.ends_with(kTemporary)) {
     return true;
+  }
   return name.starts_with(layer) && name.size() > layer.size() &&
          name.find_first_not_of("0123456789", layer.size()) == std::string::npos;
 }
@@ -165,6 +170,27 @@ Result<OutputDirectory> OutputDirectory::open(const std::string& target, Existin
   return output;
 }
 
+Result<OutputDirectory> OutputDirectory::open(const std::string& target, const std::string& run,
+                                              Existing existing) {
+  TESSERA_ASSIGN_OR_RETURN(OutputDirectory output, open(target, existing));
+  if (output.has_run()) {
+    const Result<std::string> found = read_text_file(output.run_file(), kRunLimitBytes);
+    if (found.ok() && *found == run) {
+      TESSERA_RETURN_IF_ERROR(output.remove_temporaries());
+      return output;
+    }
+    if (existing == Existing::kRefuse) {
+      return invalid_input(
+          fmt::format("{}: expected what an interrupted run of the same options left, found that "
+                      "of other options: --force begins anew, or remove it",
+                      output.path()));
+    }
+  }
+  TESSERA_RETURN_IF_ERROR(output.clear());
+  TESSERA_RETURN_IF_ERROR(write_file_atomically(output.run_file(), run));
+  return output;
+}
+
 OutputDirectory::OutputDirectory(OutputDirectory&& other) noexcept
     : target_(std::move(other.target_)),
       existing_(other.existing_),
@@ -195,6 +221,11 @@ Status OutputDirectory::clear() const {
   const bool has_run = names.erase(kRunFile) > 0;
   for (const std::string& name : names) set_aside(name);
   if (has_run) set_aside(kRunFile);
+  return error ? cannot("clear", path(), error) : remove_temporaries();
+}
+
+Status OutputDirectory::remove_temporaries() const {
+  std::error_code error;
   for (const std::string& name : names_in(path())) {
     if (!error && name.ends_with(kTemporary)) fs::remove_all(path() + "/" + name, error);
   }

@@ -14,6 +14,11 @@ inline constexpr const char* kWeightsFile = "model.safetensors";
 inline constexpr const char* kMasksFile = "masks.safetensors";
 inline constexpr const char* kCard = "README.md";
 inline constexpr const char* kBaseCard = "base-model-card.md";
+inline constexpr const char* kTrainingLog = "training.jsonl";
+inline constexpr const char* kTrainingCurve = "training.svg";
+
+// What a training keeps in TARGET.part to be taken up, beside its log.
+inline constexpr const char* kTrainingState = "state.safetensors";
 
 // A key of a safetensors file's metadata that says that Tessera wrote it.
 inline constexpr const char* kWriterKey = "writer";
@@ -35,6 +40,10 @@ class OutputDirectory {
   // Makes the directory, or takes over one that no run is writing to and that holds nothing but
   // what runs write. A target that a killed run had moved away is moved back first.
   static Result<OutputDirectory> open(const std::string& target, Existing existing);
+  // The same for a run that can be taken up, which `run` describes: what an equal one left stays.
+  // What another one left is kInvalidInput, or goes where the target may be replaced.
+  static Result<OutputDirectory> open(const std::string& target, const std::string& run,
+                                      Existing existing);
   OutputDirectory(OutputDirectory&& other) noexcept;
   OutputDirectory& operator=(OutputDirectory&&) = delete;
   ~OutputDirectory();
@@ -57,6 +66,7 @@ class OutputDirectory {
  private:
   OutputDirectory(std::string target, Existing existing, int lock)
       : target_(std::move(target)), existing_(existing), lock_(lock) {}
+  Status remove_temporaries() const;
   Status put_in_place() const;
   Status put_back() const;
 

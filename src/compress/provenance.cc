@@ -38,6 +38,15 @@ OrderedJson schedule_of(const Run& run, const Checkpoint& source) {
   return earlier(source, "/tessera/pruning");
 }
 
+OrderedJson section_of(const OrderedJson& passes, const std::map<std::string, std::string>& hashes,
+                       OrderedJson seeds) {
+  return {
+      {"format", kFormatVersion},
+      {"version", version()},
+      {"options", passes.back()},
+      {"provenance", {{"source_sha256", hashes}, {"passes", passes}, {"seeds", std::move(seeds)}}}};
+}
+
 }  // namespace
 
 std::string run_text(const Run& run) {
@@ -62,13 +71,17 @@ std::string section(const Run& run, const Checkpoint& source) {
     if (tokens > 0) pass["calibration_tokens"] = tokens;
     list.push_back(std::move(pass));
   }
-  OrderedJson json = {
-      {"format", kFormatVersion},
-      {"version", version()},
-      {"options", list.back()},
-      {"provenance",
-       {{"source_sha256", *run.source_hashes}, {"passes", list}, {"seeds", OrderedJson::array()}}}};
+  OrderedJson json = section_of(list, *run.source_hashes, OrderedJson::array());
   if (OrderedJson schedule = schedule_of(run, source); !schedule.is_null())
+    json["pruning"] = std::move(schedule);
+  return json.dump();
+}
+
+std::string section(const TrainingPass& training, const Checkpoint& source) {
+  OrderedJson list = earlier_passes(source);
+  list.push_back(OrderedJson::parse(training.pass));
+  OrderedJson json = section_of(list, *training.source_hashes, OrderedJson::array({training.seed}));
+  if (OrderedJson schedule = earlier(source, "/tessera/pruning"); !schedule.is_null())
     json["pruning"] = std::move(schedule);
   return json.dump();
 }

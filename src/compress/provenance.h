@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <string>
 #include <vector>
@@ -23,5 +24,13 @@ std::string run_text(const Run& run);
 // The section of config.json without its tensors: the passes of this run behind those that the
 // source went through before.
 std::string section(const Run& run, const Checkpoint& source);
+
+// The same for a training. pass: JSON, what it was.
+struct TrainingPass {
+  std::string pass;
+  const std::map<std::string, std::string>* source_hashes = nullptr;  // by file
+  uint64_t seed = 0;
+};
+std::string section(const TrainingPass& training, const Checkpoint& source);
 
 }  // namespace tessera
