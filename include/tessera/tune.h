@@ -125,13 +125,14 @@ struct TuneReport {
   double first_loss = 0, last_loss = 0;  // means of the first and the last twentieth of the steps
   double seconds = 0;
   std::vector<std::string> files = {};  // the log of all steps and its picture
+  std::vector<std::string> next = {};  // commands that run the model and hold it against its source
 };
 
 // Trains a checkpoint and writes it as a new directory, with every other file of the source and
 // what training adds: training.jsonl, a line a step, and training.svg. Compressed matrices keep
 // their format and what was pruned of them. The target appears whole, by a rename; until then
 // TARGET.part holds the last checkpoint of the training, from which the same call goes on. Equal
-// inputs, seeds and threads give equal bytes, interrupted or not.
+// inputs, seeds and threads give equal weights, interrupted or not.
 TESSERA_API Result<TuneReport> tune(const std::string& source, const std::string& target,
                                     const TuneOptions& options);
 

@@ -7,6 +7,7 @@
 
 #include "tessera/version.h"
 #include "tune/backend.h"
+#include "tune/options.h"
 
 namespace tessera {
 namespace {
@@ -46,6 +47,7 @@ Result<const TuneBackend*> backend() {
 
 Result<TuneReport> tune(const std::string& source, const std::string& target,
                         const TuneOptions& options) {
+  TESSERA_RETURN_IF_ERROR(check(options));
   TESSERA_ASSIGN_OR_RETURN(const TuneBackend* found, backend());
   return found->tune(source, target, options);
 }
