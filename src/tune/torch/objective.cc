@@ -1,0 +1,50 @@
+#include "tune/torch/objective.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include "tune/torch/losses.h"
+#include "tune/torch/network.h"
+
+namespace tessera::training {
+namespace {
+
+std::string shape_of(const Architecture& architecture) {
+  return fmt::format("{} layers of width {} and {} tokens", architecture.layer_count(),
+                     architecture.hidden_size, architecture.vocabulary_size);
+}
+
+}  // namespace
+
+Result<Objective> Objective::open(const TuneOptions& options, const ModelDirectory& home,
+                                  const Architecture& student) {
+  Objective objective(options);
+  TESSERA_ASSIGN_OR_RETURN(objective.encoder_, read_sentence_encoder(home));
+  if (!options.distil.teacher.empty()) TESSERA_RETURN_IF_ERROR(objective.read_teacher(student));
+  return objective;
+}
+
+Status Objective::read_teacher(const Architecture& student) {
+  TESSERA_ASSIGN_OR_RETURN(const ModelDirectory home, find_model(options_->distil.teacher));
+  teacher_directory_ = home.transformer;
+  TESSERA_ASSIGN_OR_RETURN(teacher_source_, OpenCheckpoint::open(home.transformer));
+  TESSERA_ASSIGN_OR_RETURN(teacher_, read_model(*teacher_source_));
+  const std::string expected = shape_of(student), found = shape_of(teacher_->architecture);
+  if (expected == found && student.head == teacher_->architecture.head) return {};
+  return invalid_input(
+      fmt::format("{}: expected a teacher of the same shape and head ({}), found {}",
+                  home.transformer, expected, found));
+}
+
+at::Tensor Objective::loss(const TrainedModel& model, const Batch& batch) const {
+  const States states = forward(model, batch, {.dropout = options_->dropout});
+  if (!teacher_) return task_loss(*options_, model, encoder_, batch, states);
+  States targets;
+  {
+    const at::NoGradGuard no_gradients;
+    targets = forward(*teacher_, batch);
+  }
+  return distil_loss(options_->distil, model, *teacher_, encoder_, batch, states, targets);
+}
+
+}  // namespace tessera::training

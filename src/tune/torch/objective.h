@@ -1,0 +1,38 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include "base/status.h"
+#include "io/model_directory.h"
+#include "model/sentence_encoder.h"
+#include "tessera/tune.h"
+#include "tune/batch.h"
+#include "tune/torch/parameters.h"
+
+namespace tessera::training {
+
+// What a training makes smaller: the loss of its task, or the distance from a teacher.
+class Objective {
+ public:
+  // Reads the teacher where there is one, which must have the student's shape.
+  static Result<Objective> open(const TuneOptions& options, const ModelDirectory& home,
+                                const Architecture& student);
+
+  // A number that backward() can be called of.
+  torch::Tensor loss(const TrainedModel& model, const Batch& batch) const;
+  // Where the teacher's tensors lie; empty: there is none.
+  const std::string& teacher_directory() const { return teacher_directory_; }
+
+ private:
+  explicit Objective(const TuneOptions& options) : options_(&options) {}
+  Status read_teacher(const Architecture& student);
+
+  const TuneOptions* options_;
+  SentenceEncoder encoder_;
+  std::string teacher_directory_;
+  std::unique_ptr<OpenCheckpoint> teacher_source_;
+  std::optional<TrainedModel> teacher_;
+};
+
+}  // namespace tessera::training

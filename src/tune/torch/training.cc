@@ -1,0 +1,299 @@
+#include "tune/torch/training.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+
+#include <chrono>
+#include <cmath>
+#include <filesystem>
+#include <optional>
+
+#include "base/guarded.h"
+#include "base/team.h"
+#include "compress/model_card.h"
+#include "compress/model_files.h"
+#include "compress/output.h"
+#include "compress/paths.h"
+#include "compress/provenance.h"
+#include "io/mapped_file.h"
+#include "tune/batch.h"
+#include "tune/card.h"
+#include "tune/learning_rate.h"
+#include "tune/log.h"
+#include "tune/options.h"
+#include "tune/torch/objective.h"
+#include "tune/torch/optimizer.h"
+#include "tune/torch/restrictions.h"
+#include "tune/torch/state.h"
+
+namespace tessera::training {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+// What libtorch keeps for the whole process, put back when a training ends.
+class TorchSettings {
+ public:
+  explicit TorchSettings(int threads)
+      : threads_(at::get_num_threads()),
+        deterministic_(at::globalContext().deterministicAlgorithms()) {
+    at::set_num_threads(threads);
+    at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
+  }
+  ~TorchSettings() {
+    at::set_num_threads(threads_);
+    at::globalContext().setDeterministicAlgorithms(deterministic_, false);
+  }
+  TorchSettings(const TorchSettings&) = delete;
+  TorchSettings& operator=(const TorchSettings&) = delete;
+
+ private:
+  int threads_;
+  bool deterministic_;
+};
+
+// A seed for each step, so that a training that is taken up draws what it would have drawn
+// (Steele et al. 2014, SplitMix64).
+uint64_t seed_of(uint64_t seed, int64_t step) {
+  uint64_t bits = seed + 0x9e3779b97f4a7c15 * (static_cast<uint64_t>(step) + 1);
+  bits = (bits ^ (bits >> 30)) * 0xbf58476d1ce4e5b9;
+  bits = (bits ^ (bits >> 27)) * 0x94d049bb133111eb;
+  return bits ^ (bits >> 31);
+}
+
+class Training {
+ public:
+  Training(const std::string& source, const std::string& target, const TuneOptions& options)
+      : name_(source), target_(target), options_(options) {}
+
+  Result<TuneReport> run() {
+    TESSERA_RETURN_IF_ERROR(open());
+    TESSERA_ASSIGN_OR_RETURN(
+        const OutputDirectory output,
+        OutputDirectory::open(target_, run_text(options_, inputs_), options_.existing));
+    TESSERA_RETURN_IF_ERROR(begin(output));
+    TESSERA_RETURN_IF_ERROR(train(output));
+    TESSERA_RETURN_IF_ERROR(write(output));
+    return report();
+  }
+
+ private:
+  Status open() {
+    TESSERA_ASSIGN_OR_RETURN(home_, find_model(name_));
+    TESSERA_RETURN_IF_ERROR(check_target(home_, target_, options_.existing));
+    TESSERA_ASSIGN_OR_RETURN(source_, OpenCheckpoint::open(home_.transformer));
+    TESSERA_ASSIGN_OR_RETURN(model_, read_model(*source_));
+    TESSERA_RETURN_IF_ERROR(choose_trained(options_, model_));
+    TESSERA_ASSIGN_OR_RETURN(batches_, read_batches(home_, model_.architecture, options_));
+    TESSERA_ASSIGN_OR_RETURN(objective_, Objective::open(options_, home_, model_.architecture));
+    TESSERA_ASSIGN_OR_RETURN(restrictions_, make_restrictions(options_, model_));
+    TESSERA_RETURN_IF_ERROR(check_needed_space());
+    TESSERA_ASSIGN_OR_RETURN(inputs_.source, hash_tensor_files(home_.transformer));
+    if (!objective_->teacher_directory().empty()) {
+      TESSERA_ASSIGN_OR_RETURN(inputs_.teacher, hash_tensor_files(objective_->teacher_directory()));
+    }
+    TESSERA_ASSIGN_OR_RETURN(inputs_.data, hash_data(options_));
+    return {};
+  }
+
+  // Two checkpoints stand on the disk while one takes the other's place, and then one and the
+  // whole.
+  Status check_needed_space() {
+    int64_t numbers = 0;
+    for (const Parameter* parameter : model_.trained()) numbers += parameter->value.numel();
+    const int64_t state = 3 * static_cast<int64_t>(sizeof(float)) * numbers;
+    const auto whole = static_cast<int64_t>(source_->checkpoint.size_bytes());
+    return check_space(target_, state + std::max(state, whole));
+  }
+
+  static std::string state_file(const OutputDirectory& output) {
+    return output.path() + "/" + kTrainingState;
+  }
+
+  Status begin(const OutputDirectory& output) {
+    optimizer_.emplace(options_.optimizer, model_.trained());
+    std::error_code ignored;
+    if (std::filesystem::exists(state_file(output), ignored))
+      TESSERA_RETURN_IF_ERROR(read_state(state_file(output), *optimizer_, restrictions_));
+    for (const auto& restriction : restrictions_)
+      TESSERA_RETURN_IF_ERROR(restriction->begin(model_));
+    TESSERA_ASSIGN_OR_RETURN(TrainingLog log, TrainingLog::open(output.path() + "/" + kTrainingLog,
+                                                                optimizer_->steps()));
+    log_.emplace(std::move(log));
+    return {};
+  }
+
+  Status train(const OutputDirectory& output) {
+    const Clock::time_point begin = Clock::now();
+    const int64_t first = optimizer_->steps();
+    for (int64_t step = first; step < options_.steps; ++step) {
+      TESSERA_ASSIGN_OR_RETURN(const StepRecord record, one_step(step));
+      TESSERA_RETURN_IF_ERROR(log_->append(record));
+      const bool goes_on = progress(first, seconds_since(begin));
+      const bool is_last = step + 1 == options_.steps;
+      if (!goes_on || is_last || (step + 1) % options_.checkpoint_every == 0)
+        TESSERA_RETURN_IF_ERROR(write_checkpoint(output));
+      if (goes_on || is_last) continue;
+      return {StatusCode::kCancelled,
+              fmt::format("the training was stopped after step {}; the same call goes on from "
+                          "there",
+                          step + 1)};
+    }
+    return {};
+  }
+
+  Result<StepRecord> one_step(int64_t step) {
+    const Clock::time_point begin = Clock::now();
+    at::manual_seed(seed_of(options_.seed, step));
+    StepRecord record{.step = step + 1, .learning_rate = learning_rate(options_, step)};
+    for (int32_t i = 0; i < options_.accumulate; ++i) {
+      const Batch batch = batches_->batch(step * options_.accumulate + i);
+      const at::Tensor loss = objective_->loss(model_, batch) / options_.accumulate;
+      record.loss += loss.item<double>();
+      record.tokens += batch.tokens();
+      TESSERA_RETURN_IF_ERROR(check_finite("loss", record.loss, record));
+      loss.backward();
+    }
+    for (const auto& restriction : restrictions_)
+      record.penalty = record.penalty.value_or(0) + restriction->add_gradients(model_, step);
+    record.gradient_norm = optimizer_->gradient_norm();
+    TESSERA_RETURN_IF_ERROR(check_finite("gradient", record.gradient_norm, record));
+    const double most = options_.optimizer.clip;
+    const bool clips = most > 0 && record.gradient_norm > most;
+    optimizer_->step(record.learning_rate, clips ? most / record.gradient_norm : 1);
+    for (const auto& restriction : restrictions_)
+      TESSERA_RETURN_IF_ERROR(restriction->after_step(model_, step));
+    record.seconds = seconds_since(begin);
+    return record;
+  }
+
+  Status check_finite(const char* what, double value, const StepRecord& record) const {
+    if (std::isfinite(value)) return {};
+    return invalid_input(
+        fmt::format("{}: expected a finite {} at step {}, found {} at a learning rate of {:.3g}; "
+                    "what was kept is the last checkpoint before it",
+                    target_ + ".part", what, record.step, value, record.learning_rate));
+  }
+
+  // The log first: no checkpoint is behind what it says.
+  Status write_checkpoint(const OutputDirectory& output) const {
+    TESSERA_RETURN_IF_ERROR(log_->sync());
+    return write_state(state_file(output), *optimizer_, restrictions_);
+  }
+
+  // Whether the training goes on.
+  bool progress(int64_t first, double seconds) const {
+    if (!options_.on_progress) return true;
+    constexpr size_t kRecent = 20;
+    const std::vector<StepRecord>& records = log_->records();
+    TuneProgress progress{.step = records.back().step, .steps = options_.steps};
+    const size_t recent = std::min(records.size(), kRecent);
+    int64_t tokens = 0;
+    for (size_t i = static_cast<size_t>(first); i < records.size(); ++i)
+      tokens += records[i].tokens;
+    for (size_t i = records.size() - recent; i < records.size(); ++i)
+      progress.loss += records[i].loss / static_cast<double>(recent);
+    progress.tokens_per_second = static_cast<double>(tokens) / seconds;
+    progress.seconds_left = seconds / static_cast<double>(progress.step - first) *
+                            static_cast<double>(progress.steps - progress.step);
+    return options_.on_progress(progress);
+  }
+
+  // The section of the new config.json; empty where nothing is compressed.
+  std::string section_text() const {
+    bool is_compressed = source_->checkpoint.config().has("tessera");
+    for (const Parameter& parameter : model_.parameters)
+      is_compressed = is_compressed || parameter.mask.has_value();
+    if (!is_compressed) return "";
+    return section(TrainingPass{.pass = pass_text(options_, inputs_),
+                                .source_hashes = &inputs_.source,
+                                .seed = options_.seed},
+                   source_->checkpoint);
+  }
+
+  Status write(const OutputDirectory& output) {
+    TESSERA_ASSIGN_OR_RETURN(const std::string whole, output.make_whole());
+    const std::string inner = home_.transformer_in(whole);
+    std::filesystem::create_directories(inner);
+    const std::string section = section_text();
+    TESSERA_RETURN_IF_ERROR(write_model(*source_, model_, section, inner));
+    TESSERA_RETURN_IF_ERROR(copy_other_files(home_, whole, [] { return Status(); }));
+    TESSERA_RETURN_IF_ERROR(write_log(whole));
+    const TuneReport told = report();
+    TESSERA_RETURN_IF_ERROR(write_tune_card({.source = home_.path,
+                                             .target = target_,
+                                             .options = &options_,
+                                             .report = &told,
+                                             .head = model_.architecture.head,
+                                             .section = section},
+                                            whole));
+    return output.finish();
+  }
+
+  Status write_log(const std::string& whole) const {
+    std::string lines;
+    for (const StepRecord& record : log_->records()) lines += to_line(record) + "\n";
+    TESSERA_RETURN_IF_ERROR(write_file_atomically(whole + "/" + kTrainingLog, lines));
+    const std::string title = std::filesystem::path(target_).filename();
+    return write_file_atomically(whole + "/" + kTrainingCurve, draw_curve(log_->records(), title));
+  }
+
+  TuneReport report() {
+    const std::vector<StepRecord>& records = log_->records();
+    TuneReport report{.steps = options_.steps,
+                      .tokens = tokens_of(records),
+                      .parameters = model_.weights(),
+                      .first_loss = first_loss(records),
+                      .last_loss = last_loss(records),
+                      .seconds = seconds_of(records),
+                      .files = {target_ + "/" + kTrainingLog, target_ + "/" + kTrainingCurve},
+                      .next = next_commands(model_.architecture.head, name_, target_)};
+    for (const Parameter* parameter : model_.trained())
+      report.trained_parameters +=
+          parameter->mask ? parameter->mask->kept_weights() : parameter->value.numel();
+    return report;
+  }
+
+  const std::string& name_;
+  const std::string& target_;
+  const TuneOptions& options_;
+  ModelDirectory home_;
+  std::unique_ptr<OpenCheckpoint> source_;
+  TrainedModel model_;
+  std::unique_ptr<Batches> batches_;
+  std::optional<Objective> objective_;
+  Restrictions restrictions_;
+  TuneInputs inputs_;
+  std::optional<AdamW> optimizer_;
+  std::optional<TrainingLog> log_;
+};
+
+Status status_of(const c10::Error& error) {
+  const std::string message = error.what_without_backtrace();
+  if (message.find("not enough memory") != std::string::npos)
+    return out_of_memory("not enough memory for the training");
+  return invalid_input(message.substr(0, message.find('\n')));
+}
+
+}  // namespace
+
+Result<TuneReport> run_training(const std::string& source, const std::string& target,
+                                const TuneOptions& options) {
+  return guarded(source, [&]() -> Result<TuneReport> {
+    try {
+      const std::string plain = plain_path(target);
+      const TorchSettings settings(options.threads > 0 ? options.threads : usable_cpus());
+      return Training(source, plain, options).run();
+    } catch (const c10::Error& error) {
+      return status_of(error);
+    }
+  });
+}
+
+}  // namespace tessera::training
