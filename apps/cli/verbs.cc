@@ -15,6 +15,7 @@ constexpr Verb kVerbs[] = {
     {"inspect", "Show what a model is and how it will be executed.", inspect_verb},
     {"explain", "Show which words survive each layer of a pruned model.", explain_verb},
     {"compress", "Make a model smaller and faster.", compress_verb},
+    {"tune", "Train a model, or heal one that was pruned.", tune_verb},
     {"export", "Write a compressed model out for other programs.", export_verb},
     {"eval", "Measure how accurate a model is at a task.", eval_verb},
     {"bench", "Measure how fast a model runs.", bench_verb},

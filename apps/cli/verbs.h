@@ -19,6 +19,7 @@ int tokenize_verb(const Arguments& arguments);
 int inspect_verb(const Arguments& arguments);
 int eval_verb(const Arguments& arguments);
 int compress_verb(const Arguments& arguments);
+int tune_verb(const Arguments& arguments);
 int export_verb(const Arguments& arguments);
 int bench_verb(const Arguments& arguments);
 int machine_verb(const Arguments& arguments);

@@ -75,11 +75,11 @@ class Training {
   Result<TuneReport> run() {
     TESSERA_RETURN_IF_ERROR(open());
     TESSERA_ASSIGN_OR_RETURN(
-        const OutputDirectory output,
-        OutputDirectory::open(target_, run_text(options_, inputs_), options_.existing));
-    TESSERA_RETURN_IF_ERROR(begin(output));
-    TESSERA_RETURN_IF_ERROR(train(output));
-    TESSERA_RETURN_IF_ERROR(write(output));
+        const PartDirectory part,
+        PartDirectory::open(target_, run_text(options_, inputs_), options_.existing));
+    TESSERA_RETURN_IF_ERROR(begin(part.output()));
+    TESSERA_RETURN_IF_ERROR(train(part.output()));
+    TESSERA_RETURN_IF_ERROR(write(part));
     return report();
   }
 
@@ -217,12 +217,12 @@ class Training {
                    source_->checkpoint);
   }
 
-  Status write(const OutputDirectory& output) {
-    TESSERA_ASSIGN_OR_RETURN(const std::string whole, output.make_whole());
+  Status write(const PartDirectory& part) {
+    TESSERA_ASSIGN_OR_RETURN(const std::string whole, part.output().make_whole());
     const std::string inner = home_.transformer_in(whole);
     std::filesystem::create_directories(inner);
     const std::string section = section_text();
-    TESSERA_RETURN_IF_ERROR(write_model(*source_, model_, section, inner));
+    TESSERA_RETURN_IF_ERROR(write_model(*source_, model_, section, part, inner));
     TESSERA_RETURN_IF_ERROR(copy_other_files(home_, whole, [] { return Status(); }));
     TESSERA_RETURN_IF_ERROR(write_log(whole));
     const TuneReport told = report();
@@ -233,7 +233,7 @@ class Training {
                                              .head = model_.architecture.head,
                                              .section = section},
                                             whole));
-    return output.finish();
+    return part.output().finish();
   }
 
   Status write_log(const std::string& whole) const {

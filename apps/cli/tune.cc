@@ -1,0 +1,285 @@
+#include "tessera/tune.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <deque>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "cli/options.h"
+#include "cli/terminal.h"
+#include "cli/verbs.h"
+
+namespace tessera::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr Synopsis kSynopsis = {
+    "tune", "MODEL -o OUT [--teacher DENSE] [--task TASK] --data FILE",
+    "Trains a model and writes it as a new directory that every verb takes. A model that was "
+    "pruned learns again what its dense original, the teacher, computes of plain text; what was "
+    "pruned stays pruned. With labelled data it learns a task. An interrupted training goes on "
+    "from its last checkpoint when the same command is given again.",
+    "  tessera tune small -o healed --teacher MODEL --text texts.txt\n"
+    "  tessera tune small -o healed --teacher MODEL --text texts.txt --steps 5000 --threads 8\n"
+    "  tessera tune MODEL -o tuned --task causal-lm --text tales.txt --learning-rate 3e-4\n"
+    "  tessera tune MODEL -o sst2 --task classification --data train.tsv --steps 4000 --batch 32 "
+    "--dropout 0.1\n"
+    "  tessera tune MODEL -o pairs --task embeddings --data pairs.tsv --batch 64\n"};
+
+// The names of an enum's values as options have them.
+template <Named Enum>
+std::vector<std::string> dashed_names() {
+  std::vector<std::string> names = choices_of<Enum>();
+  for (std::string& name : names) std::replace(name.begin(), name.end(), '_', '-');
+  return names;
+}
+template <Named Enum>
+Enum of_dashed(std::string name) {
+  std::replace(name.begin(), name.end(), '-', '_');
+  return *tessera::parse<Enum>(name);
+}
+
+struct Options {
+  std::string source;
+  std::optional<std::string> target;
+  TuneOptions tune;
+  bool json = false;
+};
+
+// What the command line says, as options of the library.
+class CommandLine {
+ public:
+  explicit CommandLine(Options& options) : options_(options) {
+    add_directory_options(parser_, &options.source, &options.tune.threads);
+    parser_.group("Output");
+    parser_
+        .add_text({"-o,--output", "OUT", "Write the model to OUT, a new directory."},
+                  &options.target)
+        .required();
+    parser_.add_flag("--force", &force_,
+                     "Replace OUT if it is a model that Tessera wrote, and begin anew where a "
+                     "training with other options was interrupted.");
+    parser_.add_flag("--json", &options.json, "Print JSON.");
+    integer({"--checkpoint-every", 1, 1 << 30,
+             "Keep what is needed to go on every N steps (default: 100)."},
+            &options.tune.checkpoint_every);
+    add_task();
+    add_batches();
+    add_distillation();
+    add_optimizer();
+    parser_.then([this] { complete(); });
+  }
+
+  std::optional<int> parse(const Arguments& arguments) { return parser_.parse(arguments); }
+
+ private:
+  template <typename Integer>
+  void integer(const IntegerOption& option, Integer* target) {
+    std::optional<int64_t>& value = integers_.emplace_back();
+    parser_.add_integer(option, &value);
+    when_parsed_.push_back([&value, target] {
+      if (value) *target = static_cast<Integer>(*value);
+    });
+  }
+  void number(const NumberOption& option, double* target) {
+    std::optional<double>& value = numbers_.emplace_back();
+    parser_.add_number(option, &value);
+    when_parsed_.push_back([&value, target] { *target = value.value_or(*target); });
+  }
+
+  void add_task() {
+    TuneOptions& tune = options_.tune;
+    parser_.group("Task");
+    parser_.add_choice({"--task", "TASK",
+                        "Learn from a teacher (distil, the default with --teacher), plain text "
+                        "(causal-lm, masked-lm) or labels; see docs/verbs/tune.md.",
+                        dashed_names<TuneTask>()},
+                       &task_);
+    parser_.add_texts({"--data", "FILE", "Learn from FILE; several times for several files."},
+                      &tune.data);
+    parser_.add_texts({"--text", "FILE", "Learn from the plain text in FILE; the same as --data."},
+                      &texts_);
+    parser_.add_text({"--train", "NAMES",
+                      "Train only these, separated by commas: qkv, query, key, value, "
+                      "attention_output, ffn, bias, norm, embedding, head (default: all, but of "
+                      "distil no embedding)."},
+                     &train_);
+    number({"--masked-share", 0, 1, "Mask this share of the tokens of masked-lm (default: 0.15)."},
+           &tune.masked_share);
+    number({"--label-smoothing", 0, 0.999,
+            "Spread this share of each label over all others (default: 0)."},
+           &tune.label_smoothing);
+    number({"--dropout", 0, 0.999, "Drop this share of what blocks add (default: 0)."},
+           &tune.dropout);
+  }
+
+  void add_batches() {
+    TuneOptions& tune = options_.tune;
+    parser_.group("Steps");
+    integer({"--steps", 1, 1 << 30, "Take N steps (default: 1000)."}, &tune.steps);
+    integer({"--batch", 0, 1 << 20,
+             "Read N sequences a step; 0 means as many as --batch-tokens holds (default: 0)."},
+            &tune.batch);
+    integer({"--batch-tokens", 1, 1 << 28, "Read at most N tokens a step (default: 2048)."},
+            &tune.batch_tokens);
+    integer({"--max-tokens", 0, 1 << 24,
+             "Cut sequences behind N tokens; 0 means the task's usual number, at most the model's "
+             "(default: 0)."},
+            &tune.max_tokens);
+    integer({"--accumulate", 1, 1 << 20,
+             "Add up the gradients of N batches for each step (default: 1)."},
+            &tune.accumulate);
+    integer(
+        {"--seed", 0, INT64_MAX, "Random seed of the data's order and of dropout (default: 0)."},
+        &tune.seed);
+  }
+
+  void add_distillation() {
+    DistilOptions& distil = options_.tune.distil;
+    parser_.group("Distillation");
+    parser_.add_text(
+        {"--teacher", "MODEL", "Learn to compute what MODEL does, of which this model was made."},
+        &teacher_);
+    number({"--hidden-loss", 0, 1e6, "Weigh the states of all layers so (default: 1)."},
+           &distil.hidden);
+    number({"--embedding-loss", 0, 1e6,
+            "Weigh the vectors of texts so, in models without a head (default: 1)."},
+           &distil.embedding);
+    number({"--logits-loss", 0, 1e6, "Weigh what the head predicts so (default: 1)."},
+           &distil.logits);
+    number({"--attention-loss", 0, 1e6, "Weigh the attention of all heads so (default: 0)."},
+           &distil.attention);
+    number({"--temperature", 1e-3, 1e3, "Temperature of what heads predict (default: 1)."},
+           &distil.temperature);
+  }
+
+  void add_optimizer() {
+    OptimizerOptions& optimizer = options_.tune.optimizer;
+    parser_.group("Optimizer");
+    number({"--learning-rate", 0, 1e6,
+            "Learning rate of AdamW at its peak; 0 means the task's usual one (default: 0)."},
+           &optimizer.learning_rate);
+    number({"--warmup", 0, 1, "Let the rate rise over this share of the steps (default: 0.1)."},
+           &optimizer.warmup);
+    parser_.add_choice({"--decay", "DECAY",
+                        "Let the rate fall behind that: linear, cosine or none (default: linear).",
+                        choices_of<OptimizerOptions::Decay>()},
+                       &decay_);
+    number({"--weight-decay", 0, 1e6, "Weight decay of matrices (default: 0.01)."},
+           &optimizer.weight_decay);
+    number({"--clip", 0, 1e6, "Shorten gradients to this length; 0 means never (default: 1)."},
+           &optimizer.clip);
+    number({"--beta1", 0, 0.999999, "Decay of the mean gradient (default: 0.9)."},
+           &optimizer.beta1);
+    number({"--beta2", 0, 0.999999, "Decay of the mean squared gradient (default: 0.999)."},
+           &optimizer.beta2);
+    number({"--epsilon", 0, 1, "Least divisor of a step (default: 1e-8)."}, &optimizer.epsilon);
+  }
+
+  void complete() {
+    for (const std::function<void()>& take : when_parsed_) take();
+    TuneOptions& tune = options_.tune;
+    if (!task_ && !teacher_) usage_error("expected --teacher MODEL or --task TASK, found neither");
+    tune.task = task_ ? of_dashed<TuneTask>(*task_) : TuneTask::kDistil;
+    const bool is_distil = tune.task == TuneTask::kDistil;
+    if (is_distil && !teacher_) lacks("--task distil", "--teacher MODEL");
+    if (!is_distil && teacher_) lacks("--teacher", "--task distil");
+    for (const char* option : {"--hidden-loss", "--embedding-loss", "--logits-loss",
+                               "--attention-loss", "--temperature"}) {
+      if (!is_distil && parser_.is_given(option)) lacks(option, "--teacher MODEL");
+    }
+    if (parser_.is_given("--masked-share") && tune.task != TuneTask::kMaskedLm)
+      lacks("--masked-share", "--task masked-lm");
+    tune.distil.teacher = teacher_.value_or("");
+    tune.data.insert(tune.data.end(), texts_.begin(), texts_.end());
+    if (tune.data.empty()) usage_error("expected --data FILE or --text FILE, found neither");
+    if (train_) tune.train = split_at_commas(*train_);
+    if (decay_) tune.optimizer.decay = *tessera::parse<OptimizerOptions::Decay>(*decay_);
+    if (force_) tune.existing = Existing::kReplace;
+  }
+
+  Options& options_;
+  Parser parser_{kSynopsis};
+  std::deque<std::optional<int64_t>> integers_;
+  std::deque<std::optional<double>> numbers_;
+  std::vector<std::function<void()>> when_parsed_;
+  std::optional<std::string> task_, teacher_, train_, decay_;
+  std::vector<std::string> texts_;
+  bool force_ = false;
+};
+
+std::string duration(double seconds) {
+  if (seconds < 120) return fmt::format("{:.0f} s", seconds);
+  if (seconds < 7200) return fmt::format("{:.0f} min", seconds / 60);
+  return fmt::format("{:.1f} h", seconds / 3600);
+}
+
+std::string to_text(const TuneReport& report, const std::string& target) {
+  return fmt::format(
+      "Trained {} of {} parameters in {}, {} tokens, {}.\n"
+      "The loss was {:.4g} at first and {:.4g} in the end.\n"
+      "Written to {}.\n",
+      human_count(report.trained_parameters), human_count(report.parameters),
+      counted(report.steps, "steps"), human_count(report.tokens), duration(report.seconds),
+      report.first_loss, report.last_loss, target);
+}
+
+std::string to_json(const TuneReport& report) {
+  const Json json = {{"steps", report.steps},
+                     {"tokens", report.tokens},
+                     {"parameters", report.parameters},
+                     {"trained_parameters", report.trained_parameters},
+                     {"first_loss", report.first_loss},
+                     {"last_loss", report.last_loss},
+                     {"seconds", report.seconds},
+                     {"files", report.files},
+                     {"next", report.next}};
+  return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+Status print(const Options& options, const TuneReport& report) {
+  Output out;
+  Status status = out.write(options.json ? to_json(report) : to_text(report, *options.target));
+  if (status.ok()) status = out.flush();
+  if (!status.ok() || options.json) return status;
+  for (const std::string& command : report.next) note("next: " + command);
+  return {};
+}
+
+Status run(const Options& options) {
+  const Interrupt interrupt;
+  std::optional<Progress> line(std::in_place, "reading the model and the data", 0);
+  TuneOptions tune_options = options.tune;
+  bool trains = false;
+  tune_options.on_progress = [&](const TuneProgress& progress) {
+    if (!trains) line.emplace("training", progress.steps);
+    trains = true;
+    line->update(progress.step,
+                 fmt::format(" loss {:.4g}, {} tokens/s, {} left", progress.loss,
+                             human_count(static_cast<int64_t>(progress.tokens_per_second)),
+                             duration(progress.seconds_left)));
+    return !Interrupt::requested();
+  };
+  const Result<TuneReport> report = tune(options.source, *options.target, tune_options);
+  line.reset();
+  if (report.status().code() == StatusCode::kCancelled) note(report.status().message());
+  return report.ok() ? print(options, *report) : report.status();
+}
+
+}  // namespace
+
+int tune_verb(const Arguments& arguments) {
+  Options options;
+  CommandLine line(options);
+  if (const auto code = line.parse(arguments)) return *code;
+  options.tune.command = {"tessera", "tune"};
+  options.tune.command.insert(options.tune.command.end(), arguments.words.begin(),
+                              arguments.words.end());
+  return finish(run(options));
+}
+
+}  // namespace tessera::cli
