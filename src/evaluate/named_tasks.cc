@@ -22,12 +22,13 @@ const std::array kNamedTasks = {
               "MRPC_msr_paraphrase_{train,test}.txt"},
     NamedTask{"rte", "RTE: does a sentence follow from another? (no test labels: dev)",
               "RTE_{train,val}.jsonl"},
-    NamedTask{"stsb", "STS-B: how similar are two sentences?", "STS-B_sts-{dev,test}.csv"},
+    NamedTask{"stsb", "STS-B: how similar are two sentences?", "STS-B_sts-{train,dev,test}.csv"},
     NamedTask{"cranfield", "Cranfield: finding abstracts that answer a question",
               "cran.all.1400.xml, cran.qry.xml, cranqrel.trec.txt"},
     NamedTask{"squad", "SQuAD and XQuAD: finding answers in a context",
               "a JSON file, or a folder with xquad.en.json"},
-    NamedTask{"e2e", "E2E: describing a restaurant", "devset.csv, testset_w_refs.csv"},
+    NamedTask{"e2e", "E2E: describing a restaurant",
+              "trainset.csv, devset.csv, testset_w_refs.csv"},
     NamedTask{"agreement", "how close a model is to another one, on a text", kTextFile},
 };
 
@@ -141,7 +142,8 @@ Result<EvaluationTask> rte(const Wanted& wanted) {
 }
 
 Result<EvaluationTask> stsb(const Wanted& wanted) {
-  if (wanted.split != "dev" && wanted.split != "test") return no_such_split(wanted, "dev or test");
+  if (wanted.split != "train" && wanted.split != "dev" && wanted.split != "test")
+    return no_such_split(wanted, "train, dev or test");
   EvaluationTask task;
   task.kind = EvaluationKind::kSimilarity;
   task.data.paths = {wanted.file(fmt::format("STS-B_sts-{}.csv", wanted.split))};
@@ -171,10 +173,14 @@ Result<EvaluationTask> squad(const Wanted& wanted) {
 }
 
 Result<EvaluationTask> e2e(const Wanted& wanted) {
-  if (wanted.split != "dev" && wanted.split != "test") return no_such_split(wanted, "dev or test");
+  const char* const file = wanted.split == "train"  ? "trainset.csv"
+                           : wanted.split == "dev"  ? "devset.csv"
+                           : wanted.split == "test" ? "testset_w_refs.csv"
+                                                    : nullptr;
+  if (file == nullptr) return no_such_split(wanted, "train, dev or test");
   EvaluationTask task;
   task.kind = EvaluationKind::kDataToText;
-  task.data.paths = {wanted.file(wanted.split == "dev" ? "devset.csv" : "testset_w_refs.csv")};
+  task.data.paths = {wanted.file(file)};
   task.data.columns.text = "mr";
   task.data.columns.pair = "ref";
   return task;

@@ -3,15 +3,12 @@
 #include <algorithm>
 
 #include "evaluate/run.h"
+#include "evaluate/squad.h"
 #include "evaluate/text_score.h"
-#include "io/json_at.h"
-#include "io/mapped_file.h"
 #include "runtime/tasks/batching.h"
 
 namespace tessera::evaluation {
 namespace {
-
-constexpr size_t kMostBytes = size_t{1} << 28;
 
 struct Question {
   DataRow row;  // fields: question, context
@@ -28,66 +25,13 @@ bool is_full(const Run& run, const Questions& questions) {
          questions.all.size() >= static_cast<size_t>(run.task.max_examples);
 }
 
-Result<Question> parse_question(const JsonAt& object, const std::string& context,
-                                const std::string& path) {
-  TESSERA_ASSIGN_OR_RETURN(const JsonAt id, object.need("id"));
-  TESSERA_ASSIGN_OR_RETURN(const JsonAt text, object.need("question"));
-  TESSERA_ASSIGN_OR_RETURN(const JsonAt answers, object.need("answers"));
-  Question question;
-  TESSERA_ASSIGN_OR_RETURN(question.id, id.text());
-  TESSERA_ASSIGN_OR_RETURN(std::string asked, text.text());
-  question.row = {fmt::format("{}: {}", path, object.path()), {std::move(asked), context}};
-  if (is_blank(question.row.fields[0])) return text.wrong("a question");
-  TESSERA_ASSIGN_OR_RETURN(const std::vector<JsonAt> list, answers.list(0, kMostBytes));
-  for (const JsonAt& each : list) {
-    TESSERA_ASSIGN_OR_RETURN(const JsonAt answer, each.need("text"));
-    TESSERA_ASSIGN_OR_RETURN(std::string words, answer.text());
-    question.expected.push_back(std::move(words));
-  }
-  const std::optional<JsonAt> impossible = object.find("is_impossible");
-  if (!impossible) {
-    if (question.expected.empty()) return answers.wrong("at least one answer");
-    return question;
-  }
-  TESSERA_ASSIGN_OR_RETURN(const Truth truth, impossible->truth());
-  if (truth == Truth::kYes) question.expected.clear();
-  if (truth == Truth::kNo && question.expected.empty()) return answers.wrong("an answer");
-  return question;
-}
-
-Status parse_paragraph(Run& run, const JsonAt& paragraph, const std::string& path,
-                       Questions* questions) {
-  TESSERA_ASSIGN_OR_RETURN(const JsonAt context, paragraph.need("context"));
-  TESSERA_ASSIGN_OR_RETURN(const std::string text, context.text());
-  TESSERA_ASSIGN_OR_RETURN(const JsonAt asked, paragraph.need("qas"));
-  TESSERA_ASSIGN_OR_RETURN(const std::vector<JsonAt> list, asked.list(0, kMostBytes));
-  for (const JsonAt& object : list) {
-    if (is_full(run, *questions)) return {};
-    Result<Question> question = parse_question(object, text, path);
-    if (!question.ok()) {
-      TESSERA_RETURN_IF_ERROR(run.bad(question.status().message()));
-      continue;
-    }
-    questions->some_impossible = questions->some_impossible || question->expected.empty();
-    questions->all.push_back(std::move(question).value());
-  }
-  return {};
-}
-
-Status parse_file(Run& run, const std::string& path, Questions* questions) {
-  TESSERA_ASSIGN_OR_RETURN(const std::string text, read_text_file(path, kMostBytes));
-  TESSERA_ASSIGN_OR_RETURN(const Json json, parse_json(text, path));
-  TESSERA_ASSIGN_OR_RETURN(const JsonAt data, JsonAt(json, path).need("data"));
-  TESSERA_ASSIGN_OR_RETURN(const std::vector<JsonAt> articles, data.list(0, kMostBytes));
-  for (const JsonAt& article : articles) {
-    TESSERA_ASSIGN_OR_RETURN(const JsonAt paragraphs, article.need("paragraphs"));
-    TESSERA_ASSIGN_OR_RETURN(const std::vector<JsonAt> list, paragraphs.list(0, kMostBytes));
-    for (const JsonAt& paragraph : list) {
-      Status status = parse_paragraph(run, paragraph, path, questions);
-      if (status.code() == StatusCode::kInvalidInput) status = run.bad(status.message());
-      TESSERA_RETURN_IF_ERROR(status);
-    }
-  }
+Status take_question(Run& run, Result<SquadQuestion> found, Questions* questions) {
+  if (is_full(run, *questions)) return {};
+  if (!found.ok()) return run.bad(found.status().message());
+  Question question{.row = {found->place, {found->question, found->context}}, .id = found->id};
+  for (const SquadAnswer& answer : found->answers) question.expected.push_back(answer.text);
+  questions->some_impossible = questions->some_impossible || question.expected.empty();
+  questions->all.push_back(std::move(question));
   return {};
 }
 
@@ -105,7 +49,9 @@ Status run_questions(Run& run, Model& model) {
       tasks::require_head(model, Head::kQuestionAnswering, "question answering"));
   Questions questions;
   for (const std::string& path : run.task.data.paths) {
-    TESSERA_RETURN_IF_ERROR(parse_file(run, path, &questions));
+    TESSERA_RETURN_IF_ERROR(read_squad(path, [&](Result<SquadQuestion> found) {
+      return take_question(run, std::move(found), &questions);
+    }));
   }
   if (questions.all.empty()) {
     return invalid_input(fmt::format("{}: expected at least one question, found none",
