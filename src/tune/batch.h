@@ -63,7 +63,7 @@ class Batches {
   virtual Batch batch(int64_t number) const = 0;
   // What there is to learn from: the examples of an epoch, or the tokens where they are one stream.
   virtual int64_t examples() const = 0;
-  // Texts that were longer than max_tokens, and lost what stood behind.
+  // Texts that were longer than max_tokens, and lost tokens.
   virtual int64_t cut() const { return 0; }
   // What the classes that the labels count are called: by the model, or where the architecture has
   // no labels (it has no head for them yet) by the data, whose numbers are in their order, and
