@@ -16,8 +16,10 @@ target_link_libraries(tessera_torch INTERFACE ${TORCH_CPU_LIBRARY} ${TORCH_C10_L
 
 file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/tune/torch/*.cc)
 set(tests ${sources})
-list(FILTER sources EXCLUDE REGEX "_test\\.cc$|/plugin\\.cc$")
+set(benches ${sources})
+list(FILTER sources EXCLUDE REGEX "_(test|bench)\\.cc$|/plugin\\.cc$")
 list(FILTER tests INCLUDE REGEX "_test\\.cc$")
+list(FILTER benches INCLUDE REGEX "_bench\\.cc$")
 
 add_library(tessera_training STATIC ${sources})
 target_link_libraries(tessera_training PUBLIC tessera_internal tessera_torch
@@ -40,4 +42,8 @@ if(TESSERA_TESTS AND tests)
   gtest_discover_tests(tune_torch_test TEST_PREFIX "tune_torch_test." DISCOVERY_TIMEOUT 60 NO_PRETTY_VALUES
                        PROPERTIES TIMEOUT 600)
   add_dependencies(all_tests tune_torch_test)
+endif()
+if(TESSERA_BENCHMARKS AND benches)
+  add_executable(tune_torch_bench ${benches})
+  target_link_libraries(tune_torch_bench PRIVATE tessera_training)
 endif()
