@@ -20,6 +20,7 @@
 #include "kernels/rows_to_f32/rows_to_f32.h"
 #include "kernels/tile_int8_matmul/tile_int8_matmul.h"
 #include "kernels/tile_matmul/tile_matmul.h"
+#include "kernels/tile_outer/tile_outer.h"
 #include "kernels/topk/topk.h"
 #include "kernels/transpose/transpose.h"
 #include "kernels/value_rows/value_rows.h"
@@ -35,6 +36,7 @@ std::vector<KernelState> all_kernel_states() {
            rows_to_bf16::kernels.states(),
            tile_matmul::kernels.states(),
            tile_int8_matmul::kernels.states(),
+           tile_outer::kernels.states(),
            csr_matmul::kernels.states(),
            quantize_rows_u8::kernels.states(),
            int8_matmul::kernels.states(),

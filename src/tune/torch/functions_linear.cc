@@ -3,9 +3,11 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "tune/torch/functions.h"
 #include "tune/torch/products.h"
+#include "tune/torch/pruned_products.h"
 
 namespace tessera::training {
 namespace {
@@ -41,18 +43,38 @@ void clear_pruned(const TileMask& mask, Tensor& matrix) {
   });
 }
 
+Rows rows_of(const Tensor& tensor) {
+  return {tensor.data_ptr<float>(), tensor.size(0), tensor.size(1)};
+}
+
+// What a pruned weight's forward and backward pass share.
+struct Pruned : torch::CustomClassHolder {
+  explicit Pruned(const TileMask& of) : mask(of), products(PrunedProducts::of(of)) {}
+
+  const TileMask& mask;  // stays while a backward pass may come
+  std::optional<PrunedProducts> products;
+};
+
 class LinearFunction : public torch::autograd::Function<LinearFunction> {
  public:
   enum Input { kX, kWeight, kBias };
 
+  // pruned: null where the weight has no mask.
   static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& weight,
-                        const c10::optional<Tensor>& bias, const TileMask* mask) {
+                        const c10::optional<Tensor>& bias,
+                        const c10::intrusive_ptr<Pruned>& pruned) {
     const Tensor rows = x.contiguous(), matrix = weight.contiguous();
     context->save_for_backward(
         {weight.requires_grad() ? rows : Tensor(), x.requires_grad() ? matrix : Tensor()});
-    context->saved_data["mask"] = reinterpret_cast<int64_t>(mask);
+    if (pruned) context->saved_data["pruned"] = at::IValue::make_capsule(pruned);
     context->saved_data["bias"] = bias.has_value();
     Tensor y = at::empty({x.size(0), weight.size(0)});
+    if (pruned && pruned->products) {
+      const Tensor added = bias.has_value() ? bias->contiguous() : Tensor();
+      pruned->products->forward(rows_of(rows), matrix.data_ptr<float>(),
+                                bias.has_value() ? added.data_ptr<float>() : nullptr, rows_of(y));
+      return y;
+    }
     if (bias.has_value()) y.copy_(bias->expand_as(y));
     multiply({x.size(0), weight.size(0), x.size(1), read(rows), read(matrix, kTransposed),
               y.data_ptr<float>(), y.size(1), 1, bias.has_value() ? 1.0f : 0.0f});
@@ -62,21 +84,42 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const Tensor dy = gradients[0].contiguous();
     const variable_list saved = context->get_saved_variables();
-    const auto* mask = reinterpret_cast<const TileMask*>(context->saved_data["mask"].toInt());
+    c10::intrusive_ptr<Pruned> pruned;
+    if (const auto kept = context->saved_data.find("pruned"); kept != context->saved_data.end()) {
+      pruned = c10::static_intrusive_pointer_cast<Pruned>(kept->second.toCapsule());
+    }
     variable_list results(4);
     if (context->needs_input_grad(kX)) {
-      const Tensor& weight = saved[1];
-      results[kX] = product(dy.size(0), weight.size(1), dy.size(1), read(dy), read(weight));
+      results[kX] = input_gradient(dy, saved[1], pruned.get());
     }
     if (context->needs_input_grad(kWeight)) {
-      const Tensor& x = saved[0];
-      results[kWeight] = product(dy.size(1), x.size(1), x.size(0), read(dy, kTransposed), read(x));
-      if (mask != nullptr) clear_pruned(*mask, results[kWeight]);
+      results[kWeight] = weight_gradient(dy, saved[0], pruned.get());
     }
     if (context->saved_data["bias"].toBool() && context->needs_input_grad(kBias)) {
       results[kBias] = dy.sum(0);
     }
     return results;
+  }
+
+ private:
+  static Tensor input_gradient(const Tensor& dy, const Tensor& weight, const Pruned* pruned) {
+    if (pruned == nullptr || !pruned->products) {
+      return product(dy.size(0), weight.size(1), dy.size(1), read(dy), read(weight));
+    }
+    Tensor dx = at::empty({dy.size(0), weight.size(1)});
+    pruned->products->input_gradient(rows_of(dy), weight.data_ptr<float>(), rows_of(dx));
+    return dx;
+  }
+
+  static Tensor weight_gradient(const Tensor& dy, const Tensor& x, const Pruned* pruned) {
+    if (pruned != nullptr && pruned->products) {
+      Tensor dw = at::zeros({dy.size(1), x.size(1)});
+      pruned->products->weight_gradient(rows_of(dy), rows_of(x), dw.data_ptr<float>());
+      return dw;
+    }
+    Tensor dw = product(dy.size(1), x.size(1), x.size(0), read(dy, kTransposed), read(x));
+    if (pruned != nullptr) clear_pruned(pruned->mask, dw);
+    return dw;
   }
 };
 
@@ -90,7 +133,9 @@ Tensor linear(const Tensor& x, const Parameter& weight, const Parameter* bias) {
       mask == nullptr || (mask->rows == weight.value.size(0) && mask->cols == weight.value.size(1)),
       weight.name, ": its mask has another shape");
   const auto added = bias != nullptr ? c10::optional<Tensor>(bias->value) : c10::nullopt;
-  return LinearFunction::apply(x, weight.value, added, mask);
+  c10::intrusive_ptr<Pruned> pruned;
+  if (mask != nullptr) pruned = c10::make_intrusive<Pruned>(*mask);
+  return LinearFunction::apply(x, weight.value, added, pruned);
 }
 
 }  // namespace tessera::training

@@ -1,0 +1,38 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "formats/tile_mask.h"
+#include "formats/tile_panels.h"
+
+namespace tessera::training {
+
+// Rows of f32 that lie one after another.
+struct Rows {
+  float* data = nullptr;
+  int64_t rows = 0;
+  int64_t width = 0;
+};
+
+// The products of a pruned W [outputs, inputs] of y = x W^T that multiply its kept tiles only, on
+// all threads of OpenMP. W lies dense in memory and is packed for each product again, because
+// training changes it. Equal numbers of threads give equal bits.
+class PrunedProducts {
+ public:
+  // None where no kernel multiplies tiles of this shape, or where dense products are as fast.
+  static std::optional<PrunedProducts> of(const TileMask& mask);
+
+  // y = x W^T + bias; bias: [outputs] or null
+  void forward(Rows x, const float* weights, const float* bias, Rows y) const;
+  // dx = dy W
+  void input_gradient(Rows dy, const float* weights, Rows dx) const;
+  // dw = dy^T x in the kept tiles; dw: [outputs, inputs], 0 before.
+  void weight_gradient(Rows dy, Rows x, float* dw) const;
+
+ private:
+  TilePattern by_outputs_;  // panels of outputs
+  TilePattern by_inputs_;   // of W^T: panels of inputs
+};
+
+}  // namespace tessera::training
