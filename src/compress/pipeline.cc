@@ -374,10 +374,8 @@ class Pipeline {
     TESSERA_ASSIGN_OR_RETURN(const std::string whole, part.output().make_whole());
     const std::string inner = home_.transformer_in(whole);
     std::filesystem::create_directories(inner);
-    TESSERA_RETURN_IF_ERROR(
-        write_checkpoint(*source_,
-                         {.layers = layers_, .section = section(this_run(), source_->checkpoint)},
-                         inner));
+    TESSERA_RETURN_IF_ERROR(write_checkpoint(
+        *source_, {.layers = layers_, .section = section(this_run(), source_->checkpoint)}, inner));
     TESSERA_RETURN_IF_ERROR(
         copy_other_files(home_, whole, [this] { return progress("writing", 0, 1); }));
     layers_.clear();

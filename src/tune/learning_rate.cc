@@ -24,7 +24,7 @@ double learning_rate(const TuneOptions& options, int64_t step) {
   const double peak = peak_learning_rate(options);
   const int64_t steps = options.steps;
   const int64_t warm = std::llround(options.optimizer.warmup * static_cast<double>(steps));
-  if (step < warm) return peak * static_cast<double>(step + 1) / static_cast<double>(warm);
+  if (step < warm) return peak * (static_cast<double>(step + 1) / static_cast<double>(warm));
   const double done = static_cast<double>(step - warm) / static_cast<double>(steps - warm);
   switch (options.optimizer.decay) {
     case OptimizerOptions::Decay::kLinear:

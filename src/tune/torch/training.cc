@@ -178,7 +178,8 @@ class Training {
     return invalid_input(
         fmt::format("{}: expected a finite {} at step {}, found {} at a learning rate of {:.3g}; "
                     "what was kept is the last checkpoint before it",
-                    target_ + ".part", what, record.step, value, record.learning_rate));
+                    target_ + ".part", what, record.step, std::isnan(value) ? "NaN" : "infinity",
+                    record.learning_rate));
   }
 
   // The log first: no checkpoint is behind what it says.
