@@ -72,9 +72,9 @@ class Batches {
   virtual std::vector<std::string> label_names() const { return {}; }
 };
 
-// Reads the data that the options name; docs/verbs/tune.md has the formats. kInvalidInput, with the
-// file and the line, for data that is empty or not what the task needs; kUnsupported for a task
-// that the model cannot learn.
+// Reads the data that the options name, which check() has passed; docs/tune-data.md has the
+// formats. kInvalidInput, with the file and the line, for data that is empty or not what the task
+// needs; kUnsupported for a task that the model cannot learn.
 Result<std::unique_ptr<Batches>> read_batches(const ModelDirectory& home,
                                               const Architecture& architecture,
                                               const TuneOptions& options);

@@ -145,25 +145,6 @@ class SampledBatches final : public Batches {
 // The sequences of an example.
 int64_t sequences_of(TuneTask task) { return task == TuneTask::kEmbeddings ? 2 : 1; }
 
-Status check_options(const TuneOptions& options) {
-  struct Bound {
-    const char* name;
-    int32_t value, least;
-  };
-  for (const Bound& bound :
-       {Bound{"batch", options.batch, 0}, Bound{"batch_tokens", options.batch_tokens, 1},
-        Bound{"max_tokens", options.max_tokens, 0}}) {
-    if (bound.value < bound.least) {
-      return invalid_input(
-          fmt::format("{}: expected at least {}, found {}", bound.name, bound.least, bound.value));
-    }
-  }
-  if (options.data.empty()) return invalid_input("data: expected at least one file, found none");
-  if (options.masked_share > 0 && options.masked_share <= 1) return {};
-  return invalid_input(
-      fmt::format("masked_share: expected above 0 to 1, found {}", options.masked_share));
-}
-
 Status check_model(TuneTask task, const Architecture& architecture) {
   const bool needs_decoder = task == TuneTask::kCausalLm || task == TuneTask::kDataToText;
   if (needs_decoder && !architecture.is_decoder()) {
@@ -291,7 +272,6 @@ int32_t usual_tokens_of(TuneTask task) {
 Result<std::unique_ptr<Batches>> make_batches(std::shared_ptr<const Tokenizer> tokenizer,
                                               const Architecture& architecture,
                                               const TuneOptions& options, int32_t usual_tokens) {
-  TESSERA_RETURN_IF_ERROR(check_options(options));
   TESSERA_RETURN_IF_ERROR(check_model(options.task, architecture));
   TESSERA_ASSIGN_OR_RETURN(const int32_t max_tokens,
                            choose_max_tokens(options, architecture, usual_tokens));

@@ -6,6 +6,7 @@
 #include <charconv>
 #include <cmath>
 #include <filesystem>
+#include <limits>
 
 #include "evaluate/run.h"
 #include "evaluate/squad.h"
@@ -49,7 +50,7 @@ Schema schema(const std::vector<Column>& needed, const std::vector<Column>& opti
   return made;
 }
 
-// Of files that name their columns as docs/verbs/tune.md says.
+// Of files that name their columns as docs/tune-data.md says.
 Schema usual_schema(TuneTask task) {
   switch (task) {
     case TuneTask::kClassification:
@@ -162,8 +163,8 @@ Result<Bytes> find_answer(const std::string& context, const SquadAnswer& answer,
 Result<double> parse_value(const std::string& text, const std::string& place) {
   double value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error == std::errc() && end == text.data() + text.size() && std::isfinite(value))
-    return value;
+  const bool is_number = error == std::errc() && end == text.data() + text.size();
+  if (is_number && std::abs(value) <= std::numeric_limits<float>::max()) return value;
   return invalid_input(fmt::format("{}: expected a number as value, found {}", place, quote(text)));
 }
 
