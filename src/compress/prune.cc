@@ -66,6 +66,17 @@ std::vector<double> unit_scores(const PruneContext& context, const Matrix& matri
   return tile_scores(matrix.whole, tile, statistics->norms());
 }
 
+void prune_share(const std::vector<double>& scores, double share, PruneScope scope,
+                 TileMask& mask) {
+  const int64_t count = pruned_count(share, mask.tiles());
+  // A row of whole outputs is one unit, which has nothing to balance.
+  if (scope == PruneScope::kBalanced && mask.tile_cols() > 1) {
+    prune_balanced(scores, count, mask);
+  } else {
+    prune_least(scores, count, mask);
+  }
+}
+
 void choose_mask(const PruneContext& context, const Choice& choice, Matrix& matrix) {
   if (matrix.removed == Removed::kNothing) return;
   if (choice.mask.has_value()) {
@@ -74,14 +85,7 @@ void choose_mask(const PruneContext& context, const Choice& choice, Matrix& matr
   }
   TileMask mask = TileMask::all(unit_tile(matrix.removed, matrix.item, *context.options),
                                 matrix.item.outputs, matrix.item.inputs);
-  const std::vector<double> scores = unit_scores(context, matrix);
-  const int64_t count = pruned_count(choice.share, mask.tiles());
-  // A row of whole outputs is one unit, which has nothing to balance.
-  if (context.options->scope == PruneScope::kBalanced && mask.tile_cols() > 1) {
-    prune_balanced(scores, count, mask);
-  } else {
-    prune_least(scores, count, mask);
-  }
+  prune_share(unit_scores(context, matrix), choice.share, context.options->scope, mask);
   matrix.mask = std::move(mask);
 }
 
@@ -102,27 +106,38 @@ Status prune_matrix(const PruneContext& context, Matrix& matrix) {
   return {};
 }
 
-void choose_value_features(const HeadShape& heads, const PruneOptions& options,
-                           const InputStatistics* statistics, Matrix& values, Matrix& output) {
-  const bool calibrated = options.score != PruneScore::kMagnitude;
-  const std::vector<double> scores =
-      feature_scores(heads, calibrated ? statistics : nullptr, values, output);
-  TileMask mask = TileMask::all({1, static_cast<int32_t>(values.item.inputs)}, values.item.outputs,
-                                values.item.inputs);
+HeadShape heads_of(const LayerRecord& layer) {
+  return {layer.query_heads, layer.kv_heads, layer.head_size};
+}
+
+ValueMasks prune_value_features(const HeadShape& heads, double share,
+                                const std::vector<double>& scores, const Item& values,
+                                const Item& output) {
+  TileMask mask =
+      TileMask::all({1, static_cast<int32_t>(values.inputs)}, values.outputs, values.inputs);
   const int64_t count =
-      std::min<int64_t>(pruned_count(options.share, heads.head_size), heads.head_size - 1);
+      std::min<int64_t>(pruned_count(share, heads.head_size), heads.head_size - 1);
   for (int32_t head = 0; head < heads.kv_heads; ++head) {
     std::vector<double> own(scores.size(), std::numeric_limits<double>::infinity());
     const int64_t first = int64_t{head} * heads.head_size;
     std::copy_n(scores.begin() + first, heads.head_size, own.begin() + first);
     prune_least(own, count, mask);
   }
-  TileMask inputs = TileMask::all({static_cast<int32_t>(output.item.outputs), 1},
-                                  output.item.outputs, output.item.inputs);
-  for (int64_t i = 0; i < output.item.inputs; ++i)
+  TileMask inputs =
+      TileMask::all({static_cast<int32_t>(output.outputs), 1}, output.outputs, output.inputs);
+  for (int64_t i = 0; i < output.inputs; ++i)
     inputs.kept[at(i)] = mask.kept[at(value_feature(heads, i))];
-  values.mask = std::move(mask);
-  output.mask = std::move(inputs);
+  return {std::move(mask), std::move(inputs)};
+}
+
+void choose_value_features(const HeadShape& heads, const PruneOptions& options,
+                           const InputStatistics* statistics, Matrix& values, Matrix& output) {
+  const bool calibrated = options.score != PruneScore::kMagnitude;
+  const std::vector<double> scores =
+      feature_scores(heads, calibrated ? statistics : nullptr, values, output);
+  ValueMasks masks = prune_value_features(heads, options.share, scores, values.item, output.item);
+  values.mask = std::move(masks.values);
+  output.mask = std::move(masks.output);
 }
 
 void move_value_bias(const HeadShape& heads, const Matrix& values, Matrix& output) {

@@ -66,6 +66,26 @@ Status check_rule(const PruneRule& rule, const PruneOptions& options) {
       "the same share, found another");
 }
 
+Status check_pairs(const PruneRule& rule, const PruneOptions& options,
+                   const std::vector<Item>& items) {
+  const auto removed = [&](const Item& item) { return rule.removed(item.role, options); };
+  const auto is_of_pair = [&](const Item& item) {
+    return item.selected &&
+           (removed(item) == Removed::kOutputsOfHeads || removed(item) == Removed::kInputsOfValues);
+  };
+  for (const Item& item : items) {
+    if (!is_of_pair(item)) continue;
+    const auto twin = std::find_if(items.begin(), items.end(), [&](const Item& other) {
+      return other.layer == item.layer && removed(other) != removed(item) && is_of_pair(other);
+    });
+    if (twin != items.end()) continue;
+    return invalid_input(
+        "matrices: attention-aware pruning expected both value and attention_output or neither, "
+        "found one");
+  }
+  return {};
+}
+
 TileShape unit_tile(Removed removed, const Item& item, const PruneOptions& options) {
   const auto outputs = static_cast<int32_t>(item.outputs);
   const auto inputs = static_cast<int32_t>(item.inputs);

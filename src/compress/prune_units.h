@@ -1,6 +1,7 @@
 #pragma once
 
 #include <span>
+#include <vector>
 
 #include "base/status.h"
 #include "compress/item.h"
@@ -30,6 +31,11 @@ const PruneRule& find_rule(PruneUnit unit);
 bool uses_tile(const PruneRule& rule, const PruneOptions& options);
 // Whether the options make sense for the unit.
 Status check_rule(const PruneRule& rule, const PruneOptions& options);
+
+// Whether of the selected items values and the output matrices that read them lose features
+// together.
+Status check_pairs(const PruneRule& rule, const PruneOptions& options,
+                   const std::vector<Item>& items);
 
 // The tile of W [outputs, inputs] that a unit of an item is; for tiles the options' tile, turned
 // where the checkpoint stores inputs as rows.

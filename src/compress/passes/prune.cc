@@ -30,10 +30,6 @@ double lost_energy(double output_error) {
   return -std::log(std::max(1e-6, 1 - output_error * output_error));
 }
 
-HeadShape heads_of(const LayerRecord& layer) {
-  return {layer.query_heads, layer.kv_heads, layer.head_size};
-}
-
 class PrunePass final : public Pass {
  public:
   explicit PrunePass(const CompressOptions& options)
@@ -76,7 +72,7 @@ class PrunePass final : public Pass {
   Status check(const SourceModel& model) const override {
     TESSERA_RETURN_IF_ERROR(check_rule(rule_, prune_));
     TESSERA_RETURN_IF_ERROR(check_integers(model));
-    return check_pairs(model.items);
+    return check_pairs(rule_, prune_, model.items);
   }
   FusedQkv fused(const Source&) const override { return rule_.fused; }
   RemovedBefore removed_before() const override { return RemovedBefore::kChosenAnew; }
@@ -195,25 +191,6 @@ class PrunePass final : public Pass {
         .rounding = repairs() ? Rounding::kCompensated : Rounding::kNearest};
     return quantize_matrix({&options, &work.inputs, &work.team, matrix.rounding->input_scales},
                            matrix);
-  }
-
-  // Values lose features together with the inputs of the output matrix.
-  Status check_pairs(const std::vector<Item>& items) const {
-    const auto is_of_pair = [&](const Item& item) {
-      return item.selected && (removed(item) == Removed::kOutputsOfHeads ||
-                               removed(item) == Removed::kInputsOfValues);
-    };
-    for (const Item& item : items) {
-      if (!is_of_pair(item)) continue;
-      const auto twin = std::find_if(items.begin(), items.end(), [&](const Item& other) {
-        return other.layer == item.layer && removed(other) != removed(item) && is_of_pair(other);
-      });
-      if (twin != items.end()) continue;
-      return invalid_input(
-          "matrices: attention-aware pruning expected both value and attention_output or neither, "
-          "found one");
-    }
-    return {};
   }
 
   Result<ErrorCurve> measure_curve(const PruneContext& context, const Matrix& matrix) const {
