@@ -33,7 +33,8 @@ std::vector<float> values_of(const torch::Tensor& tensor) {
 
 class Reader {
  public:
-  Reader(const OpenCheckpoint& source, TrainedModel& model) : source_(source), model_(model) {}
+  Reader(const OpenCheckpoint& source, FusedQkv fused, TrainedModel& model)
+      : source_(source), fused_(fused), model_(model) {}
 
   Status read() {
     TESSERA_ASSIGN_OR_RETURN(model_.architecture, read_architecture(source_.checkpoint));
@@ -99,7 +100,7 @@ class Reader {
   Status read_layers() {
     const Architecture& a = model_.architecture;
     // A stack's parts have masks of their own.
-    const FusedQkv fused = source_.formats.has_stacks() ? FusedQkv::kParts : FusedQkv::kWhole;
+    const FusedQkv fused = source_.formats.has_stacks() ? FusedQkv::kParts : fused_;
     TESSERA_ASSIGN_OR_RETURN(const std::vector<Item> items, list_items(a, {}, fused));
     for (int32_t layer = 0; layer < a.layer_count(); ++layer) {
       TrainedLayer read;
@@ -167,6 +168,7 @@ class Reader {
   }
 
   const OpenCheckpoint& source_;
+  const FusedQkv fused_;
   TrainedModel& model_;
 };
 
@@ -245,9 +247,9 @@ int64_t TrainedModel::weights() const {
   return total;
 }
 
-Result<TrainedModel> read_model(const OpenCheckpoint& source) {
+Result<TrainedModel> read_model(const OpenCheckpoint& source, FusedQkv fused) {
   TrainedModel model;
-  TESSERA_RETURN_IF_ERROR(Reader(source, model).read());
+  TESSERA_RETURN_IF_ERROR(Reader(source, fused, model).read());
   return model;
 }
 

@@ -74,8 +74,9 @@ struct TrainedModel {
   int64_t weights() const;                   // numbers in all parameters
 };
 
-// Reads every tensor that the architecture names. Nothing requires a gradient yet.
-Result<TrainedModel> read_model(const OpenCheckpoint& source);
+// Reads every tensor that the architecture names. Nothing requires a gradient yet. Queries, keys
+// and values in one tensor are one parameter or, as those that the source has apart, three.
+Result<TrainedModel> read_model(const OpenCheckpoint& source, FusedQkv fused = FusedQkv::kWhole);
 
 // Marks what the options train. kInvalidInput where that is nothing.
 Status choose_trained(const TuneOptions& options, TrainedModel& model);
