@@ -1,12 +1,31 @@
 #include "tune/torch/restrictions.h"
 
+#include <utility>
+
 #include "compress/prune_units.h"
+#include "tune/torch/group_lasso.h"
+#include "tune/torch/prune_targets.h"
+#include "tune/torch/pruner.h"
+#include "tune/torch/pruning_schedule.h"
 
 namespace tessera::training {
 
-Result<std::vector<std::unique_ptr<Restriction>>> make_restrictions(const TuneOptions&,
-                                                                    const TrainedModel&) {
-  return std::vector<std::unique_ptr<Restriction>>();
+Result<std::vector<std::unique_ptr<Restriction>>> make_restrictions(const TuneOptions& options,
+                                                                    const TrainedModel& model) {
+  using Method = PruneTraining::Method;
+  std::vector<std::unique_ptr<Restriction>> restrictions;
+  if (!options.prune.has_value()) return restrictions;
+  const PruneTraining& pruning = *options.prune;
+  TESSERA_RETURN_IF_ERROR(check_pruning(pruning, options.steps));
+  TESSERA_ASSIGN_OR_RETURN(const PruneTargets targets, list_targets(pruning, model));
+  const int64_t phase = phase_steps(pruning, options.steps);
+  if (pruning.method == Method::kReweighted || pruning.method == Method::kGroupLasso)
+    restrictions.push_back(make_group_lasso(pruning, phase, targets));
+  restrictions.push_back(make_pruner(pruning.units, targets, pruning_cuts(pruning, phase),
+                                     pruning.method == Method::kMovement
+                                         ? make_movement_scores(targets)
+                                         : make_magnitude_scores(targets)));
+  return restrictions;
 }
 
 FusedQkv fused_qkv(const TuneOptions& options) {

@@ -88,7 +88,7 @@ class Training {
     TESSERA_ASSIGN_OR_RETURN(home_, find_model(name_));
     TESSERA_RETURN_IF_ERROR(check_target(home_, target_, options_.existing));
     TESSERA_ASSIGN_OR_RETURN(source_, OpenCheckpoint::open(home_.transformer));
-    TESSERA_ASSIGN_OR_RETURN(model_, read_model(*source_));
+    TESSERA_ASSIGN_OR_RETURN(model_, read_model(*source_, fused_qkv(options_)));
     TESSERA_RETURN_IF_ERROR(choose_trained(options_, model_));
     TESSERA_ASSIGN_OR_RETURN(batches_, read_batches(home_, model_.architecture, options_));
     TESSERA_ASSIGN_OR_RETURN(objective_, Objective::open(options_, home_, model_.architecture));
