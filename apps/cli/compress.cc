@@ -3,12 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "cli/prune_unit_options.h"
 #include "cli/pruning_options.h"
 #include "cli/search_keep.h"
 #include "cli/table.h"
@@ -47,35 +47,6 @@ struct Options {
   std::optional<std::string> task, data, split;
   bool json = false;
 };
-
-struct UnitOption {
-  const char* name;
-  PruneUnit unit;
-  const char* help;
-};
-constexpr UnitOption kUnits[] = {
-    {"--prune-tiles", PruneUnit::kTiles, "Remove this fraction of the tiles, from 0 to 1."},
-    {"--prune-elements", PruneUnit::kElements, "Remove this fraction of the single weights."},
-    {"--prune-outputs", PruneUnit::kOutputs, "Remove this fraction of the rows of W in y = W x."},
-    {"--prune-inputs", PruneUnit::kInputs, "Remove this fraction of the columns of W in y = W x."},
-    {"--prune-attention-aware", PruneUnit::kAttentionAware,
-     "Remove this fraction of the tiles, but whole features of the value (or output) matrices."},
-};
-
-int32_t parse_extent(const std::string& whole, std::string_view text) {
-  int32_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || value < 1 || value > 256)
-    bad_value("--tile", "ROWSxCOLUMNS, each from 1 to 256", whole);
-  return value;
-}
-
-void parse_tile(const std::string& text, PruneOptions& prune) {
-  const size_t cross = text.find('x');
-  if (cross == std::string::npos) bad_value("--tile", "ROWSxCOLUMNS, as 16x16", text);
-  prune.tile_rows = parse_extent(text, std::string_view(text).substr(0, cross));
-  prune.tile_cols = parse_extent(text, std::string_view(text).substr(cross + 1));
-}
 
 std::string percent(double value) {
   return std::isnan(value) ? "-" : fmt::format("{:.1f}%", 100 * value);
@@ -362,16 +333,11 @@ class CommandLine {
  private:
   void add_pruning() {
     parser_.group("Pruning");
-    for (size_t i = 0; i < std::size(kUnits); ++i)
-      parser_.add_number({kUnits[i].name, 0, 1, kUnits[i].help}, &shares_[i]);
-    parser_.add_text({"--tile", "RxC", "Use tiles of R rows and C columns (default: 16x16)."},
-                     &tile_);
-    parser_.add_choice(
-        {"--scope", "SCOPE",
-         "Let units compete for removal within each matrix (matrix), each row of tiles (balanced) "
+    units_.add_units(
+        parser_,
+        {"Let units compete for removal within each matrix (matrix), each row of tiles (balanced) "
          "or the whole model (global), or allocate shares by error (allocated) (default: matrix).",
-         choices_of<PruneScope>()},
-        &scope_);
+         choices_of<PruneScope>()});
     parser_.add_choice({"--score", "SCORE",
                         "Remove what is smallest (magnitude) or what matters least to the "
                         "calibration text (calibrated, the default with --calibrate).",
@@ -379,10 +345,7 @@ class CommandLine {
                        &score_);
     parser_.add_flag("--repair", &repair_,
                      "Fit what is left to the calibration text, by least squares.");
-    parser_.add_flag(
-        "--precompute-vo", &precompute_,
-        "With --prune-attention-aware, keep features that suit value and output matrices "
-        "multiplied at load time.");
+    units_.add_precompute(parser_);
   }
 
   void add_quantization() {
@@ -464,33 +427,15 @@ class CommandLine {
   }
 
   void complete_prune() {
-    PruneOptions prune;
-    int units = 0;
-    for (size_t i = 0; i < std::size(kUnits); ++i) {
-      if (!shares_[i]) continue;
-      prune.unit = kUnits[i].unit;
-      prune.share = *shares_[i];
-      ++units;
-    }
-    if (units > 1) usage_error(fmt::format("expected one option --prune-..., found {}", units));
-    const bool has_tiles =
-        prune.unit == PruneUnit::kTiles || prune.unit == PruneUnit::kAttentionAware;
-    if (tile_ && units > 0 && !has_tiles)
-      lacks("--tile", "--prune-tiles or --prune-attention-aware");
+    std::optional<PruneOptions> prune = units_.complete();
     for (const auto& [name, given] :
-         {std::pair{"--tile", tile_.has_value()}, std::pair{"--scope", scope_.has_value()},
-          std::pair{"--score", score_.has_value()}, std::pair{"--repair", repair_}}) {
-      if (given && units == 0) lacks(name, "an option --prune-...");
+         {std::pair{"--score", score_.has_value()}, std::pair{"--repair", repair_}}) {
+      if (given && !prune) lacks(name, "an option --prune-...");
     }
-    if (precompute_ && (units == 0 || prune.unit != PruneUnit::kAttentionAware))
-      lacks("--precompute-vo", "--prune-attention-aware");
-    if (units == 0) return;
-    if (tile_) parse_tile(*tile_, prune);
-    if (scope_) prune.scope = *tessera::parse<PruneScope>(*scope_);
-    complete_score(prune);
-    if (repair_) prune.repair = PruneOptions::Repair::kLeastSquares;
-    if (precompute_) prune.precompute_vo = PruneOptions::PrecomputeVo::kYes;
-    const bool needs_text = repair_ || prune.scope == PruneScope::kAllocated;
+    if (!prune) return;
+    complete_score(*prune);
+    if (repair_) prune->repair = PruneOptions::Repair::kLeastSquares;
+    const bool needs_text = repair_ || prune->scope == PruneScope::kAllocated;
     if (needs_text && !calibrate_)
       lacks(repair_ ? "--repair" : "--scope allocated", "--calibrate FILE");
     options_.compress.prune = prune;
@@ -522,12 +467,12 @@ class CommandLine {
 
   Options& options_;
   Parser parser_{kSynopsis};
-  std::optional<double> shares_[std::size(kUnits)];
-  std::optional<std::string> tile_, scope_, matrices_, calibrate_, score_, quantize_, rounding_;
+  PruneUnitOptions units_;
+  std::optional<std::string> matrices_, calibrate_, score_, quantize_, rounding_;
   std::vector<int64_t> layers_;
   std::optional<int64_t> tokens_, group_;
   std::optional<double> smooth_;
-  bool repair_ = false, precompute_ = false, no_measure_ = false, force_ = false;
+  bool repair_ = false, no_measure_ = false, force_ = false;
 };
 
 }  // namespace

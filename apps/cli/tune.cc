@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "cli/options.h"
+#include "cli/prune_unit_options.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
 
@@ -28,6 +29,7 @@ constexpr Synopsis kSynopsis = {
     "  tessera tune MODEL -o tuned --task causal-lm --text tales.txt --learning-rate 3e-4\n"
     "  tessera tune MODEL -o sst2 --task classification --data train.tsv --steps 4000 --batch 32 "
     "--dropout 0.1\n"
+    "  tessera tune MODEL -o sparse --task classification --data train.tsv --prune-tiles 0.5\n"
     "  tessera tune MODEL -o pairs --task embeddings --data pairs.tsv --batch 64\n"};
 
 // The names of an enum's values as options have them.
@@ -71,6 +73,7 @@ class CommandLine {
     add_batches();
     add_distillation();
     add_optimizer();
+    add_pruning();
     parser_.then([this] { complete(); });
   }
 
@@ -180,6 +183,55 @@ class CommandLine {
     number({"--epsilon", 0, 1, "Least divisor of a step (default: 1e-8)."}, &optimizer.epsilon);
   }
 
+  void add_pruning() {
+    parser_.group("Pruning");
+    units_.add_units(parser_,
+                     {"Let units compete for removal within each matrix (matrix), each row of "
+                      "tiles (balanced) or the whole model (global) (default: matrix).",
+                      {"matrix", "balanced", "global"}});
+    units_.add_precompute(parser_);
+    parser_.add_choice(
+        {"--prune-method", "METHOD",
+         "Make what will go small by a penalty on its norm that is divided by earlier norms "
+         "(reweighted) or not (group-lasso), remove it little by little by size (gradual) or by "
+         "where the loss moves it (movement), or at once (one-shot) (default: reweighted).",
+         dashed_names<PruneTraining::Method>()},
+        &method_);
+    number({"--lambda", 0, 1e6, "Weigh the penalty so (default: 1e-4)."}, &prune_.lambda);
+    number({"--phase", 0, 1,
+            "Remove all within this share of the steps, and train what is left in the others "
+            "(default: 0.5)."},
+           &prune_.phase);
+    parser_.add_integers({"--milestones", 1, 1 << 30,
+                          "With reweighted, divide by new norms behind these steps (default: each "
+                          "fifth of the phase)."},
+                         &prune_.milestones);
+    integer({"--cuts", 1, 1 << 20, "Make N cuts of gradual or movement (default: 20)."},
+            &prune_.cuts);
+    parser_.add_text({"--matrices", "NAMES",
+                      "Prune only these matrices, separated by commas: qkv, query, key, value, "
+                      "attention_output, ffn (default: all)."},
+                     &matrices_);
+    parser_.add_integers({"--layers", 0, 4095, "Prune only these layers (default: all)."},
+                         &layers_);
+  }
+
+  void complete_pruning() {
+    const std::optional<PruneOptions> units = units_.complete();
+    if (!units) {
+      for (const char* option : {"--prune-method", "--lambda", "--phase", "--milestones", "--cuts",
+                                 "--matrices", "--layers"}) {
+        if (parser_.is_given(option)) lacks(option, "an option --prune-...");
+      }
+      return;
+    }
+    prune_.units = *units;
+    if (method_) prune_.method = of_dashed<PruneTraining::Method>(*method_);
+    if (matrices_) prune_.matrices = split_at_commas(*matrices_);
+    prune_.layers.assign(layers_.begin(), layers_.end());
+    options_.tune.prune = prune_;
+  }
+
   void complete() {
     for (const std::function<void()>& take : when_parsed_) take();
     TuneOptions& tune = options_.tune;
@@ -200,6 +252,7 @@ class CommandLine {
     if (train_) tune.train = split_at_commas(*train_);
     if (decay_) tune.optimizer.decay = *tessera::parse<OptimizerOptions::Decay>(*decay_);
     if (force_) tune.existing = Existing::kReplace;
+    complete_pruning();
   }
 
   Options& options_;
@@ -207,7 +260,10 @@ class CommandLine {
   std::deque<std::optional<int64_t>> integers_;
   std::deque<std::optional<double>> numbers_;
   std::vector<std::function<void()>> when_parsed_;
-  std::optional<std::string> task_, teacher_, train_, decay_;
+  PruneUnitOptions units_;
+  PruneTraining prune_;
+  std::vector<int64_t> layers_;
+  std::optional<std::string> task_, teacher_, train_, decay_, method_, matrices_;
   std::vector<std::string> texts_;
   bool force_ = false;
 };
