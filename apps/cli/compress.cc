@@ -346,6 +346,10 @@ class CommandLine {
     parser_.add_flag("--repair", &repair_,
                      "Fit what is left to the calibration text, by least squares.");
     units_.add_precompute(parser_);
+    parser_.add_integer({"--kv-heads", 1, 4096,
+                         "Average the heads of keys and values so that N are left, to be trained; "
+                         "without any other change."},
+                        &kv_heads_);
   }
 
   void add_quantization() {
@@ -406,10 +410,12 @@ class CommandLine {
     check_search_options(options_.search, options_.task.has_value());
     if (options_.search.is_wanted && !options_.pruning.text.empty())
       both_given("--search-keep", "options of cascade pruning");
+    if (kv_heads_) options_.compress.kv_heads = static_cast<int32_t>(*kv_heads_);
     if (!options_.compress.prune && !options_.compress.quantize && !options_.search.is_wanted &&
-        options_.compress.pruning.empty()) {
+        !kv_heads_ && options_.compress.pruning.empty()) {
       usage_error(
-          "expected an option --prune-..., --quantize, --keep-..., --pruning or --search-keep, "
+          "expected an option --prune-..., --quantize, --kv-heads, --keep-..., --pruning or "
+          "--search-keep, "
           "found none");
     }
     if (matrices_) options_.compress.matrices = split_at_commas(*matrices_);
@@ -470,7 +476,7 @@ class CommandLine {
   PruneUnitOptions units_;
   std::optional<std::string> matrices_, calibrate_, score_, quantize_, rounding_;
   std::vector<int64_t> layers_;
-  std::optional<int64_t> tokens_, group_;
+  std::optional<int64_t> tokens_, group_, kv_heads_;
   std::optional<double> smooth_;
   bool repair_ = false, no_measure_ = false, force_ = false;
 };

@@ -248,8 +248,9 @@ namespace {
 
 // config.json of a checkpoint with these formats, and the file of its tensors.
 Status write_files(const OpenCheckpoint& source, const std::map<std::string, TensorFormat>& formats,
-                   const std::vector<TensorToWrite>& tensors, const std::string& section,
+                   const std::vector<TensorToWrite>& tensors, const Changes& changes,
                    const std::string& directory) {
+  const std::string& section = changes.section;
   const bool is_plain = formats.empty() && section.empty();
   OrderedJson own = section.empty() ? OrderedJson::object() : OrderedJson::parse(section);
   if (section.empty()) own["format"] = kFormatVersion;
@@ -258,7 +259,8 @@ Status write_files(const OpenCheckpoint& source, const std::map<std::string, Ten
     own["tensors"][name] = OrderedJson::parse(to_json(format));
   TESSERA_ASSIGN_OR_RETURN(const std::string config,
                            changed_config(source.checkpoint.directory(),
-                                          {.section = is_plain ? std::string() : own.dump()}));
+                                          {.section = is_plain ? std::string() : own.dump(),
+                                           .kv_heads = changes.kv_heads}));
   std::map<std::string, std::string> metadata = {{"format", "pt"}};
   if (is_plain) metadata[kWriterKey] = "tessera";
   const std::string file = directory + "/" + (is_plain ? kWeightsFile : kCompressedFile);
@@ -298,7 +300,7 @@ Status write_checkpoint(const OpenCheckpoint& source, const Changes& changes,
     TESSERA_ASSIGN_OR_RETURN(const TensorView view, source.checkpoint.any_tensor(name));
     tensors.push_back(as_written(name, view));
   }
-  return write_files(source, formats, tensors, changes.section, directory);
+  return write_files(source, formats, tensors, changes, directory);
 }
 
 }  // namespace tessera

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -57,6 +58,7 @@ struct Changes {
   std::span<const std::unique_ptr<OpenCheckpoint>> layers = {};
   std::span<const TensorToWrite> tensors = {};  // others, dense
   std::string section = {};                     // JSON without "tensors"
+  std::optional<int32_t> kv_heads = {};         // as the config says; nothing: as many as it does
 };
 // Puts a checkpoint together: the source's tensors but those that the changes have anew, and its
 // config with the section. Without compressed tensors and a section it is a plain checkpoint.

@@ -102,6 +102,7 @@ Result<std::string> changed_config(const std::string& directory, const ConfigCha
   }
   config.erase("tessera");
   if (!change.section.empty()) config["tessera"] = OrderedJson::parse(change.section);
+  if (change.kv_heads) config[kKvHeadsKey] = *change.kv_heads;
   if (!change.dtype.empty()) {
     // The older of the two names is read by every version of transformers.
     if (config.contains("dtype")) config["dtype"] = change.dtype;

@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 
@@ -10,10 +11,13 @@
 
 namespace tessera {
 
+inline constexpr const char* kKvHeadsKey = "num_key_value_heads";  // of a config.json
+
 // What becomes of a config.json.
 struct ConfigChange {
-  std::string section = {};  // JSON: the `tessera` section; empty: there is none
-  std::string dtype = {};    // as transformers calls it; empty: as it is
+  std::string section = {};              // JSON: the `tessera` section; empty: there is none
+  std::string dtype = {};                // as transformers calls it; empty: as it is
+  std::optional<int32_t> kv_heads = {};  // nothing: as many as it says
 };
 
 // The text of a directory's config.json with a change.

@@ -79,6 +79,8 @@ class Pass {
   // What the pass saves as the model's schedule of cascade pruning, as JSON, where it changes no
   // matrix; null: that there is none.
   virtual std::optional<std::string> schedule() const { return {}; }
+  // How many heads of keys and values the pass leaves, where that is not as many as there were.
+  virtual std::optional<int32_t> kv_heads() const { return {}; }
   // The precision of the matrices with a row a token, where the pass rounds them.
   virtual std::optional<Precision> table_precision() const { return {}; }
 

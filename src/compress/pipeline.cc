@@ -58,7 +58,8 @@ class Pipeline {
 
   Status check_options() const {
     if (passes_.empty())
-      return invalid_input("expected options to prune, to quantize or a schedule, found none");
+      return invalid_input(
+          "expected options to prune, to quantize, to average heads or a schedule, found none");
     if (options_.calibration.tokens < 1) {
       return invalid_input(fmt::format("calibration tokens: expected at least 1, found {}",
                                        options_.calibration.tokens));
@@ -374,8 +375,11 @@ class Pipeline {
     TESSERA_ASSIGN_OR_RETURN(const std::string whole, part.output().make_whole());
     const std::string inner = home_.transformer_in(whole);
     std::filesystem::create_directories(inner);
-    TESSERA_RETURN_IF_ERROR(write_checkpoint(
-        *source_, {.layers = layers_, .section = section(this_run(), source_->checkpoint)}, inner));
+    TESSERA_RETURN_IF_ERROR(write_checkpoint(*source_,
+                                             {.layers = layers_,
+                                              .section = section(this_run(), source_->checkpoint),
+                                              .kv_heads = passes_.front()->kv_heads()},
+                                             inner));
     TESSERA_RETURN_IF_ERROR(
         copy_other_files(home_, whole, [this] { return progress("writing", 0, 1); }));
     layers_.clear();

@@ -143,6 +143,12 @@ Status read_smooth(const JsonAt& at, const RecipePaths&, CompressOptions& option
   return {};
 }
 
+Status read_kv_heads(const JsonAt& at, const RecipePaths&, CompressOptions& options) {
+  TESSERA_ASSIGN_OR_RETURN(const int64_t heads, at.integer(1, 4096));
+  options.kv_heads = static_cast<int32_t>(heads);
+  return {};
+}
+
 // In the order in which they are read: what others belong to comes first.
 constexpr CompressKey kKeys[] = {
     {"prune_tiles", read_share<PruneUnit::kTiles>},
@@ -163,6 +169,7 @@ constexpr CompressKey kKeys[] = {
     {"calibrate", read_calibrate},
     {"calibrate_tokens", read_calibrate_tokens},
     {"pruning", read_pruning},
+    {"kv_heads", read_kv_heads},
 };
 
 // As a name shows it: texts without quotation marks.
@@ -196,7 +203,7 @@ Result<RecipeCompression> compression_of(const std::vector<Chosen>& chosen, cons
       TESSERA_RETURN_IF_ERROR(key.read(each.value, paths, options));
     }
   }
-  if (!options.prune && !options.quantize && options.pruning.empty())
+  if (!options.prune && !options.quantize && options.pruning.empty() && !options.kv_heads)
     return at.failure(StatusCode::kInvalidInput, "expected a way to prune or quantize, found none");
   if (find("calibrate")) {
     if (options.prune && !find("score")) options.prune->score = PruneScore::kCalibrated;
