@@ -9,6 +9,7 @@
 #include "kernels/group_matmul/group_matmul.h"
 #include "kernels/int8_matmul/int8_matmul.h"
 #include "kernels/key_plane/key_plane.h"
+#include "kernels/line_sums/line_sums.h"
 #include "kernels/matmul/matmul.h"
 #include "kernels/memory_read/memory_read.h"
 #include "kernels/norm/norm.h"
@@ -37,6 +38,7 @@ std::vector<KernelState> all_kernel_states() {
            tile_matmul::kernels.states(),
            tile_int8_matmul::kernels.states(),
            tile_outer::kernels.states(),
+           line_sums::kernels.states(),
            csr_matmul::kernels.states(),
            quantize_rows_u8::kernels.states(),
            int8_matmul::kernels.states(),

@@ -1,6 +1,6 @@
 // Speed of the functions of training, forwards and backwards, in rounds of which each measures all
 // subjects, so that noise of the machine meets all of them alike.
-//   tune_torch_bench [rounds] [linear|attention|all]
+//   tune_torch_bench [rounds] [dense|pruned|attention|all]
 // Linear maps of 2048 rows, dense and pruned at random, and attention over 2048 rows of sequences
 // of one length. Prints a JSON object a line: what was measured, milliseconds of a forward pass and
 // of one with its backward pass (medians), the share of the f32 peak, of all threads in the same
@@ -117,7 +117,9 @@ Tensor dense(const TileMask& mask) {
 
 Tensor leaf(const Tensor& values) { return values.clone().set_requires_grad(true); }
 
-void linear_maps(int rounds) {
+enum class Maps { kDense, kPruned };
+
+void linear_maps(Maps maps, int rounds) {
   const TileShape tiles[] = {{16, 16}, {32, 32}, {8, 8}, {16, 1}, {1, 16}, {1, 1}};
   const int64_t shapes[][2] = {{384, 384}, {384, 1536}, {1536, 384},
                                {768, 768}, {768, 3072}, {3072, 768}};
@@ -141,7 +143,8 @@ void linear_maps(int rounds) {
     const Tensor plain = leaf(weights);
     subjects.push_back({"torch", products, [&] { return at::linear(x, plain); }, {x, plain}});
     for (const TileShape tile : tiles) {
-      for (const int percent : {50, 70, 80, 90}) {
+      for (const int percent : {30, 50, 70, 80, 90}) {
+        if (maps == Maps::kDense) continue;
         TileMask mask = random_mask(tile, outputs, inputs, percent);
         const double share =
             static_cast<double>(mask.kept_weights()) / static_cast<double>(inputs * outputs);
@@ -206,7 +209,9 @@ void attentions(int rounds) {
 int main(int argc, char** argv) {
   const int rounds = argc > 1 ? std::max(1, std::atoi(argv[1])) : 9;
   const std::string what = argc > 2 ? argv[2] : "all";
-  if (what != "attention") tessera::training::linear_maps(rounds);
-  if (what != "linear") tessera::training::attentions(rounds);
+  using namespace tessera::training;
+  if (what == "dense") linear_maps(Maps::kDense, rounds);
+  if (what == "pruned" || what == "all") linear_maps(Maps::kPruned, rounds);
+  if (what == "attention" || what == "all") attentions(rounds);
   return 0;
 }

@@ -5,7 +5,57 @@
 
 #include <algorithm>
 
+#include "kernels/attention_product/attention_product.h"
+#include "kernels/transpose/transpose.h"
+
 namespace tessera::training {
+namespace {
+
+// What oneDNN takes to begin a product, some 1.5 us, is more than so few multiplications take.
+constexpr int64_t kSmallExtent = 64, kSmallProducts = int64_t{48} << 10;
+
+bool is_small(const Product& product) {
+  return std::max({product.rows, product.cols, product.depth}) <= kSmallExtent &&
+         product.rows * product.cols * product.depth <= kSmallProducts &&
+         (product.beta == 0 || product.beta == 1);
+}
+
+// The operand as it is read, [rows, cols] times factor: in place, or in `square`.
+Operand as_read(const Operand& operand, int64_t rows, int64_t cols, float factor, float* square) {
+  if (operand.read == Operand::Read::kAsStored && factor == 1) return operand;
+  if (operand.read == Operand::Read::kTransposed) {
+    transpose::kernels.run({operand.data, operand.stride, rows, square, kSmallExtent}, {0, cols});
+  } else {
+    for (int64_t r = 0; r < rows; ++r) {
+      std::copy_n(operand.data + r * operand.stride, cols, square + r * kSmallExtent);
+    }
+  }
+  if (factor != 1) {
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t c = 0; c < cols; ++c) square[r * kSmallExtent + c] *= factor;
+    }
+  }
+  return {square, kSmallExtent};
+}
+
+void multiply_small(const Product& product) {
+  alignas(64) float left[kSmallExtent * kSmallExtent], right[kSmallExtent * kSmallExtent];
+  const Operand a = as_read(product.a, product.rows, product.depth, product.alpha, left);
+  const Operand b = as_read(product.b, product.depth, product.cols, 1, right);
+  using attention_product::Start;
+  attention_product::kernels.run({.a = a.data,
+                                  .a_stride = a.stride,
+                                  .depth = product.depth,
+                                  .b = b.data,
+                                  .b_stride = b.stride,
+                                  .cols = product.cols,
+                                  .start = product.beta == 0 ? Start::kZero : Start::kAdd,
+                                  .c = product.c,
+                                  .c_stride = product.c_stride},
+                                 {0, product.rows});
+}
+
+}  // namespace
 
 void multiply(const Product& product) {
   if (product.rows == 0 || product.cols == 0) return;
@@ -17,6 +67,7 @@ void multiply(const Product& product) {
     }
     return;
   }
+  if (is_small(product)) return multiply_small(product);
   const auto letter = [](const Operand& operand) {
     return operand.read == Operand::Read::kTransposed ? 'T' : 'N';
   };

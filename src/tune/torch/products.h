@@ -26,8 +26,9 @@ struct Product {
   float beta = 0;
 };
 
-// By oneDNN: on all threads of OpenMP, or inside of a parallel region by the calling thread. Throws
-// c10::Error. Equal products of equal numbers of threads give equal bits.
+// By oneDNN, on all threads of OpenMP or inside of a parallel region by the calling thread;
+// products of very few numbers by a kernel of ours, by the calling thread. Throws c10::Error. Equal
+// products of equal numbers of threads give equal bits.
 void multiply(const Product& product);
 
 }  // namespace tessera::training

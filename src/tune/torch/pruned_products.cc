@@ -10,6 +10,7 @@
 #include "kernels/tile_matmul/tile_matmul.h"
 #include "kernels/tile_outer/tile_outer.h"
 #include "kernels/transpose/transpose.h"
+#include "tune/torch/pruned_lines.h"
 
 namespace tessera::training {
 namespace {
@@ -17,17 +18,25 @@ namespace {
 // Dense products are as fast where more weights are kept. With 2048 rows of the maps of MiniLM and
 // BERT-base, on two cores of a Xeon with AVX-512, a forward and a backward pass took, in parts of
 // the dense one, by the kept share,
-//   tiles of 16 x 16   0.2: 0.32 to 0.39   0.3: 0.41 to 0.52   0.5: 0.49 to 0.80
-//   tiles of 8 x 8     0.2: 0.46 to 0.59   0.3: 0.62 to 0.75   0.5: 0.86 to 1.3
+//   tiles of 16 x 16          0.2: 0.31 to 0.52   0.3: 0.41 to 0.67   0.5: 0.49 to 0.90
+//   tiles of 8 x 8            0.2: 0.46 to 0.59   0.3: 0.62 to 0.75   0.5: 0.86 to 1.3
+//   tiles of 16 x 1, 1 x 16   0.2: 0.31 to 0.61   0.3: 0.43 to 0.83   0.5: 0.64 to 1.14
 // (tune_torch_bench).
-constexpr double kMostKept = 0.65, kMostKeptOfEight = 0.45;
+constexpr double kMostKept = 0.65, kMostKeptOfEight = 0.45, kMostKeptLines = 0.4;
 
 // Rows are dealt in multiples of what the kernels' register tiles take.
 constexpr int64_t kGrain = 24;
 
-constexpr int32_t block_extent(int32_t tile) { return tile % 16 == 0 ? 16 : 8; }
+// Whether a tile's edges are those of multiples of `of`, in a matrix that is so long.
+constexpr bool is_multiple(int32_t tile, int64_t length, int32_t of) {
+  return tile % of == 0 || tile >= length;
+}
 
-// The blocks of W, or with outputs and inputs exchanged of W^T, whose tiles are multiples of 8.
+constexpr int32_t block_extent(int32_t tile, int64_t length) {
+  return is_multiple(tile, length, 16) ? 16 : is_multiple(tile, length, 8) ? 8 : 1;
+}
+
+// The blocks of W, or with outputs and inputs exchanged of W^T.
 enum class Side { kOutputs, kInputs };
 TilePattern find_blocks(const TileMask& mask, Side side) {
   TilePattern pattern;
@@ -36,7 +45,7 @@ TilePattern find_blocks(const TileMask& mask, Side side) {
   const int64_t across = by_outputs ? mask.cols : mask.rows;
   const int32_t tile_down = by_outputs ? mask.tile.rows : mask.tile.cols;
   const int32_t tile_across = by_outputs ? mask.tile.cols : mask.tile.rows;
-  pattern.shape = {block_extent(tile_down), block_extent(tile_across)};
+  pattern.shape = {block_extent(tile_down, down), block_extent(tile_across, across)};
   for (int64_t n = 0; n < down; n += pattern.shape.outputs) {
     TilePanel panel{n, static_cast<int32_t>(std::min<int64_t>(down - n, pattern.shape.outputs)),
                     static_cast<int32_t>(pattern.blocks.size()), 0};
@@ -66,6 +75,10 @@ void pack_block(const Weights& weights, const BlockShape& shape, const TilePanel
   const int64_t inputs = std::min<int64_t>(shape.inputs, weights.inputs - first);
   const float* from =
       weights.data + first * weights.input_stride + panel.output * weights.output_stride;
+  if (shape.inputs == 1) {
+    for (int64_t n = 0; n < panel.outputs; ++n) values[n] = from[n * weights.output_stride];
+    return;
+  }
   if (shape.outputs == 16 && weights.output_stride == 1) {
     for (int64_t k = 0; k < inputs; ++k) {
       std::copy_n(from + k * weights.input_stride, panel.outputs, values + k * 16);
@@ -129,37 +142,41 @@ void multiply(Rows x, const Weights& weights, const TilePattern& pattern, const 
   });
 }
 
-// Where the panels of part `part` end, so that all have like numbers of blocks.
-int64_t cut(const TilePattern& pattern, int64_t part, int64_t parts) {
-  const auto last = static_cast<int64_t>(pattern.blocks.size()) * part / parts;
-  const auto at = std::partition_point(pattern.panels.begin(), pattern.panels.end(),
-                                       [&](const TilePanel& panel) { return panel.end <= last; });
-  return part == parts ? static_cast<int64_t>(pattern.panels.size()) : at - pattern.panels.begin();
-}
-
 }  // namespace
 
 std::optional<PrunedProducts> PrunedProducts::of(const TileMask& mask) {
-  if (mask.tile.rows % 8 != 0 || mask.tile.cols % 8 != 0) return std::nullopt;
+  const int32_t outputs = block_extent(mask.tile.rows, mask.rows);
+  const int32_t inputs = block_extent(mask.tile.cols, mask.cols);
+  const int32_t larger = std::max(outputs, inputs), smaller = std::min(outputs, inputs);
+  if (larger == 1 || (larger == 8 && smaller == 1)) return std::nullopt;
+  const double most = smaller == 16 ? kMostKept : smaller == 8 ? kMostKeptOfEight : kMostKeptLines;
   const auto all = static_cast<double>(mask.rows * mask.cols);
-  const bool whole = mask.tile.rows % 16 == 0 && mask.tile.cols % 16 == 0;
-  const double most = whole ? kMostKept : kMostKeptOfEight;
   if (static_cast<double>(mask.kept_weights()) > most * all) return std::nullopt;
   PrunedProducts products;
-  products.by_outputs_ = find_blocks(mask, Side::kOutputs);
-  products.by_inputs_ = find_blocks(mask, Side::kInputs);
+  if (outputs != 1) products.by_outputs_ = find_blocks(mask, Side::kOutputs);
+  if (inputs != 1) products.by_inputs_ = find_blocks(mask, Side::kInputs);
   return products;
 }
 
 void PrunedProducts::forward(Rows x, const float* weights, const float* bias, Rows y) const {
-  multiply(x, {weights, 1, x.width, x.width}, by_outputs_, bias, y);
+  if (!by_outputs_.panels.empty()) {
+    return multiply(x, {weights, 1, x.width, x.width}, by_outputs_, bias, y);
+  }
+  const at::Tensor lines = pack({weights, x.width, 1, y.width}, by_inputs_);
+  scatter_lines(x, by_inputs_, lines.data_ptr<float>(), bias, y);
 }
 
 void PrunedProducts::input_gradient(Rows dy, const float* weights, Rows dx) const {
-  multiply(dy, {weights, dx.width, 1, dy.width}, by_inputs_, nullptr, dx);
+  if (!by_inputs_.panels.empty()) {
+    return multiply(dy, {weights, dx.width, 1, dy.width}, by_inputs_, nullptr, dx);
+  }
+  const at::Tensor lines = pack({weights, 1, dx.width, dx.width}, by_outputs_);
+  scatter_lines(dy, by_outputs_, lines.data_ptr<float>(), nullptr, dx);
 }
 
 void PrunedProducts::weight_gradient(Rows dy, Rows x, float* dw) const {
+  if (by_inputs_.panels.empty()) return gather_lines(dy, x, by_outputs_, {dw, x.width, 1});
+  if (by_outputs_.panels.empty()) return gather_lines(x, dy, by_inputs_, {dw, 1, x.width});
   const tile_outer::Args args{.dy = dy.data,
                               .dy_stride = dy.width,
                               .x = x.data,

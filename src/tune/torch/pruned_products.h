@@ -31,8 +31,10 @@ class PrunedProducts {
   void weight_gradient(Rows dy, Rows x, float* dw) const;
 
  private:
-  TilePattern by_outputs_;  // panels of outputs
-  TilePattern by_inputs_;   // of W^T: panels of inputs
+  // Blocks of W, in panels of outputs, and of W^T, in panels of inputs; of tiles that are no
+  // multiples of 8 inputs or of 8 outputs only the former or the latter, lines of 16 weights.
+  TilePattern by_outputs_;
+  TilePattern by_inputs_;
 };
 
 }  // namespace tessera::training
