@@ -120,6 +120,8 @@ class Scratch {
                                     .sum = sum(),
                                     .rescale = sum() + vectors_.size(1)},
                                    {0, block.rows});
+    // The kernel leaves what stands in blocks without a key that the row sees as it is.
+    for (int64_t r = 0; r < block.rows; ++r) std::fill_n(scores() + r * stride_, begin[r], 0.0f);
   }
 
  private:
