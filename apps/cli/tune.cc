@@ -111,6 +111,14 @@ class CommandLine {
                       "attention_output, ffn, bias, norm, embedding, head (default: all, but of "
                       "distil no embedding)."},
                      &train_);
+    parser_.add_texts({"--validate", "FILE",
+                       "Measure the loss of FILE at each checkpoint, and write the model of the "
+                       "least one."},
+                      &tune.validate);
+    integer({"--patience", 0, 1 << 20,
+             "End after N checkpoints without a lesser loss of --validate; 0 means never (default: "
+             "0)."},
+            &tune.patience);
     number({"--masked-share", 0, 1, "Mask this share of the tokens of masked-lm (default: 0.15)."},
            &tune.masked_share);
     number({"--label-smoothing", 0, 0.999,
@@ -246,6 +254,7 @@ class CommandLine {
     }
     if (parser_.is_given("--masked-share") && tune.task != TuneTask::kMaskedLm)
       lacks("--masked-share", "--task masked-lm");
+    if (tune.patience > 0 && tune.validate.empty()) lacks("--patience", "--validate FILE");
     tune.distil.teacher = teacher_.value_or("");
     tune.data.insert(tune.data.end(), texts_.begin(), texts_.end());
     if (tune.data.empty()) usage_error("expected --data FILE or --text FILE, found neither");
@@ -275,25 +284,32 @@ std::string duration(double seconds) {
 }
 
 std::string to_text(const TuneReport& report, const std::string& target) {
+  const std::string validated =
+      report.validation_loss
+          ? fmt::format("The least loss on other data was {:.4g}, and its model is what is kept.\n",
+                        *report.validation_loss)
+          : "";
   return fmt::format(
       "Trained {} of {} parameters in {}, {} tokens, {}.\n"
-      "The loss was {:.4g} at first and {:.4g} in the end.\n"
+      "The loss was {:.4g} at first and {:.4g} in the end.\n{}"
       "Written to {}.\n",
       human_count(report.trained_parameters), human_count(report.parameters),
       counted(report.steps, "steps"), human_count(report.tokens), duration(report.seconds),
-      report.first_loss, report.last_loss, target);
+      report.first_loss, report.last_loss, validated, target);
 }
 
 std::string to_json(const TuneReport& report) {
-  const Json json = {{"steps", report.steps},
-                     {"tokens", report.tokens},
-                     {"parameters", report.parameters},
-                     {"trained_parameters", report.trained_parameters},
-                     {"first_loss", report.first_loss},
-                     {"last_loss", report.last_loss},
-                     {"seconds", report.seconds},
-                     {"files", report.files},
-                     {"next", report.next}};
+  const Json json = {
+      {"steps", report.steps},
+      {"tokens", report.tokens},
+      {"parameters", report.parameters},
+      {"trained_parameters", report.trained_parameters},
+      {"first_loss", report.first_loss},
+      {"last_loss", report.last_loss},
+      {"validation_loss", report.validation_loss ? Json(*report.validation_loss) : Json()},
+      {"seconds", report.seconds},
+      {"files", report.files},
+      {"next", report.next}};
   return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 

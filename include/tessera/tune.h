@@ -111,6 +111,10 @@ struct TuneOptions {
   uint64_t seed = 0;
   int32_t threads = 0;
   int64_t checkpoint_every = 100;  // steps
+  // Files like `data`, whose loss is measured with each checkpoint: what comes out is the model of
+  // the least one.
+  std::vector<std::string> validate = {};
+  int32_t patience = 0;  // the training ends after so many without a lesser one; 0: it goes on
   Existing existing = Existing::kRefuse;
   // The words of the command that asks for this, for the model card; empty: it names none.
   std::vector<std::string> command = {};
@@ -123,6 +127,7 @@ struct TuneReport {
   int64_t tokens = 0;  // that were read, over all steps
   int64_t parameters = 0, trained_parameters = 0;
   double first_loss = 0, last_loss = 0;  // means of the first and the last twentieth of the steps
+  std::optional<double> validation_loss = {};  // the least one; none: nothing was validated
   double seconds = 0;
   std::vector<std::string> files = {};  // the log of all steps and its picture
   std::vector<std::string> next = {};  // commands that run the model and hold it against its source

@@ -56,6 +56,8 @@ std::string table(const TuneCard& card) {
   text += fmt::format("| seed | {} |\n", options.seed);
   text += fmt::format("| loss | {:.4g} at first, {:.4g} in the end |\n", report.first_loss,
                       report.last_loss);
+  if (report.validation_loss)
+    text += fmt::format("| least loss on other data | {:.4g} |\n", *report.validation_loss);
   const int threads = options.threads > 0 ? options.threads : usable_cpus();
   return text + fmt::format("| time | {:.0f} s, {} threads |\n\n![loss]({})\n", report.seconds,
                             threads, kTrainingCurve);

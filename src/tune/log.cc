@@ -27,8 +27,8 @@ constexpr double kAny = std::numeric_limits<double>::max();
 Result<StepRecord> parse_line(std::string_view line, const std::string& source) {
   TESSERA_ASSIGN_OR_RETURN(const Json json, parse_json(line, source));
   const JsonAt at(json, source);
-  TESSERA_RETURN_IF_ERROR(
-      at.known({"step", "loss", "penalty", "learning_rate", "gradient_norm", "tokens", "seconds"}));
+  TESSERA_RETURN_IF_ERROR(at.known({"step", "loss", "penalty", "learning_rate", "gradient_norm",
+                                    "tokens", "seconds", "validation"}));
   StepRecord record;
   constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
   TESSERA_ASSIGN_OR_RETURN(record.step, at.integer_or("step", 0, 1, kMost));
@@ -42,6 +42,9 @@ Result<StepRecord> parse_line(std::string_view line, const std::string& source) 
   }
   if (json.find("penalty") != nullptr) {
     TESSERA_ASSIGN_OR_RETURN(record.penalty, at.number_or("penalty", 0, -kAny, kAny));
+  }
+  if (json.find("validation") != nullptr) {
+    TESSERA_ASSIGN_OR_RETURN(record.validation, at.number_or("validation", 0, -kAny, kAny));
   }
   return record;
 }
@@ -88,9 +91,10 @@ size_t twentieth(const std::vector<StepRecord>& records) {
 std::string to_line(const StepRecord& record) {
   std::string line = fmt::format("{{\"step\":{},\"loss\":{}", record.step, record.loss);
   if (record.penalty) line += fmt::format(",\"penalty\":{}", *record.penalty);
-  return line + fmt::format(
-                    ",\"learning_rate\":{},\"gradient_norm\":{},\"tokens\":{},\"seconds\":{:.4g}}}",
-                    record.learning_rate, record.gradient_norm, record.tokens, record.seconds);
+  line += fmt::format(",\"learning_rate\":{},\"gradient_norm\":{},\"tokens\":{},\"seconds\":{:.4g}",
+                      record.learning_rate, record.gradient_norm, record.tokens, record.seconds);
+  if (record.validation) line += fmt::format(",\"validation\":{}", *record.validation);
+  return line + "}";
 }
 
 Result<TrainingLog> TrainingLog::open(const std::string& path, int64_t steps) {
@@ -170,6 +174,12 @@ std::string draw_curve(const std::vector<StepRecord>& records, const std::string
   plot.panels.push_back(
       {.title = "", .x = {.label = "step"}, .y = {.label = "loss"}, .series = {}});
   plot.panels[0].series.push_back(std::move(loss));
+  PlotSeries validation{.name = "loss on other data", .style = SeriesStyle::kMarkers};
+  for (const StepRecord& record : records) {
+    if (record.validation)
+      validation.points.push_back({.x = static_cast<double>(record.step), .y = *record.validation});
+  }
+  if (!validation.points.empty()) plot.panels[0].series.push_back(std::move(validation));
   if (records.front().penalty) {
     plot.columns = 2;
     plot.panels.push_back(

@@ -13,7 +13,8 @@ namespace tessera {
 struct StepRecord {
   int64_t step = 0;  // from 1
   double loss = 0;
-  std::optional<double> penalty = {};  // of the restrictions, where there are any
+  std::optional<double> penalty = {};     // of the restrictions, where there are any
+  std::optional<double> validation = {};  // the loss on other data, behind the step
   double learning_rate = 0;
   double gradient_norm = 0;  // before it was clipped
   int64_t tokens = 0;

@@ -84,8 +84,21 @@ OrderedJson pass_of(const TuneOptions& options, const TuneInputs& inputs) {
                       {"seed", options.seed}};
   if (options.task == TuneTask::kDistil) json["distil"] = distil_of(options.distil, inputs);
   if (options.prune) json["prune"] = prune_of(*options.prune);
+  if (!options.validate.empty()) {
+    json["validate"] = options.validate;
+    json["checkpoint_every"] = options.checkpoint_every;
+    json["patience"] = options.patience;
+  }
   if (options.task == TuneTask::kMaskedLm) json["masked_share"] = options.masked_share;
   return json;
+}
+
+// A model that is pruned on the way is best before.
+Status check_validation(const TuneOptions& options) {
+  if (options.validate.empty() && options.patience > 0)
+    return invalid_input("expected data to validate with, to be patient about, found none");
+  if (options.validate.empty() || !options.prune) return {};
+  return invalid_input("expected a training without pruning to validate, found one that prunes");
 }
 
 }  // namespace
@@ -93,6 +106,7 @@ OrderedJson pass_of(const TuneOptions& options, const TuneInputs& inputs) {
 Status check(const TuneOptions& options) {
   if (options.data.empty()) return invalid_input("expected a data file at least, found none");
   TESSERA_RETURN_IF_ERROR(check_teacher(options));
+  TESSERA_RETURN_IF_ERROR(check_validation(options));
   const OptimizerOptions& optimizer = options.optimizer;
   const DistilOptions& distil = options.distil;
   // What is below 1 may not be 1 itself.
@@ -103,6 +117,7 @@ Status check(const TuneOptions& options) {
       {"batch tokens", static_cast<double>(options.batch_tokens), 1, kAny},
       {"max tokens", static_cast<double>(options.max_tokens), 0, kAny},
       {"accumulate", static_cast<double>(options.accumulate), 1, kAny},
+      {"patience", static_cast<double>(options.patience), 0, kAny},
       {"checkpoint every", static_cast<double>(options.checkpoint_every), 1, kAny},
       {"threads", static_cast<double>(options.threads), 0, kAny},
       {"learning rate", optimizer.learning_rate, 0, kAny},
@@ -127,10 +142,12 @@ Status check(const TuneOptions& options) {
 
 Result<std::map<std::string, std::string>> hash_data(const TuneOptions& options) {
   std::map<std::string, std::string> hashes;
-  for (const std::string& file : options.data) {
-    std::error_code ignored;
-    if (std::filesystem::is_directory(file, ignored)) continue;
-    TESSERA_ASSIGN_OR_RETURN(hashes[file], hash_file(file));
+  for (const std::vector<std::string>& files : {options.data, options.validate}) {
+    for (const std::string& file : files) {
+      std::error_code ignored;
+      if (std::filesystem::is_directory(file, ignored)) continue;
+      TESSERA_ASSIGN_OR_RETURN(hashes[file], hash_file(file));
+    }
   }
   return hashes;
 }

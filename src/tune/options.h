@@ -13,7 +13,7 @@ Status check(const TuneOptions& options);
 
 // SHA-256 of what a training reads, by file.
 struct TuneInputs {
-  std::map<std::string, std::string> source, teacher, data;
+  std::map<std::string, std::string> source, teacher, data;  // data: also that which validates
 };
 // Of the data files; folders are not looked into.
 Result<std::map<std::string, std::string>> hash_data(const TuneOptions& options);

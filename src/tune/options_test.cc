@@ -42,6 +42,13 @@ TEST(TuneOptions, WhatIsWrongIsNamed) {
   expect([](TuneOptions& o) { o.dropout = 1; }, "dropout");
   expect([](TuneOptions& o) { o.masked_share = 0; }, "masked share");
   expect([](TuneOptions& o) { o.distil.temperature = 0; }, "temperature");
+  expect([](TuneOptions& o) { o.patience = 1; }, "validate");
+  expect(
+      [](TuneOptions& o) {
+        o.validate = {"b.txt"};
+        o.prune = PruneTraining{};
+      },
+      "without pruning");
 }
 
 TEST(TuneOptions, ARunIsWhatItsResultDependsOn) {

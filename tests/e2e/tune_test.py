@@ -232,6 +232,36 @@ class Tune(Trains):
         _, report = self.heal("anew", "--steps", "9", "--force")
         self.assertEqual(len(log_of(target)), 9)
 
+    def test_validation(self):
+        """What is learnt by heart is worse on other data: the best is kept, and the training ends early."""
+        other = self.folder / "other.txt"
+        other.write_text("quick foxes jump\nover lazy dogs\n")
+        options = ["--task", "causal-lm", "--text", self.text, "--validate", other, "--steps", "300", "--checkpoint-every", "5", "--learning-rate",
+                   "1e-2", "--batch-tokens", "256", "--patience", "4"]
+        target, report = self.tune(self.decoder, "validated", *options)
+        lines = log_of(target)
+        losses = {line["step"]: line["validation"] for line in lines if "validation" in line}
+        self.assertLess(report["steps"], 300)
+        self.assertEqual(len(lines), report["steps"])
+        self.assertEqual(list(losses), list(range(5, report["steps"] + 1, 5)))
+        best = min(losses, key=losses.get)
+        self.assertEqual(report["validation_loss"], losses[best])
+        self.assertEqual(report["steps"], best + 20)
+        self.assertIn("loss on other data", (target / "training.svg").read_text())
+        # Interrupted, it ends with the same model at the same step.
+        again = self.folder / "validated_again"
+        process = self.start("tune", self.decoder, "-o", again, *options, "--threads", "1")
+        log = pathlib.Path(f"{again}.part") / "training.jsonl"
+        while process.poll() is None and not (log.exists() and log.read_bytes().count(b"\n") > best + 6):
+            time.sleep(0.0005)
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=SECONDS)
+        self.tune(self.decoder, "validated_again", *options)
+        self.assertEqual(log_of(again), lines)
+        self.assertEqual(weights_of(again), weights_of(target))
+        base = ("tune", "model", "-o", "out", "--task", "causal-lm", "--text", "x")
+        self.assert_usage(*base, "--patience", "2", says=["--patience", "--validate"])
+
     def test_a_loss_that_is_no_number(self):
         target = self.folder / "diverges"
         options = ["tune", self.decoder, "-o", target, "--task", "causal-lm", "--text", self.text, "--learning-rate", "1e6", "--warmup", "0",

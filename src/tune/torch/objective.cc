@@ -36,8 +36,9 @@ Status Objective::read_teacher(const Architecture& student) {
                   home.transformer, expected, found));
 }
 
-at::Tensor Objective::loss(const TrainedModel& model, const Batch& batch) const {
-  const States states = forward(model, batch, {.dropout = options_->dropout});
+at::Tensor Objective::loss(const TrainedModel& model, const Batch& batch, Use use) const {
+  const double dropout = use == Use::kTraining ? options_->dropout : 0;
+  const States states = forward(model, batch, {.dropout = dropout});
   if (!teacher_) return task_loss(*options_, model, encoder_, batch, states);
   States targets;
   {

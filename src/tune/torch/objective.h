@@ -19,8 +19,9 @@ class Objective {
   static Result<Objective> open(const TuneOptions& options, const ModelDirectory& home,
                                 const Architecture& student);
 
-  // A number that backward() can be called of.
-  torch::Tensor loss(const TrainedModel& model, const Batch& batch) const;
+  // A number that backward() can be called of. Nothing drops out where it is only measured.
+  enum class Use { kTraining, kMeasuring };
+  torch::Tensor loss(const TrainedModel& model, const Batch& batch, Use use) const;
   // Where the teacher's tensors lie; empty: there is none.
   const std::string& teacher_directory() const { return teacher_directory_; }
 

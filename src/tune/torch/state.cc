@@ -15,6 +15,7 @@ namespace tessera::training {
 namespace {
 
 constexpr const char* kSteps = "steps";
+constexpr const char* kValidation = "validation.";
 
 constexpr std::pair<DType, at::ScalarType> kTypes[] = {
     {DType::kF64, at::kDouble}, {DType::kF32, at::kFloat}, {DType::kI64, at::kLong},
@@ -99,7 +100,7 @@ class Reader {
 }  // namespace
 
 Status write_state(const std::string& path, const AdamW& optimizer,
-                   const Restrictions& restrictions) {
+                   const Restrictions& restrictions, const Validation* validation) {
   Tensors tensors;
   for (const AdamW::Slot& slot : optimizer.slots()) {
     const std::string& name = slot.parameter->name;
@@ -111,10 +112,15 @@ Status write_state(const std::string& path, const AdamW& optimizer,
     for (const auto& [name, tensor] : restrictions[i]->state())
       TESSERA_RETURN_IF_ERROR(tensors.add(restriction_name(i) + name, tensor));
   }
+  if (validation != nullptr) {
+    for (const auto& [name, tensor] : validation->state())
+      TESSERA_RETURN_IF_ERROR(tensors.add(kValidation + name, tensor));
+  }
   return write_safetensors(path, tensors.list(), {{kSteps, std::to_string(optimizer.steps())}});
 }
 
-Status read_state(const std::string& path, AdamW& optimizer, Restrictions& restrictions) {
+Status read_state(const std::string& path, AdamW& optimizer, Restrictions& restrictions,
+                  Validation* validation) {
   TESSERA_ASSIGN_OR_RETURN(const Safetensors file, Safetensors::open(path));
   const at::NoGradGuard no_gradients;
   const Reader reader(path, file);
@@ -130,7 +136,9 @@ Status read_state(const std::string& path, AdamW& optimizer, Restrictions& restr
     TESSERA_ASSIGN_OR_RETURN(const auto state, reader.all(restriction_name(i)));
     TESSERA_RETURN_IF_ERROR(restrictions[i]->restore(state));
   }
-  return {};
+  if (validation == nullptr) return {};
+  TESSERA_ASSIGN_OR_RETURN(const auto state, reader.all(kValidation));
+  return validation->restore(state);
 }
 
 }  // namespace tessera::training

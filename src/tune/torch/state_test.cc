@@ -60,7 +60,7 @@ TEST_F(State, GoesOnAsIfItHadNotStopped) {
       std::map<std::string, at::Tensor>{{"mask", mask}, {"count", at::arange(3)}}));
   step(optimizer);
   step(optimizer);
-  ASSERT_TRUE(write_state(path_, optimizer, restrictions).ok());
+  ASSERT_TRUE(write_state(path_, optimizer, restrictions, nullptr).ok());
   step(optimizer);
 
   Parameter other_a = parameter("a", 5, 7), other_b = parameter("b", 1, 3);
@@ -68,7 +68,7 @@ TEST_F(State, GoesOnAsIfItHadNotStopped) {
   Restrictions others;
   others.push_back(std::make_unique<Remembers>(std::map<std::string, at::Tensor>{}));
   others.push_back(std::make_unique<Remembers>(std::map<std::string, at::Tensor>{}));
-  const Status status = read_state(path_, other, others);
+  const Status status = read_state(path_, other, others, nullptr);
   ASSERT_TRUE(status.ok()) << status.message();
   EXPECT_EQ(other.steps(), 2);
   step(other);
@@ -84,15 +84,15 @@ TEST_F(State, OfAnotherTrainingIsRefused) {
   Restrictions none;
   AdamW optimizer({}, {&a});
   step(optimizer);
-  ASSERT_TRUE(write_state(path_, optimizer, none).ok());
+  ASSERT_TRUE(write_state(path_, optimizer, none, nullptr).ok());
   for (Parameter* other : {&wider, &b}) {
     AdamW foreign({}, {other});
-    const Status status = read_state(path_, foreign, none);
+    const Status status = read_state(path_, foreign, none, nullptr);
     EXPECT_EQ(status.code(), StatusCode::kInvalidInput);
     EXPECT_NE(status.message().find("--force"), std::string::npos) << status.message();
   }
   fs::resize_file(path_, fs::file_size(path_) - 1);
-  EXPECT_FALSE(read_state(path_, optimizer, none).ok());
+  EXPECT_FALSE(read_state(path_, optimizer, none, nullptr).ok());
 }
 
 }  // namespace

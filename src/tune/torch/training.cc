@@ -27,6 +27,7 @@
 #include "tune/torch/optimizer.h"
 #include "tune/torch/restrictions.h"
 #include "tune/torch/state.h"
+#include "tune/torch/validation.h"
 
 namespace tessera::training {
 namespace {
@@ -93,6 +94,9 @@ class Training {
     TESSERA_ASSIGN_OR_RETURN(batches_, read_batches(home_, model_.architecture, options_));
     TESSERA_ASSIGN_OR_RETURN(objective_, Objective::open(options_, home_, model_.architecture));
     TESSERA_ASSIGN_OR_RETURN(restrictions_, make_restrictions(options_, model_));
+    if (!options_.validate.empty()) {
+      TESSERA_ASSIGN_OR_RETURN(validation_, Validation::open(options_, home_, model_.architecture));
+    }
     TESSERA_RETURN_IF_ERROR(check_needed_space());
     TESSERA_ASSIGN_OR_RETURN(inputs_.source, hash_tensor_files(home_.transformer));
     if (!objective_->teacher_directory().empty()) {
@@ -107,7 +111,8 @@ class Training {
   Status check_needed_space() {
     int64_t numbers = 0;
     for (const Parameter* parameter : model_.trained()) numbers += parameter->value.numel();
-    const int64_t state = 3 * static_cast<int64_t>(sizeof(float)) * numbers;
+    const int64_t copies = validation_ ? 4 : 3;
+    const int64_t state = copies * static_cast<int64_t>(sizeof(float)) * numbers;
     const auto whole = static_cast<int64_t>(source_->checkpoint.size_bytes());
     return check_space(target_, state + std::max(state, whole));
   }
@@ -120,7 +125,8 @@ class Training {
     optimizer_.emplace(options_.optimizer, model_.trained());
     std::error_code ignored;
     if (std::filesystem::exists(state_file(output), ignored))
-      TESSERA_RETURN_IF_ERROR(read_state(state_file(output), *optimizer_, restrictions_));
+      TESSERA_RETURN_IF_ERROR(
+          read_state(state_file(output), *optimizer_, restrictions_, validation()));
     for (const auto& restriction : restrictions_)
       TESSERA_RETURN_IF_ERROR(restriction->begin(model_));
     TESSERA_ASSIGN_OR_RETURN(TrainingLog log, TrainingLog::open(output.path() + "/" + kTrainingLog,
@@ -129,17 +135,27 @@ class Training {
     return {};
   }
 
+  Validation* validation() { return validation_ ? &*validation_ : nullptr; }
+
+  bool is_over(int64_t steps) const {
+    return steps == options_.steps || (validation_ && validation_->is_over());
+  }
+
   Status train(const OutputDirectory& output) {
-    const Clock::time_point begin = Clock::now();
-    const int64_t first = optimizer_->steps();
-    for (int64_t step = first; step < options_.steps; ++step) {
-      TESSERA_ASSIGN_OR_RETURN(const StepRecord record, one_step(step));
+    Pace pace{.first = optimizer_->steps()};
+    for (int64_t step = pace.first; !is_over(step); ++step) {
+      TESSERA_ASSIGN_OR_RETURN(StepRecord record, one_step(step));
+      const bool is_milestone =
+          step + 1 == options_.steps || (step + 1) % options_.checkpoint_every == 0;
+      if (is_milestone && validation_) {
+        record.validation = validation_->measure(model_, *objective_);
+        TESSERA_RETURN_IF_ERROR(check_finite("loss of other data", *record.validation, record));
+      }
       TESSERA_RETURN_IF_ERROR(log_->append(record));
-      const bool goes_on = progress(first, seconds_since(begin));
-      const bool is_last = step + 1 == options_.steps;
-      if (!goes_on || is_last || (step + 1) % options_.checkpoint_every == 0)
-        TESSERA_RETURN_IF_ERROR(write_checkpoint(output));
-      if (goes_on || is_last) continue;
+      pace.tokens += record.tokens;
+      const bool goes_on = progress(pace);
+      if (!goes_on || is_milestone) TESSERA_RETURN_IF_ERROR(write_checkpoint(output));
+      if (goes_on || is_over(step + 1)) continue;
       return {StatusCode::kCancelled,
               fmt::format("the training was stopped after step {}; the same call goes on from "
                           "there",
@@ -154,7 +170,8 @@ class Training {
     StepRecord record{.step = step + 1, .learning_rate = learning_rate(options_, step)};
     for (int32_t i = 0; i < options_.accumulate; ++i) {
       const Batch batch = batches_->batch(step * options_.accumulate + i);
-      const at::Tensor loss = objective_->loss(model_, batch) / options_.accumulate;
+      const at::Tensor loss =
+          objective_->loss(model_, batch, Objective::Use::kTraining) / options_.accumulate;
       record.loss += loss.item<double>();
       record.tokens += batch.tokens();
       TESSERA_RETURN_IF_ERROR(check_finite("loss", record.loss, record));
@@ -183,25 +200,30 @@ class Training {
   }
 
   // The log first: no checkpoint is behind what it says.
-  Status write_checkpoint(const OutputDirectory& output) const {
+  Status write_checkpoint(const OutputDirectory& output) {
     TESSERA_RETURN_IF_ERROR(log_->sync());
-    return write_state(state_file(output), *optimizer_, restrictions_);
+    return write_state(state_file(output), *optimizer_, restrictions_, validation());
   }
 
+  // What this process has done of the training.
+  struct Pace {
+    int64_t first = 0;  // steps that others had done
+    int64_t tokens = 0;
+    Clock::time_point begin = Clock::now();
+  };
+
   // Whether the training goes on.
-  bool progress(int64_t first, double seconds) const {
+  bool progress(const Pace& pace) const {
     if (!options_.on_progress) return true;
     constexpr size_t kRecent = 20;
     const std::vector<StepRecord>& records = log_->records();
     TuneProgress progress{.step = records.back().step, .steps = options_.steps};
     const size_t recent = std::min(records.size(), kRecent);
-    int64_t tokens = 0;
-    for (size_t i = static_cast<size_t>(first); i < records.size(); ++i)
-      tokens += records[i].tokens;
     for (size_t i = records.size() - recent; i < records.size(); ++i)
       progress.loss += records[i].loss / static_cast<double>(recent);
-    progress.tokens_per_second = static_cast<double>(tokens) / seconds;
-    progress.seconds_left = seconds / static_cast<double>(progress.step - first) *
+    const double seconds = seconds_since(pace.begin);
+    progress.tokens_per_second = static_cast<double>(pace.tokens) / seconds;
+    progress.seconds_left = seconds / static_cast<double>(progress.step - pace.first) *
                             static_cast<double>(progress.steps - progress.step);
     return options_.on_progress(progress);
   }
@@ -223,6 +245,7 @@ class Training {
     const std::string inner = home_.transformer_in(whole);
     std::filesystem::create_directories(inner);
     const std::string section = section_text();
+    if (validation_) validation_->give_best(model_);
     TESSERA_RETURN_IF_ERROR(write_model(*source_, model_, section, part, inner));
     TESSERA_RETURN_IF_ERROR(copy_other_files(home_, whole, [] { return Status(); }));
     TESSERA_RETURN_IF_ERROR(write_log(whole));
@@ -247,11 +270,12 @@ class Training {
 
   TuneReport report() {
     const std::vector<StepRecord>& records = log_->records();
-    TuneReport report{.steps = options_.steps,
+    TuneReport report{.steps = static_cast<int64_t>(records.size()),
                       .tokens = tokens_of(records),
                       .parameters = model_.weights(),
                       .first_loss = first_loss(records),
                       .last_loss = last_loss(records),
+                      .validation_loss = validation_ ? validation_->best_loss() : std::nullopt,
                       .seconds = seconds_of(records),
                       .files = {target_ + "/" + kTrainingLog, target_ + "/" + kTrainingCurve},
                       .next = next_commands(model_.architecture.head, name_, target_)};
@@ -269,6 +293,7 @@ class Training {
   TrainedModel model_;
   std::unique_ptr<Batches> batches_;
   std::optional<Objective> objective_;
+  std::optional<Validation> validation_;
   Restrictions restrictions_;
   TuneInputs inputs_;
   std::optional<AdamW> optimizer_;
