@@ -302,6 +302,7 @@ std::string to_json(const TuneReport& report) {
   const Json json = {
       {"steps", report.steps},
       {"tokens", report.tokens},
+      {"cut", report.cut},
       {"parameters", report.parameters},
       {"trained_parameters", report.trained_parameters},
       {"first_loss", report.first_loss},
@@ -318,6 +319,10 @@ Status print(const Options& options, const TuneReport& report) {
   Status status = out.write(options.json ? to_json(report) : to_text(report, *options.target));
   if (status.ok()) status = out.flush();
   if (!status.ok() || options.json) return status;
+  if (report.cut > 0) {
+    note(fmt::format("{} of the data {} longer than --max-tokens allows, and lost the rest",
+                     counted(report.cut, "texts"), report.cut == 1 ? "was" : "were"));
+  }
   for (const std::string& command : report.next) note("next: " + command);
   return {};
 }

@@ -125,6 +125,7 @@ struct TuneOptions {
 struct TuneReport {
   int64_t steps = 0;
   int64_t tokens = 0;  // that were read, over all steps
+  int64_t cut = 0;     // texts of the data that were longer than max_tokens, and lost tokens
   int64_t parameters = 0, trained_parameters = 0;
   double first_loss = 0, last_loss = 0;  // means of the first and the last twentieth of the steps
   std::optional<double> validation_loss = {};  // the least one; none: nothing was validated

@@ -153,6 +153,13 @@ class Tune(Trains):
         self.assert_fails(*again, says=["again", "--force"])
         self.call(*again, "--force")
 
+    def test_texts_that_are_cut_are_counted(self):
+        _, report = self.heal("whole", "--steps", "1")
+        self.assertEqual(report["cut"], 0)
+        command = ["tune", self.small, "-o", self.folder / "cut", "--teacher", self.encoder, "--text", self.text, "--steps", "1", "--max-tokens", "4"]
+        _, err = self.call(*command)
+        self.assertRegex(err, r"\[1?\d texts of the data were longer than --max-tokens allows, and lost the rest\]")
+
     def test_only_what_is_chosen_is_trained(self):
         target, _ = self.heal("norms", "--steps", "3", "--learning-rate", "1e-2", "--train", "norm,bias")
         name = next(iter(section_of(self.small)["tensors"]))

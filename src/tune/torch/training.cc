@@ -272,6 +272,7 @@ class Training {
     const std::vector<StepRecord>& records = log_->records();
     TuneReport report{.steps = static_cast<int64_t>(records.size()),
                       .tokens = tokens_of(records),
+                      .cut = batches_->cut(),
                       .parameters = model_.weights(),
                       .first_loss = first_loss(records),
                       .last_loss = last_loss(records),
