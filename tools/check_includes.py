@@ -30,7 +30,7 @@ ARROWS = {
     "compress": ["evaluate"],
     "report": ["compress", "plot"],
     "tune": ["compress", "plot"],
-    "c": ["report"],
+    "c": ["report", "tune"],
     "simulate": ["base"],
 }
 # Families are strangers to each other, but for the vocabulary of an epilogue, what packs rows, and the loops and

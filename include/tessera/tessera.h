@@ -101,6 +101,7 @@ TESSERA_API int tessera_generate(tessera_model* model, const char* prompt,
 //   tasks.h      embed, classify, tag, answer, fill masks, rerank
 //   machine.h    what this machine can do at most, measured and kept
 //   compress.h   a pruned or quantized checkpoint from another one
+//   tune.h       a checkpoint trained, or healed after it was pruned
 //   evaluate.h   how good a model is at a task; logits and hidden states for comparison
 //   records.h    lines, and rows of CSV, TSV and JSON lines
 //   report.h     variants of a model side by side, and plots
@@ -119,5 +120,6 @@ TESSERA_API int tessera_generate(tessera_model* model, const char* prompt,
 #include "tessera/status.h"     // IWYU pragma: export
 #include "tessera/tasks.h"      // IWYU pragma: export
 #include "tessera/tokenizer.h"  // IWYU pragma: export
+#include "tessera/tune.h"       // IWYU pragma: export
 #include "tessera/version.h"    // IWYU pragma: export
 #endif

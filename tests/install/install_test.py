@@ -67,8 +67,8 @@ def prefix():
                  "share/bash-completion/completions/tessera", "share/zsh/site-functions/_tessera",
                  "share/fish/vendor_completions.d/tessera.fish"):
         check(name in installed, f"expected {name} among what is installed, found {sorted(installed)}")
-    foreign = [name for name in installed if re.search(r"\.(a|so.*)$", name) and "libtessera." not in name]
-    check(not foreign, f"expected one library, found {foreign} as well")
+    foreign = [name for name in installed if re.search(r"\.(a|so.*)$", name) and not re.search(r"libtessera(_tune)?\.", name)]
+    check(not foreign, f"expected no libraries but Tessera's own, found {foreign} as well")
     for path in PREFIX.rglob("*"):
         if path.suffix in (".cmake", ".pc"):
             for folder in (WORK, ROOT, BUILD):
@@ -77,6 +77,10 @@ def prefix():
     version = "\n".join(re.findall(r"#define TESSERA_VERSION_\w+ (\d+)", (ROOT / "include/tessera/version.h").read_text()))
     check(re.match(rf"tessera {re.escape(version.replace(chr(10), '.'))}[ \n]", said),
           f"expected the version of version.h, found {said}")
+    if (BUILD / "lib/libtessera_tune.so").exists():
+        tune = [PREFIX / "bin/tessera", "tune", "no-model", "-o", WORK / "tuned", "--task", "causal-lm", "--text", "no-text"]
+        said = subprocess.run([str(part) for part in tune], capture_output=True, text=True, env=environment(), check=False).stderr
+        check("no-model" in said and "libtorch" not in said, f"expected training to be found, and no model, found {said}")
 
 
 def headers():
