@@ -136,15 +136,21 @@ Tensor relative_difference(const Tensor& student, const Tensor& teacher) {
   return at::mse_loss(student, teacher) / at::clamp_min(at::mean(teacher * teacher), 1e-12);
 }
 
+// A model's architecture and what its layers gave.
+struct Computed {
+  const Architecture& architecture;
+  const States& states;
+};
+
 // Of the attention that every query pays, a mean over layers, sequences, heads and queries.
-Tensor attention_divergence(const TrainedModel& model, const Batch& batch, const States& student,
-                            const States& teacher) {
-  const Architecture& a = model.architecture;
+Tensor attention_divergence(const Computed& student, const Computed& teacher, const Batch& batch) {
   std::vector<Tensor> means;
-  for (int32_t layer = 0; layer < a.layer_count(); ++layer) {
+  for (int32_t layer = 0; layer < student.architecture.layer_count(); ++layer) {
+    const auto scores = [&](const Computed& of, int64_t sequence) {
+      return attention_scores(of.architecture, layer, batch, sequence, of.states);
+    };
     for (int64_t s = 0; s < batch.sequences(); ++s) {
-      means.push_back(divergence(attention_scores(a, layer, batch, s, student),
-                                 attention_scores(a, layer, batch, s, teacher), 1));
+      means.push_back(divergence(scores(student, s), scores(teacher, s), 1));
     }
   }
   return at::mean(at::stack(means));
@@ -154,6 +160,35 @@ Tensor attention_divergence(const TrainedModel& model, const Batch& batch, const
 Tensor head_logits(const TrainedModel& model, const Batch& batch, const Tensor& last) {
   const bool reads_one = model.architecture.head == Head::kSequenceClassification;
   return head(model, reads_one ? select(last, head_rows(model, batch)) : last);
+}
+
+// Of labels that hold or not, each for itself: sum p log(p / q) over both, a mean over all.
+Tensor divergence_of_labels(const Tensor& student, const Tensor& teacher) {
+  const Tensor p = at::sigmoid(teacher);
+  return at::mean(p * (at::log_sigmoid(teacher) - at::log_sigmoid(student)) +
+                  (1 - p) * (at::log_sigmoid(-teacher) - at::log_sigmoid(-student)));
+}
+
+// How far what a head predicts is from what the teacher's predicts: numbers by their squared
+// difference, else the divergence of the distributions that the logits are, for question answering
+// over the rows of each sequence.
+Tensor logits_loss(const Architecture& a, const Batch& batch, const Tensor& student,
+                   const Tensor& teacher, double temperature) {
+  if (a.head == Head::kQuestionAnswering) {
+    std::vector<Tensor> losses;
+    for (size_t s = 0; s + 1 < batch.offsets.size(); ++s) {
+      const int64_t first = batch.offsets[s], rows = batch.offsets[s + 1] - first;
+      losses.push_back(divergence(student.narrow(0, first, rows).t(),
+                                  teacher.narrow(0, first, rows).t(), temperature));
+    }
+    return at::mean(at::stack(losses));
+  }
+  if (a.head == Head::kSequenceClassification) {
+    if (a.labels == 1 || a.label_scores == LabelScores::kLogits)
+      return at::mse_loss(student, teacher);
+    if (a.label_scores != LabelScores::kSoftmax) return divergence_of_labels(student, teacher);
+  }
+  return divergence(student, teacher, temperature);
 }
 
 }  // namespace
@@ -222,14 +257,15 @@ torch::Tensor distil_loss(const DistilOptions& options, const TrainedModel& stud
     loss = loss + at::mean(1 - cosine) * options.embedding;
   }
   if (has_head && options.logits > 0) {
-    loss =
-        loss + divergence(head_logits(student, batch, student_states.last),
-                          head_logits(teacher, batch, teacher_states.last), options.temperature) *
-                   options.logits;
+    loss = loss + logits_loss(
+                      student.architecture, batch, head_logits(student, batch, student_states.last),
+                      head_logits(teacher, batch, teacher_states.last), options.temperature) *
+                      options.logits;
   }
   if (options.attention > 0) {
-    loss = loss +
-           attention_divergence(student, batch, student_states, teacher_states) * options.attention;
+    loss = loss + attention_divergence({student.architecture, student_states},
+                                       {teacher.architecture, teacher_states}, batch) *
+                      options.attention;
   }
   return loss;
 }

@@ -10,8 +10,10 @@ namespace tessera::training {
 namespace {
 
 std::string shape_of(const Architecture& architecture) {
-  return fmt::format("{} layers of width {} and {} tokens", architecture.layer_count(),
-                     architecture.hidden_size, architecture.vocabulary_size);
+  return fmt::format("{} layers of width {} with {} heads, {} tokens and {} labels",
+                     architecture.layer_count(), architecture.hidden_size,
+                     architecture.layer_count() > 0 ? architecture.layer(0).query_heads : 0,
+                     architecture.vocabulary_size, architecture.labels);
 }
 
 }  // namespace
