@@ -34,7 +34,10 @@ std::vector<float> values_of(const torch::Tensor& tensor) {
 class Reader {
  public:
   Reader(const OpenCheckpoint& source, FusedQkv fused, TrainedModel& model)
-      : source_(source), fused_(fused), model_(model) {}
+      : source_(source),
+        fused_(fused),
+        is_compressed_(source.checkpoint.config().has("tessera")),
+        model_(model) {}
 
   Status read() {
     TESSERA_ASSIGN_OR_RETURN(model_.architecture, read_architecture(source_.checkpoint));
@@ -75,7 +78,9 @@ class Reader {
                             int64_t cols) {
     Item item{.tensor = name, .outputs = rows, .inputs = cols, .tensor_outputs = rows};
     TESSERA_ASSIGN_OR_RETURN(Matrix read, read_item({source_.source()}, item));
-    return add(kind, name, tensor_of(read.whole.values, {rows, cols}));
+    Parameter* parameter = add(kind, name, tensor_of(read.whole.values, {rows, cols}));
+    parameter->is_rounded = read.rounding.has_value();
+    return parameter;
   }
 
   Result<Parameter*> finite(Parameter* parameter) const {
@@ -118,11 +123,23 @@ class Reader {
     return {};
   }
 
+  // A matrix that a compression left dense, as the smaller form, may have been pruned as well: then
+  // some of its weights are zero.
+  static void keep_zeros(Matrix& matrix) {
+    const std::vector<float>& values = matrix.whole.values;
+    if (std::find(values.begin(), values.end(), 0.0f) == values.end()) return;
+    matrix.mask = TileMask::all({1, 1}, matrix.item.outputs, matrix.item.inputs);
+    for (size_t i = 0; i < values.size(); ++i) matrix.mask->kept[i] = values[i] != 0;
+    matrix.removed = Removed::kElements;
+  }
+
   void add(Matrix& matrix, TrainedMap& map) {
     const Item& item = matrix.item;
     Parameter* weight = add(Parameter::Kind::kMatrix, item.name(),
                             tensor_of(matrix.whole.values, {item.outputs, item.inputs}));
+    if (is_compressed_ && !matrix.mask && !matrix.rounding) keep_zeros(matrix);
     weight->mask = matrix.mask;
+    weight->is_rounded = matrix.rounding.has_value();
     Parameter* bias = nullptr;
     if (!matrix.bias.empty()) {
       const std::string name = item.is_whole_tensor()
@@ -169,6 +186,7 @@ class Reader {
 
   const OpenCheckpoint& source_;
   const FusedQkv fused_;
+  const bool is_compressed_;
   TrainedModel& model_;
 };
 
@@ -181,6 +199,16 @@ bool is_chosen(const std::vector<std::string>& chosen, Role role) {
   return holds(name(role)) || (is_part && holds("qkv"));
 }
 
+// The last step of a training is checked by nothing else.
+Status check_finite(const std::string& name, const std::vector<float>& values) {
+  if (std::all_of(values.begin(), values.end(), [](float x) { return std::isfinite(x); }))
+    return {};
+  return invalid_input(
+      fmt::format("tensor {}: expected finite values in the type that it has in the file, found "
+                  "others: begin anew with a lower learning rate",
+                  quote(name)));
+}
+
 // The tensors that are no matrices of layers, in the types that they have in the source.
 class OtherTensors {
  public:
@@ -190,6 +218,9 @@ class OtherTensors {
     TESSERA_ASSIGN_OR_RETURN(const TensorView view, source_.checkpoint.any_tensor(parameter.name));
     const std::vector<char>& bytes =
         bytes_.emplace_back(narrowed(values_of(parameter.value), view.dtype));
+    std::vector<float> values(static_cast<size_t>(parameter.value.numel()));
+    convert_to_f32(bytes.data(), view.dtype, parameter.value.numel(), values.data());
+    TESSERA_RETURN_IF_ERROR(check_finite(parameter.name, values));
     tensors_.push_back({parameter.name, view.dtype, view.shape, bytes.data()});
     return {};
   }
@@ -209,7 +240,7 @@ std::vector<Matrix> changed_matrices(TrainedModel& model, int32_t layer) {
     Matrix& matrix = changed.emplace_back(stored.matrix);
     matrix.mask = stored.weight->mask;
     matrix.pruned.values = values_of(stored.weight->value);
-    const bool has_bias = stored.bias != nullptr;
+    const bool has_bias = stored.bias != nullptr && !stored.weight->is_rounded;
     if (has_bias) matrix.bias = values_of(stored.bias->value);
     matrix.bias_changed = has_bias && stored.bias->is_trained();
     matrix.item.selected = stored.weight->is_trained() || matrix.bias_changed;
@@ -275,14 +306,10 @@ Status choose_trained(const TuneOptions& options, TrainedModel& model) {
     const Role role = stored.matrix.item.role;
     const bool is_trained = is_chosen(chosen, role) || (role == Role::kQkv && holds("query") &&
                                                         holds("key") && holds("value"));
-    if (is_trained && stored.matrix.rounding.has_value()) {
-      return unsupported(fmt::format(
-          "tensor {}: expected a matrix of floats to train, found one of integers: train the model "
-          "that this one was made from, or leave it out of what is trained",
-          quote(stored.weight->name)));
-    }
     if (is_trained) train(stored.weight);
-    if (holds("bias")) train(stored.bias);
+    // The bias of a part of integers has no tensor of its own to be written to.
+    const bool is_whole = !stored.weight->is_rounded || stored.matrix.item.is_whole_tensor();
+    if (holds("bias") && is_whole) train(stored.bias);
   }
   for (Parameter& parameter : model.parameters) {
     if (parameter.kind == Parameter::Kind::kNorm && holds("norm")) train(&parameter);
@@ -295,6 +322,13 @@ Status choose_trained(const TuneOptions& options, TrainedModel& model) {
     }
     for (Parameter* bias : map.biases) train(bias);
   }
+  for (const Parameter* parameter : model.trained()) {
+    if (!parameter->is_rounded) continue;
+    return unsupported(fmt::format(
+        "tensor {}: expected a matrix of floats to train, found one of integers: train the model "
+        "that this one was made from, or leave it out of what is trained",
+        quote(parameter->name)));
+  }
   if (!model.trained().empty()) return {};
   return invalid_input(
       fmt::format("train: expected tensors that the model has, found none that are {}",
@@ -305,14 +339,22 @@ Status write_model(const OpenCheckpoint& source, TrainedModel& model, const std:
                    const PartDirectory& part, const std::string& directory) {
   std::vector<std::unique_ptr<OpenCheckpoint>> layers;
   for (int32_t layer = 0; layer < model.architecture.layer_count(); ++layer) {
-    TESSERA_RETURN_IF_ERROR(part.write_layer(layer, changed_matrices(model, layer), {}));
+    const std::vector<Matrix> changed = changed_matrices(model, layer);
+    for (const Matrix& matrix : changed) {
+      TESSERA_RETURN_IF_ERROR(check_finite(matrix.item.name(), matrix.pruned.values));
+      TESSERA_RETURN_IF_ERROR(check_finite(matrix.item.bias, matrix.bias));
+    }
+    TESSERA_RETURN_IF_ERROR(part.write_layer(layer, changed, {}));
     TESSERA_ASSIGN_OR_RETURN(auto written, OpenCheckpoint::open(part.layer_path(layer)));
     layers.push_back(std::move(written));
   }
   OtherTensors others(source);
   std::vector<const Parameter*> of_layers;
-  for (const TrainedModel::Stored& stored : model.matrices)
-    of_layers.insert(of_layers.end(), {stored.weight, stored.bias});
+  for (const TrainedModel::Stored& stored : model.matrices) {
+    of_layers.push_back(stored.weight);
+    // What is of integers stays as it is in the source, so its bias is written by itself.
+    if (!stored.weight->is_rounded) of_layers.push_back(stored.bias);
+  }
   for (const Parameter* parameter : model.trained()) {
     if (std::find(of_layers.begin(), of_layers.end(), parameter) == of_layers.end())
       TESSERA_RETURN_IF_ERROR(others.add(*parameter));

@@ -28,6 +28,7 @@ struct Parameter {
   Kind kind = Kind::kMatrix;
   torch::Tensor value;           // a leaf; requires a gradient where it is trained
   std::optional<TileMask> mask;  // of a pruned matrix; what it does not keep is 0 and stays 0
+  bool is_rounded = false;       // integers in the source, which are not trained
 
   bool is_trained() const { return value.requires_grad(); }
 };
