@@ -51,8 +51,8 @@ Result<StepRecord> parse_line(std::string_view line, const std::string& source) 
 
 Status not_whole(const std::string& path, int64_t expected, int64_t found) {
   return invalid_input(
-      fmt::format("{}: expected the {} steps up to the checkpoint beside it, found {}: --force "
-                  "begins anew, or remove that directory",
+      fmt::format("{}: expected the {} steps up to the checkpoint beside it, found {}: remove that "
+                  "directory to begin anew",
                   path, expected, found));
 }
 

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "compress/model_files.h"
 #include "tessera/version.h"
@@ -123,7 +124,7 @@ Status check(const TuneOptions& options) {
       {"learning rate", optimizer.learning_rate, 0, kAny},
       {"beta1", optimizer.beta1, 0, below_one},
       {"beta2", optimizer.beta2, 0, below_one},
-      {"epsilon", optimizer.epsilon, 0, kAny},
+      {"epsilon", optimizer.epsilon, std::numeric_limits<float>::min(), kAny},
       {"weight decay", optimizer.weight_decay, 0, kAny},
       {"clip", optimizer.clip, 0, kAny},
       {"warmup", optimizer.warmup, 0, 1},
@@ -137,6 +138,24 @@ Status check(const TuneOptions& options) {
       {"attention", distil.attention, 0, kAny},
   };
   for (const Bounds& bounds : all) TESSERA_RETURN_IF_ERROR(check_bounds(bounds));
+  return {};
+}
+
+Status check_head(TuneTask task, Head head) {
+  constexpr std::pair<TuneTask, Head> kHeads[] = {
+      {TuneTask::kCausalLm, Head::kCausalLm},
+      {TuneTask::kDataToText, Head::kCausalLm},
+      {TuneTask::kMaskedLm, Head::kMaskedLm},
+      {TuneTask::kClassification, Head::kSequenceClassification},
+      {TuneTask::kRegression, Head::kSequenceClassification},
+      {TuneTask::kTokenClassification, Head::kTokenClassification},
+      {TuneTask::kQuestionAnswering, Head::kQuestionAnswering}};
+  for (const auto& [one, needed] : kHeads) {
+    if (one != task || needed == head) continue;
+    return unsupported(fmt::format("{}: expected a model with the head {}, found one with {}",
+                                   name(task), name(needed),
+                                   head == Head::kNone ? "no head" : name(head)));
+  }
   return {};
 }
 

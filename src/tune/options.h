@@ -11,6 +11,10 @@ namespace tessera {
 // kInvalidInput for options that no training can have, whatever the model and the data.
 Status check(const TuneOptions& options);
 
+// kUnsupported where a model does not end in the head whose outputs a task compares with its
+// labels.
+Status check_head(TuneTask task, Head head);
+
 // SHA-256 of what a training reads, by file.
 struct TuneInputs {
   std::map<std::string, std::string> source, teacher, data;  // data: also that which validates

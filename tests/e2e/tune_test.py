@@ -53,6 +53,10 @@ def tensor_bytes(directory, name):
     return data[8 + length + begin : 8 + length + end]
 
 
+def floats(data):
+    return list(memoryview(data).cast("f"))
+
+
 class Trains(CliTest):
     @classmethod
     def setUpClass(cls):
@@ -167,6 +171,32 @@ class Tune(Trains):
         bias = "encoder.layer.0.output.LayerNorm.bias"
         self.assertNotEqual(tensor_bytes(target, bias), tensor_bytes(self.small, bias))
 
+    def test_single_weights_stay_pruned(self):
+        # So few that the dense form is the smaller one, which has no mask.
+        pruned = self.prune(self.decoder, "few-pruned", "--prune-elements", "0.3")
+        target, _ = self.tune(pruned, "few-healed", "--teacher", self.decoder, "--text", self.text, "--steps", "3")
+        name = "model.layers.0.mlp.up_proj.weight"
+        before, after = (floats(tensor_bytes(model, name)) for model in (pruned, target))
+        self.assertAlmostEqual(sum(x == 0 for x in before) / len(before), 0.3, places=2)
+        self.assertEqual([x == 0 for x in before], [x == 0 for x in after])
+        self.assertNotEqual(before, after)
+
+    def test_integers_stay_integers(self):
+        integers = self.prune(self.encoder, "rounded", "--quantize", "int8")
+        target, _ = self.tune(integers, "rounded-healed", "--teacher", self.encoder, "--text", self.text, "--steps", "3", "--train", "norm,bias")
+        self.assertEqual(section_of(target)["tensors"], section_of(integers)["tensors"])
+        self.assertEqual(len(weights_of(target)), len(weights_of(integers)))
+        bias = "encoder.layer.0.output.dense.bias"
+        self.assertNotEqual(tensor_bytes(target, bias), tensor_bytes(integers, bias))
+        self.assert_fails("tune", integers, "-o", self.folder / "no", "--teacher", self.encoder, "--text", self.text, "--train", "embedding",
+                          says=["word_embeddings", "integers"])
+
+    def test_averaged_heads_learn_the_attention_of_all(self):
+        averaged = self.prune(self.decoder, "averaged", "--kv-heads", "1")
+        _, report = self.tune(averaged, "averaged-healed", "--teacher", self.decoder, "--text", self.text, "--steps", "40", "--attention-loss", "1",
+                              "--learning-rate", "3e-3")
+        self.assertLess(report["last_loss"], 0.8 * report["first_loss"])
+
     def test_equal_calls_give_equal_bytes(self):
         options = ["--steps", "8", "--dropout", "0.2", "--accumulate", "2", "--threads", "1"]
         first, _ = self.heal("first", *options)
@@ -273,7 +303,7 @@ class Tune(Trains):
         target = self.folder / "diverges"
         options = ["tune", self.decoder, "-o", target, "--task", "causal-lm", "--text", self.text, "--learning-rate", "1e6", "--warmup", "0",
                    "--clip", "0", "--checkpoint-every", "1", "--batch-tokens", "256", "--threads", "1"]
-        self.assert_fails(*options, says=["diverges.part", "expected a finite", "found NaN at a learning rate of", "checkpoint"])
+        self.assert_fails(*options, says=["diverges.part", "expected a finite", "found NaN at a learning rate of", "begin anew with a lower rate"])
         self.assertEqual(log_of(f"{target}.part")[0]["step"], 1)
         self.assertTrue((pathlib.Path(f"{target}.part") / "state.safetensors").exists())
         self.assertFalse(target.exists())
@@ -324,10 +354,18 @@ class Tune(Trains):
         self.assert_fails(*base, "--text", self.text, "--train", "head", says=["train", "head"])
         self.assert_fails("tune", self.folder / "nowhere", "-o", target, "--teacher", self.encoder, "--text", self.text, says=["nowhere"])
         self.assert_fails("tune", self.encoder, "-o", target, "--teacher", self.decoder, "--text", self.text,
-                          says=["decoder", "2 layers of width 32 and 56 tokens", "256 tokens"])
+                          says=["decoder", "2 layers of width 32 with", "256 tokens"])
         self.assert_fails("tune", self.encoder, "-o", self.folder, "--teacher", self.encoder, "--text", self.text, says=["not there yet"])
         self.assert_fails("tune", self.encoder, "-o", self.encoder / "in", "--teacher", self.encoder, "--text", self.text, says=["outside of"])
-        self.assert_fails("tune", self.encoder, "-o", target, "--task", "causal-lm", "--text", self.text, says=["causal_lm", "decoder"])
+        self.assert_fails("tune", self.encoder, "-o", target, "--task", "causal-lm", "--text", self.text, says=["causal_lm", "no head"])
+        table = self.folder / "table.tsv"
+        table.write_text("text\tlabel\na\t0\nb\t1\n")
+        for model in (self.encoder, self.decoder):
+            self.assert_fails("tune", model, "-o", target, "--task", "classification", "--data", table,
+                              says=["classification", "sequence_classification"])
+        self.assert_fails(*base, "--text", self.text, "--hidden-loss", "0", "--embedding-loss", "0", says=["loss that depends on what is trained"])
+        self.assert_fails(*base, "--text", self.text, "--epsilon", "0", says=["epsilon"])
+        shutil.rmtree(f"{target}.part")
         integers = self.prune(self.encoder, "integers", "--quantize", "int8")
         self.assert_fails("tune", integers, "-o", target, "--teacher", self.encoder, "--text", self.text, says=["integers"])
         self.assertFalse(target.exists())

@@ -13,7 +13,8 @@ namespace {
 constexpr int64_t kPiece = 1 << 14;
 
 struct Factors {
-  float scale, beta1, beta2, rate, decay, root, epsilon;  // root: 1 / sqrt(1 - beta2^t)
+  // new1, new2: 1 - beta1 and 1 - beta2; root: 1 / sqrt(1 - beta2^t)
+  float scale, new1, beta2, new2, rate, decay, root, epsilon;
 };
 
 struct Numbers {
@@ -32,8 +33,8 @@ void update(const Numbers& numbers, int64_t begin, int64_t end, const Factors& f
   float* __restrict second = numbers.second;
   for (int64_t i = begin; i < end; ++i) {
     const float g = gradients[i] * f.scale;
-    const float m = first[i] + (1 - f.beta1) * (g - first[i]);
-    const float v = second[i] * f.beta2 + (1 - f.beta2) * g * g;
+    const float m = first[i] + f.new1 * (g - first[i]);
+    const float v = second[i] * f.beta2 + f.new2 * g * g;
     first[i] = m;
     second[i] = v;
     weights[i] = weights[i] * f.decay - f.rate * m / (std::sqrt(v) * f.root + f.epsilon);
@@ -124,8 +125,9 @@ void AdamW::step(double rate, double scale) {
     const bool decays =
         parameter.kind == Parameter::Kind::kMatrix || parameter.kind == Parameter::Kind::kTable;
     const Factors factors{static_cast<float>(scale),
-                          static_cast<float>(options_.beta1),
+                          static_cast<float>(1 - options_.beta1),
                           static_cast<float>(options_.beta2),
+                          static_cast<float>(1 - options_.beta2),
                           static_cast<float>(rate / first_bias),
                           static_cast<float>(1 - (decays ? rate * options_.weight_decay : 0)),
                           static_cast<float>(1 / std::sqrt(second_bias)),

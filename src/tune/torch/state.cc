@@ -46,8 +46,8 @@ std::string restriction_name(size_t number) { return fmt::format("restriction.{}
 
 Status not_of_this(const std::string& path, const std::string& what) {
   return invalid_input(
-      fmt::format("{}: expected the checkpoint of this training, found {}: --force begins anew, "
-                  "or remove that directory",
+      fmt::format("{}: expected the checkpoint of this training, found {}: remove that "
+                  "directory to begin anew",
                   path, what));
 }
 

@@ -90,6 +90,7 @@ class Training {
     TESSERA_RETURN_IF_ERROR(check_target(home_, target_, options_.existing));
     TESSERA_ASSIGN_OR_RETURN(source_, OpenCheckpoint::open(home_.transformer));
     TESSERA_ASSIGN_OR_RETURN(model_, read_model(*source_, fused_qkv(options_)));
+    TESSERA_RETURN_IF_ERROR(check_head(options_.task, model_.architecture.head));
     TESSERA_RETURN_IF_ERROR(choose_trained(options_, model_));
     TESSERA_ASSIGN_OR_RETURN(batches_, read_batches(home_, model_.architecture, options_));
     TESSERA_ASSIGN_OR_RETURN(objective_, Objective::open(options_, home_, model_.architecture));
@@ -114,7 +115,7 @@ class Training {
     const int64_t copies = validation_ ? 4 : 3;
     const int64_t state = copies * static_cast<int64_t>(sizeof(float)) * numbers;
     const auto whole = static_cast<int64_t>(source_->checkpoint.size_bytes());
-    return check_space(target_, state + std::max(state, whole));
+    return check_space(target_, state + std::max(state, 2 * whole));
   }
 
   static std::string state_file(const OutputDirectory& output) {
@@ -175,6 +176,11 @@ class Training {
       record.loss += loss.item<double>();
       record.tokens += batch.tokens();
       TESSERA_RETURN_IF_ERROR(check_finite("loss", record.loss, record));
+      if (!loss.requires_grad()) {
+        return invalid_input(
+            "expected a loss that depends on what is trained, found none: weigh another loss, or "
+            "train other tensors");
+      }
       loss.backward();
     }
     for (const auto& restriction : restrictions_)
@@ -193,8 +199,8 @@ class Training {
   Status check_finite(const char* what, double value, const StepRecord& record) const {
     if (std::isfinite(value)) return {};
     return invalid_input(
-        fmt::format("{}: expected a finite {} at step {}, found {} at a learning rate of {:.3g}; "
-                    "what was kept is the last checkpoint before it",
+        fmt::format("{}: expected a finite {} at step {}, found {} at a learning rate of {:.3g}: "
+                    "begin anew with a lower rate, or with gradients that are clipped shorter",
                     target_ + ".part", what, record.step, std::isnan(value) ? "NaN" : "infinity",
                     record.learning_rate));
   }

@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace tessera::training {
 namespace {
 
@@ -28,6 +30,8 @@ Result<Validation> Validation::open(const TuneOptions& options, const ModelDirec
                                     const Architecture& architecture) {
   TuneOptions own = options;
   own.data = options.validate;
+  // A batch of no fixed number of texts must hold the longest.
+  if (own.batch > 0) own.batch_tokens = std::max(own.batch_tokens, 2 * architecture.max_positions);
   own.batch = 0;
   Validation validation;
   validation.patience_ = options.patience;
@@ -57,7 +61,12 @@ double Validation::measure(TrainedModel& model, const Objective& objective) {
 
 void Validation::give_best(TrainedModel& model) const {
   const at::NoGradGuard no_gradients;
-  for (const auto& [name, value] : best_) model.find(name)->value.copy_(value);
+  for (const auto& [name, value] : best_) {
+    // A file may name what the model does not have.
+    Parameter* parameter = model.find(name);
+    if (parameter != nullptr && parameter->value.sizes() == value.sizes())
+      parameter->value.copy_(value);
+  }
 }
 
 std::map<std::string, at::Tensor> Validation::state() const {
