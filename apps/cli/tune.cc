@@ -111,10 +111,11 @@ class CommandLine {
                       "attention_output, ffn, bias, norm, embedding, head (default: all, but of "
                       "distil no embedding)."},
                      &train_);
-    parser_.add_texts({"--validate", "FILE",
-                       "Measure the loss of FILE at each checkpoint, and write the model of the "
-                       "least one."},
-                      &tune.validate);
+    parser_.add_texts(
+        {"--validate", "FILE",
+         "Measure the loss of FILE, at most 64 batches of it, at each checkpoint, and "
+         "write the model of the least one."},
+        &tune.validate);
     integer({"--patience", 0, 1 << 20,
              "End after N checkpoints without a lesser loss of --validate; 0 means never (default: "
              "0)."},
@@ -122,9 +123,10 @@ class CommandLine {
     number({"--masked-share", 0, 1, "Mask this share of the tokens of masked-lm (default: 0.15)."},
            &tune.masked_share);
     number({"--label-smoothing", 0, 0.999,
-            "Spread this share of each label over all others (default: 0)."},
+            "Spread this share of each label evenly over all (default: 0)."},
            &tune.label_smoothing);
-    number({"--dropout", 0, 0.999, "Drop this share of what blocks add (default: 0)."},
+    number({"--dropout", 0, 0.999,
+            "Drop this share of embeddings and of what blocks add (default: 0)."},
            &tune.dropout);
   }
 
@@ -142,7 +144,7 @@ class CommandLine {
              "(default: 0)."},
             &tune.max_tokens);
     integer({"--accumulate", 1, 1 << 20,
-             "Add up the gradients of N batches for each step (default: 1)."},
+             "Take the mean of the gradients of N batches for each step (default: 1)."},
             &tune.accumulate);
     integer(
         {"--seed", 0, INT64_MAX, "Random seed of the data's order and of dropout (default: 0)."},

@@ -98,7 +98,7 @@ struct TuneOptions {
   int32_t batch = 0;            // sequences a step; 0: as many as batch_tokens hold
   int32_t batch_tokens = 2048;  // tokens a step
   int32_t max_tokens = 0;       // of a sequence; 0: the task's usual number, at most the model's
-  int32_t accumulate = 1;       // batches a step, whose gradients are added up
+  int32_t accumulate = 1;       // batches a step, of whose gradients the mean is taken
   OptimizerOptions optimizer = {};
   DistilOptions distil = {};
   std::optional<PruneTraining> prune = {};
