@@ -18,7 +18,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -30,6 +29,7 @@
 #include <string>
 #include <vector>
 
+#include "base/bench.h"
 #include "base/device.h"
 #include "base/isa.h"
 #include "formats/packed.h"
@@ -48,18 +48,6 @@ constexpr int64_t kCycledBytes = int64_t{256} << 20;
 struct Shape {
   int64_t rows, inputs, outputs;
 };
-
-double seconds(const std::function<void()>& work) {
-  const auto start = std::chrono::steady_clock::now();
-  work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-double median(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2),
-                   values.end());
-  return values[values.size() / 2];
-}
 
 std::vector<float> random_values(int64_t count, uint32_t seed) {
   std::minstd_rand generator(seed);

@@ -18,6 +18,7 @@
 #include <string>
 #include <vector>
 
+#include "base/bench.h"
 #include "base/device.h"
 #include "formats/compact.h"
 #include "model/fold.h"
@@ -43,12 +44,6 @@ double seconds(int threads, const std::function<void()>& work) {
   const double start = now(clock);
   work();
   return now(clock) - start;
-}
-
-double median(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
 }
 
 // The same random weights for both ways.

@@ -2,14 +2,12 @@
 
 #include <gtest/gtest.h>
 
-#include <filesystem>
 #include <fstream>
-#include <sstream>
+
+#include "io/testing.h"
 
 namespace tessera {
 namespace {
-
-namespace fs = std::filesystem;
 
 StepRecord record(int64_t step) {
   return {.step = step,
@@ -22,19 +20,7 @@ StepRecord record(int64_t step) {
 
 class Log : public ::testing::Test {
  protected:
-  void SetUp() override {
-    folder_ = fs::path(::testing::TempDir()) /
-              ::testing::UnitTest::GetInstance()->current_test_info()->name();
-    fs::remove_all(folder_);
-    fs::create_directories(folder_);
-    path_ = folder_ / "training.jsonl";
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-  std::string content() const {
-    std::ostringstream text;
-    text << std::ifstream(path_).rdbuf();
-    return text.str();
-  }
+  std::string content() const { return tessera::testing::content_of(path_); }
   void append(int64_t first, int64_t last) {
     Result<TrainingLog> log = TrainingLog::open(path_, first - 1);
     ASSERT_TRUE(log.ok()) << log.status().message();
@@ -42,8 +28,8 @@ class Log : public ::testing::Test {
     ASSERT_TRUE(log->sync().ok());
   }
 
-  fs::path folder_;
-  std::string path_;
+  const tessera::testing::TempDir folder_;
+  const std::string path_ = folder_ / "training.jsonl";
 };
 
 TEST_F(Log, ALineIsAStep) {

@@ -15,6 +15,11 @@ class Random {
       : state_(mixed(mixed(mixed(seed) + static_cast<uint64_t>(use)) +
                      static_cast<uint64_t>(number))) {}
 
+  // Word `number` of the sequence that begins with a seed, from 0.
+  static uint64_t word(uint64_t seed, int64_t number) {
+    return mixed(seed + kStep * static_cast<uint64_t>(number));
+  }
+
   // 0 to bound - 1, each as likely as the others; bound > 0.
   int64_t below(int64_t bound) {
     const auto wide = static_cast<uint64_t>(bound);

@@ -12,8 +12,6 @@ using torch::Tensor;
 
 constexpr double kContrastiveScale = 20;  // of sentence-transformers
 
-Tensor indices(std::vector<int64_t> values) { return torch::tensor(values, torch::kInt64); }
-
 Tensor labels_of(const Batch& batch) { return indices({batch.labels.begin(), batch.labels.end()}); }
 
 Tensor select(const Tensor& x, std::vector<int64_t> rows) {

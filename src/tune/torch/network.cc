@@ -36,8 +36,6 @@ constexpr size_t at(Index index) {
   return static_cast<size_t>(index);
 }
 
-Tensor indices(std::vector<int64_t> values) { return torch::tensor(values, torch::kInt64); }
-
 Tensor activate(Activation activation, const Tensor& x) {
   switch (activation) {
     case Activation::kNone:
@@ -267,6 +265,10 @@ Tensor map_of(const TrainedMap& map, const Tensor& x) {
 }
 
 }  // namespace
+
+torch::Tensor indices(const std::vector<int64_t>& rows) {
+  return torch::tensor(rows, torch::kInt64);
+}
 
 States forward(const TrainedModel& model, const Batch& batch, const ForwardOptions& options) {
   return Pass(model, batch, options).run();

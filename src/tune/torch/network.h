@@ -10,6 +10,9 @@
 
 namespace tessera::training {
 
+// Rows of a tensor as torch counts them.
+torch::Tensor indices(const std::vector<int64_t>& rows);
+
 struct ForwardOptions {
   double dropout = 0;  // of embeddings and of what blocks add
 };

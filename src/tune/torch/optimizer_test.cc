@@ -37,11 +37,6 @@ void set_gradient(Parameter& parameter, unsigned seed) {
   parameter.value.mutable_grad() = tensor_of(values, parameter.value.sizes().vec());
 }
 
-std::vector<float> values_of(const at::Tensor& tensor) {
-  const float* data = tensor.data_ptr<float>();
-  return {data, data + tensor.numel()};
-}
-
 // The update of the paper, in double, of one number.
 struct Reference {
   double weight, first = 0, second = 0;

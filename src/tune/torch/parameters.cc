@@ -25,12 +25,6 @@ torch::Tensor tensor_of(const std::vector<float>& values, std::vector<int64_t> s
   return tensor;
 }
 
-std::vector<float> values_of(const torch::Tensor& tensor) {
-  const torch::Tensor plain = tensor.detach().contiguous();
-  const float* data = plain.data_ptr<float>();
-  return {data, data + plain.numel()};
-}
-
 class Reader {
  public:
   Reader(const OpenCheckpoint& source, FusedQkv fused, TrainedModel& model)
@@ -256,6 +250,12 @@ std::vector<Matrix> changed_matrices(TrainedModel& model, int32_t layer) {
 }
 
 }  // namespace
+
+std::vector<float> values_of(const torch::Tensor& tensor) {
+  const torch::Tensor plain = tensor.detach().contiguous();
+  const float* data = plain.data_ptr<float>();
+  return {data, data + plain.numel()};
+}
 
 std::vector<Parameter*> TrainedModel::trained() {
   std::vector<Parameter*> found;

@@ -75,6 +75,9 @@ struct TrainedModel {
   int64_t weights() const;                   // numbers in all parameters
 };
 
+// A tensor's numbers in their order.
+std::vector<float> values_of(const torch::Tensor& tensor);
+
 // Reads every tensor that the architecture names. Nothing requires a gradient yet. Queries, keys
 // and values in one tensor are one parameter or, as those that the source has apart, three.
 Result<TrainedModel> read_model(const OpenCheckpoint& source, FusedQkv fused = FusedQkv::kWhole);

@@ -98,9 +98,7 @@ Result<PruneTargets> list_targets(const PruneTraining& options, const TrainedMod
 }
 
 Weight weight_of(const Parameter& parameter) {
-  const torch::Tensor values = parameter.value.detach().contiguous();
-  const float* first = values.data_ptr<float>();
-  return {values.size(0), values.size(1), {first, first + values.numel()}};
+  return {parameter.value.size(0), parameter.value.size(1), values_of(parameter.value)};
 }
 
 void clear_pruned(Parameter& parameter) {

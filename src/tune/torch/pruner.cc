@@ -71,22 +71,17 @@ void choose_globally(const UnitScores& scores, double share,
   prune_global(ranking, std::llround(share * weights));
 }
 
-std::vector<float> numbers_of(const Parameter& parameter) {
-  const torch::Tensor values = parameter.value.detach().contiguous();
-  return {values.data_ptr<float>(), values.data_ptr<float>() + values.numel()};
-}
-
 // What the pruned features of values are in all rows, their bias, goes on in the output's bias.
 void move_biases(const PruneTarget& values, const PruneTarget& output, const TileMask& kept_inputs,
                  const TrainedModel& model) {
   const Parameter* from = values.stored_in(model).bias;
   Parameter* to = output.stored_in(model).bias;
   if (from == nullptr || to == nullptr || !to->is_trained()) return;
-  Matrix value_matrix{.item = item_of(model, values), .bias = numbers_of(*from)};
+  Matrix value_matrix{.item = item_of(model, values), .bias = values_of(from->value)};
   Matrix output_matrix{.item = item_of(model, output),
                        .whole = weight_of(output.in(model)),
                        .mask = kept_inputs,
-                       .bias = numbers_of(*to)};
+                       .bias = values_of(to->value)};
   move_value_bias(heads_of(model.architecture.layer(output_matrix.item.layer)), value_matrix,
                   output_matrix);
   to->value.detach().copy_(at::tensor(output_matrix.bias));

@@ -4,7 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
-#include <fstream>
+
+#include "io/testing.h"
 
 namespace tessera::training {
 namespace {
@@ -26,15 +27,6 @@ class Remembers final : public Restriction {
 
 class State : public ::testing::Test {
  protected:
-  void SetUp() override {
-    folder_ = fs::path(::testing::TempDir()) /
-              ::testing::UnitTest::GetInstance()->current_test_info()->name();
-    fs::remove_all(folder_);
-    fs::create_directories(folder_);
-    path_ = folder_ / "state.safetensors";
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-
   static Parameter parameter(const char* name, int64_t rows, int64_t cols) {
     Parameter made{.name = name, .value = at::rand({rows, cols}), .mask = {}};
     made.value.set_requires_grad(true);
@@ -46,8 +38,8 @@ class State : public ::testing::Test {
     optimizer.step(0.01, 1);
   }
 
-  fs::path folder_;
-  std::string path_;
+  const tessera::testing::TempDir folder_;
+  const std::string path_ = folder_ / "state.safetensors";
 };
 
 TEST_F(State, GoesOnAsIfItHadNotStopped) {

@@ -23,6 +23,7 @@
 #include "tune/learning_rate.h"
 #include "tune/log.h"
 #include "tune/options.h"
+#include "tune/random.h"
 #include "tune/torch/objective.h"
 #include "tune/torch/optimizer.h"
 #include "tune/torch/restrictions.h"
@@ -58,15 +59,6 @@ class TorchSettings {
   int threads_;
   bool deterministic_;
 };
-
-// A seed for each step, so that a training that is taken up draws what it would have drawn
-// (Steele et al. 2014, SplitMix64).
-uint64_t seed_of(uint64_t seed, int64_t step) {
-  uint64_t bits = seed + 0x9e3779b97f4a7c15 * (static_cast<uint64_t>(step) + 1);
-  bits = (bits ^ (bits >> 30)) * 0xbf58476d1ce4e5b9;
-  bits = (bits ^ (bits >> 27)) * 0x94d049bb133111eb;
-  return bits ^ (bits >> 31);
-}
 
 class Training {
  public:
@@ -167,7 +159,8 @@ class Training {
 
   Result<StepRecord> one_step(int64_t step) {
     const Clock::time_point begin = Clock::now();
-    at::manual_seed(seed_of(options_.seed, step));
+    // So that a training that is taken up draws what it would have drawn.
+    at::manual_seed(Random::word(options_.seed, step));
     StepRecord record{.step = step + 1, .learning_rate = learning_rate(options_, step)};
     for (int32_t i = 0; i < options_.accumulate; ++i) {
       const Batch batch = batches_->batch(step * options_.accumulate + i);
