@@ -9,7 +9,7 @@ double peak_learning_rate(const TuneOptions& options) {
   if (options.optimizer.learning_rate > 0) return options.optimizer.learning_rate;
   switch (options.task) {
     case TuneTask::kDistil:
-      return 5e-4;
+      return 1e-3;
     case TuneTask::kCausalLm:
     case TuneTask::kMaskedLm:
       return 1e-4;

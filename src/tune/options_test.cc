@@ -62,7 +62,7 @@ TEST(TuneOptions, ARunIsWhatItsResultDependsOn) {
   expect_equal([](TuneOptions& o) { o.threads = 7; });
   expect_equal([](TuneOptions& o) { o.checkpoint_every = 1; });
   expect_equal([](TuneOptions& o) { o.command = {"tessera"}; });
-  expect_equal([](TuneOptions& o) { o.optimizer.learning_rate = 5e-4; });  // the usual one
+  expect_equal([](TuneOptions& o) { o.optimizer.learning_rate = 1e-3; });  // the usual one
   const auto expect_other = [&](auto change) {
     TuneOptions options = distil();
     change(options);
@@ -100,7 +100,7 @@ TEST(LearningRate, RisesAndFalls) {
 
 TEST(LearningRate, ATaskHasAUsualOne) {
   TuneOptions options;
-  EXPECT_EQ(peak_learning_rate(options), 5e-4);
+  EXPECT_EQ(peak_learning_rate(options), 1e-3);
   options.task = TuneTask::kClassification;
   EXPECT_EQ(peak_learning_rate(options), 3e-5);
   options.optimizer.learning_rate = 1;
