@@ -191,6 +191,15 @@ class Tune(Trains):
         self.assert_fails("tune", integers, "-o", self.folder / "no", "--teacher", self.encoder, "--text", self.text, "--train", "embedding",
                           says=["word_embeddings", "integers"])
 
+    def test_tokens_leave_as_they_will(self):
+        leaving = self.prune(self.encoder, "leaving", "--keep-tokens", "1,0.5")
+        target, report = self.tune(leaving, "leaving-healed", "--teacher", self.encoder, "--text", self.text, "--steps", "60", "--learning-rate", "3e-3")
+        self.assertLess(report["last_loss"], 0.9 * report["first_loss"])
+        self.assertEqual(section_of(target)["pruning"], section_of(leaving)["pruning"])
+        self.assertLess(self.distance(target, self.encoder), 0.9 * self.distance(leaving, self.encoder))
+        self.assert_fails("tune", leaving, "-o", self.folder / "no", "--teacher", self.encoder, "--text", self.text, "--attention-loss", "1",
+                          says=["attention", "schedule"])
+
     def test_averaged_heads_learn_the_attention_of_all(self):
         averaged = self.prune(self.decoder, "averaged", "--kv-heads", "1")
         _, report = self.tune(averaged, "averaged-healed", "--teacher", self.decoder, "--text", self.text, "--steps", "40", "--attention-loss", "1",

@@ -191,12 +191,11 @@ Tensor logits_loss(const Architecture& a, const Batch& batch, const Tensor& stud
 
 }  // namespace
 
-torch::Tensor embed(const SentenceEncoder& encoder, const torch::Tensor& last, const Batch& batch) {
+torch::Tensor embed(const SentenceEncoder& encoder, const States& states) {
   std::vector<Tensor> vectors;
-  for (int64_t s = 0; s < batch.sequences(); ++s) {
-    const int64_t first = batch.offsets[static_cast<size_t>(s)];
-    const int64_t rows = batch.offsets[static_cast<size_t>(s) + 1] - first;
-    const Tensor x = last.narrow(0, first, rows);
+  for (size_t s = 0; s + 1 < states.pooled_offsets.size(); ++s) {
+    const int64_t first = states.pooled_offsets[s];
+    const Tensor x = states.pooled.narrow(0, first, states.pooled_offsets[s + 1] - first);
     std::vector<Tensor> parts;
     for (const Pooling pooling : encoder.poolings) parts.push_back(pooled(pooling, x));
     vectors.push_back(at::cat(parts, 0));
@@ -229,7 +228,7 @@ torch::Tensor task_loss(const TuneOptions& options, const TrainedModel& model,
     case TuneTask::kQuestionAnswering:
       return answer_loss(head(model, states.last), batch, smoothing);
     case TuneTask::kEmbeddings:
-      return embedding_loss(embed(encoder, states.last, batch), batch, smoothing);
+      return embedding_loss(embed(encoder, states), batch, smoothing);
     case TuneTask::kDistil:
       break;
   }
@@ -244,14 +243,17 @@ torch::Tensor distil_loss(const DistilOptions& options, const TrainedModel& stud
   const size_t layers = student_states.hidden.size();
   if (options.hidden > 0) {
     Tensor sum = torch::zeros({});
-    for (size_t i = 1; i < layers; ++i)
-      sum = sum + relative_difference(student_states.hidden[i], teacher_states.hidden[i]);
+    for (size_t i = 1; i < layers; ++i) {
+      const Tensor& rows = student_states.rows[i];
+      const Tensor& target = teacher_states.hidden[i];
+      sum = sum + relative_difference(student_states.hidden[i],
+                                      rows.defined() ? at::index_select(target, 0, rows) : target);
+    }
     loss = loss + sum * (options.hidden / static_cast<double>(layers - 1));
   }
   const bool has_head = student.architecture.head != Head::kNone;
   if (!has_head && options.embedding > 0) {
-    const Tensor cosine = cosines(embed(encoder, student_states.last, batch),
-                                  embed(encoder, teacher_states.last, batch));
+    const Tensor cosine = cosines(embed(encoder, student_states), embed(encoder, teacher_states));
     loss = loss + at::mean(1 - cosine) * options.embedding;
   }
   if (has_head && options.logits > 0) {

@@ -13,7 +13,7 @@ namespace tessera::training {
 
 // The vectors of sequences, [sequences, width], pooled and finished as the directory's sentence
 // encoder has it.
-torch::Tensor embed(const SentenceEncoder& encoder, const torch::Tensor& last, const Batch& batch);
+torch::Tensor embed(const SentenceEncoder& encoder, const States& states);
 
 // The loss of a task with labels, a mean over what is predicted; in f32.
 //   tokens and classes   cross-entropy, with label smoothing
@@ -24,7 +24,8 @@ torch::Tensor embed(const SentenceEncoder& encoder, const torch::Tensor& last, c
 torch::Tensor task_loss(const TuneOptions& options, const TrainedModel& model,
                         const SentenceEncoder& encoder, const Batch& batch, const States& states);
 
-// The loss of a distillation, of the weights that the options give.
+// The loss of a distillation, of the weights that the options give. Rows that the student's layers
+// no longer have are not compared there.
 torch::Tensor distil_loss(const DistilOptions& options, const TrainedModel& student,
                           const TrainedModel& teacher, const SentenceEncoder& encoder,
                           const Batch& batch, const States& student_states,

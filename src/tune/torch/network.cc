@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 
 #include "model/pass.h"
 #include "model/rotary_frequencies.h"
+#include "tune/torch/cascade.h"
 #include "tune/torch/functions.h"
 
 namespace tessera::training {
@@ -66,11 +68,6 @@ Tensor normalise(const Architecture& a, const TrainedNorm& norm, const Tensor& x
   return x * scale * weight;
 }
 
-float score_scale(const LayerRecord& layer) {
-  return layer.score_scale > 0 ? layer.score_scale
-                               : 1 / std::sqrt(static_cast<float>(layer.head_size));
-}
-
 // What positions turn queries and keys by: cosines and sines, [rows, 1, pairs].
 struct Angles {
   Tensor cosines, sines;
@@ -85,21 +82,63 @@ class Pass {
         positions_.push_back(row - batch.offsets[at(s)]);
     }
     for (const Rotary& rotary : a_.rotaries) angles_.push_back(angles_of(rotary));
+    if (options.schedule != nullptr) cascade_.emplace(*options.schedule, a_, batch, options.kept);
   }
 
   States run() {
     States states;
     Tensor x = drop(embed());
     states.hidden.push_back(x);
+    states.rows.emplace_back();
     for (int32_t layer = 0; layer < a_.layer_count(); ++layer) {
-      x = run_layer(a_.layer(layer), model_.layers[at(layer)], x, states);
+      x = run_layer(layer, enter(layer, x), states);
       states.hidden.push_back(x);
+      states.rows.push_back(left_.empty() ? Tensor() : indices(cascade_->rows()));
     }
-    states.last = normalise(model_.norms[at(ModelNorm::kFinal)], x);
+    const TrainedNorm& final_norm = model_.norms[at(ModelNorm::kFinal)];
+    states.last = normalise(final_norm, whole(x));
+    const bool pools_survivors =
+        !left_.empty() && options_.schedule->pooling == PoolRows::kSurvivors;
+    states.pooled = pools_survivors ? normalise(final_norm, x) : states.last;
+    states.pooled_offsets = pools_survivors ? cascade_->offsets() : batch_.offsets;
     return states;
   }
 
  private:
+  // Takes out the rows that leave in front of a layer.
+  Tensor enter(int32_t layer, const Tensor& x) {
+    if (!cascade_) return x;
+    std::vector<int64_t> leaving;
+    const std::vector<int64_t> before = cascade_->rows(), stay = cascade_->choose(layer);
+    if (stay.empty()) return x;
+    for (size_t place = 0, next = 0; place < before.size(); ++place) {
+      const bool stays = next < stay.size() && stay[next] == static_cast<int64_t>(place);
+      next += stays ? 1 : 0;
+      if (stays) continue;
+      leaving.push_back(static_cast<int64_t>(place));
+      left_rows_.push_back(before[place]);
+    }
+    left_.push_back(at::index_select(x, 0, indices(leaving)));
+    const Tensor kept = indices(stay);
+    for (Angles& angles : angles_) {
+      angles.cosines = at::index_select(angles.cosines, 0, kept);
+      angles.sines = at::index_select(angles.sines, 0, kept);
+    }
+    return at::index_select(x, 0, kept);
+  }
+
+  // The states of all rows of the batch, in their order.
+  Tensor whole(const Tensor& x) const {
+    if (left_.empty()) return x;
+    std::vector<Tensor> parts = left_;
+    parts.push_back(x);
+    std::vector<int64_t> rows = left_rows_, places(at(batch_.tokens()));
+    rows.insert(rows.end(), cascade_->rows().begin(), cascade_->rows().end());
+    for (size_t place = 0; place < rows.size(); ++place)
+      places[at(rows[place])] = static_cast<int64_t>(place);
+    return at::index_select(at::cat(parts, 0), 0, indices(places));
+  }
+
   Tensor drop(const Tensor& x) const {
     return options_.dropout > 0 ? at::dropout(x, options_.dropout, true) : x;
   }
@@ -188,8 +227,9 @@ class Pass {
     return parts.size() == 1 ? parts.front() : at::cat(parts, 1);
   }
 
-  Tensor attend(const LayerRecord& record, const TrainedLayer& layer, const Tensor& x,
-                States& states) const {
+  Tensor attend(int32_t number, const Tensor& x, States& states) {
+    const LayerRecord& record = a_.layer(number);
+    const TrainedLayer& layer = model_.layers[at(number)];
     std::vector<Tensor> qkv = products(layer.maps[at(LayerMap::kQkv)], x);
     if (qkv.size() == 1) {
       qkv = qkv.front().split_with_sizes(
@@ -205,14 +245,18 @@ class Pass {
     }
     states.queries.push_back(qkv[0].contiguous());
     states.keys.push_back(qkv[1].contiguous());
-    const Tensor context = attention(states.queries.back(), states.keys.back(), qkv[2].contiguous(),
-                                     {.offsets = batch_.offsets,
-                                      .query_heads = record.query_heads,
-                                      .kv_heads = record.kv_heads,
-                                      .head_size = record.head_size,
-                                      .scale = score_scale(record),
-                                      .mask = a_.mask,
-                                      .window = record.window});
+    Tensor context = attention(states.queries.back(), states.keys.back(), qkv[2].contiguous(),
+                               {.offsets = cascade_ ? cascade_->offsets() : batch_.offsets,
+                                .query_heads = record.query_heads,
+                                .kv_heads = record.kv_heads,
+                                .head_size = record.head_size,
+                                .scale = score_scale(record),
+                                .mask = a_.mask,
+                                .window = record.window});
+    if (cascade_) {
+      context = cascade_->without_dead_heads(number, context);
+      cascade_->add(number, states.queries.back(), states.keys.back(), context);
+    }
     return product(layer.maps[at(LayerMap::kAttentionOutput)], context);
   }
 
@@ -233,12 +277,13 @@ class Pass {
     return record.residual_scale != 1 ? normed * record.residual_scale : normed;
   }
 
-  Tensor run_layer(const LayerRecord& record, const TrainedLayer& layer, const Tensor& x,
-                   States& states) const {
+  Tensor run_layer(int32_t number, const Tensor& x, States& states) {
+    const LayerRecord& record = a_.layer(number);
+    const TrainedLayer& layer = model_.layers[at(number)];
     const auto norm = [&](LayerNorm which) -> const TrainedNorm& { return layer.norms[at(which)]; };
     const Tensor attention_input = normalise(norm(LayerNorm::kAttention), x);
-    const Tensor attended = leave(record, norm(LayerNorm::kAttentionOutput),
-                                  attend(record, layer, attention_input, states));
+    const Tensor attended =
+        leave(record, norm(LayerNorm::kAttentionOutput), attend(number, attention_input, states));
     if (record.residual == Residual::kParallel) {
       const bool shares = norm(LayerNorm::kFfn).empty();
       const Tensor ffn_input = shares ? attention_input : normalise(norm(LayerNorm::kFfn), x);
@@ -257,7 +302,11 @@ class Pass {
   const Batch& batch_;
   ForwardOptions options_;
   std::vector<int64_t> positions_;  // of each row in its sequence
-  std::vector<Angles> angles_;      // of each of the architecture's rotaries
+  std::vector<Angles> angles_;      // of each of the architecture's rotaries, of the rows alive
+  std::optional<BatchCascade> cascade_;
+  // States of rows that left, layer by layer, and which rows these are.
+  std::vector<Tensor> left_;
+  std::vector<int64_t> left_rows_;
 };
 
 Tensor map_of(const TrainedMap& map, const Tensor& x) {
@@ -265,6 +314,11 @@ Tensor map_of(const TrainedMap& map, const Tensor& x) {
 }
 
 }  // namespace
+
+float score_scale(const LayerRecord& layer) {
+  return layer.score_scale > 0 ? layer.score_scale
+                               : 1 / std::sqrt(static_cast<float>(layer.head_size));
+}
 
 torch::Tensor indices(const std::vector<int64_t>& rows) {
   return torch::tensor(rows, torch::kInt64);

@@ -3,8 +3,10 @@
 #include <torch/types.h>
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
+#include "pruning/schedule.h"
 #include "tune/batch.h"
 #include "tune/torch/parameters.h"
 
@@ -13,21 +15,34 @@ namespace tessera::training {
 // Rows of a tensor as torch counts them.
 torch::Tensor indices(const std::vector<int64_t>& rows);
 
+// What scores are multiplied by.
+float score_scale(const LayerRecord& layer);
+
 struct ForwardOptions {
   double dropout = 0;  // of embeddings and of what blocks add
+  // By which tokens and heads of an encoder leave; null: all stay.
+  const PruningSchedule* schedule = nullptr;
+  std::span<const int64_t> kept = {};  // rows that never leave
 };
 
 // What the layers give, a row a token.
 struct States {
   // [rows, hidden]: the output of the embeddings, then of each layer; in decoders the last one is
-  // before the final norm.
+  // before the final norm. Of the rows that the layer had.
   std::vector<torch::Tensor> hidden;
-  torch::Tensor last;  // behind the final norm, where there is one
-  // What each layer's attention reads, [rows, heads * head_size].
+  // The rows that each of them has; undefined: all.
+  std::vector<torch::Tensor> rows;
+  // Behind the final norm, where there is one; rows that left have the state that they left with.
+  torch::Tensor last;
+  // What embeddings are pooled from, and where each sequence begins in it.
+  torch::Tensor pooled;
+  std::vector<int32_t> pooled_offsets;
+  // What each layer's attention reads, [rows that it had, heads * head_size].
   std::vector<torch::Tensor> queries, keys;
 };
 
-// The model's computation, from the same record as the engine's: equal to it within rounding.
+// The model's computation, from the same record as the engine's: equal to it within rounding. Of
+// tokens or heads that a schedule chooses among, others may stay where two are equal within that.
 States forward(const TrainedModel& model, const Batch& batch, const ForwardOptions& options = {});
 
 // The scaled scores of a sequence in a layer, before the softmax: [query_heads, rows, rows], -inf

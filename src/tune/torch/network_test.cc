@@ -10,6 +10,7 @@
 
 #include "compress/directory.h"
 #include "io/json.h"
+#include "runtime/model_state.h"
 #include "tessera/model.h"
 
 // The forward pass against the engine's, on every golden model: what is trained is what runs.
@@ -98,6 +99,47 @@ TEST(Network, EqualsTheEngine) {
     if (!expected->logits.empty()) compare("logits", expected->logits, head(*trained, rows));
   }
   EXPECT_GT(compared, 15);
+}
+
+// Tokens and heads leave as in the engine: what is left computes the same, and what left keeps its
+// state.
+TEST(Network, EqualsTheEngineWhereTokensAndHeadsLeave) {
+  int compared = 0;
+  for (const std::string& path : golden_models()) {
+    for (
+        const char* schedule :
+        {R"({"tokens": 0.6, "protect": {"first": 1}})", R"({"heads": 0.6})",
+         R"({"tokens": 0.7, "heads": 0.7, "decay": 0.5, "minimum": 3, "protect": {"first": 1}})"}) {
+      const auto model =
+          Model::load(path, {.threads = 1, .weights = WeightType::kF32, .pruning = schedule});
+      if (!model.ok()) continue;  // a family that is to come, or too few layers
+      const auto source = OpenCheckpoint::open(path);
+      ASSERT_TRUE(source.ok()) << source.status().message();
+      const auto trained = read_model(**source);
+      ASSERT_TRUE(trained.ok()) << trained.status().message();
+      const Architecture& a = trained->architecture;
+      if (a.is_decoder()) continue;
+      SCOPED_TRACE(path + " " + schedule);
+      const std::vector<TokenSequence> sequences = sequences_for((*model)->info());
+      const auto expected = (*model)->forward(sequences, {.hidden_states = true});
+      ASSERT_TRUE(expected.ok()) << expected.status().message();
+      const auto parsed = parse_schedule(schedule, scheduled_model(a), "test");
+      ASSERT_TRUE(parsed.ok()) << parsed.status().message();
+      const Batch batch = batch_of(sequences);
+      const States states = forward(*trained, batch, {.schedule = &*parsed});
+      EXPECT_EQ(states.last.size(0), batch.tokens());
+      EXPECT_EQ(states.hidden.back().size(0) < batch.tokens(), !parsed->keeps_all_tokens());
+      ++compared;
+      const bool reads_one = a.head == Head::kSequenceClassification;
+      const torch::Tensor rows =
+          reads_one ? at::index_select(states.last, 0, indices(head_rows(*trained, batch)))
+                    : states.last;
+      compare("last", expected->hidden_states.back(), states.last);
+      if (!expected->logits.empty()) compare("logits", expected->logits, head(*trained, rows));
+    }
+  }
+  if (compared == 0) GTEST_SKIP() << "TESSERA_SHARED names no golden models";
+  EXPECT_GT(compared, 6);
 }
 
 }  // namespace

@@ -3,6 +3,9 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <algorithm>
+
+#include "tune/torch/cascade.h"
 #include "tune/torch/losses.h"
 #include "tune/torch/network.h"
 
@@ -19,11 +22,34 @@ std::string shape_of(const Architecture& architecture) {
 }  // namespace
 
 Result<Objective> Objective::open(const TuneOptions& options, const ModelDirectory& home,
-                                  const Architecture& student) {
+                                  const OpenCheckpoint& source, const Architecture& student) {
   Objective objective(options);
   TESSERA_ASSIGN_OR_RETURN(objective.encoder_, read_sentence_encoder(home));
   if (!options.distil.teacher.empty()) TESSERA_RETURN_IF_ERROR(objective.read_teacher(student));
+  TESSERA_ASSIGN_OR_RETURN(objective.schedule_, read_saved_schedule(source, student));
+  if (objective.schedule_ && options.distil.attention > 0) {
+    return unsupported(
+        "expected a model without a schedule of cascade pruning to compare its attention with the "
+        "teacher's, found one with a schedule");
+  }
   return objective;
+}
+
+// The rows that somebody reads alone, which therefore never leave.
+std::vector<int64_t> Objective::rows_read(const TrainedModel& model, const Batch& batch) const {
+  const Head head = model.architecture.head;
+  if (head == Head::kSequenceClassification) return head_rows(model, batch);
+  if (head == Head::kMaskedLm) return {batch.rows.begin(), batch.rows.end()};
+  std::vector<int64_t> rows;
+  const auto pools = [&](Pooling pooling) {
+    return head == Head::kNone && std::find(encoder_.poolings.begin(), encoder_.poolings.end(),
+                                            pooling) != encoder_.poolings.end();
+  };
+  for (size_t s = 0; s + 1 < batch.offsets.size(); ++s) {
+    if (pools(Pooling::kFirstToken)) rows.push_back(batch.offsets[s]);
+    if (pools(Pooling::kLastToken)) rows.push_back(batch.offsets[s + 1] - 1);
+  }
+  return rows;
 }
 
 Status Objective::read_teacher(const Architecture& student) {
@@ -40,7 +66,10 @@ Status Objective::read_teacher(const Architecture& student) {
 
 at::Tensor Objective::loss(const TrainedModel& model, const Batch& batch, Use use) const {
   const double dropout = use == Use::kTraining ? options_->dropout : 0;
-  const States states = forward(model, batch, {.dropout = dropout});
+  const std::vector<int64_t> kept = schedule_ ? rows_read(model, batch) : std::vector<int64_t>();
+  const States states =
+      forward(model, batch,
+              {.dropout = dropout, .schedule = schedule_ ? &*schedule_ : nullptr, .kept = kept});
   if (!teacher_) return task_loss(*options_, model, encoder_, batch, states);
   States targets;
   {

@@ -85,7 +85,8 @@ class Training {
     TESSERA_RETURN_IF_ERROR(check_head(options_.task, model_.architecture.head));
     TESSERA_RETURN_IF_ERROR(choose_trained(options_, model_));
     TESSERA_ASSIGN_OR_RETURN(batches_, read_batches(home_, model_.architecture, options_));
-    TESSERA_ASSIGN_OR_RETURN(objective_, Objective::open(options_, home_, model_.architecture));
+    TESSERA_ASSIGN_OR_RETURN(objective_,
+                             Objective::open(options_, home_, *source_, model_.architecture));
     TESSERA_ASSIGN_OR_RETURN(restrictions_, make_restrictions(options_, model_));
     if (!options_.validate.empty()) {
       TESSERA_ASSIGN_OR_RETURN(validation_, Validation::open(options_, home_, model_.architecture));
