@@ -1,8 +1,9 @@
 // Any text is refused with a sentence, or gives an object every accessor of which answers, and
-// whose dump parses to the same dump.
+// whose dump parses to the same dump; as that of an adapter it is refused or taken.
 
 #include "io/config.h"
 
+#include "io/adapter.h"
 #include "support/target.h"
 
 namespace tessera::fuzz {
@@ -32,6 +33,8 @@ void check(std::string_view input) {
     return;
   }
   ask_everything(*config);
+  const auto adapter = read_adapter_config(*config);
+  require(adapter.ok() || !adapter.status().message().empty());
   const std::string dump = config->dump();
   const auto again = Config::parse(dump, "dump");
   require(again.ok() && again->dump() == dump);

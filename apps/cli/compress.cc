@@ -350,6 +350,11 @@ class CommandLine {
                          "Average the heads of keys and values so that N are left, to be trained; "
                          "without any other change."},
                         &kv_heads_);
+    parser_.add_text(
+        {"--merge-adapter", "DIR",
+         "Add the updates of the LoRA adapter in DIR, which tessera tune or PEFT made, "
+         "to the weights; without any other change."},
+        &merge_adapter_);
   }
 
   void add_quantization() {
@@ -410,13 +415,16 @@ class CommandLine {
     check_search_options(options_.search, options_.task.has_value());
     if (options_.search.is_wanted && !options_.pruning.text.empty())
       both_given("--search-keep", "options of cascade pruning");
+    if (merge_adapter_) {
+      options_.compress.merge_adapter = *merge_adapter_;
+      no_measure_ = true;  // as nothing becomes faster
+    }
     if (kv_heads_) options_.compress.kv_heads = static_cast<int32_t>(*kv_heads_);
     if (!options_.compress.prune && !options_.compress.quantize && !options_.search.is_wanted &&
-        !kv_heads_ && options_.compress.pruning.empty()) {
+        !kv_heads_ && !merge_adapter_ && options_.compress.pruning.empty()) {
       usage_error(
-          "expected an option --prune-..., --quantize, --kv-heads, --keep-..., --pruning or "
-          "--search-keep, "
-          "found none");
+          "expected an option --prune-..., --quantize, --kv-heads, --merge-adapter, --keep-..., "
+          "--pruning or --search-keep, found none");
     }
     if (matrices_) options_.compress.matrices = split_at_commas(*matrices_);
     for (const int64_t layer : layers_)
@@ -474,7 +482,7 @@ class CommandLine {
   Options& options_;
   Parser parser_{kSynopsis};
   PruneUnitOptions units_;
-  std::optional<std::string> matrices_, calibrate_, score_, quantize_, rounding_;
+  std::optional<std::string> matrices_, calibrate_, score_, merge_adapter_, quantize_, rounding_;
   std::vector<int64_t> layers_;
   std::optional<int64_t> tokens_, group_, kv_heads_;
   std::optional<double> smooth_;

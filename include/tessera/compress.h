@@ -130,6 +130,9 @@ constexpr auto names_of(Existing) { return enum_names("refuse", "replace"); }
 // Matrices are pruned first, and what is left dense, or for products with integer rows in tiles, is
 // quantized then; one of the two or a schedule is needed.
 struct CompressOptions {
+  // A directory with a LoRA adapter, of PEFT or of tune(), whose updates are added to the weights,
+  // in a run of its own. What was pruned stays pruned.
+  std::string merge_adapter = {};
   // Heads of keys and values are averaged so that so many are left (grouped queries, Ainslie et al.
   // 2023), in a run of its own. What the model computes changes much: train it behind that.
   std::optional<int32_t> kv_heads = {};

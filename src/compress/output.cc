@@ -15,6 +15,7 @@
 
 #include "compress/model_files.h"
 #include "compress/paths.h"
+#include "io/adapter.h"
 #include "io/atomic_file.h"
 #include "io/checkpoint.h"
 #include "io/config.h"
@@ -33,15 +34,20 @@ constexpr const char* kRunFile = "run.json";
 constexpr const char* kTemporary = ".tmp";
 constexpr size_t kRunLimitBytes = size_t{64} << 20;
 
-// A compressed directory says so in its config.json, an exported one in its weights.
+bool has_writer(const std::string& file) {
+  const auto tensors = Safetensors::open(file);
+  return tensors.ok() && tensors->metadata().contains(kWriterKey);
+}
+
+// A compressed directory says so in its config.json, an exported one or an adapter in its weights.
 bool is_written_by_tessera(const std::string& directory) {
+  if (has_writer(directory + "/" + kAdapterFile)) return true;
   const Result<ModelDirectory> home = find_model(directory);
   if (!home.ok()) return false;
   const Result<Config> config = Config::read(home->transformer + "/config.json");
   if (!config.ok()) return false;
   if (config->has("tessera")) return true;
-  const auto weights = Safetensors::open(home->transformer + "/model.safetensors");
-  return weights.ok() && weights->metadata().contains(kWriterKey);
+  return has_writer(home->transformer + "/" + kWeightsFile);
 }
 
 Status check_existing(const std::string& target, Existing existing) {
@@ -74,8 +80,8 @@ std::set<std::string> names_in(const std::string& directory) {
 
 // Files that the new model does not have would vanish with the old one.
 Status check_names(const std::string& target, std::set<std::string> written) {
-  written.insert({"config.json", kCompressedFile, kWeightsFile, kMasksFile, kCard, kBaseCard,
-                  kTrainingLog, kTrainingCurve});
+  written.insert({"config.json", kCompressedFile, kWeightsFile, kMasksFile, kAdapterConfigFile,
+                  kAdapterFile, kCard, kBaseCard, kTrainingLog, kTrainingCurve});
   for (const std::string& name : names_in(target)) {
     if (written.contains(name)) continue;
     return invalid_input(

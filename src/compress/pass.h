@@ -12,6 +12,7 @@
 #include "compress/matrix.h"
 #include "compress/statistics.h"
 #include "formats/precision.h"
+#include "io/safetensors.h"
 #include "model/architecture.h"
 #include "tessera/compress.h"
 
@@ -81,6 +82,15 @@ class Pass {
   virtual std::optional<std::string> schedule() const { return {}; }
   // How many heads of keys and values the pass leaves, where that is not as many as there were.
   virtual std::optional<int32_t> kv_heads() const { return {}; }
+  // Whether what it makes of a plain model is one as well, without a section of its own in
+  // config.json, so that any program reads it.
+  enum class Leaves { kSection, kPlain };
+  virtual Leaves leaves() const { return Leaves::kSection; }
+  // Tensors that are no matrices of layers and that the pass has anew, of a model that it was
+  // checked with.
+  virtual Result<std::vector<TensorToWrite>> other_tensors(const SourceModel&) const {
+    return std::vector<TensorToWrite>();
+  }
   // The precision of the matrices with a row a token, where the pass rounds them.
   virtual std::optional<Precision> table_precision() const { return {}; }
 

@@ -59,7 +59,9 @@ class Pipeline {
   Status check_options() const {
     if (passes_.empty())
       return invalid_input(
-          "expected options to prune, to quantize, to average heads or a schedule, found none");
+          "expected options to prune, to quantize, to average heads, an adapter or a schedule, "
+          "found "
+          "none");
     if (options_.calibration.tokens < 1) {
       return invalid_input(fmt::format("calibration tokens: expected at least 1, found {}",
                                        options_.calibration.tokens));
@@ -122,6 +124,7 @@ class Pipeline {
 
   // Why no matrix is worked on: none was chosen, or all have forms that the passes leave alone.
   Status nothing_to_do() const {
+    for (const auto& pass : passes_) TESSERA_RETURN_IF_ERROR(pass->check(model_));
     std::string names;
     bool any_taken = false;
     for (const auto& pass : passes_) {
@@ -375,8 +378,11 @@ class Pipeline {
     TESSERA_ASSIGN_OR_RETURN(const std::string whole, part.output().make_whole());
     const std::string inner = home_.transformer_in(whole);
     std::filesystem::create_directories(inner);
+    TESSERA_ASSIGN_OR_RETURN(const std::vector<TensorToWrite> others,
+                             passes_.front()->other_tensors(model_));
     TESSERA_RETURN_IF_ERROR(write_checkpoint(*source_,
                                              {.layers = layers_,
+                                              .tensors = others,
                                               .section = section(this_run(), source_->checkpoint),
                                               .kv_heads = passes_.front()->kv_heads()},
                                              inner));

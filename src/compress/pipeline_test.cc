@@ -312,7 +312,8 @@ TEST_F(Compress, WhatCannotBeIsOneSentence) {
   options = options_of(PruneUnit::kAttentionAware, 0.5);
   options.prune->tile_cols = 0;
   refused(options, {"tile", "found 16 x 0"});
-  refused(CompressOptions(), {"to prune, to quantize, to average heads or a schedule", "none"});
+  refused(CompressOptions(),
+          {"to prune, to quantize, to average heads, an adapter or a schedule", "none"});
   options = quantize_to(WeightType::kF32);
   refused(options, {"int8, int4, w8 or w4", "f32"});
   options = compensated(quantize_to(WeightType::kW4));

@@ -63,6 +63,8 @@ std::string run_text(const Run& run) {
 }
 
 std::string section(const Run& run, const Checkpoint& source) {
+  const bool is_plain = !source.config().has("tessera");
+  if (is_plain && run.passes->front()->leaves() == Pass::Leaves::kPlain) return "";
   int64_t tokens = 0;
   for (const TokenSequence& sequence : *run.sequences)
     tokens += static_cast<int64_t>(sequence.ids.size());

@@ -22,7 +22,7 @@ struct Run {
 std::string run_text(const Run& run);
 
 // The section of config.json without its tensors: the passes of this run behind those that the
-// source went through before.
+// source went through before. Empty where a plain model stays one.
 std::string section(const Run& run, const Checkpoint& source);
 
 // The same for a training. pass: JSON, what it was.

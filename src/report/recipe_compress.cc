@@ -149,6 +149,11 @@ Status read_kv_heads(const JsonAt& at, const RecipePaths&, CompressOptions& opti
   return {};
 }
 
+Status read_merge_adapter(const JsonAt& at, const RecipePaths& paths, CompressOptions& options) {
+  TESSERA_ASSIGN_OR_RETURN(options.merge_adapter, paths.path(at));
+  return {};
+}
+
 // In the order in which they are read: what others belong to comes first.
 constexpr CompressKey kKeys[] = {
     {"prune_tiles", read_share<PruneUnit::kTiles>},
@@ -170,6 +175,7 @@ constexpr CompressKey kKeys[] = {
     {"calibrate_tokens", read_calibrate_tokens},
     {"pruning", read_pruning},
     {"kv_heads", read_kv_heads},
+    {"merge_adapter", read_merge_adapter},
 };
 
 // As a name shows it: texts without quotation marks.
@@ -203,7 +209,8 @@ Result<RecipeCompression> compression_of(const std::vector<Chosen>& chosen, cons
       TESSERA_RETURN_IF_ERROR(key.read(each.value, paths, options));
     }
   }
-  if (!options.prune && !options.quantize && options.pruning.empty() && !options.kv_heads)
+  if (!options.prune && !options.quantize && options.pruning.empty() && !options.kv_heads &&
+      options.merge_adapter.empty())
     return at.failure(StatusCode::kInvalidInput, "expected a way to prune or quantize, found none");
   if (find("calibrate")) {
     if (options.prune && !find("score")) options.prune->score = PruneScore::kCalibrated;
