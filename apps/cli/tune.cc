@@ -30,6 +30,7 @@ constexpr Synopsis kSynopsis = {
     "  tessera tune MODEL -o sst2 --task classification --data train.tsv --steps 4000 --batch 32 "
     "--dropout 0.1\n"
     "  tessera tune MODEL -o sparse --task classification --data train.tsv --prune-tiles 0.5\n"
+    "  tessera tune MODEL -o tuned --task causal-lm --text tales.txt --lora 8\n"
     "  tessera tune MODEL -o pairs --task embeddings --data pairs.tsv --batch 64\n"};
 
 // The names of an enum's values as options have them.
@@ -73,6 +74,7 @@ class CommandLine {
     add_batches();
     add_distillation();
     add_optimizer();
+    add_updates();
     add_pruning();
     parser_.then([this] { complete(); });
   }
@@ -193,6 +195,34 @@ class CommandLine {
     number({"--epsilon", 0, 1, "Least divisor of a step (default: 1e-8)."}, &optimizer.epsilon);
   }
 
+  void add_updates() {
+    parser_.group("Low-rank updates");
+    parser_.add_integer(
+        {"--lora", 1, 1 << 16,
+         "Train updates B A of rank N of the matrices of layers in their place, and "
+         "merge them in the end."},
+        &rank_);
+    number(
+        {"--lora-alpha", 0, 1e6, "Multiply updates by X / N; 0 means twice the rank (default: 0)."},
+        &lora_.alpha);
+    number({"--lora-dropout", 0, 0.999, "Drop this share of what updates read (default: 0)."},
+           &lora_.dropout);
+    parser_.add_flag(
+        "--keep-adapter", &keep_adapter_,
+        "Write the updates alone to OUT, as an adapter of PEFT, which tessera compress "
+        "--merge-adapter merges.");
+  }
+
+  void complete_updates() {
+    for (const char* option : {"--lora-alpha", "--lora-dropout", "--keep-adapter"}) {
+      if (!rank_ && parser_.is_given(option)) lacks(option, "--lora N");
+    }
+    if (!rank_) return;
+    lora_.rank = static_cast<int32_t>(*rank_);
+    if (keep_adapter_) lora_.output = LoraOptions::Output::kAdapter;
+    options_.tune.lora = lora_;
+  }
+
   void add_pruning() {
     parser_.group("Pruning");
     units_.add_units(parser_,
@@ -263,6 +293,7 @@ class CommandLine {
     if (train_) tune.train = split_at_commas(*train_);
     if (decay_) tune.optimizer.decay = *tessera::parse<OptimizerOptions::Decay>(*decay_);
     if (force_) tune.existing = Existing::kReplace;
+    complete_updates();
     complete_pruning();
   }
 
@@ -273,10 +304,12 @@ class CommandLine {
   std::vector<std::function<void()>> when_parsed_;
   PruneUnitOptions units_;
   PruneTraining prune_;
+  LoraOptions lora_;
+  std::optional<int64_t> rank_;
   std::vector<int64_t> layers_;
   std::optional<std::string> task_, teacher_, train_, decay_, method_, matrices_;
   std::vector<std::string> texts_;
-  bool force_ = false;
+  bool force_ = false, keep_adapter_ = false;
 };
 
 std::string duration(double seconds) {

@@ -43,7 +43,7 @@ struct DistilOptions {
 };
 
 struct OptimizerOptions {    // AdamW (Loshchilov & Hutter 2019)
-  double learning_rate = 0;  // at its peak; 0: the task's usual one
+  double learning_rate = 0;  // at its peak; 0: the usual one
   double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
   double weight_decay = 0.01;  // of matrices
   double clip = 1;             // the gradient's length is at most this; 0: any
@@ -84,6 +84,21 @@ constexpr auto names_of(PruneTraining::Method) {
   return enum_names("reweighted", "group_lasso", "one_shot", "gradual", "movement");
 }
 
+// Low-rank updates (LoRA, Hu et al. 2021): a matrix W of y = x W^T + b stays as it is, and
+//   W + alpha / rank B A,   A: [rank, inputs], B: [outputs, rank]
+// is what the model computes with, of which A and B alone are trained. What was pruned of W is
+// pruned of the update. Biases, norms and embeddings stay as they are; a head may be trained whole.
+struct LoraOptions {
+  int32_t rank = 8;
+  double alpha = 0;    // 0: twice the rank
+  double dropout = 0;  // of what A reads
+  // kMerged: W + alpha / rank B A takes W's place. kAdapter: what comes out is not a model but A, B
+  // and what was trained of the head, as files of PEFT, which CompressOptions::merge_adapter
+  // merges.
+  enum class Output { kMerged, kAdapter } output = Output::kMerged;
+};
+constexpr auto names_of(LoraOptions::Output) { return enum_names("merged", "adapter"); }
+
 struct TuneProgress {
   int64_t step = 0, steps = 0;
   double loss = 0;  // a running mean
@@ -102,11 +117,13 @@ struct TuneOptions {
   OptimizerOptions optimizer = {};
   DistilOptions distil = {};
   std::optional<PruneTraining> prune = {};
+  std::optional<LoraOptions> lora = {};
   double dropout = 0;
   double label_smoothing = 0;
   double masked_share = 0.15;  // of kMaskedLm
   // Some of "qkv", "query", "key", "value", "attention_output", "ffn", "bias", "norm", "embedding",
-  // "head"; empty: all, but of kDistil no embeddings. What was pruned stays pruned.
+  // "head"; empty: all, but of kDistil no embeddings, and of low-rank updates all matrices of
+  // layers and the heads of labels. What was pruned stays pruned.
   std::vector<std::string> train = {};
   uint64_t seed = 0;
   int32_t threads = 0;

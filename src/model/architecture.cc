@@ -8,6 +8,7 @@
 
 #include "model/families/families.h"
 #include "model/head_of_weights.h"
+#include "model/module_prefix.h"
 #include "model/sentence_encoder.h"
 #include "tessera/model.h"
 
@@ -240,6 +241,13 @@ Result<Architecture> read_architecture(const Checkpoint& checkpoint) {
   drop_absent_prefix(checkpoint, architecture.names);
   TESSERA_RETURN_IF_ERROR(read_end_ids(checkpoint, architecture));
   return architecture;
+}
+
+Result<std::string> module_prefix(const Config& config) {
+  TESSERA_ASSIGN_OR_RETURN(const Family* family, find_family(config));
+  Architecture architecture;
+  TESSERA_RETURN_IF_ERROR(family->read(config, architecture));
+  return architecture.names.prefix;
 }
 
 Status check_sequence(const Architecture& architecture, const TokenSequence& sequence,

@@ -13,6 +13,7 @@
 #include "io/mapped_file.h"
 #include "tessera/version.h"
 #include "tune/learning_rate.h"
+#include "tune/options.h"
 
 namespace tessera {
 namespace {
@@ -52,6 +53,10 @@ std::string table(const TuneCard& card) {
   text += fmt::format("| steps | {}, {} tokens in all |\n", report.steps, report.tokens);
   text += fmt::format("| parameters | {}, of which {} were trained |\n", report.parameters,
                       report.trained_parameters);
+  if (options.lora) {
+    text += fmt::format("| low-rank updates | rank {}, alpha {} |\n", options.lora->rank,
+                        lora_alpha(*options.lora));
+  }
   text += fmt::format("| learning rate | {} |\n", rate_of(options));
   text += fmt::format("| seed | {} |\n", options.seed);
   text += fmt::format("| loss | {:.4g} at first, {:.4g} in the end |\n", report.first_loss,
@@ -76,10 +81,17 @@ std::string done(const TuneCard& card) {
 std::string how_to_run(const TuneCard& card, const std::string& name) {
   const std::string target = std::filesystem::path(card.target).filename().string();
   return fmt::format("\n## How to run it\n\n    {}\n",
-                     next_commands(card.head, name, target).front());
+                     next_of(*card.options, card.head, name, target).front());
 }
 
 }  // namespace
+
+std::vector<std::string> next_of(const TuneOptions& options, Head head, const std::string& source,
+                                 const std::string& target) {
+  if (!writes_adapter(options)) return next_commands(head, source, target);
+  return {fmt::format("tessera compress {} --merge-adapter {} -o merged", shell_quote(source),
+                      shell_quote(target))};
+}
 
 Status write_tune_card(const TuneCard& card, const std::string& directory) {
   TESSERA_ASSIGN_OR_RETURN(const BaseCard base, BaseCard::set_aside(card.source, directory));

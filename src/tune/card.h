@@ -20,6 +20,10 @@ struct TuneCard {
   std::string section = {};
 };
 
+// What a person does next with what was trained: commands of the program.
+std::vector<std::string> next_of(const TuneOptions& options, Head head, const std::string& source,
+                                 const std::string& target);
+
 // Writes the card, README.md, into the directory in which a model was put together: from what it
 // was trained, how, for how long and with what effect on the loss, what was done to it before, how
 // to run it and under which licence.

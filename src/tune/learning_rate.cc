@@ -1,13 +1,14 @@
 #include "tune/learning_rate.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
 namespace tessera {
+namespace {
 
-double peak_learning_rate(const TuneOptions& options) {
-  if (options.optimizer.learning_rate > 0) return options.optimizer.learning_rate;
-  switch (options.task) {
+double usual_rate(TuneTask task) {
+  switch (task) {
     case TuneTask::kDistil:
       return 1e-3;
     case TuneTask::kCausalLm:
@@ -18,6 +19,15 @@ double peak_learning_rate(const TuneOptions& options) {
     default:
       return 3e-5;
   }
+}
+
+}  // namespace
+
+double peak_learning_rate(const TuneOptions& options) {
+  constexpr double kOfUpdates = 5e-4;
+  if (options.optimizer.learning_rate > 0) return options.optimizer.learning_rate;
+  const double usual = usual_rate(options.task);
+  return options.lora ? std::max(kOfUpdates, usual) : usual;
 }
 
 double learning_rate(const TuneOptions& options, int64_t step) {

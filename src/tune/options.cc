@@ -68,6 +68,13 @@ OrderedJson prune_of(const PruneTraining& prune) {
           {"milestones", prune.milestones}, {"cuts", prune.cuts}};
 }
 
+OrderedJson lora_of(const LoraOptions& lora) {
+  return {{"rank", lora.rank},
+          {"alpha", lora_alpha(lora)},
+          {"dropout", lora.dropout},
+          {"output", name(lora.output)}};
+}
+
 OrderedJson pass_of(const TuneOptions& options, const TuneInputs& inputs) {
   OrderedJson json = {{"pass", "tune"},
                       {"task", name(options.task)},
@@ -85,6 +92,7 @@ OrderedJson pass_of(const TuneOptions& options, const TuneInputs& inputs) {
                       {"seed", options.seed}};
   if (options.task == TuneTask::kDistil) json["distil"] = distil_of(options.distil, inputs);
   if (options.prune) json["prune"] = prune_of(*options.prune);
+  if (options.lora) json["lora"] = lora_of(*options.lora);
   if (!options.validate.empty()) {
     json["validate"] = options.validate;
     json["checkpoint_every"] = options.checkpoint_every;
@@ -102,12 +110,37 @@ Status check_validation(const TuneOptions& options) {
   return invalid_input("expected a training without pruning to validate, found one that prunes");
 }
 
+Status check_lora(const TuneOptions& options) {
+  if (!options.lora) return {};
+  constexpr double kMostRank = 1 << 16;
+  const double below_one = std::nextafter(1.0, 0.0);
+  const Bounds all[] = {{"lora rank", static_cast<double>(options.lora->rank), 1, kMostRank},
+                        {"lora alpha", options.lora->alpha, 0, kAny},
+                        {"lora dropout", options.lora->dropout, 0, below_one}};
+  for (const Bounds& bounds : all) TESSERA_RETURN_IF_ERROR(check_bounds(bounds));
+  if (options.prune) {
+    return unsupported(
+        "lora: expected a training that prunes nothing, since low-rank updates leave the weights "
+        "as "
+        "they are, found one that prunes: prune first, then train updates");
+  }
+  for (const std::string& name : options.train) {
+    if (name != "bias" && name != "norm" && name != "embedding") continue;
+    return invalid_input(
+        fmt::format("train: expected with lora matrices of layers or the head, found {}", name));
+  }
+  return {};
+}
+
 }  // namespace
+
+double lora_alpha(const LoraOptions& lora) { return lora.alpha > 0 ? lora.alpha : 2 * lora.rank; }
 
 Status check(const TuneOptions& options) {
   if (options.data.empty()) return invalid_input("expected a data file at least, found none");
   TESSERA_RETURN_IF_ERROR(check_teacher(options));
   TESSERA_RETURN_IF_ERROR(check_validation(options));
+  TESSERA_RETURN_IF_ERROR(check_lora(options));
   const OptimizerOptions& optimizer = options.optimizer;
   const DistilOptions& distil = options.distil;
   // What is below 1 may not be 1 itself.

@@ -11,6 +11,14 @@ namespace tessera {
 // kInvalidInput for options that no training can have, whatever the model and the data.
 Status check(const TuneOptions& options);
 
+// As it is or, where that is 0, the usual one.
+double lora_alpha(const LoraOptions& lora);
+
+// Whether what comes out is an adapter in the place of a model.
+inline bool writes_adapter(const TuneOptions& options) {
+  return options.lora && options.lora->output == LoraOptions::Output::kAdapter;
+}
+
 // kUnsupported where a model does not end in the head whose outputs a task compares with its
 // labels.
 Status check_head(TuneTask task, Head head);

@@ -30,6 +30,21 @@ TEST(TuneOptions, WhatIsWrongIsNamed) {
     EXPECT_NE(wrong_with(options).find(what), std::string::npos) << wrong_with(options);
   };
   expect([](TuneOptions& o) { o.data = {}; }, "data file");
+  expect([](TuneOptions& o) { o.lora = LoraOptions{.rank = 0}; }, "lora rank");
+  expect([](TuneOptions& o) { o.lora = LoraOptions{.alpha = -1}; }, "lora alpha");
+  expect([](TuneOptions& o) { o.lora = LoraOptions{.dropout = 1}; }, "lora dropout");
+  expect(
+      [](TuneOptions& o) {
+        o.lora.emplace();
+        o.prune.emplace();
+      },
+      "lora: expected a training that prunes nothing");
+  expect(
+      [](TuneOptions& o) {
+        o.lora.emplace();
+        o.train = {"query", "norm"};
+      },
+      "found norm");
   expect([](TuneOptions& o) { o.distil.teacher = ""; }, "teacher");
   expect([](TuneOptions& o) { o.task = TuneTask::kRegression; }, "found regression");
   expect([](TuneOptions& o) { o.steps = 0; }, "steps: expected a number from 1, found 0");
@@ -103,6 +118,10 @@ TEST(LearningRate, ATaskHasAUsualOne) {
   EXPECT_EQ(peak_learning_rate(options), 1e-3);
   options.task = TuneTask::kClassification;
   EXPECT_EQ(peak_learning_rate(options), 3e-5);
+  options.lora.emplace();
+  EXPECT_EQ(peak_learning_rate(options), 5e-4);
+  options.task = TuneTask::kDistil;
+  EXPECT_EQ(peak_learning_rate(options), 1e-3);
   options.optimizer.learning_rate = 1;
   EXPECT_EQ(peak_learning_rate(options), 1);
 }

@@ -9,7 +9,7 @@ namespace tessera::training {
 // every compiler and library.
 class Random {
  public:
-  enum class Use : uint64_t { kOrder, kOffset, kMasks };
+  enum class Use : uint64_t { kOrder, kOffset, kMasks, kUpdates };
 
   Random(uint64_t seed, Use use, int64_t number)
       : state_(mixed(mixed(mixed(seed) + static_cast<uint64_t>(use)) +
@@ -28,10 +28,10 @@ class Random {
     while (drawn >= whole) drawn = next();
     return static_cast<int64_t>(drawn % wide);
   }
+  // From 0 to less than 1.
+  double uniform() { return static_cast<double>(next() >> 11) * 0x1p-53; }
   // True with this probability.
-  bool happens(double probability) {
-    return static_cast<double>(next() >> 11) * 0x1p-53 < probability;
-  }
+  bool happens(double probability) { return uniform() < probability; }
 
  private:
   static constexpr uint64_t kStep = 0x9E3779B97F4A7C15;

@@ -74,6 +74,16 @@ class Trains(CliTest):
                        stdout=subprocess.DEVNULL)
         return target
 
+    @staticmethod
+    def wait_for_lines(process, target, lines):
+        """Until the log of a training has so many, or it has ended."""
+        log = pathlib.Path(f"{target}.part") / "training.jsonl"
+        end = time.monotonic() + SECONDS
+        while process.poll() is None and time.monotonic() < end:
+            if log.exists() and log.read_bytes().count(b"\n") >= lines:
+                break
+            time.sleep(0.0005)
+
     def tune(self, model, name, *options, **more):
         target = self.folder / name
         # Threads that wait for each other take long where others use the machine.
@@ -218,12 +228,7 @@ class Tune(Trains):
     def start_until(self, target, lines, *options):
         """A training that has got so far, or has ended."""
         process = self.start("tune", self.small, "-o", target, "--teacher", self.encoder, "--text", self.text, "--batch-tokens", "256", *options)
-        log = pathlib.Path(f"{target}.part") / "training.jsonl"
-        end = time.monotonic() + SECONDS
-        while process.poll() is None and time.monotonic() < end:
-            if log.exists() and log.read_bytes().count(b"\n") >= lines:
-                break
-            time.sleep(0.0005)
+        self.wait_for_lines(process, target, lines)
         return process
 
     def test_killed_at_any_step(self):

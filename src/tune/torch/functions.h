@@ -16,6 +16,11 @@ namespace tessera::training {
 // x: [rows, inputs]; y: [rows, outputs]. bias: null for none.
 torch::Tensor linear(const torch::Tensor& x, const Parameter& weight, const Parameter* bias);
 
+// The same with values that were computed from the weight, of its shape and 0 where its mask
+// prunes; what they are computed from is given the gradient.
+torch::Tensor linear(const torch::Tensor& x, const Parameter& weight, const torch::Tensor& values,
+                     const Parameter* bias);
+
 // Attention within each sequence, rows offsets[s] to offsets[s + 1], as the flash form has it
 // (Dao et al. 2022): only outputs and log-sum-exps are kept for the backward pass.
 //   P = exp(Q K^T scale - LSE),  O = P V

@@ -126,6 +126,11 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
 }  // namespace
 
 Tensor linear(const Tensor& x, const Parameter& weight, const Parameter* bias) {
+  return linear(x, weight, weight.value, bias);
+}
+
+Tensor linear(const Tensor& x, const Parameter& weight, const Tensor& values,
+              const Parameter* bias) {
   TORCH_CHECK(x.dim() == 2 && x.size(1) == weight.value.size(1), weight.name, ": expected rows of ",
               weight.value.size(1), " inputs, found ", x.sizes());
   const TileMask* mask = weight.mask.has_value() ? &*weight.mask : nullptr;
@@ -135,7 +140,7 @@ Tensor linear(const Tensor& x, const Parameter& weight, const Parameter* bias) {
   const auto added = bias != nullptr ? c10::optional<Tensor>(bias->value) : c10::nullopt;
   c10::intrusive_ptr<Pruned> pruned;
   if (mask != nullptr) pruned = c10::make_intrusive<Pruned>(*mask);
-  return LinearFunction::apply(x, weight.value, added, pruned);
+  return LinearFunction::apply(x, values, added, pruned);
 }
 
 }  // namespace tessera::training

@@ -11,6 +11,7 @@
 #include "model/rotary_frequencies.h"
 #include "tune/torch/cascade.h"
 #include "tune/torch/functions.h"
+#include "tune/torch/low_rank_update.h"
 
 namespace tessera::training {
 namespace {
@@ -216,13 +217,13 @@ class Pass {
     return normalise(norm, x.view({x.size(0), -1, layer.head_size})).view({x.size(0), x.size(1)});
   }
 
-  static std::vector<Tensor> products(const TrainedMap& map, const Tensor& x) {
+  std::vector<Tensor> products(const TrainedMap& map, const Tensor& x) const {
     std::vector<Tensor> results;
     for (size_t i = 0; i < map.weights.size(); ++i)
-      results.push_back(linear(x, *map.weights[i], map.biases[i]));
+      results.push_back(updated_linear(x, *map.weights[i], map.biases[i], options_.update_dropout));
     return results;
   }
-  static Tensor product(const TrainedMap& map, const Tensor& x) {
+  Tensor product(const TrainedMap& map, const Tensor& x) const {
     const std::vector<Tensor> parts = products(map, x);
     return parts.size() == 1 ? parts.front() : at::cat(parts, 1);
   }

@@ -19,7 +19,8 @@ torch::Tensor indices(const std::vector<int64_t>& rows);
 float score_scale(const LayerRecord& layer);
 
 struct ForwardOptions {
-  double dropout = 0;  // of embeddings and of what blocks add
+  double dropout = 0;         // of embeddings and of what blocks add
+  double update_dropout = 0;  // of what low-rank updates read
   // By which tokens and heads of an encoder leave; null: all stay.
   const PruningSchedule* schedule = nullptr;
   std::span<const int64_t> kept = {};  // rows that never leave

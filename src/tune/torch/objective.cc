@@ -65,11 +65,13 @@ Status Objective::read_teacher(const Architecture& student) {
 }
 
 at::Tensor Objective::loss(const TrainedModel& model, const Batch& batch, Use use) const {
-  const double dropout = use == Use::kTraining ? options_->dropout : 0;
   const std::vector<int64_t> kept = schedule_ ? rows_read(model, batch) : std::vector<int64_t>();
-  const States states =
-      forward(model, batch,
-              {.dropout = dropout, .schedule = schedule_ ? &*schedule_ : nullptr, .kept = kept});
+  ForwardOptions how{.schedule = schedule_ ? &*schedule_ : nullptr, .kept = kept};
+  if (use == Use::kTraining) {
+    how.dropout = options_->dropout;
+    how.update_dropout = options_->lora ? options_->lora->dropout : 0;
+  }
+  const States states = forward(model, batch, how);
   if (!teacher_) return task_loss(*options_, model, encoder_, batch, states);
   States targets;
   {

@@ -12,6 +12,7 @@
 #include "compress/layer.h"
 #include "io/json.h"
 #include "model/loader.h"
+#include "tune/torch/low_rank_update.h"
 
 namespace tessera::training {
 namespace {
@@ -233,11 +234,12 @@ std::vector<Matrix> changed_matrices(TrainedModel& model, int32_t layer) {
     if (stored.matrix.item.layer != layer) continue;
     Matrix& matrix = changed.emplace_back(stored.matrix);
     matrix.mask = stored.weight->mask;
-    matrix.pruned.values = values_of(stored.weight->value);
+    matrix.pruned.values = values_of(updated_values(*stored.weight));
     const bool has_bias = stored.bias != nullptr && !stored.weight->is_rounded;
     if (has_bias) matrix.bias = values_of(stored.bias->value);
     matrix.bias_changed = has_bias && stored.bias->is_trained();
-    matrix.item.selected = stored.weight->is_trained() || matrix.bias_changed;
+    matrix.item.selected =
+        stored.weight->is_trained() || stored.weight->update || matrix.bias_changed;
     round_to_file(matrix);
   }
   // A tensor is written whole.
@@ -259,15 +261,19 @@ std::vector<float> values_of(const torch::Tensor& tensor) {
 
 std::vector<Parameter*> TrainedModel::trained() {
   std::vector<Parameter*> found;
-  for (Parameter& parameter : parameters) {
-    if (parameter.is_trained()) found.push_back(&parameter);
+  for (std::deque<Parameter>* all : {&parameters, &updates}) {
+    for (Parameter& parameter : *all) {
+      if (parameter.is_trained()) found.push_back(&parameter);
+    }
   }
   return found;
 }
 
 Parameter* TrainedModel::find(const std::string& name) {
-  for (Parameter& parameter : parameters) {
-    if (parameter.name == name) return &parameter;
+  for (std::deque<Parameter>* all : {&parameters, &updates}) {
+    for (Parameter& parameter : *all) {
+      if (parameter.name == name) return &parameter;
+    }
   }
   return nullptr;
 }
@@ -292,6 +298,7 @@ Status choose_trained(const TuneOptions& options, TrainedModel& model) {
     return invalid_input(fmt::format("train: expected some of {}, found {}",
                                      fmt::join(kTrainable, ", "), quote(name)));
   }
+  if (chosen.empty() && options.lora) chosen = usual_updates(options.task);
   if (chosen.empty()) {
     chosen.assign(std::begin(kTrainable), std::end(kTrainable));
     if (options.task == TuneTask::kDistil) std::erase(chosen, "embedding");
@@ -322,6 +329,7 @@ Status choose_trained(const TuneOptions& options, TrainedModel& model) {
     }
     for (Parameter* bias : map.biases) train(bias);
   }
+  if (options.lora) TESSERA_RETURN_IF_ERROR(add_updates(*options.lora, options.seed, model));
   for (const Parameter* parameter : model.trained()) {
     if (!parameter->is_rounded) continue;
     return unsupported(fmt::format(
@@ -355,6 +363,7 @@ Status write_model(const OpenCheckpoint& source, TrainedModel& model, const std:
     // What is of integers stays as it is in the source, so its bias is written by itself.
     if (!stored.weight->is_rounded) of_layers.push_back(stored.bias);
   }
+  for (const Parameter& update : model.updates) of_layers.push_back(&update);
   for (const Parameter* parameter : model.trained()) {
     if (std::find(of_layers.begin(), of_layers.end(), parameter) == of_layers.end())
       TESSERA_RETURN_IF_ERROR(others.add(*parameter));

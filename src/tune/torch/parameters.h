@@ -18,6 +18,16 @@
 
 namespace tessera::training {
 
+struct Parameter;
+
+// What is trained in place of a matrix W [outputs, inputs], which then is W + scale B A where its
+// mask keeps it (Hu et al. 2021).
+struct LowRankUpdate {
+  Parameter* down = nullptr;  // A [rank, inputs], which the parts of a tensor share
+  Parameter* up = nullptr;    // B [outputs, rank]
+  float scale = 0;
+};
+
 // A tensor of the model on its way through training, in f32. Matrices are W [outputs, inputs] of
 // y = W x + b, whatever order the file has them in.
 struct Parameter {
@@ -29,6 +39,7 @@ struct Parameter {
   torch::Tensor value;           // a leaf; requires a gradient where it is trained
   std::optional<TileMask> mask;  // of a pruned matrix; what it does not keep is 0 and stays 0
   bool is_rounded = false;       // integers in the source, which are not trained
+  std::optional<LowRankUpdate> update = {};
 
   bool is_trained() const { return value.requires_grad(); }
 };
@@ -55,6 +66,7 @@ struct TrainedLayer {
 struct TrainedModel {
   Architecture architecture;
   std::deque<Parameter> parameters;  // each tensor once, in the order in which they are read
+  std::deque<Parameter> updates;     // A and B of low-rank updates
   Parameter* tables[3] = {};         // kTableSlots; null: absent
   TrainedNorm norms[2];              // kModelNormSlots
   std::vector<TrainedLayer> layers;
@@ -72,7 +84,7 @@ struct TrainedModel {
 
   std::vector<Parameter*> trained();
   Parameter* find(const std::string& name);  // null: there is none
-  int64_t weights() const;                   // numbers in all parameters
+  int64_t weights() const;                   // numbers in all parameters but updates
 };
 
 // A tensor's numbers in their order.
@@ -82,7 +94,8 @@ std::vector<float> values_of(const torch::Tensor& tensor);
 // and values in one tensor are one parameter or, as those that the source has apart, three.
 Result<TrainedModel> read_model(const OpenCheckpoint& source, FusedQkv fused = FusedQkv::kWhole);
 
-// Marks what the options train. kInvalidInput where that is nothing.
+// Marks what the options train, and gives matrices their updates. kInvalidInput where that is
+// nothing.
 Status choose_trained(const TuneOptions& options, TrainedModel& model);
 
 // Writes the model as a checkpoint into `directory`: trained tensors anew, in the types and formats

@@ -1,5 +1,6 @@
 #include "tune/torch/restrictions.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "compress/prune_units.h"
@@ -29,6 +30,11 @@ Result<std::vector<std::unique_ptr<Restriction>>> make_restrictions(const TuneOp
 }
 
 FusedQkv fused_qkv(const TuneOptions& options) {
+  // A part of a tensor may have an update of its own.
+  const bool names_parts = std::any_of(
+      options.train.begin(), options.train.end(),
+      [](const std::string& name) { return name == "query" || name == "key" || name == "value"; });
+  if (options.lora && names_parts) return FusedQkv::kParts;
   return options.prune ? find_rule(options.prune->units.unit).fused : FusedQkv::kWhole;
 }
 

@@ -24,6 +24,7 @@
 #include "tune/log.h"
 #include "tune/options.h"
 #include "tune/random.h"
+#include "tune/torch/adapter_files.h"
 #include "tune/torch/objective.h"
 #include "tune/torch/optimizer.h"
 #include "tune/torch/restrictions.h"
@@ -107,7 +108,8 @@ class Training {
     for (const Parameter* parameter : model_.trained()) numbers += parameter->value.numel();
     const int64_t copies = validation_ ? 4 : 3;
     const int64_t state = copies * static_cast<int64_t>(sizeof(float)) * numbers;
-    const auto whole = static_cast<int64_t>(source_->checkpoint.size_bytes());
+    const auto whole =
+        writes_adapter(options_) ? 0 : static_cast<int64_t>(source_->checkpoint.size_bytes());
     return check_space(target_, state + std::max(state, 2 * whole));
   }
 
@@ -240,14 +242,26 @@ class Training {
                    source_->checkpoint);
   }
 
-  Status write(const PartDirectory& part) {
-    TESSERA_ASSIGN_OR_RETURN(const std::string whole, part.output().make_whole());
+  // A model with all of its files, or an adapter.
+  Status write_result(const PartDirectory& part, const std::string& section,
+                      const std::string& whole) {
+    if (writes_adapter(options_)) {
+      const std::string card = home_.path + "/" + kCard;  // of which the new one takes its header
+      std::error_code ignored;
+      std::filesystem::copy_file(card, whole + "/" + kCard, ignored);
+      return write_adapter(*source_, model_, *options_.lora, name_, whole);
+    }
     const std::string inner = home_.transformer_in(whole);
     std::filesystem::create_directories(inner);
-    const std::string section = section_text();
-    if (validation_) validation_->give_best(model_);
     TESSERA_RETURN_IF_ERROR(write_model(*source_, model_, section, part, inner));
-    TESSERA_RETURN_IF_ERROR(copy_other_files(home_, whole, [] { return Status(); }));
+    return copy_other_files(home_, whole, [] { return Status(); });
+  }
+
+  Status write(const PartDirectory& part) {
+    TESSERA_ASSIGN_OR_RETURN(const std::string whole, part.output().make_whole());
+    const std::string section = writes_adapter(options_) ? "" : section_text();
+    if (validation_) validation_->give_best(model_);
+    TESSERA_RETURN_IF_ERROR(write_result(part, section, whole));
     TESSERA_RETURN_IF_ERROR(write_log(whole));
     const TuneReport told = report();
     TESSERA_RETURN_IF_ERROR(write_tune_card({.source = home_.path,
@@ -279,7 +293,7 @@ class Training {
                       .validation_loss = validation_ ? validation_->best_loss() : std::nullopt,
                       .seconds = seconds_of(records),
                       .files = {target_ + "/" + kTrainingLog, target_ + "/" + kTrainingCurve},
-                      .next = next_commands(model_.architecture.head, name_, target_)};
+                      .next = next_of(options_, model_.architecture.head, name_, target_)};
     for (const Parameter* parameter : model_.trained())
       report.trained_parameters +=
           parameter->mask ? parameter->mask->kept_weights() : parameter->value.numel();
