@@ -105,7 +105,18 @@ class AdapterWriter {
     return tensor.starts_with(prefix) ? without_ending(tensor) : tensor.substr(0, tensor.find('.'));
   }
 
+  // PEFT takes heads of labels for trained ones, and looks for them.
+  bool has_labels() const {
+    return model_.architecture.head == Head::kSequenceClassification ||
+           model_.architecture.head == Head::kTokenClassification ||
+           model_.architecture.head == Head::kQuestionAnswering;
+  }
+
   Status add_heads() {
+    for (const TrainedMap& map : model_.head_maps) {
+      const bool is_own = !map.empty() && !map.weights.front()->name.starts_with(prefix_);
+      if (is_own && has_labels()) heads_.insert(head_module(map.weights.front()->name, prefix_));
+    }
     for (const Parameter& parameter : model_.parameters) {
       if (parameter.is_trained()) heads_.insert(head_module(parameter.name, prefix_));
     }

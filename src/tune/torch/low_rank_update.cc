@@ -27,6 +27,66 @@ Operand read(const Tensor& tensor, Operand::Read how = Operand::Read::kAsStored)
   return {tensor.data_ptr<float>(), tensor.size(1), how};
 }
 
+Tensor product(int64_t rows, int64_t cols, int64_t depth, Operand a, Operand b) {
+  Tensor c = at::empty({rows, cols});
+  multiply({rows, cols, depth, a, b, c.data_ptr<float>(), cols});
+  return c;
+}
+
+// y = x W^T + b + n B^T with n = scale z A^T, where z is x or what is left of it. Backwards
+//   dn = scale dy B,  dA = dn^T z,  dB = dy^T n,  dz = dn A,  dx = dy W, and dz where z is x
+// Sums are made where the products are, as to add what has the size of y or x takes as long as the
+// small products do.
+class UpdatedLinear : public torch::autograd::Function<UpdatedLinear> {
+ public:
+  enum Input { kX, kLeft, kWeight, kBias, kDown, kUp, kScale, kInputs };
+  enum Saved { kRead, kNarrow, kSavedWeight, kSavedDown, kSavedUp };
+
+  // left: z, or none where that is x.
+  static Tensor forward(AutogradContext* context, const Tensor& x,
+                        const c10::optional<Tensor>& left, const Tensor& weight,
+                        const c10::optional<Tensor>& bias, const Tensor& down, const Tensor& up,
+                        double scale) {
+    const Tensor rows = x.contiguous(), z = left ? left->contiguous() : rows;
+    const Tensor narrow =
+        product(z.size(0), down.size(0), z.size(1), read(z), read(down, kTransposed)).mul_(scale);
+    Tensor y = at::empty({x.size(0), weight.size(0)});
+    if (bias) y.copy_(bias->expand_as(y));
+    multiply({y.size(0), y.size(1), x.size(1), read(rows), read(weight, kTransposed),
+              y.data_ptr<float>(), y.size(1), 1, bias ? 1.0f : 0.0f});
+    multiply({y.size(0), y.size(1), narrow.size(1), read(narrow), read(up, kTransposed),
+              y.data_ptr<float>(), y.size(1), 1, 1});
+    context->save_for_backward({z, narrow, weight, down, up});
+    context->saved_data["scale"] = scale;
+    context->saved_data["left"] = left.has_value();
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    const Tensor dy = gradients[0].contiguous();
+    const variable_list saved = context->get_saved_variables();
+    const Tensor &z = saved[kRead], &down = saved[kSavedDown], &up = saved[kSavedUp];
+    const Tensor narrow = product(dy.size(0), up.size(1), dy.size(1), read(dy), read(up))
+                              .mul_(context->saved_data["scale"].toDouble());
+    variable_list results(kInputs);
+    results[kDown] =
+        product(down.size(0), down.size(1), z.size(0), read(narrow, kTransposed), read(z));
+    results[kUp] =
+        product(up.size(0), up.size(1), dy.size(0), read(dy, kTransposed), read(saved[kNarrow]));
+    const bool has_left = context->saved_data["left"].toBool();
+    if (has_left && context->needs_input_grad(kLeft))
+      results[kLeft] = product(z.size(0), z.size(1), down.size(0), read(narrow), read(down));
+    if (!context->needs_input_grad(kX)) return results;
+    const Tensor& weight = saved[kSavedWeight];
+    results[kX] = product(dy.size(0), weight.size(1), dy.size(1), read(dy), read(weight));
+    if (!has_left) {
+      multiply({z.size(0), z.size(1), down.size(0), read(narrow), read(down),
+                results[kX].data_ptr<float>(), z.size(1), 1, 1});
+    }
+    return results;
+  }
+};
+
 // D = M o (W + scale B A). Backwards, of a gradient that is 0 where M prunes:
 //   dA = scale B^T dD,  dB = scale dD A^T
 class UpdatedValues : public torch::autograd::Function<UpdatedValues> {
@@ -142,8 +202,10 @@ Tensor updated_linear(const Tensor& x, const Parameter& weight, const Parameter*
   if (!weight.update) return linear(x, weight, bias);
   const LowRankUpdate& update = *weight.update;
   if (!weight.mask) {
-    const Tensor narrow = linear(drop(x, dropout), *update.down, nullptr) * update.scale;
-    return linear(x, weight, bias) + linear(narrow, *update.up, nullptr);
+    const auto left = dropout > 0 ? c10::optional<Tensor>(drop(x, dropout)) : c10::nullopt;
+    const auto added = bias != nullptr ? c10::optional<Tensor>(bias->value) : c10::nullopt;
+    return UpdatedLinear::apply(x, left, weight.value, added, update.down->value, update.up->value,
+                                double{update.scale});
   }
   if (dropout == 0) return linear(x, weight, updated_values(weight), bias);
   const Tensor added = values_with(at::zeros_like(weight.value), weight);
