@@ -113,6 +113,12 @@ class CommandLine {
                       "attention_output, ffn, bias, norm, embedding, head (default: all, but of "
                       "distil no embedding)."},
                      &train_);
+    parser_.add_flag("--new-head", &tune.new_head,
+                     "Begin with a new head for the task. A model without one, or with one for "
+                     "another task, gets it in any case.");
+    parser_.add_flag("--from-scratch", &tune.from_scratch,
+                     "Begin with random weights; of MODEL, config.json and the tokenizer are "
+                     "enough.");
     parser_.add_texts(
         {"--validate", "FILE",
          "Measure the loss of FILE, at most 64 batches of it, at each checkpoint, and "
@@ -148,9 +154,9 @@ class CommandLine {
     integer({"--accumulate", 1, 1 << 20,
              "Take the mean of the gradients of N batches for each step (default: 1)."},
             &tune.accumulate);
-    integer(
-        {"--seed", 0, INT64_MAX, "Random seed of the data's order and of dropout (default: 0)."},
-        &tune.seed);
+    integer({"--seed", 0, INT64_MAX,
+             "Random seed of the data's order, of dropout and of new weights (default: 0)."},
+            &tune.seed);
   }
 
   void add_distillation() {
@@ -324,12 +330,16 @@ std::string to_text(const TuneReport& report, const std::string& target) {
           ? fmt::format("The least loss on other data was {:.4g}, and its model is what is kept.\n",
                         *report.validation_loss)
           : "";
+  const std::string drawn =
+      report.drawn_parameters > 0
+          ? fmt::format("{} of them were random at first.\n", human_count(report.drawn_parameters))
+          : "";
   return fmt::format(
-      "Trained {} of {} parameters in {}, {} tokens, {}.\n"
+      "Trained {} of {} parameters in {}, {} tokens, {}.\n{}"
       "The loss was {:.4g} at first and {:.4g} in the end.\n{}"
       "Written to {}.\n",
       human_count(report.trained_parameters), human_count(report.parameters),
-      counted(report.steps, "steps"), human_count(report.tokens), duration(report.seconds),
+      counted(report.steps, "steps"), human_count(report.tokens), duration(report.seconds), drawn,
       report.first_loss, report.last_loss, validated, target);
 }
 
@@ -340,6 +350,7 @@ std::string to_json(const TuneReport& report) {
       {"cut", report.cut},
       {"parameters", report.parameters},
       {"trained_parameters", report.trained_parameters},
+      {"drawn_parameters", report.drawn_parameters},
       {"first_loss", report.first_loss},
       {"last_loss", report.last_loss},
       {"validation_loss", report.validation_loss ? Json(*report.validation_loss) : Json()},

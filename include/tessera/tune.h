@@ -125,6 +125,12 @@ struct TuneOptions {
   // "head"; empty: all, but of kDistil no embeddings, and of low-rank updates all matrices of
   // layers and the heads of labels. What was pruned stays pruned.
   std::vector<std::string> train = {};
+  // Begins with random weights as transformers draws them; of the source config.json and the
+  // tokenizer are enough.
+  bool from_scratch = false;
+  // Begins with a new head for the task. A model that has none, or one for another task, gets one
+  // in any case, with as many labels as the data has.
+  bool new_head = false;
   uint64_t seed = 0;
   int32_t threads = 0;
   int64_t checkpoint_every = 100;  // steps
@@ -144,6 +150,7 @@ struct TuneReport {
   int64_t tokens = 0;  // that were read, over all steps
   int64_t cut = 0;     // texts of the data that were longer than max_tokens, and lost tokens
   int64_t parameters = 0, trained_parameters = 0;
+  int64_t drawn_parameters = 0;  // that began at random, in a new head or in the whole model
   double first_loss = 0, last_loss = 0;  // means of the first and the last twentieth of the steps
   std::optional<double> validation_loss = {};  // the least one; none: nothing was validated
   double seconds = 0;

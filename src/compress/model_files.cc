@@ -20,23 +20,6 @@ using OrderedJson = nlohmann::ordered_json;
 
 constexpr size_t kConfigLimitBytes = size_t{64} << 20;
 
-// Weights in other formats are of the dense model.
-bool is_other_file(const fs::path& path) {
-  static const std::set<std::string> kWeights = {".safetensors", ".bin",       ".pt",   ".pth",
-                                                 ".h5",          ".onnx_data", ".data", ".msgpack",
-                                                 ".onnx",        ".ot",        ".ckpt", ".gguf"};
-  const std::string name = path.filename();
-  return !kWeights.contains(path.extension()) && name != "model.safetensors.index.json" &&
-         name != "config.json" && !name.ends_with(".tmp");
-}
-
-Status copy_durably(const fs::path& from, const fs::path& to) {
-  TESSERA_ASSIGN_OR_RETURN(const MappedFile file, MappedFile::open(from));
-  TESSERA_ASSIGN_OR_RETURN(AtomicFile target, AtomicFile::create(to));
-  TESSERA_RETURN_IF_ERROR(target.append(file.data(), file.size_bytes()));
-  return target.commit();
-}
-
 class Copy {
  public:
   explicit Copy(const ModelDirectory& home) : home_(home) {
@@ -80,7 +63,7 @@ class Copy {
   bool belongs(const fs::path& path, const fs::path& to) const {
     std::error_code ignored;
     if (path.filename() == "config.json") return !fs::exists(to / "config.json", ignored);
-    if (is_other_file(path)) return true;
+    if (is_other_file(path.filename())) return true;
     // Of a module of sentence-transformers behind the transformer.
     const fs::path folder = path.parent_path();
     return has_modules_ && path.filename() == "model.safetensors" && folder != home_.path &&
@@ -92,6 +75,22 @@ class Copy {
 };
 
 }  // namespace
+
+// Weights in other formats are of the dense model.
+bool is_other_file(const std::string& name) {
+  static const std::set<std::string> kWeights = {".safetensors", ".bin",       ".pt",   ".pth",
+                                                 ".h5",          ".onnx_data", ".data", ".msgpack",
+                                                 ".onnx",        ".ot",        ".ckpt", ".gguf"};
+  return !kWeights.contains(fs::path(name).extension()) && name != "model.safetensors.index.json" &&
+         name != "config.json" && !name.ends_with(".tmp");
+}
+
+Status copy_durably(const std::string& from, const std::string& to) {
+  TESSERA_ASSIGN_OR_RETURN(const MappedFile file, MappedFile::open(from));
+  TESSERA_ASSIGN_OR_RETURN(AtomicFile target, AtomicFile::create(to));
+  TESSERA_RETURN_IF_ERROR(target.append(file.data(), file.size_bytes()));
+  return target.commit();
+}
 
 Result<std::string> changed_config(const std::string& directory, const ConfigChange& change) {
   const std::string path = directory + "/config.json";

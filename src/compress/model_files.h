@@ -29,6 +29,12 @@ Result<std::string> changed_config(const std::string& directory, const ConfigCha
 Status copy_other_files(const ModelDirectory& home, const std::string& target,
                         const std::function<Status()>& before_file);
 
+// Whether a file of that name is none of a model's own weights, of whatever format, nor its
+// config.json.
+bool is_other_file(const std::string& name);
+// Copies a file; it is on the disk when this returns.
+Status copy_durably(const std::string& from, const std::string& to);
+
 // The names at the top of what it copies.
 std::set<std::string> names_of_other_files(const ModelDirectory& home);
 

@@ -96,7 +96,7 @@ Status check_names(const std::string& target, std::set<std::string> written) {
 bool is_own_name(const std::string& name) {
   const std::string_view layer = "layer-";
   if (name == kWhole || name == kReplaced || name == kRunFile || name == kTrainingLog ||
-      name == kTrainingState || name.ends_with(kTemporary)) {
+      name == kTrainingState || name == kTrainingBeginning || name.ends_with(kTemporary)) {
     return true;
   }
   return name.starts_with(layer) && name.size() > layer.size() &&

@@ -19,6 +19,8 @@ inline constexpr const char* kTrainingCurve = "training.svg";
 
 // What a training keeps in TARGET.part to be taken up, beside its log.
 inline constexpr const char* kTrainingState = "state.safetensors";
+// And there, the model that it began with, where that is not the source.
+inline constexpr const char* kTrainingBeginning = "beginning";
 
 // A key of a safetensors file's metadata that says that Tessera wrote it.
 inline constexpr const char* kWriterKey = "writer";

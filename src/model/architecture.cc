@@ -8,7 +8,6 @@
 
 #include "model/families/families.h"
 #include "model/head_of_weights.h"
-#include "model/module_prefix.h"
 #include "model/sentence_encoder.h"
 #include "tessera/model.h"
 
@@ -78,11 +77,11 @@ Status refuse_class(const Config& config, std::string_view name) {
                   config.source(), fmt::join(kClassPrefixes, ", "), endings, name));
 }
 
-Status read_head(const Checkpoint& checkpoint, Architecture& architecture) {
-  const Config& config = checkpoint.config();
+// without_class: the head where the config names no class.
+Status read_head(const Config& config, Head without_class, Architecture& architecture) {
   TESSERA_ASSIGN_OR_RETURN(const std::vector<std::string> classes, config.strings("architectures"));
   if (classes.empty()) {
-    architecture.head = head_of_weights(checkpoint);
+    architecture.head = without_class;
     return {};
   }
   architecture.class_name = classes.front();
@@ -174,6 +173,18 @@ Status read_end_ids(const Checkpoint& checkpoint, Architecture& architecture) {
   return {};
 }
 
+Result<Architecture> read_record(const Config& config, Head without_class) {
+  Architecture architecture;
+  TESSERA_ASSIGN_OR_RETURN(const Family* family, find_family(config));
+  architecture.family = family->model_type;
+  TESSERA_RETURN_IF_ERROR(read_head(config, without_class, architecture));
+  TESSERA_RETURN_IF_ERROR(read_labels(config, architecture));
+  TESSERA_RETURN_IF_ERROR(family->read(config, architecture));
+  TESSERA_RETURN_IF_ERROR(check_widths(config, architecture));
+  TESSERA_RETURN_IF_ERROR(check(architecture, config.source()));
+  return architecture;
+}
+
 }  // namespace
 
 AttentionShape attention_shape(const LayerRecord& layer, Mask mask, const ValueHeads& values,
@@ -229,25 +240,24 @@ Status check(const Architecture& architecture, const std::string& source) {
 }
 
 Result<Architecture> read_architecture(const Checkpoint& checkpoint) {
-  const Config& config = checkpoint.config();
-  Architecture architecture;
-  TESSERA_ASSIGN_OR_RETURN(const Family* family, find_family(config));
-  architecture.family = family->model_type;
-  TESSERA_RETURN_IF_ERROR(read_head(checkpoint, architecture));
-  TESSERA_RETURN_IF_ERROR(read_labels(config, architecture));
-  TESSERA_RETURN_IF_ERROR(family->read(config, architecture));
-  TESSERA_RETURN_IF_ERROR(check_widths(config, architecture));
-  TESSERA_RETURN_IF_ERROR(check(architecture, config.source()));
+  TESSERA_ASSIGN_OR_RETURN(Architecture architecture,
+                           read_record(checkpoint.config(), head_of_weights(checkpoint)));
   drop_absent_prefix(checkpoint, architecture.names);
   TESSERA_RETURN_IF_ERROR(read_end_ids(checkpoint, architecture));
   return architecture;
 }
 
-Result<std::string> module_prefix(const Config& config) {
+Result<Architecture> read_architecture(const Config& config) {
+  return read_record(config, Head::kNone);
+}
+
+Result<std::string> class_with_head(const Config& config, Head head) {
   TESSERA_ASSIGN_OR_RETURN(const Family* family, find_family(config));
-  Architecture architecture;
-  TESSERA_RETURN_IF_ERROR(family->read(config, architecture));
-  return architecture.names.prefix;
+  const std::string prefix(kClassPrefixes[family - std::begin(kFamilies)]);
+  if (prefix == "GPT2" && head == Head::kCausalLm) return prefix + "LMHeadModel";
+  const auto* row = std::find_if(std::begin(kClassEndings), std::end(kClassEndings),
+                                 [&](const ClassEnding& one) { return one.head == head; });
+  return prefix + std::string(row->ending);
 }
 
 Status check_sequence(const Architecture& architecture, const TokenSequence& sequence,

@@ -205,6 +205,12 @@ Status check(const Architecture& architecture, const std::string& source);
 // Reads config.json (and generation_config.json) into an Architecture; the family is chosen by
 // model_type.
 Result<Architecture> read_architecture(const Checkpoint& checkpoint);
+// The same of a config.json whose tensors are not there yet: names are as those of classes with a
+// head, and no class means no head.
+Result<Architecture> read_architecture(const Config& config);
+
+// What transformers calls the config's family with this head.
+Result<std::string> class_with_head(const Config& config, Head head);
 
 // Checks a sequence against vocabulary, type vocabulary and context; `name` stands for it in the
 // message. tokenizer_tokens: 0 where there is no tokenizer. Tokenizers with a few added tokens

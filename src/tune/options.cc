@@ -31,6 +31,13 @@ Status check_bounds(const Bounds& bounds) {
                                    bounds.least, to, bounds.value));
 }
 
+Status check_head(const TuneOptions& options) {
+  if (!options.new_head) return {};
+  if (options.task != TuneTask::kDistil && options.task != TuneTask::kEmbeddings) return {};
+  return invalid_input(fmt::format("expected a task that needs a head to make a new one, found {}",
+                                   name(options.task)));
+}
+
 Status check_teacher(const TuneOptions& options) {
   const bool is_distil = options.task == TuneTask::kDistil;
   if (is_distil == !options.distil.teacher.empty()) return {};
@@ -90,6 +97,8 @@ OrderedJson pass_of(const TuneOptions& options, const TuneInputs& inputs) {
                       {"label_smoothing", options.label_smoothing},
                       {"train", options.train},
                       {"seed", options.seed}};
+  if (options.from_scratch) json["from_scratch"] = true;
+  if (options.new_head) json["new_head"] = true;
   if (options.task == TuneTask::kDistil) json["distil"] = distil_of(options.distil, inputs);
   if (options.prune) json["prune"] = prune_of(*options.prune);
   if (options.lora) json["lora"] = lora_of(*options.lora);
@@ -138,6 +147,7 @@ double lora_alpha(const LoraOptions& lora) { return lora.alpha > 0 ? lora.alpha 
 
 Status check(const TuneOptions& options) {
   if (options.data.empty()) return invalid_input("expected a data file at least, found none");
+  TESSERA_RETURN_IF_ERROR(check_head(options));
   TESSERA_RETURN_IF_ERROR(check_teacher(options));
   TESSERA_RETURN_IF_ERROR(check_validation(options));
   TESSERA_RETURN_IF_ERROR(check_lora(options));
@@ -174,24 +184,6 @@ Status check(const TuneOptions& options) {
   return {};
 }
 
-Status check_head(TuneTask task, Head head) {
-  constexpr std::pair<TuneTask, Head> kHeads[] = {
-      {TuneTask::kCausalLm, Head::kCausalLm},
-      {TuneTask::kDataToText, Head::kCausalLm},
-      {TuneTask::kMaskedLm, Head::kMaskedLm},
-      {TuneTask::kClassification, Head::kSequenceClassification},
-      {TuneTask::kRegression, Head::kSequenceClassification},
-      {TuneTask::kTokenClassification, Head::kTokenClassification},
-      {TuneTask::kQuestionAnswering, Head::kQuestionAnswering}};
-  for (const auto& [one, needed] : kHeads) {
-    if (one != task || needed == head) continue;
-    return unsupported(fmt::format("{}: expected a model with the head {}, found one with {}",
-                                   name(task), name(needed),
-                                   head == Head::kNone ? "no head" : name(head)));
-  }
-  return {};
-}
-
 Result<std::map<std::string, std::string>> hash_data(const TuneOptions& options) {
   std::map<std::string, std::string> hashes;
   for (const std::vector<std::string>& files : {options.data, options.validate}) {
@@ -209,8 +201,10 @@ std::string pass_text(const TuneOptions& options, const TuneInputs& inputs) {
 }
 
 std::string run_text(const TuneOptions& options, const TuneInputs& inputs) {
-  const OrderedJson json = {
-      {"version", version()}, {"training", pass_of(options, inputs)}, {"source", inputs.source}};
+  const OrderedJson json = {{"version", version()},
+                            {"training", pass_of(options, inputs)},
+                            {"source", inputs.source},
+                            {"settings", inputs.settings}};
   return json.dump(2, ' ', false, OrderedJson::error_handler_t::replace) + "\n";
 }
 

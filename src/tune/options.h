@@ -19,13 +19,10 @@ inline bool writes_adapter(const TuneOptions& options) {
   return options.lora && options.lora->output == LoraOptions::Output::kAdapter;
 }
 
-// kUnsupported where a model does not end in the head whose outputs a task compares with its
-// labels.
-Status check_head(TuneTask task, Head head);
-
 // SHA-256 of what a training reads, by file.
 struct TuneInputs {
   std::map<std::string, std::string> source, teacher, data;  // data: also that which validates
+  std::map<std::string, std::string> settings;  // the source's config.json and tokenizer
 };
 // Of the data files; folders are not looked into.
 Result<std::map<std::string, std::string>> hash_data(const TuneOptions& options);

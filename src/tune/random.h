@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cmath>
 #include <cstdint>
+#include <numbers>
 
 namespace tessera::training {
 
@@ -9,7 +11,7 @@ namespace tessera::training {
 // every compiler and library.
 class Random {
  public:
-  enum class Use : uint64_t { kOrder, kOffset, kMasks, kUpdates };
+  enum class Use : uint64_t { kOrder, kOffset, kMasks, kUpdates, kWeights };
 
   Random(uint64_t seed, Use use, int64_t number)
       : state_(mixed(mixed(mixed(seed) + static_cast<uint64_t>(use)) +
@@ -32,6 +34,11 @@ class Random {
   double uniform() { return static_cast<double>(next() >> 11) * 0x1p-53; }
   // True with this probability.
   bool happens(double probability) { return uniform() < probability; }
+  // Of the normal distribution with mean 0 and variance 1 (Box & Muller 1958).
+  double normal() {
+    const double radius = std::sqrt(-2 * std::log(1 - uniform()));
+    return radius * std::cos(2 * std::numbers::pi * uniform());
+  }
 
  private:
   static constexpr uint64_t kStep = 0x9E3779B97F4A7C15;

@@ -210,6 +210,54 @@ class Tune(Trains):
         self.assert_fails("tune", leaving, "-o", self.folder / "no", "--teacher", self.encoder, "--text", self.text, "--attention-loss", "1",
                           says=["attention", "schedule"])
 
+    def test_a_new_head(self):
+        rows = [("the cat sat", "calm"), ("a dog ran far", "busy"), ("birds fly south", "busy"), ("no one was there", "calm")] * 4
+        data = self.folder / "labels.tsv"
+        data.write_text("text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in rows))
+        task = ["--task", "classification", "--data", data, "--batch", "4", "--learning-rate", "3e-3"]
+        for name, source in (("head", self.encoder), ("head-pruned", self.small)):
+            target, report = self.tune(source, name, *task, "--steps", "40")
+            self.assertLess(report["last_loss"], 0.5 * report["first_loss"])
+            self.assertGreater(report["drawn_parameters"], 0)
+            config = json.loads((target / "config.json").read_text())
+            self.assertEqual(config["architectures"], ["BertForSequenceClassification"])
+            self.assertEqual(config["id2label"], {"0": "busy", "1": "calm"})
+            labels = [line["label"] for line in self.json_lines("classify", target, "the cat sat", "a dog ran far")]
+            self.assertEqual(labels, ["calm", "busy"])
+            self.assertFalse((self.folder / f"{name}.part").exists())
+        self.assertEqual(set(section_of(target)["tensors"]), {f"bert.{tensor}" for tensor in section_of(self.small)["tensors"]})
+        # The head that is there now is trained on, unless another is wanted.
+        again, report = self.tune(self.folder / "head", "again", *task, "--steps", "2")
+        self.assertEqual(report["drawn_parameters"], 0)
+        again, report = self.tune(self.folder / "head", "anew", *task, "--steps", "2", "--new-head")
+        self.assertGreater(report["drawn_parameters"], 0)
+        self.assert_fails("tune", self.encoder, "-o", self.folder / "no", "--teacher", self.encoder, "--text", self.text, "--new-head",
+                          says=["head", "distil"])
+        (self.folder / "one.tsv").write_text("text\tlabel\na\tx\nb\tx\n")
+        self.assert_fails("tune", self.encoder, "-o", self.folder / "no", "--task", "classification", "--data", self.folder / "one.tsv", says=["x"])
+        self.assertFalse((self.folder / "no.part").exists())
+
+    def test_from_scratch(self):
+        source = self.folder / "recipe"
+        shutil.copytree(self.decoder, source)
+        (source / "model.safetensors").unlink()
+        task = ["--task", "causal-lm", "--text", self.text, "--from-scratch", "--learning-rate", "3e-3", "--batch-tokens", "256"]
+        target, report = self.tune(source, "scratch", *task, "--steps", "60")
+        self.assertEqual(report["drawn_parameters"], report["parameters"])
+        self.assertLess(report["last_loss"], 0.8 * report["first_loss"])
+        other, _ = self.tune(source, "scratch-2", *task, "--steps", "60")
+        self.assertEqual(weights_of(target), weights_of(other))
+        seeded, _ = self.tune(source, "scratch-3", *task, "--steps", "1", "--seed", "1")
+        self.assertNotEqual(weights_of(target), weights_of(seeded))
+        # The model is described by its config: a training is not taken up with another one.
+        process = self.run_until(self.folder / "described", 2, source, *task, "--steps", "5000", "--checkpoint-every", "1")
+        process.kill()
+        process.communicate()
+        config = json.loads((source / "config.json").read_text())
+        config["rope_theta"] = 5000
+        (source / "config.json").write_text(json.dumps(config))
+        self.assert_fails("tune", source, "-o", self.folder / "described", *task, "--steps", "5000", "--checkpoint-every", "1", says=["other options"])
+
     def test_averaged_heads_learn_the_attention_of_all(self):
         averaged = self.prune(self.decoder, "averaged", "--kv-heads", "1")
         _, report = self.tune(averaged, "averaged-healed", "--teacher", self.decoder, "--text", self.text, "--steps", "40", "--attention-loss", "1",
@@ -227,7 +275,10 @@ class Tune(Trains):
 
     def start_until(self, target, lines, *options):
         """A training that has got so far, or has ended."""
-        process = self.start("tune", self.small, "-o", target, "--teacher", self.encoder, "--text", self.text, "--batch-tokens", "256", *options)
+        return self.run_until(target, lines, self.small, "--teacher", self.encoder, "--text", self.text, "--batch-tokens", "256", *options)
+
+    def run_until(self, target, lines, model, *options):
+        process = self.start("tune", model, "-o", target, *options)
         self.wait_for_lines(process, target, lines)
         return process
 

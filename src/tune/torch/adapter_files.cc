@@ -13,7 +13,7 @@
 #include "io/adapter.h"
 #include "io/json.h"
 #include "io/mapped_file.h"
-#include "model/module_prefix.h"
+#include "model/architecture.h"
 #include "tune/options.h"
 
 namespace tessera::training {
@@ -160,8 +160,9 @@ class AdapterWriter {
 
 Status write_adapter(const OpenCheckpoint& source, TrainedModel& model, const LoraOptions& options,
                      const std::string& base, const std::string& directory) {
-  TESSERA_ASSIGN_OR_RETURN(std::string prefix, module_prefix(source.checkpoint.config()));
-  return AdapterWriter(model, options, std::move(prefix)).write(base, directory);
+  // Names of modules have what classes with a head put before them, whether or not this file does.
+  TESSERA_ASSIGN_OR_RETURN(Architecture named, read_architecture(source.checkpoint.config()));
+  return AdapterWriter(model, options, std::move(named.names.prefix)).write(base, directory);
 }
 
 }  // namespace tessera::training

@@ -54,7 +54,6 @@ std::vector<int64_t> Objective::rows_read(const TrainedModel& model, const Batch
 
 Status Objective::read_teacher(const Architecture& student) {
   TESSERA_ASSIGN_OR_RETURN(const ModelDirectory home, find_model(options_->distil.teacher));
-  teacher_directory_ = home.transformer;
   TESSERA_ASSIGN_OR_RETURN(teacher_source_, OpenCheckpoint::open(home.transformer));
   TESSERA_ASSIGN_OR_RETURN(teacher_, read_model(*teacher_source_));
   const std::string expected = shape_of(student), found = shape_of(teacher_->architecture);

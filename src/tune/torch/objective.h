@@ -26,8 +26,6 @@ class Objective {
   // A number that backward() can be called of. Nothing drops out where it is only measured.
   enum class Use { kTraining, kMeasuring };
   torch::Tensor loss(const TrainedModel& model, const Batch& batch, Use use) const;
-  // Where the teacher's tensors lie; empty: there is none.
-  const std::string& teacher_directory() const { return teacher_directory_; }
 
  private:
   explicit Objective(const TuneOptions& options) : options_(&options) {}
@@ -37,7 +35,6 @@ class Objective {
   const TuneOptions* options_;
   SentenceEncoder encoder_;
   std::optional<PruningSchedule> schedule_;
-  std::string teacher_directory_;
   std::unique_ptr<OpenCheckpoint> teacher_source_;
   std::optional<TrainedModel> teacher_;
 };

@@ -19,6 +19,7 @@
 #include "compress/provenance.h"
 #include "io/mapped_file.h"
 #include "tune/batch.h"
+#include "tune/beginning.h"
 #include "tune/card.h"
 #include "tune/learning_rate.h"
 #include "tune/log.h"
@@ -67,23 +68,75 @@ class Training {
       : name_(source), target_(target), options_(options) {}
 
   Result<TuneReport> run() {
-    TESSERA_RETURN_IF_ERROR(open());
-    TESSERA_ASSIGN_OR_RETURN(
-        const PartDirectory part,
-        PartDirectory::open(target_, run_text(options_, inputs_), options_.existing));
-    TESSERA_RETURN_IF_ERROR(begin(part.output()));
-    TESSERA_RETURN_IF_ERROR(train(part.output()));
-    TESSERA_RETURN_IF_ERROR(write(part));
+    TESSERA_ASSIGN_OR_RETURN(origin_, find_model(name_));
+    TESSERA_RETURN_IF_ERROR(check_target(origin_, target_, options_.existing));
+    TESSERA_RETURN_IF_ERROR(hash_inputs());
+    home_ = origin_;
+    TESSERA_ASSIGN_OR_RETURN(const std::optional<Beginning> beginning,
+                             beginning_of(options_, home_));
+    if (beginning) TESSERA_RETURN_IF_ERROR(write_anew(*beginning));
+    if (const Status status = open(); !status.ok()) {
+      // What is there so far is made again by a call that puts right what was wrong.
+      if (part_ && !has_state()) (void)part_->output().discard();
+      return status;
+    }
+    if (!part_) TESSERA_RETURN_IF_ERROR(open_part());
+    TESSERA_RETURN_IF_ERROR(begin(part_->output()));
+    TESSERA_RETURN_IF_ERROR(train(part_->output()));
+    TESSERA_RETURN_IF_ERROR(write(*part_));
     return report();
   }
 
  private:
+  Status open_part() {
+    TESSERA_ASSIGN_OR_RETURN(
+        PartDirectory part,
+        PartDirectory::open(target_, run_text(options_, inputs_), options_.existing));
+    part_.emplace(std::move(part));
+    return {};
+  }
+
+  bool has_state() const {
+    std::error_code ignored;
+    return std::filesystem::exists(state_file(part_->output()), ignored);
+  }
+
+  Status hash_inputs() {
+    if (!options_.from_scratch) {
+      TESSERA_ASSIGN_OR_RETURN(inputs_.source, hash_tensor_files(origin_.transformer));
+    }
+    for (const char* name : {"config.json", "tokenizer.json", "vocab.txt"}) {
+      const std::string file = origin_.transformer + "/" + name;
+      std::error_code ignored;
+      if (!std::filesystem::exists(file, ignored)) continue;
+      TESSERA_ASSIGN_OR_RETURN(inputs_.settings[name], hash_file(file));
+    }
+    if (!options_.distil.teacher.empty()) {
+      TESSERA_ASSIGN_OR_RETURN(const ModelDirectory teacher, find_model(options_.distil.teacher));
+      TESSERA_ASSIGN_OR_RETURN(inputs_.teacher, hash_tensor_files(teacher.transformer));
+    }
+    TESSERA_ASSIGN_OR_RETURN(inputs_.data, hash_data(options_));
+    return {};
+  }
+
+  // Goes on from a model that is written first, the same each time.
+  Status write_anew(const Beginning& beginning) {
+    TESSERA_RETURN_IF_ERROR(open_part());
+    const std::string directory = part_->output().path() + "/" + kTrainingBeginning;
+    std::error_code error;
+    std::filesystem::remove_all(directory, error);
+    std::filesystem::create_directory(directory, error);
+    Result<int64_t> drawn = write_beginning(origin_, beginning, options_.seed, directory);
+    if (!drawn.ok() && !has_state()) (void)part_->output().discard();
+    if (!drawn.ok()) return drawn.status();
+    drawn_ = *drawn;
+    home_ = {directory, directory};
+    return {};
+  }
+
   Status open() {
-    TESSERA_ASSIGN_OR_RETURN(home_, find_model(name_));
-    TESSERA_RETURN_IF_ERROR(check_target(home_, target_, options_.existing));
     TESSERA_ASSIGN_OR_RETURN(source_, OpenCheckpoint::open(home_.transformer));
     TESSERA_ASSIGN_OR_RETURN(model_, read_model(*source_, fused_qkv(options_)));
-    TESSERA_RETURN_IF_ERROR(check_head(options_.task, model_.architecture.head));
     TESSERA_RETURN_IF_ERROR(choose_trained(options_, model_));
     TESSERA_ASSIGN_OR_RETURN(batches_, read_batches(home_, model_.architecture, options_));
     TESSERA_ASSIGN_OR_RETURN(objective_,
@@ -92,13 +145,7 @@ class Training {
     if (!options_.validate.empty()) {
       TESSERA_ASSIGN_OR_RETURN(validation_, Validation::open(options_, home_, model_.architecture));
     }
-    TESSERA_RETURN_IF_ERROR(check_needed_space());
-    TESSERA_ASSIGN_OR_RETURN(inputs_.source, hash_tensor_files(home_.transformer));
-    if (!objective_->teacher_directory().empty()) {
-      TESSERA_ASSIGN_OR_RETURN(inputs_.teacher, hash_tensor_files(objective_->teacher_directory()));
-    }
-    TESSERA_ASSIGN_OR_RETURN(inputs_.data, hash_data(options_));
-    return {};
+    return check_needed_space();
   }
 
   // Two checkpoints stand on the disk while one takes the other's place, and then one and the
@@ -264,7 +311,7 @@ class Training {
     TESSERA_RETURN_IF_ERROR(write_result(part, section, whole));
     TESSERA_RETURN_IF_ERROR(write_log(whole));
     const TuneReport told = report();
-    TESSERA_RETURN_IF_ERROR(write_tune_card({.source = home_.path,
+    TESSERA_RETURN_IF_ERROR(write_tune_card({.source = origin_.path,
                                              .target = target_,
                                              .options = &options_,
                                              .report = &told,
@@ -288,6 +335,7 @@ class Training {
                       .tokens = tokens_of(records),
                       .cut = batches_->cut(),
                       .parameters = model_.weights(),
+                      .drawn_parameters = drawn_,
                       .first_loss = first_loss(records),
                       .last_loss = last_loss(records),
                       .validation_loss = validation_ ? validation_->best_loss() : std::nullopt,
@@ -303,7 +351,9 @@ class Training {
   const std::string& name_;
   const std::string& target_;
   const TuneOptions& options_;
-  ModelDirectory home_;
+  ModelDirectory origin_, home_;  // the source, and what the training begins with
+  std::optional<PartDirectory> part_;
+  int64_t drawn_ = 0;
   std::unique_ptr<OpenCheckpoint> source_;
   TrainedModel model_;
   std::unique_ptr<Batches> batches_;
