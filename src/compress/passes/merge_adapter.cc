@@ -33,6 +33,16 @@ bool is_same(const std::string& one, const std::string& other) {
   return one == other || is_with_prefix(one, other) || is_with_prefix(other, one);
 }
 
+bool is_float(DType dtype) {
+  return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16;
+}
+
+std::vector<float> floats_of(const TensorView& view) {
+  std::vector<float> values(view.size_bytes / size_bytes(view.dtype));
+  convert_to_f32(view.data, view.dtype, static_cast<int64_t>(values.size()), values.data());
+  return values;
+}
+
 // Adds what an adapter learnt to the weights of the model that it was trained on.
 class MergeAdapterPass final : public Pass {
  public:
@@ -116,20 +126,52 @@ class MergeAdapterPass final : public Pass {
   }
 
   // The model's tensor of this name, in floats.
-  Result<std::pair<std::string, TensorView>> tensor_of(const SourceModel& model,
-                                                       const std::string& name) const {
+  struct OwnTensor {
+    std::string name;
+    TensorView view;
+  };
+  Result<OwnTensor> tensor_of(const SourceModel& model, const std::string& name) const {
     const Checkpoint& checkpoint = *model.source.checkpoint;
     for (const std::string& own : checkpoint.names()) {
       if (!is_same(own, name)) continue;
       TESSERA_ASSIGN_OR_RETURN(const TensorView view, checkpoint.any_tensor(own));
-      if (size_bytes(view.dtype) < 2 || view.dtype == DType::kI16 || view.dtype == DType::kI32)
-        break;
-      return std::pair(own, view);
+      if (is_float(view.dtype)) return OwnTensor{own, view};
     }
     return invalid_input(fmt::format(
         "{}: expected a tensor of floats {} for what {} trained, found none: merge an adapter into "
         "the model that it was trained on",
         checkpoint.directory(), quote(name), adapter_.directory()));
+  }
+
+  // W + scale B A of a matrix that is none of a layer's, [outputs, inputs].
+  Result<TensorToWrite> updated(const SourceModel& model, const AdapterUpdate& update) const {
+    TESSERA_ASSIGN_OR_RETURN(const OwnTensor own, tensor_of(model, update.module + ".weight"));
+    const TensorView view = own.view;
+    const bool is_matrix = view.shape.size() == 2;
+    TESSERA_RETURN_IF_ERROR(
+        check_shape(update, is_matrix ? view.shape[0] : 0, is_matrix ? view.shape[1] : 0));
+    const auto make = [view, &update, scale = scale_of(update)]() -> Result<std::vector<char>> {
+      std::vector<float> values = floats_of(view);
+      update.add_to(values, 0, scale);
+      return narrowed(values, view.dtype);
+    };
+    return TensorToWrite{.name = own.name, .dtype = view.dtype, .shape = view.shape, .make = make};
+  }
+
+  // A tensor that was trained whole, in the type that the model has it in.
+  Result<TensorToWrite> replaced(const SourceModel& model, const std::string& trained,
+                                 const TensorView& view) const {
+    TESSERA_ASSIGN_OR_RETURN(const OwnTensor own, tensor_of(model, trained));
+    if (own.view.shape != view.shape) {
+      return invalid_input(fmt::format(
+          "{}: tensor {}: expected the model's shape ({}), found {}", adapter_.directory(),
+          quote(trained), fmt::join(own.view.shape, " x "), fmt::join(view.shape, " x ")));
+    }
+    const auto make = [view, dtype = own.view.dtype]() -> Result<std::vector<char>> {
+      return narrowed(floats_of(view), dtype);
+    };
+    return TensorToWrite{
+        .name = own.name, .dtype = own.view.dtype, .shape = view.shape, .make = make};
   }
 
   // What is no matrix of a layer: updates of heads, and tensors that were trained whole.
@@ -138,44 +180,12 @@ class MergeAdapterPass final : public Pass {
     for (const AdapterUpdate& update : adapter_.tensors().updates) {
       const auto is_of = [&](const Item& item) { return find(item) == &update; };
       if (std::any_of(model.items.begin(), model.items.end(), is_of)) continue;
-      TESSERA_ASSIGN_OR_RETURN(const auto own, tensor_of(model, update.module + ".weight"));
-      const auto& [name, view] = own;
-      const bool is_matrix = view.shape.size() == 2;
-      TESSERA_RETURN_IF_ERROR(
-          check_shape(update, is_matrix ? view.shape[0] : 0, is_matrix ? view.shape[1] : 0));
-      const double scale = scale_of(update);
-      const AdapterUpdate* source = &update;
-      const TensorView old = view;
-      tensors.push_back({.name = name,
-                         .dtype = view.dtype,
-                         .shape = view.shape,
-                         .make = [source, old, scale]() -> Result<std::vector<char>> {
-                           const int64_t count = old.shape[0] * old.shape[1];
-                           std::vector<float> values(static_cast<size_t>(count));
-                           convert_to_f32(old.data, old.dtype, count, values.data());
-                           source->add_to(values, 0, scale);
-                           return narrowed(values, old.dtype);
-                         }});
+      TESSERA_ASSIGN_OR_RETURN(TensorToWrite tensor, updated(model, update));
+      tensors.push_back(std::move(tensor));
     }
     for (const auto& [trained, view] : adapter_.tensors().whole) {
-      TESSERA_ASSIGN_OR_RETURN(const auto own, tensor_of(model, trained));
-      if (own.second.shape != view.shape) {
-        return invalid_input(fmt::format(
-            "{}: tensor {}: expected the model's shape ({}), found {}", adapter_.directory(),
-            quote(trained), fmt::join(own.second.shape, " x "), fmt::join(view.shape, " x ")));
-      }
-      const TensorView replacing = view;
-      const DType dtype = own.second.dtype;
-      tensors.push_back({.name = own.first,
-                         .dtype = dtype,
-                         .shape = view.shape,
-                         .make = [replacing, dtype]() -> Result<std::vector<char>> {
-                           const auto count = static_cast<int64_t>(replacing.size_bytes /
-                                                                   size_bytes(replacing.dtype));
-                           std::vector<float> values(static_cast<size_t>(count));
-                           convert_to_f32(replacing.data, replacing.dtype, count, values.data());
-                           return narrowed(values, dtype);
-                         }});
+      TESSERA_ASSIGN_OR_RETURN(TensorToWrite tensor, replaced(model, trained, view));
+      tensors.push_back(std::move(tensor));
     }
     return tensors;
   }
