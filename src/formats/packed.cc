@@ -253,12 +253,25 @@ PackedMatrix pack_whole(const TileMatrix& integers) {
   return packed_with(matrix, std::move(whole));
 }
 
+namespace {
+
+// The usual type of a precision's scales, or f32 where that has not all of these.
+DType type_for(const Integers& integers) {
+  const DType usual = scale_type(integers.precision);
+  const auto holds = [](float scale) { return f16_to_f32(f32_to_f16(scale)) == scale; };
+  const bool fits =
+      usual == DType::kF32 || std::all_of(integers.scales.begin(), integers.scales.end(), holds);
+  return fits ? usual : DType::kF32;
+}
+
+}  // namespace
+
 PackedMatrix pack_integers(const Integers& integers) {
   QuantizedMatrix matrix{.precision = integers.precision,
                          .rows = integers.outputs,
                          .cols = integers.inputs,
                          .group = integers.group,
-                         .scale_type = scale_type(integers.precision)};
+                         .scale_type = type_for(integers)};
   std::vector<char> values(static_cast<size_t>(matrix.rows * matrix.row_bytes()), 0);
   for (int64_t o = 0; o < matrix.rows; ++o) {
     const int8_t* source = integers.values.data() + o * matrix.cols;

@@ -46,6 +46,12 @@ def weights_of(directory):
     return (pathlib.Path(directory) / names[0]).read_bytes()
 
 
+def tensor_names(directory):
+    data = weights_of(directory)
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return [name for name in header if name != "__metadata__"]
+
+
 def tensor_bytes(directory, name):
     data = weights_of(directory)
     length = int.from_bytes(data[:8], "little")
@@ -198,8 +204,44 @@ class Tune(Trains):
         self.assertEqual(len(weights_of(target)), len(weights_of(integers)))
         bias = "encoder.layer.0.output.dense.bias"
         self.assertNotEqual(tensor_bytes(target, bias), tensor_bytes(integers, bias))
-        self.assert_fails("tune", integers, "-o", self.folder / "no", "--teacher", self.encoder, "--text", self.text, "--train", "embedding",
-                          says=["word_embeddings", "integers"])
+        # Those that are not trained keep their bits.
+        for name in (name for name in tensor_names(integers) if name.endswith((".values", "scales"))):
+            self.assertEqual(tensor_bytes(target, name), tensor_bytes(integers, name))
+
+    def test_integers_heal(self):
+        options = ["--steps", "60", "--learning-rate", "3e-3", "--checkpoint-every", "7"]
+        for name, *compress in (("int4", "--quantize", "int4"), ("tiles-int8", "--prune-tiles", "0.5", "--tile", "8x8", "--quantize", "int8")):
+            integers = self.prune(self.encoder, name, *compress)
+            target, report = self.tune(integers, f"{name}-healed", "--teacher", self.encoder, "--text", self.text, "--batch-tokens", "256", *options)
+            self.assertLess(report["last_loss"], 0.8 * report["first_loss"])
+            self.assertLess(self.distance(target, self.encoder), 0.8 * self.distance(integers, self.encoder))
+            self.assertEqual(section_of(target)["tensors"], section_of(integers)["tensors"])
+            self.assertEqual(len(weights_of(target)), len(weights_of(integers)))
+            changed = [name for name in tensor_names(integers) if tensor_bytes(target, name) != tensor_bytes(integers, name)]
+            self.assertTrue(any(name.endswith((".values", ".tiles")) for name in changed))
+            for suffix in ("scales", ".tile_offsets", ".tile_columns"):
+                self.assertFalse([name for name in changed if name.endswith(suffix)])
+            # Interrupted, it goes on with what the integers were rounded from.
+            again = self.folder / f"{name}-killed"
+            process = self.start("tune", integers, "-o", again, "--teacher", self.encoder, "--text", self.text, "--batch-tokens", "256", *options,
+                                 "--threads", "1")
+            self.wait_for_lines(process, again, 20)
+            process.send_signal(signal.SIGKILL)
+            process.communicate(timeout=SECONDS)
+            self.assertEqual(process.returncode, -signal.SIGKILL)
+            self.tune(integers, f"{name}-killed", "--teacher", self.encoder, "--text", self.text, "--batch-tokens", "256", *options)
+            self.assertEqual(log_of(again), log_of(target))
+            self.assertEqual(weights_of(again), weights_of(target))
+        self.assert_fails("tune", self.folder / "int4", "-o", self.folder / "no", "--teacher", self.encoder, "--text", self.text, "--prune-tiles", "0.5",
+                          says=["tiles of int8", "found int4"])
+
+    def test_integers_lose_tiles(self):
+        integers = self.prune(self.encoder, "int8", "--quantize", "int8")
+        target, _ = self.tune(integers, "int8-tiles", "--teacher", self.encoder, "--text", self.text, "--steps", "8", "--prune-tiles", "0.5",
+                              "--tile", "8x8", "--prune-method", "one-shot")
+        self.assertLess(len(weights_of(target)), len(weights_of(integers)))
+        self.assertTrue(any(name.endswith(".tile_scales") for name in tensor_names(target)))
+        self.vectors(target)
 
     def test_tokens_leave_as_they_will(self):
         leaving = self.prune(self.encoder, "leaving", "--keep-tokens", "1,0.5")
@@ -431,8 +473,6 @@ class Tune(Trains):
         self.assert_fails(*base, "--text", self.text, "--hidden-loss", "0", "--embedding-loss", "0", says=["loss that depends on what is trained"])
         self.assert_fails(*base, "--text", self.text, "--epsilon", "0", says=["epsilon"])
         shutil.rmtree(f"{target}.part")
-        integers = self.prune(self.encoder, "integers", "--quantize", "int8")
-        self.assert_fails("tune", integers, "-o", target, "--teacher", self.encoder, "--text", self.text, says=["integers"])
         self.assertFalse(target.exists())
         self.assertFalse(pathlib.Path(f"{target}.part").exists())
 

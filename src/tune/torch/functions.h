@@ -13,11 +13,12 @@ namespace tessera::training {
 
 // y = x W^T + b, of which a pruned W multiplies its kept tiles only, forwards and backwards:
 //   dx = dy W,  dW = dy^T x on the kept tiles and 0 elsewhere,  db = sum of dy's rows
-// x: [rows, inputs]; y: [rows, outputs]. bias: null for none.
+// x: [rows, inputs]; y: [rows, outputs]. bias: null for none. Of integers W and x are rounded, as
+// tune/torch/rounded.h says.
 torch::Tensor linear(const torch::Tensor& x, const Parameter& weight, const Parameter* bias);
 
 // The same with values that were computed from the weight, of its shape and 0 where its mask
-// prunes; what they are computed from is given the gradient.
+// prunes, and x as it is; what they are computed from is given the gradient.
 torch::Tensor linear(const torch::Tensor& x, const Parameter& weight, const torch::Tensor& values,
                      const Parameter* bias);
 

@@ -8,6 +8,7 @@
 #include "tune/torch/functions.h"
 #include "tune/torch/products.h"
 #include "tune/torch/pruned_products.h"
+#include "tune/torch/rounded.h"
 
 namespace tessera::training {
 namespace {
@@ -126,7 +127,7 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
 }  // namespace
 
 Tensor linear(const Tensor& x, const Parameter& weight, const Parameter* bias) {
-  return linear(x, weight, weight.value, bias);
+  return linear(rounded_rows(x, weight), weight, rounded_values(weight), bias);
 }
 
 Tensor linear(const Tensor& x, const Parameter& weight, const Tensor& values,

@@ -157,7 +157,7 @@ Status check(const LoraOptions& options, const TrainedModel::Stored& stored) {
                     std::min(item.tensor_outputs, item.inputs), quote(item.tensor),
                     item.tensor_outputs, item.inputs, options.rank));
   }
-  if (!stored.weight->is_rounded || options.output == LoraOptions::Output::kAdapter) return {};
+  if (!stored.weight->rounding || options.output == LoraOptions::Output::kAdapter) return {};
   return unsupported(fmt::format(
       "tensor {}: expected a matrix of floats to merge an update into, found one of integers: keep "
       "the adapter, and merge it into the model that this one was made from",

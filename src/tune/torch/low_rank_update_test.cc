@@ -218,12 +218,12 @@ TEST(AddUpdates, AreRefusedWhereTheyMakeNoSense) {
   tessera::testing::expect_message(choose_trained(lora_of(2, {"head"}), none),
                                    {"lora", "found none"});
   TrainedModel rounded = frozen_toy();
-  rounded.matrices[0].weight->is_rounded = true;
+  rounded.matrices[0].weight->rounding = SourceRounding{};
   tessera::testing::expect_message(choose_trained(lora_of(2), rounded), {"integers", "adapter"});
   TuneOptions kept = lora_of(2);
   kept.lora->output = LoraOptions::Output::kAdapter;
   TrainedModel adapted = frozen_toy();
-  adapted.matrices[0].weight->is_rounded = true;
+  adapted.matrices[0].weight->rounding = SourceRounding{};
   EXPECT_TRUE(choose_trained(kept, adapted).ok());
 }
 

@@ -12,6 +12,7 @@
 #include "tune/torch/cascade.h"
 #include "tune/torch/functions.h"
 #include "tune/torch/low_rank_update.h"
+#include "tune/torch/rounded.h"
 
 namespace tessera::training {
 namespace {
@@ -149,7 +150,7 @@ class Pass {
   }
 
   Tensor rows_of(Table table, std::vector<int64_t> rows) const {
-    return at::embedding(model_.tables[at(table)]->value, indices(std::move(rows)));
+    return at::embedding(rounded_values(*model_.tables[at(table)]), indices(std::move(rows)));
   }
 
   // RoBERTa's positions do not count padding, which the pass of the engine has too.

@@ -10,9 +10,11 @@
 #include <filesystem>
 
 #include "compress/layer.h"
+#include "compress/tables.h"
 #include "io/json.h"
 #include "model/loader.h"
 #include "tune/torch/low_rank_update.h"
+#include "tune/torch/rounded.h"
 
 namespace tessera::training {
 namespace {
@@ -74,7 +76,7 @@ class Reader {
     Item item{.tensor = name, .outputs = rows, .inputs = cols, .tensor_outputs = rows};
     TESSERA_ASSIGN_OR_RETURN(Matrix read, read_item({source_.source()}, item));
     Parameter* parameter = add(kind, name, tensor_of(read.whole.values, {rows, cols}));
-    parameter->is_rounded = read.rounding.has_value();
+    parameter->rounding = std::move(read.rounding);
     return parameter;
   }
 
@@ -134,7 +136,8 @@ class Reader {
                             tensor_of(matrix.whole.values, {item.outputs, item.inputs}));
     if (is_compressed_ && !matrix.mask && !matrix.rounding) keep_zeros(matrix);
     weight->mask = matrix.mask;
-    weight->is_rounded = matrix.rounding.has_value();
+    weight->rounding = std::move(matrix.rounding);
+    matrix.rounding.reset();
     Parameter* bias = nullptr;
     if (!matrix.bias.empty()) {
       const std::string name = item.is_whole_tensor()
@@ -210,6 +213,7 @@ class OtherTensors {
   explicit OtherTensors(const OpenCheckpoint& source) : source_(source) {}
 
   Status add(const Parameter& parameter) {
+    if (parameter.rounding) return add_integers(parameter);
     TESSERA_ASSIGN_OR_RETURN(const TensorView view, source_.checkpoint.any_tensor(parameter.name));
     const std::vector<char>& bytes =
         bytes_.emplace_back(narrowed(values_of(parameter.value), view.dtype));
@@ -220,11 +224,22 @@ class OtherTensors {
     return {};
   }
   const std::vector<TensorToWrite>& tensors() const { return tensors_; }
+  // Those of integers, of which one tensor is several in a file.
+  std::vector<RoundedTable> take_tables() { return std::move(tables_); }
 
  private:
+  Status add_integers(const Parameter& parameter) {
+    TESSERA_RETURN_IF_ERROR(check_finite(parameter.name, values_of(parameter.value)));
+    RoundedTable& table = tables_.emplace_back();
+    table.packed = pack_integers(integers_of(parameter));
+    table.report.name = parameter.name;
+    return {};
+  }
+
   const OpenCheckpoint& source_;
   std::deque<std::vector<char>> bytes_;
   std::vector<TensorToWrite> tensors_;
+  std::vector<RoundedTable> tables_;
 };
 
 // A layer's matrices with their values, those marked that are to be written.
@@ -235,9 +250,9 @@ std::vector<Matrix> changed_matrices(TrainedModel& model, int32_t layer) {
     Matrix& matrix = changed.emplace_back(stored.matrix);
     matrix.mask = stored.weight->mask;
     matrix.pruned.values = values_of(updated_values(*stored.weight));
-    const bool has_bias = stored.bias != nullptr && !stored.weight->is_rounded;
-    if (has_bias) matrix.bias = values_of(stored.bias->value);
-    matrix.bias_changed = has_bias && stored.bias->is_trained();
+    if (stored.weight->rounding) matrix.integers = integers_of(*stored.weight);
+    if (stored.bias != nullptr) matrix.bias = values_of(stored.bias->value);
+    matrix.bias_changed = stored.bias != nullptr && stored.bias->is_trained();
     matrix.item.selected =
         stored.weight->is_trained() || stored.weight->update || matrix.bias_changed;
     round_to_file(matrix);
@@ -314,9 +329,7 @@ Status choose_trained(const TuneOptions& options, TrainedModel& model) {
     const bool is_trained = is_chosen(chosen, role) || (role == Role::kQkv && holds("query") &&
                                                         holds("key") && holds("value"));
     if (is_trained) train(stored.weight);
-    // The bias of a part of integers has no tensor of its own to be written to.
-    const bool is_whole = !stored.weight->is_rounded || stored.matrix.item.is_whole_tensor();
-    if (holds("bias") && is_whole) train(stored.bias);
+    if (holds("bias")) train(stored.bias);
   }
   for (Parameter& parameter : model.parameters) {
     if (parameter.kind == Parameter::Kind::kNorm && holds("norm")) train(&parameter);
@@ -330,13 +343,6 @@ Status choose_trained(const TuneOptions& options, TrainedModel& model) {
     for (Parameter* bias : map.biases) train(bias);
   }
   if (options.lora) TESSERA_RETURN_IF_ERROR(add_updates(*options.lora, options.seed, model));
-  for (const Parameter* parameter : model.trained()) {
-    if (!parameter->is_rounded) continue;
-    return unsupported(fmt::format(
-        "tensor {}: expected a matrix of floats to train, found one of integers: train the model "
-        "that this one was made from, or leave it out of what is trained",
-        quote(parameter->name)));
-  }
   if (!model.trained().empty()) return {};
   return invalid_input(
       fmt::format("train: expected tensors that the model has, found none that are {}",
@@ -360,13 +366,18 @@ Status write_model(const OpenCheckpoint& source, TrainedModel& model, const std:
   std::vector<const Parameter*> of_layers;
   for (const TrainedModel::Stored& stored : model.matrices) {
     of_layers.push_back(stored.weight);
-    // What is of integers stays as it is in the source, so its bias is written by itself.
-    if (!stored.weight->is_rounded) of_layers.push_back(stored.bias);
+    of_layers.push_back(stored.bias);
   }
   for (const Parameter& update : model.updates) of_layers.push_back(&update);
   for (const Parameter* parameter : model.trained()) {
     if (std::find(of_layers.begin(), of_layers.end(), parameter) == of_layers.end())
       TESSERA_RETURN_IF_ERROR(others.add(*parameter));
+  }
+  if (std::vector<RoundedTable> tables = others.take_tables(); !tables.empty()) {
+    const int32_t number = model.architecture.layer_count();
+    TESSERA_RETURN_IF_ERROR(part.write_tables(number, std::move(tables)));
+    TESSERA_ASSIGN_OR_RETURN(auto written, OpenCheckpoint::open(part.layer_path(number)));
+    layers.push_back(std::move(written));
   }
   return write_checkpoint(
       source, {.layers = layers, .tensors = others.tensors(), .section = section}, directory);

@@ -38,7 +38,9 @@ struct Parameter {
   Kind kind = Kind::kMatrix;
   torch::Tensor value;           // a leaf; requires a gradient where it is trained
   std::optional<TileMask> mask;  // of a pruned matrix; what it does not keep is 0 and stays 0
-  bool is_rounded = false;       // integers in the source, which are not trained
+  // Of integers in the source: their scales, which stay. Products use the value as they round it
+  // (tune/torch/rounded.h).
+  std::optional<SourceRounding> rounding = {};
   std::optional<LowRankUpdate> update = {};
 
   bool is_trained() const { return value.requires_grad(); }

@@ -73,6 +73,7 @@ class Lister {
                       "choose fewer to prune or more to train",
                       quote(parameter.name)));
     }
+    TESSERA_RETURN_IF_ERROR(check_integers(target));
     const auto& mask = parameter.mask;
     if (!mask.has_value() ||
         (mask->tile.rows == target.tile.rows && mask->tile.cols == target.tile.cols)) {
@@ -83,6 +84,18 @@ class Lister {
         "one that has lost some of {} x {}, which stay lost; prune the model it was made from",
         quote(parameter.name), target.tile.rows, target.tile.cols, mask->tile.rows,
         mask->tile.cols));
+  }
+
+  // What is left of integers is stored without what is pruned where there is such a form.
+  Status check_integers(const PruneTarget& target) const {
+    const auto& rounding = target.in(model_).rounding;
+    const bool has_form = target.removed == Removed::kTiles && rounding &&
+                          rounding->precision == Precision::kInt8 && rounding->group == 0;
+    if (!rounding || has_form) return {};
+    return unsupported(fmt::format(
+        "pruning: {}: expected floats, or tiles of int8 with a scale for each output, found {}: "
+        "prune the model that this one was quantized from",
+        quote(target.name), tessera::name(rounding->precision)));
   }
 
   const PruneTraining& options_;
