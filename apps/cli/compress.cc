@@ -13,8 +13,10 @@
 #include "cli/search_keep.h"
 #include "cli/table.h"
 #include "cli/terminal.h"
+#include "cli/training.h"
 #include "cli/verbs.h"
 #include "tessera/evaluate.h"
+#include "tessera/tune.h"
 
 namespace tessera::cli {
 namespace {
@@ -36,12 +38,14 @@ constexpr Synopsis kSynopsis = {
     "--repair\n"
     "  tessera compress MODEL -o small --prune-tiles 0.8 --scope allocated --calibrate texts.txt\n"
     "  tessera compress MODEL -o small --prune-tiles 0.5 --calibrate texts.txt --repair --task "
-    "stsb --data glue\n"};
+    "stsb --data glue\n"
+    "  tessera compress MODEL -o small --prune-tiles 0.5 --heal texts.txt\n"};
 
 struct Options {
   std::string source;
   std::optional<std::string> target;
   CompressOptions compress;
+  TuneOptions heal;  // with data, where that is asked for
   PruningOptions pruning;
   SearchKeepOptions search;
   std::optional<std::string> task, data, split;
@@ -112,14 +116,16 @@ double mean_output_error(const CompressReport& report) {
   return sum / weight;
 }
 
-// What it cost, where the result is and what it gained.
-std::string to_text(const CompressReport& report, const std::string& target) {
+// What it cost, what was trained of it, where the result is and what it gained.
+std::string to_text(const CompressReport& report, const std::optional<TuneReport>& healed,
+                    const std::string& target) {
   std::string text;
   if (report.share > 0)
     text += percent(report.share) + " of the weights of the chosen matrices are removed.\n";
   if (const double error = mean_output_error(report); !std::isnan(error))
     text += "What matrices compute differs by " + percent(error) +
-            " on the calibration text, on average.\n";
+            " on the calibration text, on average" + (healed ? ", before the training.\n" : ".\n");
+  if (healed) text += training_text(*healed);
   text += fmt::format("Written to {}: {}, {} before{}.\n", target, human_bytes(report.bytes_after),
                       human_bytes(report.bytes_before),
                       ratio(static_cast<double>(report.bytes_before),
@@ -192,6 +198,7 @@ std::string to_text(const BeforeAndAfter& task) {
 // What is there to print when all is done.
 struct Results {
   CompressReport report;
+  std::optional<TuneReport> healed;
   std::optional<KeepSearch> search;
   std::optional<BeforeAndAfter> task;
 };
@@ -201,10 +208,11 @@ Status print(const Options& options, const Results& results) {
   const std::optional<BeforeAndAfter>& task = results.task;
   std::string text = results.search ? to_text(*results.search, options.search) : "";
   if (verbosity() == Verbosity::kVerbose) text += matrix_table(report);
-  text += to_text(report, *options.target);
+  text += to_text(report, results.healed, *options.target);
   if (task) text += to_text(*task);
   if (options.json) {
     Json json = to_json(report);
+    if (results.healed) json["heal"] = Json::parse(training_json(*results.healed), nullptr, false);
     if (results.search)
       json["search"] = Json::parse(search_json(*results.search, options.search), nullptr, false);
     if (task) {
@@ -252,6 +260,40 @@ Result<KeepSearch> find_schedule(const Options& options, const SearchKeepJob& jo
   return run_search(job, options.search, steps);
 }
 
+// Compresses, and heals where that is asked for.
+Status make(const Options& options, CompressOptions compression, Steps& steps, Results& results) {
+  // What is wrong with options, source or target is all that is said of a run that does not begin:
+  // its first step reads the calibration text, its second one works.
+  int steps_begun = 0;
+  TrainingProgress progress;
+  const bool heals = !options.heal.data.empty();
+  compression.on_progress = [&](const std::string& what, int64_t done, int64_t total) {
+    progress.clear();
+    if (++steps_begun == 2 && !heals) warn_of_magnitude(options.compress);
+    return steps(what, done, total);
+  };
+  if (!heals) {
+    Result<CompressReport> report = compress(options.source, *options.target, compression);
+    if (report.ok()) results.report = std::move(report).value();
+    return report.status();
+  }
+  TuneOptions training = options.heal;
+  training.on_progress = [&](const TuneProgress& at) {
+    steps.clear();
+    return progress(at);
+  };
+  Result<HealReport> report = heal(options.source, *options.target, compression, training);
+  progress.clear();
+  if (report.status().code() == StatusCode::kCancelled) {
+    steps.clear();
+    note(report.status().message());
+  }
+  if (!report.ok()) return report.status();
+  results.report = std::move(report->compressed);
+  results.healed = std::move(report->trained);
+  return {};
+}
+
 Status run(const Options& options) {
   const Interrupt interrupt;
   Steps steps;
@@ -277,15 +319,9 @@ Status run(const Options& options) {
     search = std::move(found).value();
     compress_options.pruning = search->schedule;
   }
-  // What is wrong with options, source or target is all that is said of a run that does not begin:
-  // its first step reads the calibration text, its second one works.
-  int steps_begun = 0;
-  compress_options.on_progress = [&](const std::string& what, int64_t done, int64_t total) {
-    if (++steps_begun == 2) warn_of_magnitude(options.compress);
-    return steps(what, done, total);
-  };
-  Result<CompressReport> report = compress(options.source, *options.target, compress_options);
-  if (!report.ok()) return with_pruning_source(report.status(), options.pruning);
+  Results results;
+  if (const Status made = make(options, compress_options, steps, results); !made.ok())
+    return with_pruning_source(made, options.pruning);
   // The directory is there now: what it is gets printed whatever becomes of the evaluation.
   Status failure;
   if (task) {
@@ -300,9 +336,9 @@ Status run(const Options& options) {
   }
   steps.clear();
   if (search) forget_search(job);
-  std::optional<BeforeAndAfter> both;
-  if (after) both = {std::move(*before), std::move(*after)};
-  const Status printed = print(options, {std::move(report).value(), std::move(search), both});
+  results.search = std::move(search);
+  if (after) results.task = {std::move(*before), std::move(*after)};
+  const Status printed = print(options, results);
   return failure.ok() ? printed : failure;
 }
 
@@ -323,6 +359,7 @@ class CommandLine {
     add_quantization();
     add_pruning_options(parser_, &options.pruning);
     add_calibration();
+    add_healing();
     add_evaluation();
     add_search_options(parser_, &options.search);
     parser_.then([this] { complete(); });
@@ -396,6 +433,16 @@ class CommandLine {
                          &layers_);
   }
 
+  void add_healing() {
+    parser_.group("Healing");
+    parser_.add_texts({"--heal", "FILE",
+                       "Train what is left to compute of the plain text in FILE what MODEL does; "
+                       "several times for several files. See tessera tune."},
+                      &options_.heal.data);
+    parser_.add_integer({"--heal-steps", 1, 1 << 30, "Train for N steps (default: 1000)."},
+                        &heal_steps_);
+  }
+
   void add_evaluation() {
     parser_.group("Evaluation");
     parser_.add_flag("--no-measure", &no_measure_, "Do not measure the speed before and after.");
@@ -426,6 +473,9 @@ class CommandLine {
           "expected an option --prune-..., --quantize, --kv-heads, --merge-adapter, --keep-..., "
           "--pruning or --search-keep, found none");
     }
+    if (heal_steps_ && options_.heal.data.empty()) lacks("--heal-steps", "--heal FILE");
+    options_.heal.steps = heal_steps_.value_or(options_.heal.steps);
+    options_.heal.threads = options_.compress.calibration.threads;
     if (matrices_) options_.compress.matrices = split_at_commas(*matrices_);
     for (const int64_t layer : layers_)
       options_.compress.layers.push_back(static_cast<int32_t>(layer));
@@ -484,7 +534,7 @@ class CommandLine {
   PruneUnitOptions units_;
   std::optional<std::string> matrices_, calibrate_, score_, merge_adapter_, quantize_, rounding_;
   std::vector<int64_t> layers_;
-  std::optional<int64_t> tokens_, group_, kv_heads_;
+  std::optional<int64_t> tokens_, group_, kv_heads_, heal_steps_;
   std::optional<double> smooth_;
   bool repair_ = false, no_measure_ = false, force_ = false;
 };

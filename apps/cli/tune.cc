@@ -5,18 +5,16 @@
 #include <algorithm>
 #include <deque>
 #include <functional>
-#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "cli/options.h"
 #include "cli/prune_unit_options.h"
 #include "cli/terminal.h"
+#include "cli/training.h"
 #include "cli/verbs.h"
 
 namespace tessera::cli {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 constexpr Synopsis kSynopsis = {
     "tune", "MODEL -o OUT [--teacher DENSE] [--task TASK] --data FILE",
@@ -318,51 +316,14 @@ class CommandLine {
   bool force_ = false, keep_adapter_ = false;
 };
 
-std::string duration(double seconds) {
-  if (seconds < 120) return fmt::format("{:.0f} s", seconds);
-  if (seconds < 7200) return fmt::format("{:.0f} min", seconds / 60);
-  return fmt::format("{:.1f} h", seconds / 3600);
-}
-
 std::string to_text(const TuneReport& report, const std::string& target) {
-  const std::string validated =
-      report.validation_loss
-          ? fmt::format("The least loss on other data was {:.4g}, and its model is what is kept.\n",
-                        *report.validation_loss)
-          : "";
-  const std::string drawn =
-      report.drawn_parameters > 0
-          ? fmt::format("{} of them were random at first.\n", human_count(report.drawn_parameters))
-          : "";
-  return fmt::format(
-      "Trained {} of {} parameters in {}, {} tokens, {}.\n{}"
-      "The loss was {:.4g} at first and {:.4g} in the end.\n{}"
-      "Written to {}.\n",
-      human_count(report.trained_parameters), human_count(report.parameters),
-      counted(report.steps, "steps"), human_count(report.tokens), duration(report.seconds), drawn,
-      report.first_loss, report.last_loss, validated, target);
-}
-
-std::string to_json(const TuneReport& report) {
-  const Json json = {
-      {"steps", report.steps},
-      {"tokens", report.tokens},
-      {"cut", report.cut},
-      {"parameters", report.parameters},
-      {"trained_parameters", report.trained_parameters},
-      {"drawn_parameters", report.drawn_parameters},
-      {"first_loss", report.first_loss},
-      {"last_loss", report.last_loss},
-      {"validation_loss", report.validation_loss ? Json(*report.validation_loss) : Json()},
-      {"seconds", report.seconds},
-      {"files", report.files},
-      {"next", report.next}};
-  return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  return training_text(report) + fmt::format("Written to {}.\n", target);
 }
 
 Status print(const Options& options, const TuneReport& report) {
   Output out;
-  Status status = out.write(options.json ? to_json(report) : to_text(report, *options.target));
+  Status status =
+      out.write(options.json ? training_json(report) + "\n" : to_text(report, *options.target));
   if (status.ok()) status = out.flush();
   if (!status.ok() || options.json) return status;
   if (report.cut > 0) {
@@ -375,20 +336,11 @@ Status print(const Options& options, const TuneReport& report) {
 
 Status run(const Options& options) {
   const Interrupt interrupt;
-  std::optional<Progress> line(std::in_place, "reading the model and the data", 0);
+  TrainingProgress progress;
   TuneOptions tune_options = options.tune;
-  bool trains = false;
-  tune_options.on_progress = [&](const TuneProgress& progress) {
-    if (!trains) line.emplace("training", progress.steps);
-    trains = true;
-    line->update(progress.step,
-                 fmt::format(" loss {:.4g}, {} tokens/s, {} left", progress.loss,
-                             human_count(static_cast<int64_t>(progress.tokens_per_second)),
-                             duration(progress.seconds_left)));
-    return !Interrupt::requested();
-  };
+  tune_options.on_progress = std::ref(progress);
   const Result<TuneReport> report = tune(options.source, *options.target, tune_options);
-  line.reset();
+  progress.clear();
   if (report.status().code() == StatusCode::kCancelled) note(report.status().message());
   return report.ok() ? print(options, *report) : report.status();
 }

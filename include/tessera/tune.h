@@ -100,8 +100,8 @@ struct LoraOptions {
 constexpr auto names_of(LoraOptions::Output) { return enum_names("merged", "adapter"); }
 
 struct TuneProgress {
-  int64_t step = 0, steps = 0;
-  double loss = 0;  // a running mean
+  int64_t step = 0, steps = 0;  // step 0: the data is being read
+  double loss = 0;              // a running mean
   double tokens_per_second = 0;
   double seconds_left = 0;
 };
@@ -141,7 +141,8 @@ struct TuneOptions {
   Existing existing = Existing::kRefuse;
   // The words of the command that asks for this, for the model card; empty: it names none.
   std::vector<std::string> command = {};
-  // Called after each step; false stops with kCancelled, after a checkpoint.
+  // Called while data is read and after each step; false stops with kCancelled, where there was a
+  // step after a checkpoint.
   std::function<bool(const TuneProgress&)> on_progress = {};
 };
 
@@ -165,5 +166,20 @@ struct TuneReport {
 // inputs, seeds and threads give equal weights, interrupted or not.
 TESSERA_API Result<TuneReport> tune(const std::string& source, const std::string& target,
                                     const TuneOptions& options);
+
+struct HealReport {
+  CompressReport compressed;
+  TuneReport trained;
+};
+
+// compress() and then tune(), which distils what was compressed from the source, in one: the target
+// is what was trained. Of `training` the teacher, the command and what may be replaced are those of
+// the compression. Until all is done what was compressed stands in TARGET.compressed and what is
+// known of it in TARGET.compressed.json, and an interrupted run of the same options goes on in the
+// stage that it had reached. kUnsupported, before anything is done, where this build cannot train;
+// kInvalidInput where the compression leaves nothing to be healed.
+TESSERA_API Result<HealReport> heal(const std::string& source, const std::string& target,
+                                    const CompressOptions& compression,
+                                    const TuneOptions& training);
 
 }  // namespace tessera

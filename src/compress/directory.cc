@@ -43,7 +43,31 @@ OrderedJson to_json(const MatrixReport& report) {
           {"share", number(report.share)},
           {"weight_error", number(report.weight_error)},
           {"output_error", number(report.output_error)},
-          {"expected_speedup", number(report.expected_speedup)}};
+          {"expected_speedup", number(report.expected_speedup)},
+          {"measured_speedup", number(report.measured_speedup)}};
+}
+
+OrderedJson to_json(const std::vector<MatrixReport>& reports) {
+  OrderedJson list = OrderedJson::array();
+  for (const MatrixReport& report : reports) list.push_back(to_json(report));
+  return list;
+}
+
+std::vector<MatrixReport> reports_of(const OrderedJson& list) {
+  std::vector<MatrixReport> reports;
+  for (const OrderedJson& entry : list) {
+    reports.push_back({.name = entry.value("name", ""),
+                       .format = entry.value("format", ""),
+                       .precision = entry.value("precision", ""),
+                       .dense_bytes = entry.value("dense_bytes", int64_t{0}),
+                       .bytes = entry.value("bytes", int64_t{0}),
+                       .share = number_of(entry, "share"),
+                       .weight_error = number_of(entry, "weight_error"),
+                       .output_error = number_of(entry, "output_error"),
+                       .expected_speedup = number_of(entry, "expected_speedup"),
+                       .measured_speedup = number_of(entry, "measured_speedup")});
+  }
+  return reports;
 }
 
 // The matrices of one layer as tensors.
@@ -166,8 +190,7 @@ Status write_part(const std::string& path, const LayerTensors& tensors,
                   const std::vector<MatrixReport>& reports) {
   OrderedJson config;
   config["tessera"] = {{"format", kFormatVersion}, {"tensors", tensors.formats()}};
-  config["reports"] = OrderedJson::array();
-  for (const MatrixReport& report : reports) config["reports"].push_back(to_json(report));
+  config["reports"] = to_json(reports);
   const std::string temporary = path + ".tmp";
   std::error_code error;
   fs::remove_all(temporary, error);
@@ -228,20 +251,15 @@ Status PartDirectory::write_tables(int32_t layer, std::vector<RoundedTable> tabl
 
 Result<std::vector<MatrixReport>> PartDirectory::read_reports(int32_t layer) const {
   TESSERA_ASSIGN_OR_RETURN(const OrderedJson config, read_config(layer_path(layer)));
-  std::vector<MatrixReport> reports;
-  for (const OrderedJson& entry : config.value("reports", OrderedJson::array())) {
-    reports.push_back({.name = entry.value("name", ""),
-                       .format = entry.value("format", ""),
-                       .precision = entry.value("precision", ""),
-                       .dense_bytes = entry.value("dense_bytes", int64_t{0}),
-                       .bytes = entry.value("bytes", int64_t{0}),
-                       .share = number_of(entry, "share"),
-                       .weight_error = number_of(entry, "weight_error"),
-                       .output_error = number_of(entry, "output_error"),
-                       .expected_speedup = number_of(entry, "expected_speedup"),
-                       .measured_speedup = std::numeric_limits<double>::quiet_NaN()});
-  }
-  return reports;
+  return reports_of(config.value("reports", OrderedJson::array()));
+}
+
+std::string reports_text(const std::vector<MatrixReport>& reports) {
+  return to_json(reports).dump(-1, ' ', false, OrderedJson::error_handler_t::replace);
+}
+
+std::vector<MatrixReport> parse_reports(const std::string& text) {
+  return reports_of(OrderedJson::parse(text, nullptr, false));
 }
 
 namespace {

@@ -53,6 +53,10 @@ class PartDirectory {
   OutputDirectory output_;
 };
 
+// Reports as JSON and back.
+std::string reports_text(const std::vector<MatrixReport>& reports);
+std::vector<MatrixReport> parse_reports(const std::string& text);
+
 // What a checkpoint has that its source has not.
 struct Changes {
   std::span<const std::unique_ptr<OpenCheckpoint>> layers = {};

@@ -116,4 +116,10 @@ using MadePass = Result<std::unique_ptr<Pass>>;
 // Those that the options ask for, in the order of the table.
 Result<Passes> make_passes(const CompressOptions& options);
 
+// Why there is no matrix to work on: the options choose none, or none of `items` that a pass can
+// work on in the form in which the model in `directory` stores it.
+Status nothing_chosen();
+Status nothing_to_do(const Passes& passes, const std::vector<Item>& items,
+                     const std::string& directory);
+
 }  // namespace tessera

@@ -28,6 +28,14 @@ class Pipeline {
            const Passes& passes)
       : name_(source), target_(target), options_(options), passes_(passes) {}
 
+  // What the run is, of which nothing is begun.
+  Result<std::string> text() {
+    TESSERA_RETURN_IF_ERROR(read_source());
+    TESSERA_ASSIGN_OR_RETURN(hashes_, hash_tensor_files(home_.transformer));
+    TESSERA_RETURN_IF_ERROR(read_texts());
+    return run_text(this_run());
+  }
+
   Result<CompressReport> run() {
     TESSERA_RETURN_IF_ERROR(open());
     for (const auto& pass : passes_) report_.passes.push_back({.name = pass->info().name});
@@ -76,6 +84,15 @@ class Pipeline {
   }
 
   Status open() {
+    TESSERA_RETURN_IF_ERROR(read_source());
+    TESSERA_RETURN_IF_ERROR(check_needed_space());
+    team_ = std::make_unique<Team>(options_.calibration.threads);
+    report_.bytes_before = static_cast<int64_t>(source_->checkpoint.size_bytes());
+    TESSERA_ASSIGN_OR_RETURN(hashes_, hash_tensor_files(home_.transformer));
+    return {};
+  }
+
+  Status read_source() {
     TESSERA_RETURN_IF_ERROR(check_options());
     TESSERA_ASSIGN_OR_RETURN(home_, find_model(name_));
     TESSERA_RETURN_IF_ERROR(check_target(home_, target_, options_.existing));
@@ -84,21 +101,16 @@ class Pipeline {
     TESSERA_ASSIGN_OR_RETURN(model_.architecture, read_architecture(source_->checkpoint));
     TESSERA_RETURN_IF_ERROR(list());
     for (const auto& pass : passes_) TESSERA_RETURN_IF_ERROR(pass->check(model_));
-    TESSERA_RETURN_IF_ERROR(check_growth());
-    TESSERA_RETURN_IF_ERROR(check_needed_space());
-    team_ = std::make_unique<Team>(options_.calibration.threads);
-    report_.bytes_before = static_cast<int64_t>(source_->checkpoint.size_bytes());
-    TESSERA_ASSIGN_OR_RETURN(hashes_, hash_tensor_files(home_.transformer));
-    return {};
+    return check_growth();
   }
 
   // What there is to do.
   Status list() {
     const FusedQkv fused = passes_.front()->fused(model_.source);
     TESSERA_ASSIGN_OR_RETURN(model_.items, list_items(model_.architecture, options_, fused));
-    bool any = false;
+    bool any = false, chooses_any = false;
     for (Item& item : model_.items) {
-      chooses_any_ = chooses_any_ || item.selected;
+      chooses_any = chooses_any || item.selected;
       std::vector<Pass*> own;
       for (const auto& pass : passes_) {
         if (!item.selected || !pass->takes(item)) continue;
@@ -108,7 +120,10 @@ class Pipeline {
       any = any || item.selected;
       passes_of_.push_back(std::move(own));
     }
-    if (!any) return changes_weights() ? nothing_to_do() : Status();
+    if (!any && changes_weights())
+      return chooses_any ? nothing_to_do(passes_, model_.items, home_.transformer)
+                         : nothing_chosen();
+    if (!any) return {};
     for (const auto& pass : passes_) {
       if (!table_precision_) table_precision_ = pass->table_precision();
     }
@@ -120,26 +135,6 @@ class Pipeline {
   bool changes_weights() const {
     return std::any_of(passes_.begin(), passes_.end(),
                        [](const auto& pass) { return !pass->schedule(); });
-  }
-
-  // Why no matrix is worked on: none was chosen, or all have forms that the passes leave alone.
-  Status nothing_to_do() const {
-    for (const auto& pass : passes_) TESSERA_RETURN_IF_ERROR(pass->check(model_));
-    std::string names;
-    bool any_taken = false;
-    for (const auto& pass : passes_) {
-      names += fmt::format("{}{}", names.empty() ? "" : " or ", pass->info().name);
-      any_taken = any_taken || std::any_of(model_.items.begin(), model_.items.end(),
-                                           [&](const Item& item) { return pass->takes(item); });
-    }
-    if (!any_taken || !chooses_any_)
-      return invalid_input("expected options that choose at least one matrix, found none");
-    return invalid_input(fmt::format(
-        "{}: expected at least one matrix that can be worked on, found nothing left: those that "
-        "the "
-        "options choose are stored pruned or quantized already, in forms that {} leaves as they "
-        "are; compress the model that this one was made from",
-        source_->checkpoint.directory(), names));
   }
 
   bool works_on(const Pass& pass, const Item& item) const {
@@ -470,7 +465,6 @@ class Pipeline {
   ModelDirectory home_;
   std::unique_ptr<OpenCheckpoint> source_, result_;
   SourceModel model_;
-  bool chooses_any_ = false;                   // whether the options choose a matrix at all
   std::vector<std::vector<Pass*>> passes_of_;  // of each item, in their order
   std::vector<Table> tables_;                  // to be rounded
   std::optional<Precision> table_precision_;
@@ -487,6 +481,14 @@ class Pipeline {
 Result<CompressReport> run_passes(const std::string& source, const std::string& target,
                                   const CompressOptions& options, const Passes& passes) {
   return guarded(source, [&] { return Pipeline(source, target, options, passes).run(); });
+}
+
+Result<std::string> compress_run_text(const std::string& source, const std::string& target,
+                                      const CompressOptions& options) {
+  TESSERA_ASSIGN_OR_RETURN(const Passes passes, make_passes(options));
+  return guarded(source, [&]() -> Result<std::string> {
+    return Pipeline(source, target, options, passes).text();
+  });
 }
 
 Result<CompressReport> compress(const std::string& source, const std::string& target,

@@ -15,4 +15,9 @@ namespace tessera {
 Result<CompressReport> run_passes(const std::string& source, const std::string& target,
                                   const CompressOptions& options, const Passes& passes);
 
+// What tells a run of compress() from others: its options, the source and what it reads of a text.
+// Its errors are those with which such a run would not begin.
+Result<std::string> compress_run_text(const std::string& source, const std::string& target,
+                                      const CompressOptions& options);
+
 }  // namespace tessera

@@ -17,4 +17,7 @@ struct TuneBackend {
 inline constexpr const char* kTuneLibrary = "libtessera_tune.so";
 inline constexpr const char* kTuneSymbol = "tessera_tune_backend";  // a function without arguments
 
+// kUnsupported, with what to do, where it cannot be opened.
+Status check_backend();
+
 }  // namespace tessera

@@ -275,9 +275,12 @@ Result<std::unique_ptr<Batches>> make_batches(std::shared_ptr<const Tokenizer> t
   TESSERA_RETURN_IF_ERROR(check_model(options.task, architecture));
   TESSERA_ASSIGN_OR_RETURN(const int32_t max_tokens,
                            choose_max_tokens(options, architecture, usual_tokens));
+  const auto goes_on = [&] {
+    return !options.on_progress || options.on_progress({.steps = options.steps});
+  };
   TESSERA_ASSIGN_OR_RETURN(
       const TextEncoder encoder,
-      TextEncoder::make(std::move(tokenizer), architecture, max_tokens, options.threads));
+      TextEncoder::make(std::move(tokenizer), architecture, max_tokens, options.threads, goes_on));
   TESSERA_ASSIGN_OR_RETURN(Data data, read_data(encoder, options));
   const int64_t least = data.examples->least_count();
   if (options.batch > least) {

@@ -357,6 +357,11 @@ TEST_F(LabelledTest, PublishedFilesAreKnownByTheirNames) {
   EXPECT_EQ(
       all_of(decoder(one(TuneTask::kDataToText, "trainset.csv", "mr,ref\nab,cd\n")))[0].labels,
       Ids({4, 5, kEnd}));
+  // Somebody's own data of that name.
+  EXPECT_EQ(
+      all_of(decoder(one(TuneTask::kDataToText, "trainset.csv", "prompt,completion\nab,cd\n")))[0]
+          .labels,
+      Ids({4, 5, kEnd}));
   expect_message(encoder(one(TuneTask::kClassification, "SST-2_sentences_dev.tsv", "a\t0\nb\t1\n"),
                          with_labels({"a", "b", "c"}))
                      .status(),

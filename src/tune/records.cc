@@ -115,9 +115,22 @@ Schema published_schema(TuneTask task, const EvaluationTask& published) {
   return made;
 }
 
+// Whether the first row of a table has what is needed. Of JSON lines each would have to be read.
+bool has_columns(const std::string& path, const Schema& schema) {
+  if (format_of_file(path, DataFormat::kAuto) == DataFormat::kJsonLines) return false;
+  const auto reader = RowReader::open(path, schema.options);
+  Row row;
+  return reader.ok() && (*reader)->next(&row).ok();
+}
+
+// The columns of a table tell more than a name that others may give their files, too.
 Schema schema_of(TuneTask task, const std::string& path) {
+  Schema usual = usual_schema(task);
   const std::optional<EvaluationTask> published = find_published(task, path);
-  return published ? published_schema(task, *published) : usual_schema(task);
+  if (!published) return usual;
+  const bool is_table = format_of_file(path, published->data.format) != DataFormat::kJsonLines;
+  if (is_table && RowReader::open(path, usual.options).ok()) return usual;
+  return published_schema(task, *published);
 }
 
 // Byte of the text at which character `characters` begins; none where it has fewer.

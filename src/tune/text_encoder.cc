@@ -6,8 +6,9 @@ namespace tessera::training {
 
 Result<TextEncoder> TextEncoder::make(std::shared_ptr<const Tokenizer> tokenizer,
                                       const Architecture& architecture, int32_t max_tokens,
-                                      int32_t threads) {
+                                      int32_t threads, std::function<bool()> goes_on) {
   TextEncoder made;
+  made.goes_on_ = std::move(goes_on);
   made.tokenizer_ = std::move(tokenizer);
   made.architecture_ = &architecture;
   made.max_tokens_ = max_tokens;
@@ -22,6 +23,8 @@ Result<TextEncoder> TextEncoder::make(std::shared_ptr<const Tokenizer> tokenizer
 Result<std::vector<Encoding>> TextEncoder::encode_all(std::span<const Record> records,
                                                       const std::vector<TextPair>& texts,
                                                       const EncodeOptions& options) const {
+  if (goes_on_ && !goes_on_())
+    return Status(StatusCode::kCancelled, "the training was stopped while its data was read");
   auto encodings = tokenizer_->encode_all(texts, options, threads_);
   if (encodings.ok()) return encodings;
   // It counts the texts; the record is found by the text that fails alone too.

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -20,10 +21,11 @@ class TextEncoder {
   static constexpr size_t kAtATime = 1024;
 
   // max_tokens: of a sequence, special tokens included. The architecture must live as long. An
-  // error where nothing of a text fits beside the special tokens.
+  // error where nothing of a text fits beside the special tokens. goes_on is asked before texts are
+  // encoded, which is kCancelled where it says no; empty: it never does.
   static Result<TextEncoder> make(std::shared_ptr<const Tokenizer> tokenizer,
                                   const Architecture& architecture, int32_t max_tokens,
-                                  int32_t threads);
+                                  int32_t threads, std::function<bool()> goes_on = {});
 
   // Records' texts and pairs, cut to max_tokens; errors name the place. At most kAtATime records.
   Result<std::vector<Encoding>> encode(std::span<const Record> records, Origins origins) const;
@@ -53,6 +55,7 @@ class TextEncoder {
   const Architecture* architecture_ = nullptr;
   int32_t max_tokens_ = 0;
   int32_t threads_ = 0;
+  std::function<bool()> goes_on_;
 };
 
 }  // namespace tessera::training

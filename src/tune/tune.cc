@@ -45,6 +45,8 @@ Result<const TuneBackend*> backend() {
 
 }  // namespace
 
+Status check_backend() { return backend().status(); }
+
 Result<TuneReport> tune(const std::string& source, const std::string& target,
                         const TuneOptions& options) {
   TESSERA_RETURN_IF_ERROR(check(options));

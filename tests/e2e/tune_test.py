@@ -97,6 +97,112 @@ class Trains(CliTest):
         return target, self.json("tune", model, "-o", target, *threads, *options, **more)
 
 
+class Heal(Trains):
+    """tessera compress --heal."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.encoder = checkpoints.make_encoder(cls.folder / "encoder", layers=2)
+
+    def words(self, target, *options):
+        return ["compress", self.encoder, "-o", target, "--prune-tiles", "0.5", "--tile", "8x8", "--no-measure", "--threads", "1", "--heal", self.text,
+                *options]
+
+    def left(self, target):
+        return sorted(path.name for path in self.folder.iterdir() if path.name.startswith(target.name) and path != target)
+
+    def test_both_in_one(self):
+        target = self.folder / "both"
+        verb, *words = self.words(target, "--heal-steps", "8")
+        report = self.json(verb, *words)
+        self.assertEqual(self.left(target), [])
+        self.assertEqual(report["heal"]["steps"], 8)
+        self.assertAlmostEqual(report["share"], 0.5, delta=0.02)
+        self.assertTrue(report["matrices"])
+        self.assertEqual(report["next"], report["heal"]["next"])
+        self.assertIn(str(self.encoder), report["next"][1])
+        self.assertEqual([entry["pass"] for entry in section_of(target)["provenance"]["passes"]], ["prune-tiles", "tune"])
+        card = (target / "README.md").read_text()
+        for part in (f"tessera compress --json {self.encoder}", "prune-tiles", "| steps | 8,", f"| teacher | {self.encoder} |", "base_model: encoder"):
+            self.assertIn(part, card)
+        # What the two verbs give one after the other.
+        small = self.prune(self.encoder, "first", "--prune-tiles", "0.5", "--tile", "8x8")
+        healed, _ = self.tune(small, "second", "--teacher", self.encoder, "--text", self.text, "--steps", "8")
+        self.assertEqual(weights_of(target), weights_of(healed))
+        out, _ = self.call(*self.words(self.folder / "text", "--heal-steps", "3"))
+        self.assertIn("in 3 steps", out)
+        self.assertIn(f"Written to {self.folder / 'text'}", out)
+
+    def test_goes_on_where_it_stopped(self):
+        whole = self.folder / "whole"
+        self.call(*self.words(whole, "--heal-steps", "60"))
+        target = self.folder / "stopped"
+        words = self.words(target, "--heal-steps", "60")
+        for number in (signal.SIGKILL, signal.SIGINT):
+            process = self.start(*words)
+            self.wait_for_lines(process, target, 5)
+            process.send_signal(number)
+            process.communicate(timeout=SECONDS)
+            self.assertFalse(target.exists())
+        compressed = weights_of(f"{target}.compressed")
+        self.assert_fails(*self.words(target, "--heal-steps", "60", "--scope", "balanced"), says=[f"{target}.compressed", "--force"])
+        self.assertEqual(weights_of(f"{target}.compressed"), compressed)
+        verb, *options = words
+        report = self.json(verb, *options)
+        self.assertEqual(report["heal"]["steps"], 60)
+        self.assertEqual(len(report["matrices"]), 12)
+        self.assertEqual(weights_of(target), weights_of(whole))
+        self.assertEqual(self.left(target), [])
+
+    def test_killed_while_it_compresses(self):
+        target = self.folder / "early"
+        for delay in (0.0, 0.02, 0.05, 0.1):
+            process = self.start(*self.words(target, "--heal-steps", "2"))
+            time.sleep(delay)
+            process.kill()
+            process.communicate(timeout=SECONDS)
+        self.call(*self.words(target, "--heal-steps", "2"), expect=1 if target.exists() else 0)
+        self.assertEqual(self.left(target), [])
+
+    def test_refusals_leave_nothing(self):
+        target = self.folder / "refused"
+        compress = ["compress", self.encoder, "-o", target, "--heal", self.text]
+        self.assert_fails(*compress, "--quantize", "int8", says=["integers", "heal first"])
+        self.assert_fails(*compress, "--prune-tiles", "0", says=["removes nothing"])
+        self.assert_fails(*compress[:-1], self.folder / "missing.txt", "--prune-tiles", "0.5", says=["missing.txt"])
+        empty = self.folder / "empty.txt"
+        empty.write_text("\n")
+        self.assert_fails(*compress[:-1], empty, "--prune-tiles", "0.5", says=["expected text"])
+        self.assert_usage("compress", self.encoder, "-o", target, "--prune-tiles", "0.5", "--heal-steps", "3", says=["--heal FILE"])
+        self.assertEqual(self.left(target), [])
+        self.assertFalse(target.exists())
+
+
+class Interrupted(Trains):
+    def test_while_data_is_read(self):
+        decoder = checkpoints.make_decoder(self.folder / "decoder", context=64)
+        text = self.folder / "long.txt"
+        text.write_text("the cat sat on a mat and saw a dog run far\n" * 1_000_000)
+        process = self.start("tune", decoder, "-o", self.folder / "out", "--task", "causal-lm", "--text", text, "--threads", "1")
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        begin = time.monotonic()
+        _, err = process.communicate(timeout=SECONDS)
+        self.assertEqual(process.returncode, 130)
+        self.assertIn("while its data was read", err.decode())
+        self.assertLess(time.monotonic() - begin, 2)
+
+    def test_a_long_training_says_something(self):
+        decoder = checkpoints.make_decoder(self.folder / "talker", context=64)
+        process = self.start("tune", decoder, "-o", self.folder / "said", "--task", "causal-lm", "--text", self.text, "--steps", "1000000", "--threads", "1")
+        line = process.stderr.readline().decode()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=SECONDS)
+        self.assertRegex(line, r"\A\[step \d+ of 1000000: loss [^ ]+, [^ ]+ ?K? tokens/s, [^ ]+ [smhin]+ left\]\n\Z")
+        self.assertEqual(process.returncode, 130)
+
+
 class Tune(Trains):
     @classmethod
     def setUpClass(cls):
