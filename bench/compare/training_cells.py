@@ -1,6 +1,7 @@
 """Trainings of Tessera beside those of torch: the same checkpoint, data, batches and settings."""
 
 import json
+import os
 import pathlib
 import random
 import shutil
@@ -119,14 +120,17 @@ class Case:
                    self.data, "--steps", self.steps, "--batch", self.batch, "--batch-tokens", 1 << 20, "--max-tokens",
                    self.max_tokens, "--learning-rate", self.rate, "--warmup", WARMUP, "--weight-decay", DECAY, "--threads",
                    self.args.threads, "--checkpoint-every", 10 ** 6, "-q"]
-        done = subprocess.run(["/usr/bin/time", "-f", "%M", *map(str, command)], capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise TrainingError(done.stderr.strip().splitlines()[0])
+        process = subprocess.Popen([*map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        message = process.stderr.read()
+        _, status, usage = os.wait4(process.pid, 0)  # which alone tells the memory of one child
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode != 0:
+            raise TrainingError(message.strip().splitlines()[0])
         lines = [json.loads(line) for line in (target / "training.jsonl").read_text().splitlines()]
         shutil.rmtree(target)
         return {"losses": [line["loss"] for line in lines], "norms": [line["gradient_norm"] for line in lines],
                 "seconds": [line["seconds"] for line in lines], "tokens": [line["tokens"] for line in lines],
-                "peak_bytes": 1024 * int(done.stderr.splitlines()[-1])}
+                "peak_bytes": 1024 * usage.ru_maxrss}
 
     def torch(self, process):
         answer = process.ask({"model": str(self.model), "task": self.task, "batches": str(self.batches), "steps": self.steps,
