@@ -243,7 +243,8 @@ class Training {
     if (std::isfinite(value)) return {};
     return invalid_input(
         fmt::format("{}: expected a finite {} at step {}, found {} at a learning rate of {:.3g}: "
-                    "begin anew with a lower rate, or with gradients that are clipped shorter",
+                    "begin anew with a lower rate, or with gradients that are clipped shorter, and "
+                    "with --force, since what is kept there goes on with the same options alone",
                     target_ + ".part", what, record.step, std::isnan(value) ? "NaN" : "infinity",
                     record.learning_rate));
   }
