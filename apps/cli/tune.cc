@@ -152,6 +152,9 @@ class CommandLine {
     integer({"--accumulate", 1, 1 << 20,
              "Take the mean of the gradients of N batches for each step (default: 1)."},
             &tune.accumulate);
+    parser_.add_flag("--recompute", &recompute_,
+                     "Compute the inner states of layers again in the backward pass, which takes "
+                     "less memory and more time (gradient checkpointing).");
     integer({"--seed", 0, INT64_MAX,
              "Random seed of the data's order, of dropout and of new weights (default: 0)."},
             &tune.seed);
@@ -297,6 +300,7 @@ class CommandLine {
     if (train_) tune.train = split_at_commas(*train_);
     if (decay_) tune.optimizer.decay = *tessera::parse<OptimizerOptions::Decay>(*decay_);
     if (force_) tune.existing = Existing::kReplace;
+    if (recompute_) tune.recompute = TuneOptions::Recompute::kYes;
     complete_updates();
     complete_pruning();
   }
@@ -313,7 +317,7 @@ class CommandLine {
   std::vector<int64_t> layers_;
   std::optional<std::string> task_, teacher_, train_, decay_, method_, matrices_;
   std::vector<std::string> texts_;
-  bool force_ = false, keep_adapter_ = false;
+  bool force_ = false, keep_adapter_ = false, recompute_ = false;
 };
 
 std::string to_text(const TuneReport& report, const std::string& target) {

@@ -121,6 +121,9 @@ struct TuneOptions {
   double dropout = 0;
   double label_smoothing = 0;
   double masked_share = 0.15;  // of kMaskedLm
+  // kYes: what a layer computes inside is computed again in the backward pass and takes no memory
+  // until then (gradient checkpointing). What comes out is the same, bit for bit.
+  enum class Recompute { kNo, kYes } recompute = Recompute::kNo;
   // Some of "qkv", "query", "key", "value", "attention_output", "ffn", "bias", "norm", "embedding",
   // "head"; empty: all, but of kDistil no embeddings, and of low-rank updates all matrices of
   // layers and the heads of labels. What was pruned stays pruned.
@@ -145,6 +148,8 @@ struct TuneOptions {
   // step after a checkpoint.
   std::function<bool(const TuneProgress&)> on_progress = {};
 };
+
+constexpr auto names_of(TuneOptions::Recompute) { return enum_names("no", "yes"); }
 
 struct TuneReport {
   int64_t steps = 0;

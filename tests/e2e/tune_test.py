@@ -421,6 +421,40 @@ class Tune(Trains):
         self.assertEqual(weights_of(first), weights_of(second))
         self.assertNotEqual(log_of(first), log_of(other))
 
+    def test_layers_that_are_computed_again(self):
+        options = ["--steps", "6", "--dropout", "0.2", "--accumulate", "2", "--attention-loss", "0.5", "--threads", "1"]
+        kept, _ = self.heal("kept_states", *options)
+        again, _ = self.heal("computed_again", *options, "--recompute")
+        self.assertEqual(log_of(kept), log_of(again))
+        self.assertEqual(weights_of(kept), weights_of(again))
+        # The losses are those of a training that was begun without it, which therefore goes on.
+        options = ["--steps", "400", "--threads", "1", "--dropout", "0.1"]
+        process = self.start_until(self.folder / "half_again", 3, *options)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=SECONDS)
+        begun = log_of(self.folder / "half_again.part")
+        self.assertEqual(log_of(self.heal("half_again", *options, "--recompute")[0])[: len(begun)], begun)
+        language = ["--task", "causal-lm", "--text", self.text, "--steps", "4", "--lora", "4", "--lora-dropout", "0.2"]
+        kept, again = (self.tune(self.decoder, name, *language, *more)[0] for name, more in (("lora_kept", []), ("lora_again", ["--recompute"])))
+        self.assertEqual(weights_of(kept), weights_of(again))
+        leaving = self.prune(self.encoder, "leaving_again", "--keep-tokens", "1,0.5")
+        self.assert_fails("tune", leaving, "-o", self.folder / "no", "--teacher", self.encoder, "--text", self.text, "--recompute",
+                          says=["schedule", "again"])
+
+    def test_another_tokenizer_is_another_training(self):
+        source = self.folder / "source_that_changes"
+        shutil.copytree(self.small, source)
+        command = ["tune", source, "-o", self.folder / "changed", "--teacher", self.encoder, "--text", self.text, "--steps", "400", "--threads", "1"]
+        process = self.start(*command)
+        log = self.folder / "changed.part" / "training.jsonl"
+        while process.poll() is None and not (log.exists() and log.read_bytes().count(b"\n") > 2):
+            time.sleep(0.0005)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=SECONDS)
+        tokenizer = source / "tokenizer.json"
+        tokenizer.write_text(tokenizer.read_text() + "\n")
+        self.assert_fails(*command, says=["changed.part", "other options"])
+
     def start_until(self, target, lines, *options):
         """A training that has got so far, or has ended."""
         return self.run_until(target, lines, self.small, "--teacher", self.encoder, "--text", self.text, "--batch-tokens", "256", *options)
@@ -516,7 +550,7 @@ class Tune(Trains):
         target = self.folder / "diverges"
         options = ["tune", self.decoder, "-o", target, "--task", "causal-lm", "--text", self.text, "--learning-rate", "1e6", "--warmup", "0",
                    "--clip", "0", "--checkpoint-every", "1", "--batch-tokens", "256", "--threads", "1"]
-        self.assert_fails(*options, says=["diverges.part", "expected a finite", "found NaN at a learning rate of", "begin anew with a lower rate"])
+        self.assert_fails(*options, says=["diverges.part", "expected a finite", "found NaN at a learning rate of", "begin anew with a lower rate", "--force"])
         self.assertEqual(log_of(f"{target}.part")[0]["step"], 1)
         self.assertTrue((pathlib.Path(f"{target}.part") / "state.safetensors").exists())
         self.assertFalse(target.exists())

@@ -2,8 +2,12 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cmath>
+#include <functional>
 #include <variant>
+
+#include "tune/torch/recompute.h"
 
 namespace tessera::training {
 namespace {
@@ -20,6 +24,21 @@ Tensor select(const Tensor& x, std::vector<int64_t> rows) {
 
 Tensor entropy(const Tensor& logits, const Tensor& labels, double smoothing) {
   return at::cross_entropy_loss(logits, labels, {}, at::Reduction::Mean, -100, smoothing);
+}
+
+// The mean over rows of a loss that reads what the head gives of them, which is computed in parts
+// where the logits of all rows would take much memory.
+using RowsLoss = std::function<Tensor(const Tensor& rows, int64_t first)>;  // a mean over the rows
+Tensor mean_over_rows(const TrainedModel& model, const Tensor& rows, const RowsLoss& loss) {
+  constexpr int64_t kMostLogits = int64_t{1} << 23;
+  const int64_t count = rows.size(0);
+  const int64_t most = std::max<int64_t>(1, kMostLogits / model.architecture.vocabulary_size);
+  if (count <= most) return loss(rows, 0);
+  const auto share_of = [&](const Tensor& some, int64_t first) {
+    const double share = static_cast<double>(some.size(0)) / static_cast<double>(count);
+    return loss(some, first) * share;
+  };
+  return loss_by_parts(share_of, rows, most, trained_values(model));
 }
 
 // One pooling of a sequence's states, [rows, size].
@@ -154,7 +173,7 @@ Tensor attention_divergence(const Computed& student, const Computed& teacher, co
   return at::mean(at::stack(means));
 }
 
-// The rows whose logits are compared: all of a language model's, or those that the head reads.
+// The logits of labels: of all rows, or of those that the head reads.
 Tensor head_logits(const TrainedModel& model, const Batch& batch, const Tensor& last) {
   const bool reads_one = model.architecture.head == Head::kSequenceClassification;
   return head(model, reads_one ? select(last, head_rows(model, batch)) : last);
@@ -189,6 +208,20 @@ Tensor logits_loss(const Architecture& a, const Batch& batch, const Tensor& stud
   return divergence(student, teacher, temperature);
 }
 
+// The same of a model and its teacher, from their last states.
+Tensor head_loss(const TrainedModel& student, const TrainedModel& teacher, const Batch& batch,
+                 const Tensor& last, const Tensor& teacher_last, double temperature) {
+  const Architecture& a = student.architecture;
+  if (a.head != Head::kCausalLm && a.head != Head::kMaskedLm) {
+    return logits_loss(a, batch, head_logits(student, batch, last),
+                       head_logits(teacher, batch, teacher_last), temperature);
+  }
+  return mean_over_rows(student, last, [&](const Tensor& some, int64_t first) {
+    return divergence(head(student, some),
+                      head(teacher, teacher_last.narrow(0, first, some.size(0))), temperature);
+  });
+}
+
 }  // namespace
 
 torch::Tensor embed(const SentenceEncoder& encoder, const States& states) {
@@ -209,18 +242,21 @@ torch::Tensor embed(const SentenceEncoder& encoder, const States& states) {
 torch::Tensor task_loss(const TuneOptions& options, const TrainedModel& model,
                         const SentenceEncoder& encoder, const Batch& batch, const States& states) {
   const double smoothing = options.label_smoothing;
-  const auto rows_logits = [&] {
-    return head(model, select(states.last, {batch.rows.begin(), batch.rows.end()}));
-  };
+  const auto rows = [&] { return select(states.last, {batch.rows.begin(), batch.rows.end()}); };
   const auto sequence_logits = [&] {
     return head(model, select(states.last, head_rows(model, batch)));
   };
   switch (options.task) {
     case TuneTask::kCausalLm:
     case TuneTask::kMaskedLm:
+    case TuneTask::kDataToText: {
+      const Tensor labels = labels_of(batch);
+      return mean_over_rows(model, rows(), [&](const Tensor& some, int64_t first) {
+        return entropy(head(model, some), labels.narrow(0, first, some.size(0)), smoothing);
+      });
+    }
     case TuneTask::kTokenClassification:
-    case TuneTask::kDataToText:
-      return entropy(rows_logits(), labels_of(batch), smoothing);
+      return entropy(head(model, rows()), labels_of(batch), smoothing);
     case TuneTask::kClassification:
       return entropy(sequence_logits(), labels_of(batch), smoothing);
     case TuneTask::kRegression:
@@ -257,9 +293,8 @@ torch::Tensor distil_loss(const DistilOptions& options, const TrainedModel& stud
     loss = loss + at::mean(1 - cosine) * options.embedding;
   }
   if (has_head && options.logits > 0) {
-    loss = loss + logits_loss(
-                      student.architecture, batch, head_logits(student, batch, student_states.last),
-                      head_logits(teacher, batch, teacher_states.last), options.temperature) *
+    loss = loss + head_loss(student, teacher, batch, student_states.last, teacher_states.last,
+                            options.temperature) *
                       options.logits;
   }
   if (options.attention > 0) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <optional>
 
 #include "model/pass.h"
@@ -12,6 +13,7 @@
 #include "tune/torch/cascade.h"
 #include "tune/torch/functions.h"
 #include "tune/torch/low_rank_update.h"
+#include "tune/torch/recompute.h"
 #include "tune/torch/rounded.h"
 
 namespace tessera::training {
@@ -75,7 +77,8 @@ struct Angles {
   Tensor cosines, sines;
 };
 
-class Pass {
+// Shared with what computes its layers again.
+class Pass : public std::enable_shared_from_this<Pass> {
  public:
   Pass(const TrainedModel& model, const Batch& batch, const ForwardOptions& options)
       : model_(model), a_(model.architecture), batch_(batch), options_(options) {
@@ -93,7 +96,7 @@ class Pass {
     states.hidden.push_back(x);
     states.rows.emplace_back();
     for (int32_t layer = 0; layer < a_.layer_count(); ++layer) {
-      x = run_layer(layer, enter(layer, x), states);
+      x = take_through(layer, enter(layer, x), states);
       states.hidden.push_back(x);
       states.rows.push_back(left_.empty() ? Tensor() : indices(cascade_->rows()));
     }
@@ -229,7 +232,12 @@ class Pass {
     return parts.size() == 1 ? parts.front() : at::cat(parts, 1);
   }
 
-  Tensor attend(int32_t number, const Tensor& x, States& states) {
+  // What a layer's attention reads.
+  struct Read {
+    Tensor queries, keys;
+  };
+
+  Tensor attend(int32_t number, const Tensor& x, Read& read) {
     const LayerRecord& record = a_.layer(number);
     const TrainedLayer& layer = model_.layers[at(number)];
     std::vector<Tensor> qkv = products(layer.maps[at(LayerMap::kQkv)], x);
@@ -245,9 +253,8 @@ class Pass {
       const Angles& angles = angles_[at(record.rotary)];
       for (int i = 0; i < 2; ++i) qkv[i] = rotate(angles, qkv[i].contiguous(), record.head_size);
     }
-    states.queries.push_back(qkv[0].contiguous());
-    states.keys.push_back(qkv[1].contiguous());
-    Tensor context = attention(states.queries.back(), states.keys.back(), qkv[2].contiguous(),
+    read = {qkv[0].contiguous(), qkv[1].contiguous()};
+    Tensor context = attention(read.queries, read.keys, qkv[2].contiguous(),
                                {.offsets = cascade_ ? cascade_->offsets() : batch_.offsets,
                                 .query_heads = record.query_heads,
                                 .kv_heads = record.kv_heads,
@@ -257,7 +264,7 @@ class Pass {
                                 .window = record.window});
     if (cascade_) {
       context = cascade_->without_dead_heads(number, context);
-      cascade_->add(number, states.queries.back(), states.keys.back(), context);
+      cascade_->add(number, read.queries, read.keys, context);
     }
     return product(layer.maps[at(LayerMap::kAttentionOutput)], context);
   }
@@ -279,13 +286,42 @@ class Pass {
     return record.residual_scale != 1 ? normed * record.residual_scale : normed;
   }
 
-  Tensor run_layer(int32_t number, const Tensor& x, States& states) {
+  // The states that a layer gives. Its input is told apart from the same states where a loss reads
+  // them: the gradients of what the layer reads meet first, so that their sum does not depend on
+  // whether the layer is computed again.
+  Tensor take_through(int32_t number, const Tensor& states_before, States& states) {
+    const Tensor x = at::alias(states_before);
+    std::vector<Tensor> results;
+    if (options_.inner == InnerStates::kKept) {
+      results = layer_results(number, x);
+    } else {
+      const auto again = [pass = shared_from_this(), number](const Tensor& input) {
+        return pass->layer_results(number, input);
+      };
+      results = recomputed(again, x, trained_values(model_));
+    }
+    if (options_.attention == ForwardOptions::Attention::kKept) {
+      states.queries.push_back(results[1]);
+      states.keys.push_back(results[2]);
+    }
+    return results[0];
+  }
+
+  // Its states and, where they are asked for, what its attention reads.
+  std::vector<Tensor> layer_results(int32_t number, const Tensor& x) {
+    Read read;
+    Tensor y = run_layer(number, x, read);
+    if (options_.attention == ForwardOptions::Attention::kDropped) return {std::move(y)};
+    return {std::move(y), read.queries, read.keys};
+  }
+
+  Tensor run_layer(int32_t number, const Tensor& x, Read& read) {
     const LayerRecord& record = a_.layer(number);
     const TrainedLayer& layer = model_.layers[at(number)];
     const auto norm = [&](LayerNorm which) -> const TrainedNorm& { return layer.norms[at(which)]; };
     const Tensor attention_input = normalise(norm(LayerNorm::kAttention), x);
     const Tensor attended =
-        leave(record, norm(LayerNorm::kAttentionOutput), attend(number, attention_input, states));
+        leave(record, norm(LayerNorm::kAttentionOutput), attend(number, attention_input, read));
     if (record.residual == Residual::kParallel) {
       const bool shares = norm(LayerNorm::kFfn).empty();
       const Tensor ffn_input = shares ? attention_input : normalise(norm(LayerNorm::kFfn), x);
@@ -327,7 +363,7 @@ torch::Tensor indices(const std::vector<int64_t>& rows) {
 }
 
 States forward(const TrainedModel& model, const Batch& batch, const ForwardOptions& options) {
-  return Pass(model, batch, options).run();
+  return std::make_shared<Pass>(model, batch, options)->run();
 }
 
 torch::Tensor attention_scores(const Architecture& a, int32_t number, const Batch& batch,

@@ -18,12 +18,21 @@ torch::Tensor indices(const std::vector<int64_t>& rows);
 // What scores are multiplied by.
 float score_scale(const LayerRecord& layer);
 
+// Whether a layer's inner states stand in memory until the backward pass has read them, or are
+// computed again for it.
+enum class InnerStates { kKept, kRecomputed };
+
 struct ForwardOptions {
   double dropout = 0;         // of embeddings and of what blocks add
   double update_dropout = 0;  // of what low-rank updates read
   // By which tokens and heads of an encoder leave; null: all stay.
   const PruningSchedule* schedule = nullptr;
   std::span<const int64_t> kept = {};  // rows that never leave
+  // kRecomputed not with a schedule; model and batch must then live until the backward pass is
+  // over. Losses and gradients are the same, bit for bit.
+  InnerStates inner = InnerStates::kKept;
+  // Whether States has what attention reads.
+  enum class Attention { kKept, kDropped } attention = Attention::kKept;
 };
 
 // What the layers give, a row a token.
@@ -38,7 +47,8 @@ struct States {
   // What embeddings are pooled from, and where each sequence begins in it.
   torch::Tensor pooled;
   std::vector<int32_t> pooled_offsets;
-  // What each layer's attention reads, [rows that it had, heads * head_size].
+  // What each layer's attention reads, [rows that it had, heads * head_size]; empty where that is
+  // not asked for.
   std::vector<torch::Tensor> queries, keys;
 };
 

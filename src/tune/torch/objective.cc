@@ -32,6 +32,11 @@ Result<Objective> Objective::open(const TuneOptions& options, const ModelDirecto
         "expected a model without a schedule of cascade pruning to compare its attention with the "
         "teacher's, found one with a schedule");
   }
+  if (objective.schedule_ && options.recompute == TuneOptions::Recompute::kYes) {
+    return unsupported(
+        "expected a model without a schedule of cascade pruning to compute its layers again, found "
+        "one with a schedule");
+  }
   return objective;
 }
 
@@ -66,7 +71,9 @@ Status Objective::read_teacher(const Architecture& student) {
 at::Tensor Objective::loss(const TrainedModel& model, const Batch& batch, Use use) const {
   const std::vector<int64_t> kept = schedule_ ? rows_read(model, batch) : std::vector<int64_t>();
   ForwardOptions how{.schedule = schedule_ ? &*schedule_ : nullptr, .kept = kept};
+  if (options_->distil.attention == 0) how.attention = ForwardOptions::Attention::kDropped;
   if (use == Use::kTraining) {
+    if (options_->recompute == TuneOptions::Recompute::kYes) how.inner = InnerStates::kRecomputed;
     how.dropout = options_->dropout;
     how.update_dropout = options_->lora ? options_->lora->dropout : 0;
   }
@@ -75,7 +82,7 @@ at::Tensor Objective::loss(const TrainedModel& model, const Batch& batch, Use us
   States targets;
   {
     const at::NoGradGuard no_gradients;
-    targets = forward(*teacher_, batch);
+    targets = forward(*teacher_, batch, {.attention = how.attention});
   }
   return distil_loss(options_->distil, model, *teacher_, encoder_, batch, states, targets);
 }

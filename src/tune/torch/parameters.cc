@@ -284,6 +284,16 @@ std::vector<Parameter*> TrainedModel::trained() {
   return found;
 }
 
+std::vector<torch::Tensor> trained_values(const TrainedModel& model) {
+  std::vector<torch::Tensor> values;
+  for (const std::deque<Parameter>* all : {&model.parameters, &model.updates}) {
+    for (const Parameter& parameter : *all) {
+      if (parameter.is_trained()) values.push_back(parameter.value);
+    }
+  }
+  return values;
+}
+
 Parameter* TrainedModel::find(const std::string& name) {
   for (std::deque<Parameter>* all : {&parameters, &updates}) {
     for (Parameter& parameter : *all) {

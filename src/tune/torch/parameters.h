@@ -89,6 +89,9 @@ struct TrainedModel {
   int64_t weights() const;                   // numbers in all parameters but updates
 };
 
+// The tensors that require a gradient.
+std::vector<torch::Tensor> trained_values(const TrainedModel& model);
+
 // A tensor's numbers in their order.
 std::vector<float> values_of(const torch::Tensor& tensor);
 
