@@ -32,7 +32,7 @@ def task_of(directory):
 
 
 def labels_of(directory):
-    return list(config_of(directory).get("id2label", {"0": "LABEL_0", "1": "LABEL_1"}).values())
+    return list(config_of(directory).get("id2label", {"0": 0, "1": 1}).values())
 
 
 def write_words(directory, target):

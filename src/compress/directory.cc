@@ -251,7 +251,10 @@ Status PartDirectory::write_tables(int32_t layer, std::vector<RoundedTable> tabl
 
 Result<std::vector<MatrixReport>> PartDirectory::read_reports(int32_t layer) const {
   TESSERA_ASSIGN_OR_RETURN(const OrderedJson config, read_config(layer_path(layer)));
-  return reports_of(config.value("reports", OrderedJson::array()));
+  std::vector<MatrixReport> reports = reports_of(config.value("reports", OrderedJson::array()));
+  for (MatrixReport& report : reports)
+    report.measured_speedup = std::numeric_limits<double>::quiet_NaN();  // nothing is yet
+  return reports;
 }
 
 std::string reports_text(const std::vector<MatrixReport>& reports) {

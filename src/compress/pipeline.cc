@@ -68,8 +68,7 @@ class Pipeline {
     if (passes_.empty())
       return invalid_input(
           "expected options to prune, to quantize, to average heads, an adapter or a schedule, "
-          "found "
-          "none");
+          "found none");
     if (options_.calibration.tokens < 1) {
       return invalid_input(fmt::format("calibration tokens: expected at least 1, found {}",
                                        options_.calibration.tokens));
@@ -120,13 +119,14 @@ class Pipeline {
       any = any || item.selected;
       passes_of_.push_back(std::move(own));
     }
-    if (!any && changes_weights())
+    if (!any && !changes_weights()) return {};
+    if (!any) {
+      for (const auto& pass : passes_) TESSERA_RETURN_IF_ERROR(pass->check(model_));
       return chooses_any ? nothing_to_do(passes_, model_.items, home_.transformer)
                          : nothing_chosen();
-    if (!any) return {};
-    for (const auto& pass : passes_) {
-      if (!table_precision_) table_precision_ = pass->table_precision();
     }
+    for (const auto& pass : passes_)
+      if (!table_precision_) table_precision_ = pass->table_precision();
     if (table_precision_) tables_ = list_tables(model_.source, model_.architecture);
     return {};
   }

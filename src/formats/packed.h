@@ -72,7 +72,7 @@ struct Integers {
   int64_t inputs = 0;
   int32_t group = 0;                // as in QuantizedMatrix
   std::vector<int8_t> values;       // [outputs, inputs]
-  std::vector<float> scales;        // [outputs, groups], which scale_type(precision) holds exactly
+  std::vector<float> scales;        // [outputs, groups]; f32 in files where scale_type() lacks one
   std::vector<float> input_scales;  // [inputs], or empty
 };
 PackedMatrix pack_integers(const Integers& integers);

@@ -22,6 +22,8 @@ namespace {
 namespace fs = std::filesystem;
 using OrderedJson = nlohmann::ordered_json;
 
+constexpr double kRateOfIntegers = 1e-4;
+
 OrderedJson to_json(const std::optional<ModelSpeed>& speed) {
   if (!speed) return {};
   return {{"tokens", speed->tokens},
@@ -126,16 +128,11 @@ class Stage {
 
 // Whether a training can make up for what the options change.
 Status check_healable(const CompressOptions& options) {
-  if (options.quantize) {
-    return unsupported(
-        "expected a compression without integers to heal, since they cannot be trained, found one "
-        "that quantizes: heal first, then quantize what was healed");
-  }
   const bool prunes = options.prune && options.prune->share > 0;
   const bool has_schedule = !options.pruning.empty() && options.pruning != "none";
-  if (prunes || has_schedule || options.kv_heads) return {};
+  if (prunes || has_schedule || options.kv_heads || options.quantize) return {};
   return invalid_input(
-      "expected a compression that removes something to heal, found one that removes nothing");
+      "expected a compression that removes or rounds something to heal, found one that does not");
 }
 
 // So that nobody waits hours to hear of a file that is not there.
@@ -172,6 +169,9 @@ Result<HealReport> heal(const std::string& source, const std::string& target,
   own.task = TuneTask::kDistil;
   own.distil.teacher = source;
   own.command = compression.command;
+  // Small steps, of which each moves few integers.
+  if (compression.quantize && own.optimizer.learning_rate == 0)
+    own.optimizer.learning_rate = kRateOfIntegers;
   own.existing = compression.existing;
   return guarded(source,
                  [&] { return heal_in_stages(source, plain_path(target), compression, own); });

@@ -115,9 +115,8 @@ Schema published_schema(TuneTask task, const EvaluationTask& published) {
   return made;
 }
 
-// Whether the first row of a table has what is needed. Of JSON lines each would have to be read.
+// Whether a table's first row has what is needed.
 bool has_columns(const std::string& path, const Schema& schema) {
-  if (format_of_file(path, DataFormat::kAuto) == DataFormat::kJsonLines) return false;
   const auto reader = RowReader::open(path, schema.options);
   Row row;
   return reader.ok() && (*reader)->next(&row).ok();
@@ -129,7 +128,7 @@ Schema schema_of(TuneTask task, const std::string& path) {
   const std::optional<EvaluationTask> published = find_published(task, path);
   if (!published) return usual;
   const bool is_table = format_of_file(path, published->data.format) != DataFormat::kJsonLines;
-  if (is_table && RowReader::open(path, usual.options).ok()) return usual;
+  if (is_table && has_columns(path, usual)) return usual;
   return published_schema(task, *published);
 }
 

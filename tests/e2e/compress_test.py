@@ -281,7 +281,7 @@ class Compress(CliTest):
 
     def test_usage(self):
         base = ("compress", "model", "-o", "out")
-        self.assert_usage(*base, says=["--prune-..., --quantize, --kv-heads, --keep-..., --pruning or --search-keep"])
+        self.assert_usage(*base, says=["--prune-..., --quantize, --kv-heads, --merge-adapter, --keep-..., --pruning or --search-keep"])
         self.assert_usage(*base, "--quantize", "int2", says=["--quantize", "int2"])
         self.assert_usage(*base, "--quantize", "bf16", says=["int8, int4, w8 or w4"])
         for option in (["--group", "32"], ["--smooth", "0.5"], ["--rounding", "nearest"]):

@@ -205,8 +205,8 @@ class Reports(ReportTest):
         """Those that a clone can run, and what the other one says of what it needs."""
         recipes = pathlib.Path(__file__).resolve().parents[2] / "examples/recipes"
         names = sorted(path.stem for path in recipes.glob("*.json"))
-        self.assertEqual(names, ["minilm", "minilm-cascade", "tales", "tales-cascade", "tales-pruned"])
-        for name in ("tales", "tales-cascade", "tales-pruned"):
+        self.assertEqual(names, ["minilm", "minilm-cascade", "tales", "tales-cascade", "tales-healed", "tales-pruned"])
+        for name in ("tales", "tales-cascade", "tales-healed", "tales-pruned"):
             text = self.call("report", recipes / f"{name}.json", "--quick", "-o", self.folder / f"{name}.md")[0]
             self.assertIn(f"{name}.svg", text)
         self.assert_fails("report", recipes / "minilm.json", "--set", f"models={self.folder / 'none'}", "-o",
