@@ -77,11 +77,11 @@ Status refuse_class(const Config& config, std::string_view name) {
                   config.source(), fmt::join(kClassPrefixes, ", "), endings, name));
 }
 
-// without_class: the head where the config names no class.
-Status read_head(const Config& config, Head without_class, Architecture& architecture) {
+// checkpoint: whose tensors tell the head where the config names no class; null: it has none then.
+Status read_head(const Config& config, const Checkpoint* checkpoint, Architecture& architecture) {
   TESSERA_ASSIGN_OR_RETURN(const std::vector<std::string> classes, config.strings("architectures"));
   if (classes.empty()) {
-    architecture.head = without_class;
+    if (checkpoint != nullptr) architecture.head = head_of_weights(*checkpoint);
     return {};
   }
   architecture.class_name = classes.front();
@@ -173,11 +173,11 @@ Status read_end_ids(const Checkpoint& checkpoint, Architecture& architecture) {
   return {};
 }
 
-Result<Architecture> read_record(const Config& config, Head without_class) {
+Result<Architecture> read_record(const Config& config, const Checkpoint* checkpoint) {
   Architecture architecture;
   TESSERA_ASSIGN_OR_RETURN(const Family* family, find_family(config));
   architecture.family = family->model_type;
-  TESSERA_RETURN_IF_ERROR(read_head(config, without_class, architecture));
+  TESSERA_RETURN_IF_ERROR(read_head(config, checkpoint, architecture));
   TESSERA_RETURN_IF_ERROR(read_labels(config, architecture));
   TESSERA_RETURN_IF_ERROR(family->read(config, architecture));
   TESSERA_RETURN_IF_ERROR(check_widths(config, architecture));
@@ -241,14 +241,14 @@ Status check(const Architecture& architecture, const std::string& source) {
 
 Result<Architecture> read_architecture(const Checkpoint& checkpoint) {
   TESSERA_ASSIGN_OR_RETURN(Architecture architecture,
-                           read_record(checkpoint.config(), head_of_weights(checkpoint)));
+                           read_record(checkpoint.config(), &checkpoint));
   drop_absent_prefix(checkpoint, architecture.names);
   TESSERA_RETURN_IF_ERROR(read_end_ids(checkpoint, architecture));
   return architecture;
 }
 
 Result<Architecture> read_architecture(const Config& config) {
-  return read_record(config, Head::kNone);
+  return read_record(config, nullptr);
 }
 
 Result<std::string> class_with_head(const Config& config, Head head) {

@@ -16,11 +16,10 @@ import pathlib
 import re
 import shutil
 import subprocess
-import sys
 import unittest
 
 from checkpoints import read_rows
-from cli_test import BINARY, ROOT, SECONDS, SHARED, CliTest
+from cli_test import BINARY, ROOT, SECONDS, SHARED, CliTest, run_tests
 
 FOLDER = pathlib.Path(SHARED or "/nonexistent") / "cases"
 
@@ -220,8 +219,4 @@ else:
 
 
 if __name__ == "__main__":
-    program = unittest.main(exit=False, verbosity=2)
-    outcome = program.result
-    if outcome.wasSuccessful() and len(outcome.skipped) >= outcome.testsRun:
-        sys.exit(77)
-    sys.exit(not outcome.wasSuccessful())
+    run_tests()

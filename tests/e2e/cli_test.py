@@ -8,6 +8,7 @@ Exit code 77 when every test was skipped.
 """
 
 import csv
+import importlib.util
 import itertools
 import json
 import math
@@ -32,6 +33,19 @@ VERBS = ["run", "embed", "classify", "tag", "answer", "fill-mask", "rerank", "to
 NEEDED = {"dump": ("--cases", "x", "-o", "y"), "rerank": ("--query", "x"),  # what a verb insists on
           "eval": ("--task", "stsb", "--data", "x")}
 SECONDS = 300
+
+
+def run_tests():
+    """The tests of the program that calls this; its exit code is 77 when every one was skipped."""
+    program = unittest.main(exit=False, verbosity=2)
+    outcome = program.result
+    if outcome.wasSuccessful() and len(outcome.skipped) >= outcome.testsRun:
+        sys.exit(77)
+    sys.exit(not outcome.wasSuccessful())
+
+
+def has(*modules):
+    return all(importlib.util.find_spec(module) for module in modules)
 
 
 class CliTest(unittest.TestCase):
@@ -768,8 +782,4 @@ def read_until(terminal, mark, shown=b""):
 
 
 if __name__ == "__main__":
-    program = unittest.main(exit=False, verbosity=2)
-    outcome = program.result
-    if outcome.wasSuccessful() and len(outcome.skipped) >= outcome.testsRun:
-        sys.exit(77)
-    sys.exit(not outcome.wasSuccessful())
+    run_tests()

@@ -16,12 +16,10 @@ import re
 import shutil
 import struct
 import subprocess
-import sys
 import termios
-import unittest
 
 import checkpoints
-from cli_test import BINARY, CliTest
+from cli_test import BINARY, CliTest, run_tests
 
 PLAIN = {name: value for name, value in os.environ.items() if name != "COLUMNS" and not re.match("TESSERA_[A-Z]+_", name)}
 
@@ -533,8 +531,4 @@ class Manual(CliTest):
 
 
 if __name__ == "__main__":
-    program = unittest.main(exit=False, verbosity=2)
-    outcome = program.result
-    if outcome.wasSuccessful() and len(outcome.skipped) >= outcome.testsRun:
-        sys.exit(77)
-    sys.exit(not outcome.wasSuccessful())
+    run_tests()

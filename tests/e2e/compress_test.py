@@ -15,12 +15,11 @@ import shutil
 import signal
 import struct
 import subprocess
-import sys
 import time
 import unittest
 
 import checkpoints
-from cli_test import BINARY, SECONDS, SHARED, CliTest
+from cli_test import BINARY, SECONDS, SHARED, CliTest, run_tests
 
 FIXTURES = pathlib.Path(__file__).resolve().parent
 
@@ -428,8 +427,4 @@ class CompressFamilies(CliTest):
 
 
 if __name__ == "__main__":
-    program = unittest.main(exit=False, verbosity=2)
-    outcome = program.result
-    if outcome.wasSuccessful() and len(outcome.skipped) >= outcome.testsRun:
-        sys.exit(77)
-    sys.exit(not outcome.wasSuccessful())
+    run_tests()

@@ -11,11 +11,10 @@ import csv
 import json
 import math
 import pathlib
-import sys
 import unittest
 
 import checkpoints
-from cli_test import ROOT, SHARED, CliTest
+from cli_test import ROOT, SHARED, CliTest, run_tests
 from tasks_test import make_model
 
 
@@ -331,8 +330,4 @@ class SharedEvaluations(EvalTest):
 
 
 if __name__ == "__main__":
-    program = unittest.main(exit=False, verbosity=2)
-    outcome = program.result
-    if outcome.wasSuccessful() and len(outcome.skipped) >= outcome.testsRun:
-        sys.exit(77)
-    sys.exit(not outcome.wasSuccessful())
+    run_tests()

@@ -7,15 +7,13 @@ code and, where it is installed, to transformers.
 Exit code 77 when every test was skipped.
 """
 
-import importlib.util
 import json
 import pathlib
 import shutil
-import sys
 import unittest
 
 import checkpoints
-from cli_test import SHARED, CliTest
+from cli_test import SHARED, CliTest, has, run_tests
 
 WAYS = {
     "tiles": ["--prune-tiles", "0.5", "--tile", "8x8"],
@@ -28,10 +26,6 @@ WAYS = {
     "both": ["--prune-tiles", "0.5", "--tile", "8x8", "--quantize", "int8"],
 }
 IDS = [[5, 9, 3, 20, 17, 4]]
-
-
-def has(*modules):
-    return all(importlib.util.find_spec(module) for module in modules)
 
 
 class ExportTest(CliTest):
@@ -221,8 +215,4 @@ class Transformers(ExportTest):
 
 
 if __name__ == "__main__":
-    program = unittest.main(exit=False, verbosity=2)
-    outcome = program.result
-    if outcome.wasSuccessful() and len(outcome.skipped) >= outcome.testsRun:
-        sys.exit(77)
-    sys.exit(not outcome.wasSuccessful())
+    run_tests()

@@ -15,12 +15,11 @@ import resource
 import signal
 import stat
 import subprocess
-import sys
 import time
 import unittest
 
 import checkpoints
-from cli_test import BINARY, NEEDED, SECONDS, SHARED, VERBS, CliTest, join, read_until, wait_until_caught
+from cli_test import BINARY, NEEDED, SECONDS, SHARED, VERBS, CliTest, join, read_until, run_tests, wait_until_caught
 
 CHATML = ("{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + "
           "'<|im_end|>' + '\\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}")
@@ -501,8 +500,4 @@ class Batch(CliTest):
 
 
 if __name__ == "__main__":
-    program = unittest.main(exit=False, verbosity=2)
-    outcome = program.result
-    if outcome.wasSuccessful() and len(outcome.skipped) >= outcome.testsRun:
-        sys.exit(77)
-    sys.exit(not outcome.wasSuccessful())
+    run_tests()

@@ -8,27 +8,20 @@ Exit code 77 when every test was skipped, as all are where the program was built
 environment the second class runs behind `pip install peft transformers torch`: it holds with PEFT 0.14 and 0.21.
 """
 
-import importlib.util
 import json
-import pathlib
 import random
 import shutil
 import signal
-import sys
 import unittest
 
 import checkpoints
-from cli_test import SECONDS
+from cli_test import SECONDS, has, run_tests
 from tune_test import Trains, floats, log_of, section_of, tensor_bytes, weights_of
 
 IDS = [[5, 9, 3, 20, 17, 4, 6, 6, 11], [8, 7]]
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *LETTERS, *("##" + letter for letter in LETTERS)]
 RATE = ["--learning-rate", "1e-2"]
-
-
-def has(*modules):
-    return all(importlib.util.find_spec(module) for module in modules)
 
 
 class LoraTest(Trains):
@@ -308,8 +301,4 @@ class Peft(LoraTest):
 
 
 if __name__ == "__main__":
-    program = unittest.main(exit=False, verbosity=2)
-    outcome = program.result
-    if outcome.wasSuccessful() and len(outcome.skipped) >= outcome.testsRun:
-        sys.exit(77)
-    sys.exit(not outcome.wasSuccessful())
+    run_tests()

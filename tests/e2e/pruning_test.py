@@ -15,7 +15,7 @@ import sys
 import unittest
 
 import checkpoints
-from cli_test import ROOT, SHARED, CliTest
+from cli_test import ROOT, SHARED, CliTest, run_tests
 from command_line_test import at_terminal
 
 LAYERS = 3
@@ -418,8 +418,4 @@ class Oracle(PruningTest):
 
 
 if __name__ == "__main__":
-    program = unittest.main(exit=False, verbosity=2)
-    outcome = program.result
-    if outcome.wasSuccessful() and len(outcome.skipped) >= outcome.testsRun:
-        sys.exit(77)
-    sys.exit(not outcome.wasSuccessful())
+    run_tests()

@@ -13,13 +13,13 @@ import pathlib
 import shlex
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 import unittest
 import xml.etree.ElementTree
 
 import checkpoints
+from cli_test import run_tests
 
 BINARY = os.environ.get("TESSERA_BINARY", "build/bin/tessera")
 SHARED = os.environ.get("TESSERA_SHARED", "")
@@ -260,8 +260,4 @@ class SharedReports(ReportTest):
 
 
 if __name__ == "__main__":
-    program = unittest.main(exit=False, verbosity=2)
-    outcome = program.result
-    if outcome.wasSuccessful() and len(outcome.skipped) >= outcome.testsRun:
-        sys.exit(77)
-    sys.exit(not outcome.wasSuccessful())
+    run_tests()

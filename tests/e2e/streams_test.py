@@ -22,10 +22,9 @@ import subprocess
 import sys
 import termios
 import time
-import unittest
 
 import checkpoints
-from cli_test import BINARY, SECONDS, CliTest, read_until, wait_until_caught
+from cli_test import BINARY, SECONDS, CliTest, read_until, run_tests, wait_until_caught
 from inputs_test import CHATML
 from tasks_test import make_model
 
@@ -765,8 +764,4 @@ class Turns(Terminals):
 
 
 if __name__ == "__main__":
-    program = unittest.main(exit=False, verbosity=2)
-    outcome = program.result
-    if outcome.wasSuccessful() and len(outcome.skipped) >= outcome.testsRun:
-        sys.exit(77)
-    sys.exit(not outcome.wasSuccessful())
+    run_tests()

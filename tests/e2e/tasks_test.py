@@ -16,11 +16,10 @@ import pathlib
 import shutil
 import signal
 import struct
-import sys
 import unittest
 
 import checkpoints
-from cli_test import SECONDS, SHARED, CliTest, wait_until_caught
+from cli_test import SECONDS, SHARED, CliTest, run_tests, wait_until_caught
 
 VERBS = ["classify", "tag", "answer", "fill-mask", "rerank"]
 
@@ -457,8 +456,4 @@ class Goldens(TaskTest):
 
 
 if __name__ == "__main__":
-    program = unittest.main(exit=False, verbosity=2)
-    outcome = program.result
-    if outcome.wasSuccessful() and len(outcome.skipped) >= outcome.testsRun:
-        sys.exit(77)
-    sys.exit(not outcome.wasSuccessful())
+    run_tests()

@@ -15,12 +15,11 @@ import resource
 import shutil
 import signal
 import subprocess
-import sys
 import time
 import unittest
 
 import checkpoints
-from cli_test import BINARY, ROOT, SECONDS, SHARED, CliTest
+from cli_test import BINARY, ROOT, SECONDS, SHARED, CliTest, run_tests
 
 NO_LIBRARY = "training needs libtorch"
 
@@ -671,8 +670,4 @@ class TuneFamilies(Trains):
 
 
 if __name__ == "__main__":
-    program = unittest.main(exit=False, verbosity=2)
-    outcome = program.result
-    if outcome.wasSuccessful() and len(outcome.skipped) >= outcome.testsRun:
-        sys.exit(77)
-    sys.exit(not outcome.wasSuccessful())
+    run_tests()

@@ -4,22 +4,13 @@
 
 #include <algorithm>
 
-#include "pruning/presets.h"
 #include "runtime/model_state.h"
 #include "tokenizer/tokenizer.h"
 #include "tune/torch/network.h"
 
 namespace tessera::training {
-namespace {
 
 using torch::Tensor;
-
-// Heads of some rows, [heads, rows, head_size].
-Tensor heads_of(const Tensor& x, int64_t first, int64_t rows, int32_t heads, int32_t head_size) {
-  return x.narrow(0, first, rows).view({rows, heads, head_size}).transpose(0, 1);
-}
-
-}  // namespace
 
 Result<std::optional<PruningSchedule>> read_saved_schedule(const OpenCheckpoint& source,
                                                            const Architecture& architecture) {
@@ -119,10 +110,7 @@ void BatchCascade::add(int32_t layer, const Tensor& queries, const Tensor& keys,
 void BatchCascade::add_masses(int32_t layer, size_t s, const Tensor& queries, const Tensor& keys) {
   const LayerRecord& record = architecture_.layer(layer);
   const int64_t first = offsets_[s], rows = offsets_[s + 1] - first;
-  const Tensor query = heads_of(queries, first, rows, record.query_heads, record.head_size);
-  const Tensor key = heads_of(keys, first, rows, record.kv_heads, record.head_size)
-                         .repeat_interleave(record.query_heads / record.kv_heads, 0);
-  const Tensor scores = at::matmul(query, key.transpose(1, 2)) * score_scale(record);
+  const Tensor scores = scaled_scores(record, queries, keys, first, rows);
   Tensor mass = at::sum(at::softmax(scores, 2), {1});
   const auto heads = static_cast<size_t>(record.query_heads);
   for (size_t head = 0; head < heads; ++head) {

@@ -19,16 +19,6 @@ using torch::autograd::variable_list;
 
 constexpr auto kTransposed = Operand::Read::kTransposed;
 
-Operand read(const Tensor& tensor, Operand::Read how = Operand::Read::kAsStored) {
-  return {tensor.data_ptr<float>(), tensor.size(1), how};
-}
-
-Tensor product(int64_t rows, int64_t cols, int64_t depth, Operand a, Operand b) {
-  Tensor c = at::empty({rows, cols});
-  multiply({rows, cols, depth, a, b, c.data_ptr<float>(), cols});
-  return c;
-}
-
 // Sets what the mask does not keep to 0.
 void clear_pruned(const TileMask& mask, Tensor& matrix) {
   float* values = matrix.data_ptr<float>();

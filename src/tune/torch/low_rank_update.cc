@@ -23,16 +23,6 @@ using torch::autograd::variable_list;
 
 constexpr auto kTransposed = Operand::Read::kTransposed;
 
-Operand read(const Tensor& tensor, Operand::Read how = Operand::Read::kAsStored) {
-  return {tensor.data_ptr<float>(), tensor.size(1), how};
-}
-
-Tensor product(int64_t rows, int64_t cols, int64_t depth, Operand a, Operand b) {
-  Tensor c = at::empty({rows, cols});
-  multiply({rows, cols, depth, a, b, c.data_ptr<float>(), cols});
-  return c;
-}
-
 // y = x W^T + b + n B^T with n = scale z A^T, where z is x or what is left of it. Backwards
 //   dn = scale dy B,  dA = dn^T z,  dB = dy^T n,  dz = dn A,  dx = dy W, and dz where z is x
 // Sums are made where the products are, as to add what has the size of y or x takes as long as the

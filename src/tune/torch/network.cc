@@ -72,6 +72,11 @@ Tensor normalise(const Architecture& a, const TrainedNorm& norm, const Tensor& x
   return x * scale * weight;
 }
 
+float score_scale(const LayerRecord& layer) {
+  return layer.score_scale > 0 ? layer.score_scale
+                               : 1 / std::sqrt(static_cast<float>(layer.head_size));
+}
+
 // What positions turn queries and keys by: cosines and sines, [rows, 1, pairs].
 struct Angles {
   Tensor cosines, sines;
@@ -353,11 +358,6 @@ Tensor map_of(const TrainedMap& map, const Tensor& x) {
 
 }  // namespace
 
-float score_scale(const LayerRecord& layer) {
-  return layer.score_scale > 0 ? layer.score_scale
-                               : 1 / std::sqrt(static_cast<float>(layer.head_size));
-}
-
 torch::Tensor indices(const std::vector<int64_t>& rows) {
   return torch::tensor(rows, torch::kInt64);
 }
@@ -366,18 +366,24 @@ States forward(const TrainedModel& model, const Batch& batch, const ForwardOptio
   return std::make_shared<Pass>(model, batch, options)->run();
 }
 
+torch::Tensor scaled_scores(const LayerRecord& layer, const torch::Tensor& queries,
+                            const torch::Tensor& keys, int64_t first, int64_t rows) {
+  const auto heads = [&](const Tensor& x, int32_t count) {  // [count, rows, head_size]
+    return x.narrow(0, first, rows).view({rows, count, layer.head_size}).transpose(0, 1);
+  };
+  const Tensor query = heads(queries, layer.query_heads);
+  const Tensor key =
+      heads(keys, layer.kv_heads).repeat_interleave(layer.query_heads / layer.kv_heads, 0);
+  return at::matmul(query, key.transpose(1, 2)) * score_scale(layer);
+}
+
 torch::Tensor attention_scores(const Architecture& a, int32_t number, const Batch& batch,
                                int64_t sequence, const States& states) {
   const LayerRecord& layer = a.layer(number);
   const int64_t first = batch.offsets[at(sequence)];
   const int64_t rows = batch.offsets[at(sequence) + 1] - first;
-  const auto heads = [&](const Tensor& x, int32_t count) {  // [count, rows, head_size]
-    return x.narrow(0, first, rows).view({rows, count, layer.head_size}).transpose(0, 1);
-  };
-  const Tensor query = heads(states.queries[at(number)], layer.query_heads);
-  const Tensor key = heads(states.keys[at(number)], layer.kv_heads)
-                         .repeat_interleave(layer.query_heads / layer.kv_heads, 0);
-  const Tensor scores = at::matmul(query, key.transpose(1, 2)) * score_scale(layer);
+  const Tensor scores =
+      scaled_scores(layer, states.queries[at(number)], states.keys[at(number)], first, rows);
   if (a.mask == Mask::kNone) return scores;
   const Tensor ones = at::ones({rows, rows}, torch::kBool);
   Tensor hidden = at::triu(ones, 1);

@@ -15,9 +15,6 @@ namespace tessera::training {
 // Rows of a tensor as torch counts them.
 torch::Tensor indices(const std::vector<int64_t>& rows);
 
-// What scores are multiplied by.
-float score_scale(const LayerRecord& layer);
-
 // Whether a layer's inner states stand in memory until the backward pass has read them, or are
 // computed again for it.
 enum class InnerStates { kKept, kRecomputed };
@@ -56,6 +53,10 @@ struct States {
 // tokens or heads that a schedule chooses among, others may stay where two are equal within that.
 States forward(const TrainedModel& model, const Batch& batch, const ForwardOptions& options = {});
 
+// Q K^T scale of so many rows from `first` on, of what a layer's attention reads: [query_heads,
+// rows, rows].
+torch::Tensor scaled_scores(const LayerRecord& layer, const torch::Tensor& queries,
+                            const torch::Tensor& keys, int64_t first, int64_t rows);
 // The scaled scores of a sequence in a layer, before the softmax: [query_heads, rows, rows], -inf
 // where the mask hides a key.
 torch::Tensor attention_scores(const Architecture& architecture, int32_t layer, const Batch& batch,

@@ -12,6 +12,7 @@
 #include "io/json.h"
 #include "runtime/model_state.h"
 #include "tessera/model.h"
+#include "tune/torch/batch_testing.h"
 
 // The forward pass against the engine's, on every golden model: what is trained is what runs.
 namespace tessera::training {
@@ -45,15 +46,6 @@ std::vector<TokenSequence> sequences_for(const ModelInfo& info) {
     }
   }
   return sequences;
-}
-
-Batch batch_of(const std::vector<TokenSequence>& sequences) {
-  Batch batch;
-  for (const TokenSequence& one : sequences) {
-    batch.ids.insert(batch.ids.end(), one.ids.begin(), one.ids.end());
-    batch.offsets.push_back(static_cast<int32_t>(batch.ids.size()));
-  }
-  return batch;
 }
 
 void compare(const std::string& what, const std::vector<float>& expected,

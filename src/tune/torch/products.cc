@@ -1,5 +1,6 @@
 #include "tune/torch/products.h"
 
+#include <ATen/ATen.h>
 #include <c10/util/Exception.h>
 #include <oneapi/dnnl/dnnl.h>
 
@@ -78,6 +79,17 @@ void multiply(const Product& product) {
   TORCH_CHECK(status == dnnl_success, "oneDNN could not multiply ", product.rows, " x ",
               product.depth, " by ", product.depth, " x ", product.cols, ": status ",
               static_cast<int>(status));
+}
+
+Operand read(const torch::Tensor& matrix, Operand::Read how) {
+  return {matrix.data_ptr<float>(), matrix.size(1), how};
+}
+
+torch::Tensor product(int64_t rows, int64_t cols, int64_t depth, const Operand& a,
+                      const Operand& b) {
+  torch::Tensor c = at::empty({rows, cols});
+  multiply({rows, cols, depth, a, b, c.data_ptr<float>(), cols});
+  return c;
 }
 
 }  // namespace tessera::training

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <torch/types.h>
+
 #include <cstdint>
 
 namespace tessera::training {
@@ -30,5 +32,11 @@ struct Product {
 // products of very few numbers by a kernel of ours, by the calling thread. Throws c10::Error. Equal
 // products of equal numbers of threads give equal bits.
 void multiply(const Product& product);
+
+// A matrix of f32 whose rows lie one after another.
+Operand read(const torch::Tensor& matrix, Operand::Read how = Operand::Read::kAsStored);
+// a b in a matrix of its own.
+torch::Tensor product(int64_t rows, int64_t cols, int64_t depth, const Operand& a,
+                      const Operand& b);
 
 }  // namespace tessera::training

@@ -12,6 +12,7 @@
 #include "compress/pipeline_testing.h"
 #include "formats/integer_rows.h"
 #include "linear/linear.h"
+#include "tune/torch/batch_testing.h"
 #include "tune/torch/functions.h"
 #include "tune/torch/network.h"
 #include "tune/torch/optimizer.h"
@@ -280,15 +281,6 @@ TrainedModel read(const std::string& path, const std::vector<std::string>& train
     EXPECT_TRUE(choose_trained(options, *model).ok());
   }
   return std::move(model).value();
-}
-
-Batch batch_of(const std::vector<TokenSequence>& sequences) {
-  Batch batch;
-  for (const TokenSequence& one : sequences) {
-    batch.ids.insert(batch.ids.end(), one.ids.begin(), one.ids.end());
-    batch.offsets.push_back(static_cast<int32_t>(batch.ids.size()));
-  }
-  return batch;
 }
 
 void write(const std::string& source, TrainedModel& model, const std::string& target) {
